@@ -1,0 +1,35 @@
+"""Continual learning of diffusion models for Avalanche: generative distillation."""
+
+from avalanche_gd.data import SplitDigits, SplitFMNIST, to_model_space
+from avalanche_gd.models import (
+    Denoising,
+    DiffusionModel,
+    SmallCNN,
+    ddim_scheduler,
+    oracle_classifier,
+    unet,
+)
+from avalanche_gd.plugins import (
+    GenerativeDistillationPlugin,
+    GenerativeReplayPlugin,
+    SoftGenerativeReplayPlugin,
+)
+from avalanche_gd.training import DenoisingLoss, DiffusionTraining, SoftGenerativeReplay
+
+__all__ = [
+    "Denoising",
+    "DenoisingLoss",
+    "DiffusionModel",
+    "DiffusionTraining",
+    "GenerativeDistillationPlugin",
+    "GenerativeReplayPlugin",
+    "SmallCNN",
+    "SoftGenerativeReplay",
+    "SoftGenerativeReplayPlugin",
+    "SplitDigits",
+    "SplitFMNIST",
+    "ddim_scheduler",
+    "oracle_classifier",
+    "to_model_space",
+    "unet",
+]

@@ -1,0 +1,1 @@
+"""Hydra's configuration: a folder a group, a file a choice."""

@@ -1,0 +1,7 @@
+"""Class-incremental streams in model space."""
+
+from avalanche_gd.data.digits import SplitDigits
+from avalanche_gd.data.fashion_mnist import SplitFMNIST
+from avalanche_gd.data.model_space import stream_tensors, to_model_space
+
+__all__ = ["SplitDigits", "SplitFMNIST", "stream_tensors", "to_model_space"]

@@ -1,0 +1,55 @@
+"""scikit-learn's handwritten digits: a benchmark with nothing to download."""
+
+import torch
+from avalanche.benchmarks import nc_benchmark
+from avalanche.benchmarks.scenarios.generic_scenario import CLScenario
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch.utils.data import TensorDataset
+
+from avalanche_gd.data.model_space import check_experiences, to_model_space
+
+_TEST_SHARE = 0.2
+_MAXIMUM = 16  # of a pixel in scikit-learn's digits
+
+
+def SplitDigits(
+    n_experiences: int = 5, *, seed: int = 0, image_size: int = 8
+) -> CLScenario:
+    """Class-incremental digits: 1,437 training and 360 test images of 10 classes.
+
+    The test images are the same for every seed, with the classes in proportion.
+
+    :param n_experiences: 1, 2, 5 or 10, each with as many classes.
+    :param seed: decides the order of the classes. The global random state is left alone.
+    :param image_size: height and width; the originals are 8x8.
+    :return: streams ``train_stream`` and ``test_stream`` in model space, of shape
+        ``(1, image_size, image_size)``.
+    :raises ValueError: if the classes cannot be dealt evenly to the experiences.
+
+    >>> benchmark = SplitDigits(5)
+    >>> [len(experience.dataset) for experience in benchmark.test_stream]
+    [73, 72, 72, 70, 73]
+    """
+    check_experiences(n_experiences, n_classes=10)
+    digits = load_digits()
+    images = torch.tensor(digits.images, dtype=torch.float32)[:, None] / _MAXIMUM
+    labels = torch.tensor(digits.target)
+    train, test = train_test_split(
+        range(len(images)), test_size=_TEST_SHARE, stratify=labels, random_state=0
+    )
+    with torch.random.fork_rng(devices=[]):
+        benchmark = nc_benchmark(
+            _dataset(images[train], labels[train]),
+            _dataset(images[test], labels[test]),
+            n_experiences=n_experiences,
+            task_labels=False,
+            seed=seed,
+        )
+    return to_model_space(benchmark, (1, image_size, image_size))
+
+
+def _dataset(images: torch.Tensor, labels: torch.Tensor) -> TensorDataset:
+    dataset = TensorDataset(images, labels)
+    dataset.targets = labels.tolist()
+    return dataset

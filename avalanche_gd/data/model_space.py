@@ -1,0 +1,113 @@
+"""Any Avalanche classification benchmark, in model space, transformed once."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline
+from avalanche.benchmarks.scenarios.generic_scenario import CLScenario
+from avalanche.benchmarks.scenarios.task_aware import with_task_labels
+from avalanche.benchmarks.utils import (
+    ConstantSequence,
+    DataAttribute,
+    TaskAwareSupervisedClassificationDataset,
+)
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import TensorDataset
+from torchvision.transforms.functional import pil_to_tensor
+
+_CHUNK = 4096  # images resized at once
+
+
+def to_model_space(
+    benchmark: Any, sample_shape: tuple[int, int, int]
+) -> CLScenario:
+    """The same streams with every image resized and scaled once, kept as tensors.
+
+    A training step then only indexes a tensor. The order of experiences, classes and
+    images stays as it is; every experience has task label 0.
+
+    :param benchmark: an Avalanche classification benchmark whose items begin with an
+        image: a PIL image, a uint8 tensor ``(C, H, W)``, or a float one in ``[0, 1]``.
+        Its own transforms are not applied.
+    :param sample_shape: ``(C, H, W)`` of the result, float32 in ``[-1, 1]``; resized
+        bilinearly with antialiasing.
+    :raises ValueError: if the channels do not fit, or a float image is outside
+        ``[0, 1]``.
+    """
+    streams = {
+        name: [_tensor_dataset(exp.dataset, sample_shape) for exp in stream]
+        for name, stream in benchmark.streams.items()
+    }
+    scenario = with_task_labels(with_classes_timeline(benchmark_from_datasets(**streams)))
+    for stream in scenario.streams.values():
+        stream.benchmark = scenario  # Avalanche's own builder leaves it out
+    return scenario
+
+
+def stream_tensors(stream: Any) -> tuple[Tensor, Tensor]:
+    """All images and labels of a stream, such as one of :func:`to_model_space`.
+
+    :return: ``(N, C, H, W)`` and ``(N,)``.
+    """
+    items = [item for exp in stream for item in _items(exp.dataset)]
+    labels = [label for exp in stream for label in exp.dataset.targets]
+    return torch.stack([item[0] for item in items]), torch.tensor(labels)
+
+
+def check_experiences(n_experiences: int, n_classes: int) -> None:
+    """:raises ValueError: unless the classes can be dealt evenly to the experiences."""
+    if not 1 <= n_experiences <= n_classes or n_classes % n_experiences:
+        divisors = [n for n in range(1, n_classes + 1) if n_classes % n == 0]
+        raise ValueError(
+            f"{n_classes} classes cannot be dealt evenly to {n_experiences} experiences; "
+            f"choose n_experiences from {', '.join(map(str, divisors))}"
+        )
+
+
+def _tensor_dataset(
+    dataset: Any, sample_shape: tuple[int, int, int]
+) -> TaskAwareSupervisedClassificationDataset:
+    plain = dataset.remove_current_transform_group()
+    images = [_as_tensor(item[0], sample_shape) for item in _items(plain)]
+    labels = [int(label) for label in dataset.targets]
+    tensors = TensorDataset(_resize(images, sample_shape), torch.tensor(labels))
+    task_labels = DataAttribute(
+        ConstantSequence(0, len(labels)), "targets_task_labels", use_in_getitem=True
+    )
+    return TaskAwareSupervisedClassificationDataset(
+        [tensors], data_attributes=[DataAttribute(labels, "targets"), task_labels]
+    )
+
+
+def _items(dataset: Any) -> Iterator[Any]:
+    return (dataset[i] for i in range(len(dataset)))
+
+
+def _as_tensor(image: Any, sample_shape: tuple[int, int, int]) -> Tensor:
+    tensor = image if isinstance(image, Tensor) else pil_to_tensor(image)
+    if len(tensor) != sample_shape[0]:
+        raise ValueError(
+            f"images with {len(tensor)} channels do not fit a model of {sample_shape}; "
+            f"choose a preset with {len(tensor)} channels"
+        )
+    return tensor
+
+
+def _resize(images: list[Tensor], sample_shape: tuple[int, int, int]) -> Tensor:
+    """From pixels to model space, a chunk at a time."""
+    size = sample_shape[1:]
+    chunks = []
+    for start in range(0, len(images), _CHUNK):
+        pixels = torch.stack(images[start : start + _CHUNK])
+        unit = pixels / 255 if pixels.dtype == torch.uint8 else pixels.float()
+        if unit.min() < 0 or unit.max() > 1:
+            raise ValueError(
+                "float images must be in [0, 1] to be brought to model space; these "
+                f"reach from {unit.min():g} to {unit.max():g}"
+            )
+        if unit.shape[2:] != size:
+            unit = F.interpolate(unit, size, mode="bilinear", antialias=True)
+        chunks.append(unit * 2 - 1)
+    return torch.cat(chunks) if chunks else torch.empty(0, *sample_shape)

@@ -1,0 +1,18 @@
+"""Avalanche plugin metrics of what a diffusion model generates."""
+
+from avalanche_gd.metrics.class_balance import (
+    absolute_ratio_difference,
+    class_balance_metrics,
+    kl_divergence,
+)
+from avalanche_gd.metrics.fid import fid_metrics
+from avalanche_gd.metrics.generation import Sampling, generate_images
+
+__all__ = [
+    "Sampling",
+    "absolute_ratio_difference",
+    "class_balance_metrics",
+    "fid_metrics",
+    "generate_images",
+    "kl_divergence",
+]

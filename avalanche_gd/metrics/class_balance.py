@@ -1,0 +1,92 @@
+"""How evenly a generator covers the classes, as an Avalanche metric."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from avalanche_gd.metrics.generation import Generation, Sampling, classifier_labels
+from avalanche_gd.metrics.plugin import (
+    GenerationMetric,
+    StreamExperience,
+    current_experience,
+)
+
+_EPSILON = 1e-8
+
+
+def kl_divergence(true: Tensor, generated: Tensor) -> float:
+    """``KLD = sum p log(p / q)``, with 1e-8 added to both.
+
+    :param true: p, the classes' true ratios, ``(num_classes,)``.
+    :param generated: q, their ratios among generated images, ``(num_classes,)``.
+    """
+    p, q = true.double(), generated.double()
+    return float((p * ((p + _EPSILON) / (q + _EPSILON)).log()).sum())
+
+
+def absolute_ratio_difference(true: Tensor, generated: Tensor) -> float:
+    """``ARD = 1/2 sum |p - q|``, from 0 to 1.
+
+    :param true: as in :func:`kl_divergence`.
+    :param generated: as in :func:`kl_divergence`.
+    """
+    return float((true.double() - generated.double()).abs().sum() / 2)
+
+
+class ClassBalance(GenerationMetric):
+    """See :func:`class_balance_metrics`."""
+
+    def __init__(self, sampling: Sampling, *, classifier: nn.Module | None):
+        super().__init__(sampling)
+        self._classifier = None if classifier is None else classifier.eval()
+        self._labels: dict[StreamExperience, list[Tensor]] = {}
+
+    def before_eval_exp(self, strategy: Any) -> None:
+        """Begin to count the true classes."""
+        super().before_eval_exp(strategy)
+        self._labels[current_experience(strategy)] = []
+
+    def after_eval_iteration(self, strategy: Any) -> None:
+        """Count the true classes."""
+        self._labels[current_experience(strategy)].append(strategy.mb_y)
+
+    def compute(
+        self, strategy: Any, experiences: list[StreamExperience]
+    ) -> dict[str, float]:
+        """KLD and ARD over the evaluated experiences."""
+        generation = Generation.of(strategy)
+        classifier = self._classifier or generation.oracle(strategy)
+        images = generation.images(strategy.model, self.sampling)
+        generated = classifier_labels(
+            classifier.to(strategy.device), images, self.sampling.batch_size
+        )
+        true = torch.cat([part for key in experiences for part in self._labels[key]])
+        num_classes = int(torch.cat([true, generated]).max()) + 1
+        p, q = (
+            torch.bincount(labels, minlength=num_classes) / len(labels)
+            for labels in (true, generated)
+        )
+        return {
+            "KLD_Stream": kl_divergence(p, q),
+            "ARD_Stream": absolute_ratio_difference(p, q),
+        }
+
+    def __str__(self) -> str:
+        return "ClassBalance"
+
+
+def class_balance_metrics(
+    *, sampling: Sampling | None = None, classifier: nn.Module | None = None
+) -> list[GenerationMetric]:
+    """KLD and ARD between true classes and those of generated images.
+
+    As ``KLD_Stream/eval_phase/test_stream`` and ``ARD_Stream/...``, over the classes
+    trained on so far (arXiv 2311.14028, section 4): 0 is perfect.
+
+    :param sampling: how images are generated; the default is 2,000 by 10 DDIM steps.
+    :param classifier: labels generated images, from images in model space to logits;
+        None for the oracle of the benchmark.
+    :return: the metrics, for an ``EvaluationPlugin``.
+    """
+    return [ClassBalance(sampling or Sampling(), classifier=classifier)]

@@ -1,0 +1,71 @@
+"""The features in which FID compares images."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchmetrics.image.fid import FrechetInceptionDistance
+
+INCEPTION_FEATURES = 2048
+_INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
+
+
+class InceptionFeatures(nn.Module):
+    """torchmetrics' InceptionV3, for images in model space.
+
+    :param weights_path: the file of the weights; None for torch-fidelity to find or
+        download it.
+    :raises ValueError: if torch-fidelity is not installed, or the weights cannot be
+        read.
+    """
+
+    num_features = INCEPTION_FEATURES
+
+    def __init__(self, weights_path: str | Path | None = None):
+        super().__init__()
+        path = None if weights_path is None else str(weights_path)
+        try:
+            fid = FrechetInceptionDistance(
+                INCEPTION_FEATURES, feature_extractor_weights_path=path
+            )
+        except ModuleNotFoundError as error:
+            raise ValueError(
+                'features="inception" needs torch-fidelity: '
+                "pip install 'avalanche-gd[inception]'"
+            ) from error
+        except Exception as error:
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise ValueError(
+                f"no InceptionV3 weights ({reason[0]}); put {_INCEPTION_FILE} of "
+                "torch-fidelity on this machine and give its path as weights_path"
+            ) from error
+        self.inception = fid.inception
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``(N, C, H, W)`` in ``[-1, 1]``, C = 1 or 3, to ``(N, 2048)``."""
+        pixels = ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        if pixels.shape[1] == 1:
+            pixels = pixels.expand(-1, 3, -1, -1)
+        return self.inception(pixels)
+
+
+def feature_extractor(features: Any, weights_path: str | Path | None) -> Any:
+    """A function from images to features, or None for the oracle of the benchmark.
+
+    :param features: ``"oracle"``, ``"inception"``, or a module called with images in
+        model space that returns ``(N, D)``.
+    :raises ValueError: for another name, or as :class:`InceptionFeatures` does.
+    :raises TypeError: if it is neither a name nor callable.
+    """
+    if weights_path is not None and features != "inception":
+        raise ValueError('weights_path goes with features="inception"')
+    if isinstance(features, str):
+        if features == "oracle":
+            return None
+        if features == "inception":
+            return InceptionFeatures(weights_path)
+        raise ValueError(f"no features {features!r}; choose from oracle, inception")
+    if not callable(features):
+        raise TypeError(f"features must be a name or a module, got {features!r}")
+    return features.eval() if isinstance(features, nn.Module) else features

@@ -1,0 +1,17 @@
+"""Diffusion models, their denoisers, and the classifiers beside them."""
+
+from avalanche_gd.models.classifier import SmallCNN
+from avalanche_gd.models.diffusion import Denoising, DiffusionModel, ddim_scheduler
+from avalanche_gd.models.oracle import oracle_classifier
+from avalanche_gd.models.unet import PRESETS, preset_shape, unet
+
+__all__ = [
+    "PRESETS",
+    "Denoising",
+    "DiffusionModel",
+    "SmallCNN",
+    "ddim_scheduler",
+    "oracle_classifier",
+    "preset_shape",
+    "unet",
+]

@@ -1,0 +1,21 @@
+"""Avalanche plugins that keep a generative model from forgetting."""
+
+from avalanche_gd.plugins.distillation import GenerativeDistillationPlugin
+from avalanche_gd.plugins.replay import (
+    GenerativeReplayPlugin,
+    SoftGenerativeReplayPlugin,
+    soft_label_loss,
+)
+from avalanche_gd.plugins.sources import SOURCES, Generation, Source
+from avalanche_gd.plugins.teacher import Teacher
+
+__all__ = [
+    "SOURCES",
+    "Generation",
+    "GenerativeDistillationPlugin",
+    "GenerativeReplayPlugin",
+    "SoftGenerativeReplayPlugin",
+    "Source",
+    "Teacher",
+    "soft_label_loss",
+]

@@ -1,0 +1,193 @@
+"""Generative replay, weighted by the number of experiences."""
+
+from typing import Any
+
+import torch
+from avalanche.training.plugins import GenerativeReplayPlugin as AvalancheReplayPlugin
+from torch import Tensor
+from torch.nn import functional as F
+
+from avalanche_gd.models.diffusion import DiffusionModel
+from avalanche_gd.plugins.distillation import check_teacher_steps
+from avalanche_gd.plugins.teacher import Teacher, default_generator
+from avalanche_gd.plugins.weights import (
+    add_replay_loss,
+    check_lambda,
+    experience_number,
+)
+
+
+class GenerativeReplayPlugin(AvalancheReplayPlugin):
+    """Avalanche's plugin with the weights of the experiences, and a generator's training.
+
+    From the second experience on, each step also trains on as many samples of the
+    generator as it stood after the experience before::
+
+        L = (1/n) L_cur + (1 - 1/n) lambda L_rep
+
+    where L_rep is the strategy's own criterion on the samples: with a diffusion model,
+    standard generative replay (8F a step at k = 2). Two uses, as in Avalanche:
+
+    - In the strategy of a generator, without arguments: the generator replays itself.
+    - In the strategy of a solver, with ``generator_strategy``: the samples get the label
+      that the old solver finds most likely, and the generator is trained on each
+      experience right after the solver. (In Avalanche that takes a second plugin.)
+
+    :param generator_strategy: the strategy that trains the generator, whose model has
+        Avalanche's method ``generate(batch_size)``; None if the strategy's own model is
+        the generator.
+    :param teacher_steps: k, the sampling steps, where the generator is a
+        :class:`~avalanche_gd.DiffusionModel`.
+    :param lambd: lambda, the weight of replay.
+    :param replay_size: samples a step; None for as many as the current batch has.
+    :param generator: the source of all randomness of a diffusion model's samples; None
+        for torch's own random state.
+    :raises ValueError: for a negative lambda, teacher steps or a replay size below 1;
+        when training starts, for teacher steps above T.
+    :raises TypeError: if the generator has no ``generate``; without
+        ``generator_strategy``, when training starts.
+    """
+
+    def __init__(
+        self,
+        generator_strategy: Any = None,
+        *,
+        teacher_steps: int = 2,
+        lambd: float = 1.0,
+        replay_size: int | None = None,
+        generator: torch.Generator | None = None,
+    ):
+        super().__init__(
+            generator_strategy, replay_size=replay_size, is_weighted_replay=True
+        )
+        if replay_size is not None and replay_size < 1:
+            raise ValueError(f"replay_size must be 1 or more, got {replay_size!r}")
+        self.teacher_steps = check_teacher_steps(teacher_steps)
+        self.lambd = check_lambda(lambd)
+        self.random_generator = generator
+        self.old_model: Any = None
+        if generator_strategy is not None:
+            self._check(self.generator)
+
+    def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Find the generator, and refuse one that does not generate."""
+        super().before_training(strategy, *args, **kwargs)
+        self._check(self.generator)
+
+    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Freeze the generator, or the solver that labels its samples."""
+        if experience_number(strategy) > 1:
+            teacher = Teacher.of(strategy)
+            teacher.freeze(strategy.model, self)
+            self.old_generator = (
+                teacher.model if self.model_is_generator else self.generator
+            )
+            self.old_model = None if self.model_is_generator else teacher.model
+
+    def before_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Replay."""
+        if Teacher.of(strategy).model is not None:
+            samples = self.generate(self.replay_size or len(strategy.mb_x))
+            loss = self.replay_loss(strategy, samples.to(strategy.device))
+            add_replay_loss(strategy, loss, self.lambd, self)
+
+    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Let go of the copy, and train the generator on the same experience."""
+        super().after_training_exp(strategy, *args, **kwargs)
+        self.old_generator = self.old_model = None
+        Teacher.of(strategy).release(self)
+        if not self.model_is_generator:
+            self.generator_strategy.train(strategy.experience, eval_streams=[], **kwargs)
+
+    @torch.no_grad()
+    def generate(self, count: int) -> Tensor:
+        """Samples of the generator of the experience before, ``(count, C, H, W)``."""
+        model = self.old_generator
+        if not isinstance(model, DiffusionModel):
+            return model.generate(count)
+        generator = self.random_generator or default_generator(model.device)
+        return model.generate(count, steps=self.teacher_steps, generator=generator)
+
+    def replay_loss(self, strategy: Any, samples: Tensor) -> Tensor:
+        """The strategy's criterion on the samples, with the old solver's labels."""
+        labels = torch.zeros(len(samples), dtype=torch.long, device=samples.device)
+        if self.old_model is not None:
+            with torch.no_grad():
+                labels = self.old_model(samples).argmax(dim=1)
+        tasks = torch.zeros_like(labels)
+        current = strategy.mbatch, strategy.mb_output
+        strategy.mbatch = [samples, labels, tasks]
+        strategy.mb_output = strategy.forward()
+        loss = strategy.criterion()
+        strategy.mbatch, strategy.mb_output = current
+        return loss
+
+    def _check(self, model: Any) -> None:
+        if not callable(getattr(model, "generate", None)):
+            raise TypeError(
+                f"the generator {type(model).__name__} has no method generate; "
+                "give a DiffusionModel or another avalanche.models.generator.Generator"
+            )
+        if isinstance(model, DiffusionModel):
+            model.check_steps(self.teacher_steps)
+
+
+class SoftGenerativeReplayPlugin(GenerativeReplayPlugin):
+    """Generative replay for a solver, with the old solver's soft labels.
+
+    The samples' loss is distillation at temperature T (arXiv 1503.02531, section 2)::
+
+        L_rep = -T^2 sum_c softmax(z_old / T)_c log_softmax(z_new / T)_c
+
+    averaged over the samples: the old solver is the target, the new one learns.
+
+    :param generator_strategy: as in :class:`GenerativeReplayPlugin`, and needed here.
+    :param temperature: T, above 0.
+    :param teacher_steps: as in :class:`GenerativeReplayPlugin`.
+    :param lambd: as in :class:`GenerativeReplayPlugin`.
+    :param replay_size: as in :class:`GenerativeReplayPlugin`.
+    :param generator: as in :class:`GenerativeReplayPlugin`.
+    :raises ValueError: for a temperature of 0 or below, and as in
+        :class:`GenerativeReplayPlugin`.
+    """
+
+    def __init__(
+        self,
+        generator_strategy: Any,
+        *,
+        temperature: float = 2.0,
+        teacher_steps: int = 2,
+        lambd: float = 1.0,
+        replay_size: int | None = None,
+        generator: torch.Generator | None = None,
+    ):
+        super().__init__(
+            generator_strategy,
+            teacher_steps=teacher_steps,
+            lambd=lambd,
+            replay_size=replay_size,
+            generator=generator,
+        )
+        if temperature <= 0:
+            raise ValueError(f"temperature must be above 0, got {temperature!r}")
+        self.temperature = float(temperature)
+
+    def replay_loss(self, strategy: Any, samples: Tensor) -> Tensor:
+        """Distillation from the old solver on the samples."""
+        with torch.no_grad():
+            old_logits = self.old_model(samples)
+        new_logits = strategy.model(samples)
+        return soft_label_loss(new_logits, old_logits, self.temperature)
+
+
+def soft_label_loss(
+    new_logits: Tensor, old_logits: Tensor, temperature: float
+) -> Tensor:
+    """``-T^2 sum softmax(z_old / T) log_softmax(z_new / T)``, averaged over samples.
+
+    :param new_logits: z_new of the solver that learns, ``(N, num_classes)``.
+    :param old_logits: z_old of the solver it learns from, ``(N, num_classes)``.
+    :param temperature: T.
+    """
+    target = F.softmax(old_logits / temperature, dim=1)
+    return temperature**2 * F.cross_entropy(new_logits / temperature, target)

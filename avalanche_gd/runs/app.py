@@ -1,0 +1,48 @@
+"""The command ``avalanche-gd``."""
+
+import logging
+import sys
+import warnings
+
+import hydra
+from omegaconf import DictConfig
+
+from avalanche_gd.runs.config import read_config
+from avalanche_gd.runs.errors import (
+    USER_ERRORS,
+    exit_with,
+    take_over_errors,
+    wants_traceback,
+)
+from avalanche_gd.runs.run import run
+
+
+@hydra.main(version_base="1.3", config_path="pkg://avalanche_gd.conf", config_name="config")
+def _job(composed: DictConfig) -> str:
+    """One run."""
+    try:
+        return str(run(read_config(composed)))
+    except USER_ERRORS as error:
+        if wants_traceback():
+            raise
+        exit_with(error)
+
+
+def main() -> None:
+    """Run Hydra, and end with one line and status 2 on a wrong value."""
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    logging.getLogger("diffusers").setLevel(logging.ERROR)
+    take_over_errors()
+    try:
+        _job()
+    except USER_ERRORS as error:
+        if wants_traceback():
+            raise
+        exit_with(error)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""The configuration of a run, with its types and its checks."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from avalanche_gd.data.model_space import check_experiences
+from avalanche_gd.metrics import Sampling
+from avalanche_gd.models import preset_shape
+
+_NOT_OF_THE_EXPERIMENT = ("out", "device", "threads")
+
+
+@dataclass
+class ModelConfig:
+    """The denoiser."""
+
+    preset: str
+
+
+@dataclass
+class BenchmarkConfig:
+    """The stream: a function of ``n_experiences``, ``seed``, ``image_size`` and options."""
+
+    name: str
+    _target_: str
+    n_experiences: int
+    n_classes: int
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class MethodConfig:
+    """How the generator and the solver learn continually."""
+
+    name: str
+    cumulative: bool
+    """Whether an experience brings the data of those before along."""
+    solver_replays: bool
+    plugins: list[Any]
+    """The generator's Avalanche plugins, each with its ``_target_``."""
+    lambd: float = 1.0
+    teacher_steps: int = 2
+
+
+@dataclass
+class BudgetConfig:
+    """What a model may spend in each experience."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+
+
+@dataclass
+class SolverConfig(BudgetConfig):
+    """The solver's budget and its replay."""
+
+    replay_steps: int
+    temperature: float
+
+
+@dataclass
+class EvaluationConfig:
+    """What the metrics of generated images are computed on."""
+
+    images: int
+    steps: int
+    batch_size: int
+
+    def sampling(self) -> Sampling:
+        """The same, for the metrics."""
+        return Sampling(self.images, self.steps, batch_size=self.batch_size)
+
+
+@dataclass
+class RunConfig:
+    """One run: a method on a benchmark with a seed."""
+
+    seed: int
+    out: str
+    device: str
+    threads: int
+    model: ModelConfig
+    benchmark: BenchmarkConfig
+    method: MethodConfig
+    generator: BudgetConfig
+    solver: SolverConfig
+    evaluation: EvaluationConfig
+
+    @property
+    def sample_shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)`` of the images."""
+        return preset_shape(self.model.preset)
+
+    @property
+    def folder(self) -> Path:
+        """Where the run is kept; another experiment has another folder."""
+        experiment = asdict(self)
+        for name in _NOT_OF_THE_EXPERIMENT:
+            del experiment[name]
+        text = json.dumps(experiment, sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        name = f"seed-{self.seed}-{digest}"
+        return Path(self.out) / self.benchmark.name / self.method.name / name
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device, found if it is ``auto``."""
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(self.device)
+
+    def make_plugins(self) -> list[Any]:
+        """The generator's plugins, new.
+
+        :raises ValueError: if one refuses its arguments.
+        """
+        try:
+            return [instantiate(plugin) for plugin in self.method.plugins]
+        except InstantiationException as error:
+            cause = error.__cause__ or error
+            raise ValueError(f"method={self.method.name}: {cause}") from error
+
+
+def read_config(composed: DictConfig) -> RunConfig:
+    """The checked configuration of what Hydra composed.
+
+    :raises ValueError: for a value that is not allowed, with what is.
+    """
+    content = OmegaConf.masked_copy(
+        composed, [key for key in composed if key != "hydra"]
+    )
+    OmegaConf.set_struct(content, False)
+    merged = OmegaConf.merge(OmegaConf.structured(RunConfig), content)
+    OmegaConf.resolve(merged)
+    config = OmegaConf.to_object(merged)
+    assert isinstance(config, RunConfig)
+    _check(config)
+    return config
+
+
+def _check(config: RunConfig) -> None:
+    at_least_one = {
+        "threads": config.threads,
+        "generator.steps": config.generator.steps,
+        "generator.batch_size": config.generator.batch_size,
+        "solver.steps": config.solver.steps,
+        "solver.batch_size": config.solver.batch_size,
+        "evaluation.steps": config.evaluation.steps,
+    }
+    for name, number in at_least_one.items():
+        if number < 1:
+            raise ValueError(f"{name} must be 1 or more, got {number}")
+    above_zero = {
+        "generator.learning_rate": config.generator.learning_rate,
+        "solver.learning_rate": config.solver.learning_rate,
+        "solver.temperature": config.solver.temperature,
+    }
+    for name, value in above_zero.items():
+        if not value > 0:
+            raise ValueError(f"{name} must be above 0, got {value}")
+    if config.seed < 0:
+        raise ValueError(f"seed must be 0 or more, got {config.seed}")
+    if config.method.lambd < 0:
+        raise ValueError(f"method.lambd must be 0 or more, got {config.method.lambd}")
+    for name, steps in {
+        "method.teacher_steps": config.method.teacher_steps,
+        "solver.replay_steps": config.solver.replay_steps,
+        "evaluation.steps": config.evaluation.steps,
+    }.items():
+        if not 1 <= steps <= 1000:
+            raise ValueError(f"{name} must be from 1 to T = 1000, got {steps}")
+    _ = config.sample_shape, config.evaluation.sampling()
+    check_experiences(config.benchmark.n_experiences, config.benchmark.n_classes)
+    _check_device(config)
+    config.make_plugins()
+
+
+def _check_device(config: RunConfig) -> None:
+    try:
+        device = config.torch_device
+    except RuntimeError:
+        raise ValueError(
+            f"no device {config.device!r}; choose from auto, cpu, cuda, cuda:N"
+        ) from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device=cuda, but torch finds no GPU here; choose device=cpu")

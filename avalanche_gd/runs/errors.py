@@ -1,0 +1,57 @@
+"""Errors as a line that a user can act on."""
+
+import os
+import sys
+from typing import NoReturn
+
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf.errors import OmegaConfBaseException
+
+from avalanche_gd.training import NonFiniteLossError
+
+USER_ERRORS = (
+    ValueError,
+    TypeError,
+    HydraException,
+    OmegaConfBaseException,
+    NonFiniteLossError,
+)
+"""What a wrong value, a wrong file or a run that diverged ends in."""
+
+_STATUS = 2
+_ONE_LINE = "AVALANCHE_GD_ONE_LINE"
+
+
+def take_over_errors() -> None:
+    """Have Hydra raise its errors, which it would print in many lines.
+
+    Unless the user asked for tracebacks with ``HYDRA_FULL_ERROR=1``. By environment
+    variables, so that it holds in the processes of a sweep's launcher too.
+    """
+    if os.environ.get("HYDRA_FULL_ERROR") != "1":
+        os.environ["HYDRA_FULL_ERROR"] = os.environ[_ONE_LINE] = "1"
+
+
+def wants_traceback() -> bool:
+    """Whether errors are shown with their traceback."""
+    return _ONE_LINE not in os.environ
+
+
+def one_line(error: BaseException) -> str:
+    """What is wrong, what is allowed, and how to mend it."""
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, name = (error.missing_cfg_file or "").rpartition("/")
+        return f"no {group} {name!r}; choose from {', '.join(sorted(error.options))}"
+    cause = error.__cause__
+    if isinstance(error, HydraException) and isinstance(cause, OmegaConfBaseException):
+        error = cause
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    key = getattr(error, "full_key", None)
+    prefix = f"{key}: " if key and isinstance(error, OmegaConfBaseException) else ""
+    return prefix + (lines[0] if lines else type(error).__name__)
+
+
+def exit_with(error: BaseException) -> NoReturn:
+    """Print the line and end with status 2."""
+    print(f"avalanche-gd: {one_line(error)}", file=sys.stderr)
+    sys.exit(_STATUS)

@@ -1,0 +1,59 @@
+"""Progress and seconds of a training, as an Avalanche plugin."""
+
+import sys
+import time
+from typing import Any
+
+from avalanche.core import SupervisedPlugin
+from tqdm import tqdm
+
+_SHOW_EVERY = 0.5  # seconds between readings of the loss
+
+
+class Progress(SupervisedPlugin):
+    """Shows experience, step, loss, images a second and the time left.
+
+    Only on a terminal; elsewhere it just keeps the time.
+
+    :param model_name: what is trained, as shown.
+    :param n_experiences: of the stream.
+    """
+
+    def __init__(self, model_name: str, n_experiences: int):
+        super().__init__()
+        self.model_name = model_name
+        self.n_experiences = n_experiences
+        self.seconds = 0.0
+        """Spent in training so far."""
+        self._bar: Any = None
+        self._started = self._shown = 0.0
+
+    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Begin a bar."""
+        self._started = time.perf_counter()
+        number = strategy.experience.current_experience + 1
+        self._bar = tqdm(
+            total=strategy.train_steps * strategy.train_mb_size,
+            desc=f"experience {number}/{self.n_experiences} {self.model_name}",
+            unit=" images",
+            unit_scale=True,
+            leave=False,
+            disable=not sys.stderr.isatty(),
+            file=sys.stderr,
+        )
+
+    def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
+        """Move the bar on."""
+        self._bar.update(len(strategy.mb_x))
+        now = time.perf_counter()
+        if not self._bar.disable and now - self._shown > _SHOW_EVERY:
+            self._shown = now
+            step = strategy.clock.train_exp_iterations + 1
+            self._bar.set_postfix_str(
+                f"step {step}/{strategy.train_steps}, loss {strategy.loss.item():.4f}"
+            )
+
+    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """End the bar."""
+        self._bar.close()
+        self.seconds += time.perf_counter() - self._started

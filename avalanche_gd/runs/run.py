@@ -1,0 +1,167 @@
+"""One run: a method on a benchmark with a seed, in a folder of its own."""
+
+import csv
+import fcntl
+import io
+import json
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra.utils import get_method
+from omegaconf import OmegaConf
+
+from avalanche_gd.runs.checkpoint import load_checkpoint, save_checkpoint
+from avalanche_gd.runs.config import RunConfig
+from avalanche_gd.runs.figures import save_curves, save_samples
+from avalanche_gd.runs.files import write_json, write_text, write_whole
+from avalanche_gd.runs.provenance import provenance
+from avalanche_gd.runs.results import HEADLINES, Row, is_complete
+from avalanche_gd.runs.scholar import Scholar
+
+
+def run(config: RunConfig) -> Path:
+    """Train and evaluate, experience by experience, from where an earlier try stopped.
+
+    Each experience begins from a random state that only the seed and its index decide,
+    so that a run that goes on reaches the numbers of one that was never stopped.
+
+    :param config: a checked configuration.
+    :return: the run's folder.
+    :raises ValueError: if the benchmark, or a checkpoint, cannot be read, or the run is
+        running already.
+    """
+    folder = config.folder
+    if is_complete(folder):
+        print(f"complete: {folder}")
+        return folder
+    torch.set_num_threads(config.threads)
+    benchmark = _make_benchmark(config)
+    with _locked(folder):
+        print(f"{config.method.name} on {config.benchmark.name}, seed {config.seed}: {folder}")
+        _run(config, benchmark, folder)
+    return folder
+
+
+def _run(config: RunConfig, benchmark: Any, folder: Path) -> None:
+    _seed_everything(config.seed, 0)
+    scholar = Scholar(config, folder)
+    rows: list[Row] = []
+    seconds = {"evaluation": 0.0}
+    first = 0
+    checkpoint = load_checkpoint(folder / "checkpoints", config.torch_device)
+    if checkpoint is not None:
+        last, state = checkpoint
+        first = last + 1
+        scholar.load_state_dict(state["scholar"], benchmark.train_stream[:first])
+        rows = [Row(*row) for row in state["rows"]]
+        seconds = state["seconds"]
+        print(f"going on after experience {first}/{config.benchmark.n_experiences}")
+    write_whole(
+        folder / "config.yaml", lambda path: OmegaConf.save(asdict(config), path)
+    )
+    _write_run_json(config, scholar, folder, seconds, completed=False)
+    for experience in benchmark.train_stream[first:]:
+        index = experience.current_experience
+        _seed_everything(config.seed, index + 1)
+        scholar.train(experience)
+        started = time.perf_counter()
+        values = scholar.evaluate(benchmark.test_stream[: index + 1])
+        rows += [Row(index, name, value) for name, value in values.items()]
+        write_whole(
+            folder / "samples" / f"exp_{index:03d}.png",
+            lambda path: save_samples(scholar.generated_images(), path),
+        )
+        seconds["evaluation"] += time.perf_counter() - started
+        _write_metrics(folder, rows)
+        save_checkpoint(
+            folder / "checkpoints",
+            index,
+            {
+                "scholar": scholar.state_dict(),
+                "rows": [tuple(row) for row in rows],
+                "seconds": seconds,
+            },
+        )
+        _write_run_json(config, scholar, folder, seconds, completed=False)
+        print(_summary(index, config, values, _total(scholar, seconds)), flush=True)
+    scholar.diffusion_model.save_pretrained(folder / "model")
+    write_whole(folder / "curves.png", lambda path: save_curves(rows, path))
+    _write_run_json(config, scholar, folder, seconds, completed=True)
+
+
+def _make_benchmark(config: RunConfig) -> Any:
+    settings = config.benchmark
+    channels, height, _ = config.sample_shape
+    return get_method(settings._target_)(
+        settings.n_experiences, seed=config.seed, image_size=height, **settings.options
+    )
+
+
+def _seed_everything(seed: int, stage: int) -> None:
+    """Set all random states to what the seed says for a stage of the run."""
+    number = int(np.random.SeedSequence((seed, stage)).generate_state(1)[0])
+    random.seed(number)
+    np.random.seed(number)
+    torch.manual_seed(number)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep a second process out of the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ValueError(f"{folder} is in use by another process; wait for it") from None
+        yield
+
+
+def _write_metrics(folder: Path, rows: list[Row]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(Row._fields)
+    writer.writerows(rows)
+    write_text(folder / "metrics.csv", text.getvalue())
+
+
+def _total(scholar: Scholar, seconds: dict[str, float]) -> dict[str, float]:
+    return {name: p.seconds for name, p in scholar.progress.items()} | seconds
+
+
+def _write_run_json(
+    config: RunConfig,
+    scholar: Scholar,
+    folder: Path,
+    seconds: dict[str, float],
+    *,
+    completed: bool,
+) -> None:
+    content = {
+        "completed": completed,
+        "benchmark": config.benchmark.name,
+        "method": config.method.name,
+        "seed": config.seed,
+        "seconds": {k: round(v, 3) for k, v in _total(scholar, seconds).items()},
+        **provenance(config.torch_device),
+    }
+    write_json(folder / "run.json", json.loads(json.dumps(content)))
+
+
+def _summary(
+    index: int, config: RunConfig, values: dict[str, float], seconds: dict[str, float]
+) -> str:
+    parts = [
+        f"{name} {values[key]:.3f}" for name, key in HEADLINES.items() if key in values
+    ]
+    return (
+        f"experience {index + 1}/{config.benchmark.n_experiences}: "
+        f"{', '.join(parts)}, {sum(seconds.values()):.0f} s so far"
+    )

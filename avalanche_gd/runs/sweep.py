@@ -1,0 +1,51 @@
+"""What a sweep does before its first run and after its last."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from avalanche_gd.runs.comparison import compare
+from avalanche_gd.runs.config import RunConfig, read_config
+from avalanche_gd.runs.errors import USER_ERRORS, exit_with, wants_traceback
+
+
+class ComparisonCallback(Callback):
+    """Checks all runs of a sweep before the first begins, and compares them at the end."""
+
+    def __init__(self) -> None:
+        self.configs: list[RunConfig] = []
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Compose and check every run."""
+        try:
+            self.configs = [read_config(job) for job in _compose_jobs(config)]
+        except USER_ERRORS as error:
+            if wants_traceback():
+                raise SystemExit(2) from error
+            exit_with(error)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Print the table, and write the CSV and the figure."""
+        folders = list(dict.fromkeys(config.folder for config in self.configs))
+        names = sorted(str(folder.relative_to(self.configs[0].out)) for folder in folders)
+        digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
+        out = Path(self.configs[0].out) / f"comparison-{digest}"
+        print(f"\n{compare(folders, out)}\n\n{out / 'comparison.csv'}")
+        print(out / "comparison.png")
+
+
+def _compose_jobs(config: DictConfig) -> list[DictConfig]:
+    """The composed configuration of each run of a sweep by Hydra's basic sweeper."""
+    loader = GlobalHydra.instance().config_loader()
+    parser = OverridesParser.create(config_loader=loader)
+    overrides = parser.parse_overrides(list(config.hydra.overrides.task))
+    return [
+        loader.load_sweep_config(config, job)
+        for job in BasicSweeper.split_arguments(overrides, None)[0]
+    ]

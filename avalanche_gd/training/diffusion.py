@@ -1,0 +1,96 @@
+"""The template of a diffusion model."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from avalanche.core import BasePlugin
+from avalanche.evaluation.metrics import loss_metrics
+from avalanche.logging import InteractiveLogger
+from avalanche.training.plugins import EvaluationPlugin
+from torch.optim import Optimizer
+
+from avalanche_gd.models.diffusion import DiffusionModel
+from avalanche_gd.training.losses import DenoisingLoss
+from avalanche_gd.training.template import BudgetedTemplate
+
+
+def default_diffusion_evaluator() -> EvaluationPlugin:
+    """The denoising loss, printed: a diffusion model has no accuracy."""
+    return EvaluationPlugin(
+        loss_metrics(epoch=True, experience=True, stream=True),
+        loggers=[InteractiveLogger()],
+    )
+
+
+class DiffusionTraining(BudgetedTemplate):
+    """Train a diffusion model, as Avalanche's ``VAETraining`` does a VAE.
+
+    A ``SupervisedTemplate`` with the defaults of diffusion: the denoising loss and
+    gradients clipped to norm 1. Add :class:`~avalanche_gd.GenerativeDistillationPlugin`
+    or :class:`~avalanche_gd.GenerativeReplayPlugin` to learn continually.
+
+    :param model: a :class:`~avalanche_gd.DiffusionModel`.
+    :param optimizer: over the model's parameters. The paper: Adam, 2e-4.
+    :param criterion: called with a :class:`~avalanche_gd.Denoising` and labels.
+    :param train_mb_size: batch size in training.
+    :param train_epochs: passes over an experience, where ``train_steps`` is None.
+    :param train_steps: optimizer steps an experience, on full batches.
+    :param eval_mb_size: batch size in evaluation.
+    :param device: where to train.
+    :param plugins: Avalanche plugins.
+    :param evaluator: an ``EvaluationPlugin``, or a function that makes one.
+    :param eval_every: as in Avalanche's templates.
+    :param max_grad_norm: gradients are clipped to this norm; None not to clip.
+    :param kwargs: further arguments of ``SupervisedTemplate``.
+    :raises ValueError: if ``train_steps`` is below 1 or ``max_grad_norm`` is not
+        above 0.
+    :raises TypeError: if the model is not a diffusion model.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: DiffusionModel,
+        optimizer: Optimizer,
+        criterion: Any = None,
+        train_mb_size: int = 64,
+        train_epochs: int = 1,
+        train_steps: int | None = None,
+        eval_mb_size: int = 256,
+        device: str | torch.device = "cpu",
+        plugins: Sequence[BasePlugin] | None = None,
+        evaluator: (
+            EvaluationPlugin | Callable[[], EvaluationPlugin] | None
+        ) = default_diffusion_evaluator,
+        eval_every: int = -1,
+        max_grad_norm: float | None = 1.0,
+        **kwargs: Any,
+    ):
+        if not isinstance(model, DiffusionModel):
+            raise TypeError(
+                "DiffusionTraining trains a DiffusionModel, "
+                f"not a {type(model).__name__}; wrap the denoiser in one"
+            )
+        if max_grad_norm is not None and max_grad_norm <= 0:
+            raise ValueError(f"max_grad_norm must be above 0, got {max_grad_norm!r}")
+        super().__init__(
+            model=model,
+            optimizer=optimizer,
+            criterion=DenoisingLoss() if criterion is None else criterion,
+            train_mb_size=train_mb_size,
+            train_epochs=train_epochs,
+            train_steps=train_steps,
+            eval_mb_size=eval_mb_size,
+            device=device,
+            plugins=plugins,
+            evaluator=evaluator,
+            eval_every=eval_every,
+            **kwargs,
+        )
+        self.max_grad_norm = max_grad_norm
+
+    def _before_update(self, **kwargs: Any) -> None:
+        super()._before_update(**kwargs)
+        if self.max_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
