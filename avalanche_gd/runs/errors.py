@@ -11,7 +11,6 @@ from avalanche_gd.training import NonFiniteLossError
 
 USER_ERRORS = (
     ValueError,
-    TypeError,
     HydraException,
     OmegaConfBaseException,
     NonFiniteLossError,

@@ -12,7 +12,6 @@ import torch
 _PACKAGES = (
     "avalanche-gd",
     "avalanche-lib",
-    "torch",
     "torchvision",
     "torchmetrics",
     "diffusers",
@@ -23,7 +22,7 @@ _PACKAGES = (
 def provenance(device: torch.device) -> dict[str, Any]:
     """Versions, commit and machine, for ``run.json``."""
     return {
-        "versions": {"python": platform.python_version()} | _versions(),
+        "versions": _versions(),
         "commit": _commit(),
         "machine": {
             "system": f"{platform.system()} {platform.machine()}",
@@ -38,7 +37,10 @@ def provenance(device: torch.device) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str | None]:
-    versions: dict[str, str | None] = {}
+    versions: dict[str, str | None] = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,  # with the tag of its build
+    }
     for package in _PACKAGES:
         try:
             versions[package] = version(package)

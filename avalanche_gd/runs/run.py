@@ -98,10 +98,19 @@ def _run(config: RunConfig, benchmark: Any, folder: Path) -> None:
 
 def _make_benchmark(config: RunConfig) -> Any:
     settings = config.benchmark
-    channels, height, _ = config.sample_shape
-    return get_method(settings._target_)(
-        settings.n_experiences, seed=config.seed, image_size=height, **settings.options
+    benchmark = get_method(settings._target_)(
+        settings.n_experiences,
+        seed=config.seed,
+        image_size=config.sample_shape[1],
+        **settings.options,
     )
+    shape = tuple(benchmark.train_stream[0].dataset[0][0].shape)
+    if shape != config.sample_shape:
+        raise ValueError(
+            f"images of {settings.name}, {shape}, do not fit a model of "
+            f"{config.sample_shape}; choose a model with {shape[0]} channels"
+        )
+    return benchmark
 
 
 def _seed_everything(seed: int, stage: int) -> None:

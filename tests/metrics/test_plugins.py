@@ -1,0 +1,202 @@
+"""The metrics in Avalanche's EvaluationPlugin."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from avalanche.evaluation.metrics import loss_metrics
+from avalanche.logging import TextLogger
+from avalanche.training.plugins import EvaluationPlugin
+from avalanche.training.templates import SupervisedTemplate
+from torch import nn
+
+from avalanche_gd import DenoisingLoss, DiffusionTraining, oracle_classifier
+from avalanche_gd.data import stream_tensors
+from avalanche_gd.metrics import (
+    Sampling,
+    class_balance_metrics,
+    fid_metrics,
+    generate_images,
+)
+from avalanche_gd.metrics.generation import Generation
+from tests.conftest import truncate
+from tests.metrics.test_values import plain_fid
+
+SAMPLING = Sampling(images=60, steps=2, batch_size=25)
+FID = "FID_Stream/eval_phase/test_stream"
+KLD = "KLD_Stream/eval_phase/test_stream"
+ARD = "ARD_Stream/eval_phase/test_stream"
+
+
+def trained(model, digits, *metrics, experiences=2, template=None, loggers=()):
+    evaluator = EvaluationPlugin(*metrics, loggers=list(loggers))
+    strategy = (template or DiffusionTraining)(
+        model=model,
+        optimizer=torch.optim.Adam(model.parameters(), 1e-3),
+        criterion=DenoisingLoss(),
+        train_mb_size=64,
+        eval_mb_size=64,
+        evaluator=evaluator,
+    )
+    if experiences:
+        strategy.train(digits.train_stream[:experiences], eval_streams=[])
+    return strategy
+
+
+def test_they_judge_the_model_on_the_classes_trained_on(tiny_model, digits):
+    strategy = trained(
+        tiny_model,
+        digits,
+        fid_metrics(sampling=SAMPLING),
+        class_balance_metrics(sampling=SAMPLING),
+    )
+    values = strategy.eval(digits.test_stream)  # all five, of which two were trained on
+    oracle = oracle_classifier(*stream_tensors(digits.train_stream))
+    real, labels = stream_tensors(digits.test_stream[:2])
+    images = generate_images(tiny_model, SAMPLING)
+    with torch.no_grad():
+        expected = plain_fid(
+            oracle.get_features(real).numpy(), oracle.get_features(images).numpy()
+        )
+        generated = oracle(images).argmax(1).numpy()
+    p = np.bincount(labels.numpy(), minlength=10) / len(labels)
+    q = np.bincount(generated, minlength=10) / 60
+    assert values[FID] == pytest.approx(expected, rel=1e-4)
+    assert values[KLD] == pytest.approx(np.sum(p * np.log((p + 1e-8) / (q + 1e-8))), 1e-5)
+    assert values[ARD] == pytest.approx(np.abs(p - q).sum() / 2, 1e-5)
+
+
+def test_fid_by_experience_takes_the_images_of_its_classes(tiny_model, digits):
+    oracle = oracle_classifier(*stream_tensors(digits.train_stream))
+    strategy = trained(
+        tiny_model, digits, fid_metrics(experience=True, stream=False, sampling=SAMPLING)
+    )
+    values = strategy.eval(digits.test_stream)
+    images = generate_images(tiny_model, SAMPLING)
+    labels = oracle(images).argmax(1)
+    for exp in digits.test_stream[:2]:
+        own = [int(c) in exp.classes_in_this_experience for c in labels]
+        value = values[f"{FID.replace('Stream', 'Exp', 1)}/Exp{exp.current_experience:03d}"]
+        if sum(own) < 2:
+            assert np.isnan(value)
+            continue
+        real, _ = stream_tensors([exp])
+        expected = plain_fid(
+            oracle.get_features(real).numpy(), oracle.get_features(images[own]).numpy()
+        )
+        assert value == pytest.approx(expected, rel=1e-3)
+
+
+def test_one_set_of_images_serves_all_metrics(tiny_model, digits):
+    strategy = trained(
+        tiny_model,
+        digits,
+        fid_metrics(experience=True, sampling=SAMPLING),
+        class_balance_metrics(sampling=SAMPLING),
+    )
+    drawn = []
+    draw = tiny_model.draw_noise
+    tiny_model.draw_noise = lambda *args: drawn.append(args) or draw(*args)
+    strategy.eval(digits.test_stream[:2])
+    assert len(drawn) == 1
+    strategy.eval(digits.test_stream[:2])
+    assert len(drawn) == 2
+
+
+def test_features_of_real_images_are_computed_once_a_stream(tiny_model, digits):
+    seen = []
+
+    class Pixels(nn.Module):
+        def forward(self, images):
+            seen.append(len(images))
+            return images.flatten(1)[:, 20:28]
+
+    strategy = trained(tiny_model, digits, fid_metrics(features=Pixels(), sampling=SAMPLING))
+    for _ in range(2):
+        strategy.eval(digits.test_stream[:2])
+    real = sum(len(exp.dataset) for exp in digits.test_stream[:2])
+    assert sum(seen) == real + 2 * SAMPLING.images
+
+
+def test_the_order_and_the_batch_size_do_not_matter(tiny_model, digits):
+    results = []
+    for batch_size, order in ((7, 1), (64, -1)):
+        sampling = Sampling(images=60, steps=2, batch_size=batch_size)
+        metrics = [fid_metrics(sampling=sampling), class_balance_metrics(sampling=sampling)]
+        strategy = trained(tiny_model, digits, *metrics[::order], experiences=0)
+        strategy.eval_mb_size = batch_size
+        for experience in digits.train_stream[:2]:
+            Generation.of(strategy).observe(experience)
+        results.append(strategy.eval(digits.test_stream[:2]))
+    for name in (FID, KLD, ARD):
+        assert results[0][name] == pytest.approx(results[1][name], rel=1e-5)
+
+
+def test_they_work_in_a_plain_template_and_reach_the_loggers(tiny_model, digits, tmp_path):
+    with open(tmp_path / "log.txt", "w") as file:
+        strategy = trained(
+            tiny_model,
+            digits,
+            loss_metrics(stream=True),
+            fid_metrics(sampling=SAMPLING),
+            experiences=1,
+            template=SupervisedTemplate,
+            loggers=[TextLogger(file)],
+        )
+        strategy.eval(digits.test_stream)
+    assert FID in (tmp_path / "log.txt").read_text()
+
+
+def test_before_any_training_there_is_nothing_to_judge(tiny_model, digits):
+    strategy = trained(tiny_model, digits, fid_metrics(sampling=SAMPLING), experiences=0)
+    with pytest.warns(UserWarning, match="nothing to judge"):
+        assert FID not in strategy.eval(digits.test_stream)
+
+
+def test_evaluating_leaves_the_random_state_alone(tiny_model, digits):
+    strategy = trained(tiny_model, digits, fid_metrics(sampling=SAMPLING))
+    state = torch.get_rng_state()
+    strategy.eval(digits.test_stream)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [dict(images=1), dict(steps=0), dict(batch_size=0)],
+)
+def test_samplings_of_nothing_are_refused(bad):
+    with pytest.raises(ValueError, match="or more"):
+        Sampling(**bad)
+
+
+def test_unknown_features_are_refused():
+    with pytest.raises(ValueError, match="choose from oracle, inception"):
+        fid_metrics(features="vgg")
+    with pytest.raises(ValueError, match="weights_path goes with"):
+        fid_metrics(weights_path="weights.pth")
+    with pytest.raises(TypeError, match="name or a module"):
+        fid_metrics(features=3)
+
+
+def test_inception_without_its_package_or_weights_says_what_to_do(tmp_path):
+    weights = tmp_path / "weights.pth"
+    torch.save({"not": torch.zeros(3)}, weights)
+    truncate(weights)
+    with (
+        warnings.catch_warnings(),
+        pytest.raises(ValueError, match=r"pip install|no InceptionV3 weights .* put"),
+    ):
+        fid_metrics(features="inception", weights_path=weights)
+
+
+def test_a_stream_without_a_benchmark_says_what_to_do(tiny_model, digits):
+    strategy = trained(tiny_model, digits, fid_metrics(sampling=SAMPLING))
+    stream = digits.test_stream[:1]
+    benchmark = stream[0].origin_stream.benchmark
+    stream[0].origin_stream.benchmark = None
+    try:
+        with pytest.raises(ValueError, match="to_model_space"):
+            strategy.eval(stream)
+    finally:
+        stream[0].origin_stream.benchmark = benchmark

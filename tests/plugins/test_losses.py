@@ -1,0 +1,158 @@
+"""The losses and their weights, against plain statements of the formulas."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from avalanche_gd import (
+    DenoisingLoss,
+    GenerativeDistillationPlugin,
+    GenerativeReplayPlugin,
+    SmallCNN,
+    SoftGenerativeReplayPlugin,
+)
+from avalanche_gd.plugins import Teacher, soft_label_loss
+from tests.conftest import SHAPE, fake_strategy, images
+
+
+def strategy_in_experience(n, student, teacher, current):
+    """A strategy in ``before_backward`` of experience n, and its L_cur."""
+    strategy = fake_strategy(student, n, mb_x=current, mb_y=torch.zeros(len(current)))
+    strategy._criterion = DenoisingLoss()
+    strategy.mb_output = student(current)
+    strategy.criterion = lambda: strategy._criterion(strategy.mb_output, strategy.mb_y)
+    strategy.forward = lambda: student(strategy.mbatch[0])
+    strategy.mbatch = [current, strategy.mb_y, strategy.mb_y]
+    strategy.loss = strategy.criterion()
+    if n > 1:
+        Teacher.of(strategy).freeze(teacher, None)
+        Teacher.of(strategy)._users.clear()
+    return strategy, strategy.loss.item()
+
+
+def other(model):
+    """The same model with other weights."""
+    model = copy.deepcopy(model)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return model
+
+
+def plain_alpha_bar(t):
+    return np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))[t].reshape(-1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_distillation(tiny_model, n):
+    teacher = other(tiny_model)
+    strategy, current = strategy_in_experience(n, tiny_model, teacher, images(8))
+    Teacher.of(strategy)._users.append(plugin := GenerativeDistillationPlugin(2, 1.5))
+    if n == 1:
+        Teacher.of(strategy)._users.clear()
+    plugin.generator = torch.Generator().manual_seed(11)
+    plugin.before_backward(strategy)
+    if n == 1:
+        assert strategy.loss.item() == current
+        return
+    generator = torch.Generator().manual_seed(11)
+    x0 = teacher.generate(8, steps=2, generator=generator).numpy()
+    t = torch.randint(1000, (8,), generator=generator)
+    eps = torch.randn(8, *SHAPE, generator=generator).numpy()
+    a = plain_alpha_bar(t.numpy())
+    x_t = torch.tensor(np.sqrt(a) * x0 + np.sqrt(1 - a) * eps, dtype=torch.float32)
+    with torch.no_grad():
+        difference = teacher.denoise(x_t, t) - tiny_model.denoise(x_t, t)
+    replay = np.mean(difference.numpy().astype(np.float64) ** 2)
+    expected = current / n + (1 - 1 / n) * 1.5 * replay
+    assert abs(strategy.loss.item() - expected) < 1e-6
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_generative_replay(tiny_model, n):
+    teacher = other(tiny_model)
+    strategy, current = strategy_in_experience(n, tiny_model, teacher, images(8))
+    plugin = GenerativeReplayPlugin(
+        teacher_steps=2, lambd=0.7, generator=torch.Generator().manual_seed(11)
+    )
+    plugin.before_training(strategy)
+    if n > 1:
+        plugin.old_generator = Teacher.of(strategy).model
+        Teacher.of(strategy)._users.append(plugin)
+    torch.manual_seed(13)
+    plugin.before_backward(strategy)
+    if n == 1:
+        assert strategy.loss.item() == current
+        return
+    x0 = teacher.generate(8, steps=2, generator=torch.Generator().manual_seed(11))
+    torch.manual_seed(13)
+    t = torch.randint(1000, (8,))
+    eps = torch.randn(8, *SHAPE)
+    a = plain_alpha_bar(t.numpy())
+    x_t = np.sqrt(a) * x0.numpy() + np.sqrt(1 - a) * eps.numpy()
+    with torch.no_grad():
+        prediction = tiny_model.denoise(torch.tensor(x_t, dtype=torch.float32), t)
+    replay = np.mean((prediction - eps).numpy().astype(np.float64) ** 2)
+    expected = current / n + (1 - 1 / n) * 0.7 * replay
+    assert abs(strategy.loss.item() - expected) < 1e-6
+
+
+def test_the_current_loss_is_weighted_alone_whatever_another_plugin_added(tiny_model):
+    strategy, current = strategy_in_experience(4, tiny_model, other(tiny_model), images(8))
+    plugin = GenerativeDistillationPlugin(lambd=0.0)
+    Teacher.of(strategy)._users.append(plugin)
+    strategy.loss = strategy.loss + 10  # a penalty
+    plugin.before_backward(strategy)
+    assert strategy.loss.item() == pytest.approx(current / 4 + 10, abs=1e-5)
+
+
+def test_two_plugins_weight_the_current_loss_once(tiny_model):
+    strategy, current = strategy_in_experience(4, tiny_model, other(tiny_model), images(8))
+    plugins = [GenerativeDistillationPlugin(lambd=0.0) for _ in range(2)]
+    Teacher.of(strategy)._users.extend(plugins)
+    for plugin in plugins:
+        plugin.before_backward(strategy)
+    assert strategy.loss.item() == pytest.approx(current / 4, abs=1e-6)
+
+
+def test_soft_labels_have_the_old_solver_as_target():
+    old, new, temperature = torch.randn(5, 3), torch.randn(5, 3), 2.0
+    p = np.exp(old.numpy() / temperature)
+    p /= p.sum(axis=1, keepdims=True)
+    q = np.exp(new.numpy() / temperature)
+    q /= q.sum(axis=1, keepdims=True)
+    expected = -(temperature**2) * np.sum(p * np.log(q), axis=1).mean()
+    assert abs(soft_label_loss(new, old, temperature).item() - expected) < 1e-6
+    swapped = -(temperature**2) * np.sum(q * np.log(p), axis=1).mean()
+    assert abs(expected - swapped) > 0.1  # so that the roles matter here
+
+
+def test_the_solver_learns_the_old_solvers_soft_labels_on_samples(tiny_model):
+    new, old = SmallCNN(SHAPE, 4), SmallCNN(SHAPE, 4)
+    plugin = SoftGenerativeReplayPlugin(fake_strategy(tiny_model), temperature=2.0)
+    plugin.old_model = old
+    samples = images(6)
+    loss = plugin.replay_loss(fake_strategy(new), samples)
+    assert torch.equal(loss, soft_label_loss(new(samples), old(samples), 2.0))
+    loss.backward()
+    assert all(p.grad is not None for p in new.parameters())
+    assert all(p.grad is None for p in old.parameters())
+
+
+def test_hard_labels_are_those_of_the_old_solver(tiny_model):
+    new, old = SmallCNN(SHAPE, 4), SmallCNN(SHAPE, 4)
+    plugin = GenerativeReplayPlugin(fake_strategy(tiny_model))
+    plugin.old_model = old
+    samples = images(6)
+    strategy = fake_strategy(new, mbatch=["x", "y", "t"], mb_output="output")
+    strategy.forward = lambda: new(strategy.mbatch[0])
+    strategy.criterion = lambda: nn.functional.cross_entropy(
+        strategy.mb_output, strategy.mbatch[1]
+    )
+    loss = plugin.replay_loss(strategy, samples)
+    log_probability = new(samples).log_softmax(1).detach().numpy()
+    labels = old(samples).detach().numpy().argmax(1)
+    assert abs(loss.item() + log_probability[np.arange(6), labels].mean()) < 1e-6
+    assert strategy.mbatch == ["x", "y", "t"] and strategy.mb_output == "output"

@@ -1,0 +1,171 @@
+"""The command: sweeps, the comparison, and errors of one line."""
+
+import csv
+import sys
+
+import pytest
+from PIL import Image
+
+from avalanche_gd.runs.app import main
+from avalanche_gd.training import NonFiniteLossError
+from tests.conftest import truncate
+from tests.runs.test_run import SMALL
+
+
+@pytest.fixture
+def command(monkeypatch, tmp_path, capfd):
+    """Call the command in an empty folder; gives status, output and errors."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("HYDRA_FULL_ERROR", "AVALANCHE_GD_ONE_LINE"):
+        monkeypatch.setenv(name, "0")  # so that it is restored, whatever main sets
+        monkeypatch.delenv(name)
+
+    def call(*arguments):
+        flags = [argument for argument in arguments if argument == "-m"]
+        overrides = [*flags, *SMALL, *arguments[len(flags) :]]
+        monkeypatch.setattr(sys, "argv", ["avalanche-gd", *overrides])
+        status = 0
+        try:
+            main()
+        except SystemExit as end:
+            status = end.code
+        output, errors = capfd.readouterr()
+        return status, output, errors
+
+    return call
+
+
+def test_a_sweep_ends_with_the_comparison(command, tmp_path):
+    sweep = ("-m", "method=naive,generative_distillation", "seed=0,1",
+             "benchmark.n_experiences=2")
+    status, output, errors = command(*sweep)
+    assert status == 0, errors
+    table = [line.split() for line in output.splitlines() if "±" in line]
+    assert [line[:2] for line in table] == [["naive", "2"], ["generative_distillation", "2"]]
+    (folder,) = (tmp_path / "runs").glob("comparison-*")
+    with open(folder / "comparison.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(r["method"], r["seed"], r["experience"]) for r in rows] == [
+        (method, seed, experience)
+        for method in ("naive", "generative_distillation")
+        for seed in "01"
+        for experience in "12"
+    ]
+    last = [float(r["FID"]) for r in rows if r["method"] == "naive" and r["seconds"]]
+    assert table[0][2] == f"{sum(last) / 2:.1f}"
+    width, height = Image.open(folder / "comparison.png").size
+    assert width > height > 500
+    status, again, _ = command(*sweep)
+    assert again.count("complete:") == 4
+    assert [line.split() for line in again.splitlines() if "±" in line] == table
+
+
+def test_settings_that_vary_within_a_method_are_told_apart(command):
+    _, output, _ = command(
+        "-m", "method.lambd=1,2", "benchmark.n_experiences=1", "method=generative_replay"
+    )
+    assert "generative_replay, method.lambd=1.0" in output
+    assert "generative_replay, method.lambd=2.0" in output
+
+
+BAD = {
+    "an unknown method": (
+        ["method=magic"],
+        "no method 'magic'; choose from generative_distillation, generative_replay, "
+        "joint, naive",
+    ),
+    "an unknown benchmark": (
+        ["benchmark=imagenet"],
+        "no benchmark 'imagenet'; choose from split_digits, split_fmnist",
+    ),
+    "an unknown preset": (
+        ["model=huge"],
+        "no model 'huge'; choose from digits, fmnist-small, paper-cifar10, paper-fmnist",
+    ),
+    "a negative lambda": (["method.lambd=-1"], "method.lambd must be 0 or more, got -1.0"),
+    "teacher steps of 0": (
+        ["method.teacher_steps=0"],
+        "method.teacher_steps must be from 1 to T = 1000, got 0",
+    ),
+    "teacher steps above T": (
+        ["method.teacher_steps=1001"],
+        "method.teacher_steps must be from 1 to T = 1000, got 1001",
+    ),
+    "more experiences than classes": (
+        ["benchmark.n_experiences=11"],
+        "choose n_experiences from 1, 2, 5, 10",
+    ),
+    "a model of other channels": (
+        ["model=paper-cifar10"],
+        "do not fit a model of (3, 32, 32)",
+    ),
+    "a root without the data set": (
+        ["benchmark=split_fmnist", "benchmark.options.root=."],
+        "no Fashion-MNIST in",
+    ),
+    "a word for a number": (["seed=one"], "seed: Value 'one'"),
+    "an unknown setting": (["sede=1"], "sede"),
+    "a device that is not there": (["device=abacus"], "choose from auto, cpu, cuda"),
+    "no steps": (["generator.steps=0"], "generator.steps must be 1 or more, got 0"),
+    "a learning rate of 0": (
+        ["solver.learning_rate=0"],
+        "solver.learning_rate must be above 0",
+    ),
+    "a negative seed": (["seed=-1"], "seed must be 0 or more"),
+    "a bad plugin of a user's own": (
+        ["method.plugins=[{_target_: avalanche_gd.GenerativeDistillationPlugin, "
+         "source: dreams}]"],
+        "no source 'dreams'; choose from",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_wrong_value_ends_with_one_line(command, tmp_path, name):
+    arguments, message = BAD[name]
+    status, _, errors = command(*arguments)
+    (line,) = errors.splitlines()
+    assert status == 2
+    assert line.startswith("avalanche-gd: ") and message in line
+    assert not list(tmp_path.rglob("checkpoints"))
+
+
+@pytest.mark.parametrize("sweep", ["method=naive,magic", "method.lambd=1,-1"])
+def test_a_wrong_value_in_a_sweep_ends_it_before_the_first_run(command, tmp_path, sweep):
+    status, _, errors = command("-m", sweep)
+    assert status == 2
+    assert len(errors.splitlines()) == 1
+    assert not list(tmp_path.rglob("run.json"))
+
+
+def test_a_checkpoint_cut_short_ends_with_one_line(command, tmp_path, monkeypatch):
+    arguments = ["method=naive", "benchmark.n_experiences=2"]
+    assert command(*arguments)[0] == 0
+    (last,) = tmp_path.rglob("exp_001.pt")
+    truncate(last)
+    (info,) = tmp_path.rglob("run.json")
+    info.unlink()  # as if it had been killed before its end
+    status, _, errors = command(*arguments)
+    assert status == 2 and "exp_001.pt is cut short or damaged; delete it" in errors
+
+
+def test_a_run_that_diverges_keeps_its_last_checkpoint(command, tmp_path, monkeypatch):
+    from avalanche_gd.runs.scholar import Scholar
+
+    train = Scholar.train
+
+    def diverging(self, experience):
+        if experience.current_experience == 1:
+            raise NonFiniteLossError("the loss is nan at step 3 of experience 1")
+        train(self, experience)
+
+    monkeypatch.setattr(Scholar, "train", diverging)
+    status, _, errors = command("method=naive")
+    assert status == 2 and "nan at step 3 of experience 1" in errors
+    assert [path.name for path in tmp_path.rglob("*.pt")] == ["exp_000.pt"]
+
+
+def test_the_full_error_is_shown_on_request(command, monkeypatch):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(ValueError, match="seed must be 0"):
+        command("seed=-1")

@@ -1,0 +1,181 @@
+"""A run from configuration to folder: its files, going on, and the same bits."""
+
+import csv
+import json
+from pathlib import Path
+
+import diffusers
+import pytest
+import torch
+from hydra import compose, initialize_config_module
+from PIL import Image
+
+from avalanche_gd.runs.config import RunConfig, read_config
+from avalanche_gd.runs.results import read_run
+from avalanche_gd.runs.run import run
+from avalanche_gd.runs.scholar import Scholar
+from tests.conftest import truncate
+
+SMALL = ["generator.steps=2", "solver.steps=2", "evaluation.images=70", "threads=1",
+         "evaluation.steps=2", "solver.replay_steps=2"]
+FILES = {
+    "checkpoints", "config.yaml", "curves.png", "metrics.csv", "model", "run.json",
+    "samples",
+}
+
+
+def small_config(out: Path, *overrides: str) -> RunConfig:
+    with initialize_config_module("avalanche_gd.conf", version_base="1.3"):
+        composed = compose("config", [*SMALL, f"out={out}", *overrides])
+    return read_config(composed)
+
+
+def metrics(folder: Path) -> str:
+    return (folder / "metrics.csv").read_text()
+
+
+class Killed(BaseException):
+    """What a kill looks like from inside."""
+
+
+@pytest.fixture
+def kill_before(monkeypatch):
+    """Have runs die before they have trained an experience."""
+
+    def arrange(index):
+        train = Scholar.train
+
+        def dying(self, experience):
+            train(self, experience)
+            if experience.current_experience == index:
+                raise Killed
+
+        monkeypatch.setattr(Scholar, "train", dying)
+
+    return arrange
+
+
+def test_a_run_leaves_what_the_design_says(tmp_path):
+    config = small_config(tmp_path)
+    folder = run(config)
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    assert {name for name in names if not name.startswith("events")} == FILES
+    assert sum(name.startswith("events.out") for name in names) == 2
+    info = json.loads((folder / "run.json").read_text())
+    assert info["completed"] and info["seed"] == 0
+    assert info["versions"]["torch"] == torch.__version__
+    assert set(info["seconds"]) == {"generator", "solver", "evaluation"}
+    with open(folder / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = {row["metric"].split("/")[1] for row in rows if row["experience"] == "4"}
+    assert {"FID_Stream", "KLD_Stream", "ARD_Stream", "Loss_Stream", "Top1_Acc_Stream",
+            "Top1_Acc_Exp", "StreamForgetting", "ExperienceForgetting"} <= names
+    samples = sorted((folder / "samples").iterdir())
+    assert [path.name for path in samples] == [f"exp_{i:03d}.png" for i in range(5)]
+    assert Image.open(samples[-1]).size == (511, 511)
+    pipeline = diffusers.DDIMPipeline.from_pretrained(folder / "model")
+    assert pipeline.scheduler.config.timestep_spacing == "trailing"
+    assert len(list((folder / "checkpoints").iterdir())) == 2
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_does_not(tmp_path):
+    first, again = (metrics(run(small_config(tmp_path / name))) for name in "ab")
+    assert first == again
+    assert metrics(run(small_config(tmp_path / "a", "seed=1"))) != first
+
+
+@pytest.mark.parametrize(
+    "method", ["naive", "joint", "generative_replay", "generative_distillation"]
+)
+def test_a_killed_run_goes_on_to_the_numbers_of_one_that_was_not(
+    tmp_path, method, kill_before, monkeypatch
+):
+    options = [f"method={method}"]
+    whole = run(small_config(tmp_path / "whole", *options))
+    config = small_config(tmp_path / "killed", *options)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        train = Scholar.train
+
+        def dying(self, experience):
+            train(self, experience)
+            if experience.current_experience == 2:
+                raise Killed
+
+        patch.setattr(Scholar, "train", dying)
+        run(config)
+    trained = []
+    train = Scholar.train
+    monkeypatch.setattr(
+        Scholar,
+        "train",
+        lambda self, exp: (trained.append(exp.current_experience), train(self, exp)),
+    )
+    folder = run(config)
+    assert trained == [2, 3, 4]
+    assert metrics(folder) == metrics(whole)
+    assert (folder / "curves.png").read_bytes() == (whole / "curves.png").read_bytes()
+    weights = [
+        (f / "model/unet/diffusion_pytorch_model.safetensors").read_bytes()
+        for f in (folder, whole)
+    ]
+    assert weights[0] == weights[1]
+
+
+def test_a_finished_run_is_not_run_twice(tmp_path, capsys, monkeypatch):
+    config = small_config(tmp_path, "method=naive")
+    folder = run(config)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    monkeypatch.setattr(Scholar, "train", None)
+    assert run(config) == folder
+    assert "complete" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_another_setting_is_another_folder_and_the_place_is_not(tmp_path):
+    folders = {
+        small_config(tmp_path, *options).folder
+        for options in ([], ["seed=1"], ["method.lambd=2"], ["generator.steps=3"])
+    }
+    assert len(folders) == 4
+    elsewhere = small_config(tmp_path / "other", "threads=2", "device=cpu").folder
+    assert elsewhere.relative_to(tmp_path / "other") in {
+        folder.relative_to(tmp_path) for folder in folders
+    }
+
+
+def test_a_checkpoint_cut_short_is_refused_and_deleting_it_goes_on(tmp_path, monkeypatch):
+    config = small_config(tmp_path, "method=naive")
+    whole = metrics(run(small_config(tmp_path / "whole", "method=naive")))
+    save = Scholar.train
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+
+        def dying(self, experience):
+            if experience.current_experience == 3:
+                raise Killed
+            save(self, experience)
+
+        patch.setattr(Scholar, "train", dying)
+        run(config)
+    last = config.folder / "checkpoints" / "exp_002.pt"
+    truncate(last)
+    with pytest.raises(ValueError, match=r"exp_002.pt is cut short .* delete it"):
+        run(config)
+    last.unlink()
+    assert metrics(run(config)) == whole
+
+
+def test_a_folder_in_use_is_refused(tmp_path):
+    from avalanche_gd.runs.run import _locked
+
+    config = small_config(tmp_path, "method=naive")
+    with _locked(config.folder), pytest.raises(ValueError, match="in use"):
+        run(config)
+
+
+def test_a_run_that_is_not_complete_is_not_read(tmp_path):
+    with pytest.raises(ValueError, match="no complete run"):
+        read_run(tmp_path)
+    folder = run(small_config(tmp_path, "method=naive"))
+    truncate(folder / "run.json")
+    with pytest.raises(ValueError, match="cut short"):
+        read_run(folder)

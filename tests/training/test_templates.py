@@ -1,0 +1,115 @@
+"""The templates: budgets, evaluation, clipping, refusals."""
+
+import pytest
+import torch
+from avalanche.benchmarks.utils import AvalancheDataset
+from avalanche.core import SupervisedPlugin
+
+from avalanche_gd import DiffusionModel, DiffusionTraining, SmallCNN
+from avalanche_gd.training import BudgetedTemplate, NonFiniteLossError
+from tests.conftest import SHAPE, fake_strategy, same_bits, weights
+
+
+class Batches(SupervisedPlugin):
+    """Notes the size of each training batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes = []
+
+    def after_training_iteration(self, strategy, **kwargs):
+        self.sizes.append(len(strategy.mb_x))
+
+
+def diffusion_training(model, **options):
+    options = dict(evaluator=None, train_mb_size=32) | options
+    optimizer = torch.optim.SGD(model.parameters(), lr=options.pop("lr", 0.1))
+    return DiffusionTraining(model=model, optimizer=optimizer, **options)
+
+
+def test_every_experience_gets_the_same_steps_on_full_batches(tiny_model, digits):
+    batches = Batches()
+    strategy = diffusion_training(tiny_model, train_steps=11, plugins=[batches])
+    strategy.train(digits.train_stream[:2], eval_streams=[])
+    assert batches.sizes == [32] * 22
+    assert strategy.clock.train_iterations == 22
+
+
+def test_an_experience_smaller_than_a_batch_still_gets_its_steps(tiny_model, digits):
+    batches = Batches()
+    strategy = diffusion_training(
+        tiny_model, train_steps=3, train_mb_size=1000, plugins=[batches]
+    )
+    strategy.train(digits.train_stream[0], eval_streams=[])
+    assert batches.sizes == [len(digits.train_stream[0].dataset)] * 3
+
+
+def test_without_steps_the_epochs_count(tiny_model, digits):
+    batches = Batches()
+    strategy = diffusion_training(tiny_model, train_epochs=2, plugins=[batches])
+    strategy.train(digits.train_stream[0], eval_streams=[])
+    assert sum(batches.sizes) == 2 * len(digits.train_stream[0].dataset)
+
+
+def test_evaluation_leaves_the_training_to_the_same_bits(digits):
+    trained = []
+    for eval_every in (-1, 1):
+        torch.manual_seed(0)
+        model = DiffusionModel.from_preset("digits")
+        strategy = diffusion_training(model, train_epochs=2, eval_every=eval_every)
+        strategy.train(digits.train_stream[0], eval_streams=[digits.test_stream[:1]])
+        trained.append(weights(model))
+    assert same_bits(*trained)
+
+
+def test_gradients_are_clipped_to_the_norm(tiny_model, digits):
+    before = weights(tiny_model.denoiser)
+    strategy = diffusion_training(tiny_model, train_steps=1, max_grad_norm=1e-3, lr=1.0)
+    strategy.train(digits.train_stream[0], eval_streams=[])
+    after = weights(tiny_model.denoiser)
+    step = sum((after[k] - before[k]).square().sum() for k in before).sqrt()
+    assert step.item() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_a_loss_that_is_not_finite_stops_and_says_where(tiny_model, digits):
+    class Poison(SupervisedPlugin):
+        def before_backward(self, strategy, **kwargs):
+            if strategy.clock.train_exp_iterations == 2:
+                strategy.loss = strategy.loss * float("nan")
+
+    strategy = diffusion_training(tiny_model, train_steps=5, plugins=[Poison()])
+    with pytest.raises(NonFiniteLossError, match="nan at step 3 of experience 0"):
+        strategy.train(digits.train_stream[0], eval_streams=[])
+
+
+def test_an_empty_experience_is_refused_before_any_is_trained(tiny_model, digits):
+    empty = fake_strategy(tiny_model, dataset=AvalancheDataset([]), current_experience=1)
+    before = weights(tiny_model)
+    with pytest.raises(ValueError, match="experience 1 is empty"):
+        diffusion_training(tiny_model).train([digits.train_stream[0], empty])
+    assert same_bits(weights(tiny_model), before)
+
+
+@pytest.mark.parametrize("options", [dict(train_steps=0), dict(max_grad_norm=0.0)])
+def test_budgets_of_zero_are_refused(tiny_model, options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        diffusion_training(tiny_model, **options)
+
+
+def test_only_diffusion_models_are_trained():
+    with pytest.raises(TypeError, match="wrap the denoiser"):
+        diffusion_training(SmallCNN(SHAPE, 2))
+
+
+def test_the_budget_holds_for_solvers_too(digits):
+    solver, batches = SmallCNN(SHAPE, 10), Batches()
+    strategy = BudgetedTemplate(
+        model=solver,
+        optimizer=torch.optim.Adam(solver.parameters()),
+        train_steps=4,
+        train_mb_size=16,
+        plugins=[batches],
+        evaluator=None,
+    )
+    strategy.train(digits.train_stream[0], eval_streams=[])
+    assert batches.sizes == [16] * 4
