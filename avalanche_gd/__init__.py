@@ -1,6 +1,7 @@
 """Continual learning of diffusion models for Avalanche: generative distillation."""
 
 from avalanche_gd.data import SplitDigits, SplitFMNIST, to_model_space
+from avalanche_gd.metrics import Sampling, class_balance_metrics, fid_metrics
 from avalanche_gd.models import (
     Denoising,
     DiffusionModel,
@@ -23,12 +24,15 @@ __all__ = [
     "DiffusionTraining",
     "GenerativeDistillationPlugin",
     "GenerativeReplayPlugin",
+    "Sampling",
     "SmallCNN",
     "SoftGenerativeReplay",
     "SoftGenerativeReplayPlugin",
     "SplitDigits",
     "SplitFMNIST",
+    "class_balance_metrics",
     "ddim_scheduler",
+    "fid_metrics",
     "oracle_classifier",
     "to_model_space",
     "unet",

@@ -51,5 +51,5 @@ def SplitDigits(
 
 def _dataset(images: torch.Tensor, labels: torch.Tensor) -> TensorDataset:
     dataset = TensorDataset(images, labels)
-    dataset.targets = labels.tolist()
+    dataset.targets = labels.tolist()  # type: ignore[attr-defined]
     return dataset

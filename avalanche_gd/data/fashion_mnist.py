@@ -85,8 +85,9 @@ def _find(folder: Path) -> list[Path] | None:
     """The four files in a folder, or None if one is missing."""
     found = []
     for name in _FILES:
-        present = [path for path in (folder / name, folder / f"{name}.gz")
-                   if path.is_file()]
+        present = [
+            path for path in (folder / name, folder / f"{name}.gz") if path.is_file()
+        ]
         if not present:
             return None
         found.append(present[0])
@@ -95,8 +96,10 @@ def _find(folder: Path) -> list[Path] | None:
 
 def _unpacked(files: list[Path]) -> Path:
     """A root of torchvision's with these files unpacked, made once and kept."""
-    states = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns)
-              for path in files]
+    states = [
+        (str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns)
+        for path in files
+    ]
     digest = hashlib.sha256(repr(states).encode()).hexdigest()[:16]
     root = cache_folder() / f"fashion-mnist-{digest}"
     if root.exists():

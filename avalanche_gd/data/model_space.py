@@ -20,9 +20,7 @@ from torchvision.transforms.functional import pil_to_tensor
 _CHUNK = 4096  # images resized at once
 
 
-def to_model_space(
-    benchmark: Any, sample_shape: tuple[int, int, int]
-) -> CLScenario:
+def to_model_space(benchmark: Any, sample_shape: tuple[int, int, int]) -> CLScenario:
     """The same streams with every image resized and scaled once, kept as tensors.
 
     A training step then only indexes a tensor. The order of experiences, classes and

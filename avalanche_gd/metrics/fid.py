@@ -1,7 +1,8 @@
 """The Frechet inception distance of generated images, as an Avalanche metric."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,8 @@ from avalanche_gd.metrics.plugin import (
 )
 
 
-class Moments(NamedTuple):
+@dataclass(frozen=True)
+class Moments:
     """Sums over features, in float64, from which mean and covariance follow."""
 
     total: Tensor
@@ -36,8 +38,12 @@ class Moments(NamedTuple):
         features = features.double()
         return cls(features.sum(dim=0), features.T @ features, len(features))
 
-    def __add__(self, other: tuple) -> "Moments":  # type: ignore[override]
-        return Moments(*(a + b for a, b in zip(self, other, strict=True)))
+    def __add__(self, other: "Moments") -> "Moments":
+        return Moments(
+            self.total + other.total,
+            self.products + other.products,
+            self.count + other.count,
+        )
 
 
 class _Identity(nn.Module):
@@ -120,9 +126,7 @@ class FID(GenerationMetric):
             for key in experiences:
                 classes = torch.tensor(sorted(self._classes[key]), device=labels.device)
                 own = features[torch.isin(labels, classes)]
-                values[f"FID_Exp/Exp{key[1]:03d}"] = frechet_distance(
-                    self._real[key], own
-                )
+                values[f"FID_Exp/Exp{key[1]:03d}"] = frechet_distance(self._real[key], own)
         if self._over_stream:
             real = self._real[experiences[0]]
             for key in experiences[1:]:

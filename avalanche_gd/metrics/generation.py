@@ -92,9 +92,7 @@ def generate_images(model: Any, sampling: Sampling) -> Tensor:
     generator = torch.Generator().manual_seed(sampling.seed)
     noise = model.draw_noise(sampling.images, generator)
     batches = [
-        model.reverse(
-            part, steps=sampling.steps, eta=sampling.eta, generator=generator
-        )
+        model.reverse(part, steps=sampling.steps, eta=sampling.eta, generator=generator)
         for part in noise.split(sampling.batch_size)
     ]
     return torch.cat(batches)

@@ -74,7 +74,8 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
         trained = [key for key in self._evaluated if self._classes[key] <= seen]
         if not trained:
             warnings.warn(
-                f"{self}: no evaluated experience was trained on yet; nothing to judge"
+                f"{self}: no evaluated experience was trained on yet; nothing to judge",
+                stacklevel=2,
             )
             return []
         self._results = self.compute(strategy, trained)

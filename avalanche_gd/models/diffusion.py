@@ -104,7 +104,7 @@ class DiffusionModel(nn.Module, Generator):
                 f"noise_scheduler must be a diffusers scheduler with add_noise, "
                 f"not {type(noise_scheduler).__name__}"
             )
-        self.denoiser = denoiser
+        self.denoiser: Any = denoiser
         self.noise_scheduler = noise_scheduler
         self.sample_shape = tuple(sample_shape)
         self.sampling_steps = self.check_steps(sampling_steps)
@@ -123,7 +123,8 @@ class DiffusionModel(nn.Module, Generator):
         :param preset: a key of :data:`~avalanche_gd.models.unet.PRESETS`.
         :raises ValueError: if there is no such preset.
         """
-        return cls(unet(preset), ddim_scheduler(), preset_shape(preset))
+        denoiser: Any = unet(preset)  # diffusers' classes are not typed as modules
+        return cls(denoiser, ddim_scheduler(), preset_shape(preset))
 
     @property
     def num_timesteps(self) -> int:
@@ -255,7 +256,7 @@ class DiffusionModel(nn.Module, Generator):
         :return: the activations of the denoiser's ``mid_block`` at timestep 0 (of its
             output, if it has no such block), ``(N, D)``.
         """
-        features: list[Tensor] = []
+        features: list[Any] = []
         block = getattr(self.denoiser, "mid_block", None) or self.denoiser
         hook = block.register_forward_hook(
             lambda module, inputs, output: features.append(
@@ -284,8 +285,9 @@ class DiffusionModel(nn.Module, Generator):
         folder = Path(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        denoiser: Any = self.denoiser
         try:
-            self.denoiser.save_pretrained(beside / "unet")
+            denoiser.save_pretrained(beside / "unet")
             self.noise_scheduler.save_pretrained(beside / "scheduler")
             index = {
                 "_class_name": "DDIMPipeline",
@@ -354,7 +356,7 @@ class DiffusionModel(nn.Module, Generator):
         # Reading a value would make an accelerator wait, so there only shapes count.
         if x0.device.type == "cpu" and x0.numel():
             low, high = (bound.item() for bound in torch.aminmax(x0))
-            if not (-1 - _TOLERANCE <= low and high <= 1 + _TOLERANCE):
+            if max(-low, high) > 1 + _TOLERANCE:
                 raise ValueError(
                     f"images must be in model space, [-1, 1]; these reach from "
                     f"{low:g} to {high:g}"

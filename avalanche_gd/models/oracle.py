@@ -71,9 +71,7 @@ def _fit(
             optimizer.step()
 
 
-def _digest(
-    images: Tensor, labels: Tensor, oracle: SmallCNN, seed: int, steps: int
-) -> str:
+def _digest(images: Tensor, labels: Tensor, oracle: SmallCNN, seed: int, steps: int) -> str:
     digest = hashlib.sha256(f"{oracle} {seed} {steps} {_BATCH_SIZE}".encode())
     digest.update(f"{tuple(images.shape)} {_LEARNING_RATE}".encode())
     digest.update(images.contiguous().numpy().data)
@@ -87,7 +85,9 @@ def _load(oracle: SmallCNN, path: Path) -> bool:
     try:
         safetensors.torch.load_model(oracle, path)
     except Exception as error:  # a cache may be thrown away at any time
-        warnings.warn(f"cached oracle {path} is unreadable ({error}); training anew")
+        warnings.warn(
+            f"cached oracle {path} is unreadable ({error}); training anew", stacklevel=2
+        )
         return False
     return True
 

@@ -17,6 +17,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         up_block_types=(_UP, _UP),
         layers_per_block=1,
         norm_num_groups=8,
+        add_attention=False,
     ),
     "fmnist-small": dict(
         sample_size=16,

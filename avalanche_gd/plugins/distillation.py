@@ -92,9 +92,7 @@ class GenerativeDistillationPlugin(SupervisedPlugin):
             )
             target = teacher.denoise(x_t, timesteps)
         prediction = strategy.model.denoise(x_t, timesteps)
-        return strategy._criterion(
-            Denoising(prediction, target, timesteps), strategy.mb_y
-        )
+        return strategy._criterion(Denoising(prediction, target, timesteps), strategy.mb_y)
 
 
 def check_teacher_steps(steps: int) -> int:

@@ -180,9 +180,7 @@ class SoftGenerativeReplayPlugin(GenerativeReplayPlugin):
         return soft_label_loss(new_logits, old_logits, self.temperature)
 
 
-def soft_label_loss(
-    new_logits: Tensor, old_logits: Tensor, temperature: float
-) -> Tensor:
+def soft_label_loss(new_logits: Tensor, old_logits: Tensor, temperature: float) -> Tensor:
     """``-T^2 sum softmax(z_old / T) log_softmax(z_new / T)``, averaged over samples.
 
     :param new_logits: z_new of the solver that learns, ``(N, num_classes)``.

@@ -11,7 +11,7 @@ from avalanche_gd.runs.figures import save_comparison
 from avalanche_gd.runs.files import write_text, write_whole
 from avalanche_gd.runs.results import HEADLINES, RunResult, read_run
 
-_NOT_COMPARED = ("seed", "out", "device", "threads")
+_NOT_COMPARED = ("seed", "out", "device", "threads", "method.plugins")
 _DIGITS = {"FID": 1, "KLD": 3, "ARD": 3, "accuracy": 3, "forgetting": 3, "seconds": 0}
 
 
@@ -57,7 +57,7 @@ def _by_method(runs: list[RunResult]) -> dict[str, list[RunResult]]:
 def _flatten(config: Any, prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in config.items():
-        if not prefix and key in _NOT_COMPARED or prefix == "method." and key == "plugins":
+        if prefix + key in _NOT_COMPARED:
             continue
         if isinstance(value, dict):
             flat |= _flatten(value, f"{prefix}{key}.")

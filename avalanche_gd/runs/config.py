@@ -135,9 +135,8 @@ def read_config(composed: DictConfig) -> RunConfig:
 
     :raises ValueError: for a value that is not allowed, with what is.
     """
-    content = OmegaConf.masked_copy(
-        composed, [key for key in composed if key != "hydra"]
-    )
+    keys = [str(key) for key in composed if key != "hydra"]
+    content = OmegaConf.masked_copy(composed, keys)
     OmegaConf.set_struct(content, False)
     merged = OmegaConf.merge(OmegaConf.structured(RunConfig), content)
     OmegaConf.resolve(merged)

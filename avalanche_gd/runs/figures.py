@@ -1,6 +1,7 @@
 """The pictures of a run and of a comparison."""
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
@@ -57,7 +59,8 @@ def save_comparison(groups: dict[str, list[RunResult]], path: Path) -> None:
     :param groups: complete runs by the label of their method.
     """
     figure = plt.figure(figsize=(11, 3.6 + 0.75 * len(groups)), layout="constrained")
-    upper, lower = figure.subfigures(2, 1, height_ratios=[3.6, 0.75 * len(groups)])
+    halves: Any = figure.subfigures(2, 1, height_ratios=[3.6, 0.75 * len(groups)])
+    upper, lower = halves
     axes = upper.subplots(1, len(_LABELS))
     for axis, (name, label) in zip(axes, _LABELS.items(), strict=True):
         for method, runs in groups.items():
@@ -92,7 +95,7 @@ def _plot_seeds(axis: Axes, method: str, curves: list[dict[int, float]]) -> None
 def _decorate(axis: Axes, label: str) -> None:
     axis.set(xlabel="experience", title=label)
     axis.title.set_fontsize("medium")
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.grid(alpha=0.3)
 
 

@@ -84,7 +84,8 @@ def read_run(folder: Path) -> RunResult:
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"the run in {folder} is damaged ({error}); delete it") from error
     assert isinstance(config, dict)
-    return RunResult(folder, config, _read_json(folder / "run.json"), rows)
+    settings = {str(key): value for key, value in config.items()}
+    return RunResult(folder, settings, _read_json(folder / "run.json"), rows)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -44,7 +44,8 @@ def run(config: RunConfig) -> Path:
     torch.set_num_threads(config.threads)
     benchmark = _make_benchmark(config)
     with _locked(folder):
-        print(f"{config.method.name} on {config.benchmark.name}, seed {config.seed}: {folder}")
+        method, name = config.method.name, config.benchmark.name
+        print(f"{method} on {name}, seed {config.seed}: {folder}")
         _run(config, benchmark, folder)
     return folder
 
@@ -63,9 +64,7 @@ def _run(config: RunConfig, benchmark: Any, folder: Path) -> None:
         rows = [Row(*row) for row in state["rows"]]
         seconds = state["seconds"]
         print(f"going on after experience {first}/{config.benchmark.n_experiences}")
-    write_whole(
-        folder / "config.yaml", lambda path: OmegaConf.save(asdict(config), path)
-    )
+    write_whole(folder / "config.yaml", lambda path: OmegaConf.save(asdict(config), path))
     _write_run_json(config, scholar, folder, seconds, completed=False)
     for experience in benchmark.train_stream[first:]:
         index = experience.current_experience
@@ -129,7 +128,9 @@ def _locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise ValueError(f"{folder} is in use by another process; wait for it") from None
+            raise ValueError(
+                f"{folder} is in use by another process; wait for it"
+            ) from None
         yield
 
 

@@ -93,4 +93,6 @@ class DiffusionTraining(BudgetedTemplate):
     def _before_update(self, **kwargs: Any) -> None:
         super()._before_update(**kwargs)
         if self.max_grad_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
+            groups = self.optimizer.param_groups
+            parameters = [p for group in groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)

@@ -27,7 +27,7 @@ class BudgetedTemplate(SupervisedTemplate):
     - An empty experience is refused before any is trained.
 
     :param train_steps: optimizer steps an experience; None to train ``train_epochs``.
-    :param kwargs: the arguments of :class:`avalanche.training.templates.SupervisedTemplate`.
+    :param kwargs: the arguments of Avalanche's ``SupervisedTemplate``.
     :raises ValueError: if ``train_steps`` is below 1.
     """
 

@@ -112,7 +112,8 @@ def test_features_of_real_images_are_computed_once_a_stream(tiny_model, digits):
             seen.append(len(images))
             return images.flatten(1)[:, 20:28]
 
-    strategy = trained(tiny_model, digits, fid_metrics(features=Pixels(), sampling=SAMPLING))
+    metrics = fid_metrics(features=Pixels(), sampling=SAMPLING)
+    strategy = trained(tiny_model, digits, metrics)
     for _ in range(2):
         strategy.eval(digits.test_stream[:2])
     real = sum(len(exp.dataset) for exp in digits.test_stream[:2])

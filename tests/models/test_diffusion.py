@@ -167,14 +167,19 @@ def test_a_scheduler_without_add_noise_is_refused():
 
 
 def test_an_unknown_preset_is_refused_with_those_that_exist():
-    with pytest.raises(ValueError, match="digits, fmnist-small, paper-fmnist, paper-cifar10"):
+    names = "digits, fmnist-small, paper-fmnist, paper-cifar10"
+    with pytest.raises(ValueError, match=names):
         unet("mnist")
 
 
 @pytest.mark.parametrize(
     ("preset", "shape"),
-    [("digits", (1, 8, 8)), ("fmnist-small", (1, 16, 16)), ("paper-fmnist", (1, 32, 32)),
-     ("paper-cifar10", (3, 32, 32))],
+    [
+        ("digits", (1, 8, 8)),
+        ("fmnist-small", (1, 16, 16)),
+        ("paper-fmnist", (1, 32, 32)),
+        ("paper-cifar10", (3, 32, 32)),
+    ],
 )
 def test_presets_denoise_images_of_their_shape(preset, shape):
     model = DiffusionModel.from_preset(preset)

@@ -139,7 +139,8 @@ def test_replay_of_a_solver_trains_its_generator_in_a_plain_template(tiny_model,
 def test_a_step_costs_the_passes_that_the_design_counts(tiny_model, digits):
     passes = []
     counting = dict(
-        naive=([], 1), replay=([GenerativeReplayPlugin()], 4),
+        naive=([], 1),
+        replay=([GenerativeReplayPlugin()], 4),
         distillation=([GenerativeDistillationPlugin()], 5),
     )
     for plugins, expected in counting.values():

@@ -36,18 +36,23 @@ def command(monkeypatch, tmp_path, capfd):
 
 
 def test_a_sweep_ends_with_the_comparison(command, tmp_path):
-    sweep = ("-m", "method=naive,generative_distillation", "seed=0,1",
-             "benchmark.n_experiences=2")
+    sweep = (
+        "-m",
+        "method=naive,generative_distillation",
+        "seed=0,1",
+        "benchmark.n_experiences=2",
+    )
     status, output, errors = command(*sweep)
     assert status == 0, errors
     table = [line.split() for line in output.splitlines() if "±" in line]
-    assert [line[:2] for line in table] == [["naive", "2"], ["generative_distillation", "2"]]
+    methods = ["naive", "generative_distillation"]
+    assert [line[:2] for line in table] == [[method, "2"] for method in methods]
     (folder,) = (tmp_path / "runs").glob("comparison-*")
     with open(folder / "comparison.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(r["method"], r["seed"], r["experience"]) for r in rows] == [
         (method, seed, experience)
-        for method in ("naive", "generative_distillation")
+        for method in methods
         for seed in "01"
         for experience in "12"
     ]
@@ -113,8 +118,10 @@ BAD = {
     ),
     "a negative seed": (["seed=-1"], "seed must be 0 or more"),
     "a bad plugin of a user's own": (
-        ["method.plugins=[{_target_: avalanche_gd.GenerativeDistillationPlugin, "
-         "source: dreams}]"],
+        [
+            "method.plugins=[{_target_: avalanche_gd.GenerativeDistillationPlugin, "
+            "source: dreams}]"
+        ],
         "no source 'dreams'; choose from",
     ),
 }

@@ -16,10 +16,21 @@ from avalanche_gd.runs.run import run
 from avalanche_gd.runs.scholar import Scholar
 from tests.conftest import truncate
 
-SMALL = ["generator.steps=2", "solver.steps=2", "evaluation.images=70", "threads=1",
-         "evaluation.steps=2", "solver.replay_steps=2"]
+SMALL = [
+    "generator.steps=2",
+    "solver.steps=2",
+    "evaluation.images=70",
+    "threads=1",
+    "evaluation.steps=2",
+    "solver.replay_steps=2",
+]
 FILES = {
-    "checkpoints", "config.yaml", "curves.png", "metrics.csv", "model", "run.json",
+    "checkpoints",
+    "config.yaml",
+    "curves.png",
+    "metrics.csv",
+    "model",
+    "run.json",
     "samples",
 }
 
@@ -68,8 +79,16 @@ def test_a_run_leaves_what_the_design_says(tmp_path):
     with open(folder / "metrics.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     names = {row["metric"].split("/")[1] for row in rows if row["experience"] == "4"}
-    assert {"FID_Stream", "KLD_Stream", "ARD_Stream", "Loss_Stream", "Top1_Acc_Stream",
-            "Top1_Acc_Exp", "StreamForgetting", "ExperienceForgetting"} <= names
+    assert {
+        "FID_Stream",
+        "KLD_Stream",
+        "ARD_Stream",
+        "Loss_Stream",
+        "Top1_Acc_Stream",
+        "Top1_Acc_Exp",
+        "StreamForgetting",
+        "ExperienceForgetting",
+    } <= names
     samples = sorted((folder / "samples").iterdir())
     assert [path.name for path in samples] == [f"exp_{i:03d}.png" for i in range(5)]
     assert Image.open(samples[-1]).size == (511, 511)
