@@ -29,7 +29,7 @@ def SplitDigits(
 
     >>> benchmark = SplitDigits(5)
     >>> [len(experience.dataset) for experience in benchmark.test_stream]
-    [73, 72, 72, 70, 73]
+    [72, 73, 73, 71, 71]
     """
     check_experiences(n_experiences, n_classes=10)
     digits = load_digits()
