@@ -49,21 +49,18 @@ class Killed(BaseException):
     """What a kill looks like from inside."""
 
 
-@pytest.fixture
-def kill_before(monkeypatch):
-    """Have runs die before they have trained an experience."""
+def run_killed_after(index: int, config: RunConfig) -> None:
+    """Run until an experience is trained, and die before its checkpoint is written."""
+    train = Scholar.train
 
-    def arrange(index):
-        train = Scholar.train
+    def dying(self, experience):
+        train(self, experience)
+        if experience.current_experience == index:
+            raise Killed
 
-        def dying(self, experience):
-            train(self, experience)
-            if experience.current_experience == index:
-                raise Killed
-
-        monkeypatch.setattr(Scholar, "train", dying)
-
-    return arrange
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Scholar, "train", dying)
+        run(config)
 
 
 def test_a_run_leaves_what_the_design_says(tmp_path):
@@ -107,21 +104,12 @@ def test_the_same_seed_gives_the_same_numbers_and_another_does_not(tmp_path):
     "method", ["naive", "joint", "generative_replay", "generative_distillation"]
 )
 def test_a_killed_run_goes_on_to_the_numbers_of_one_that_was_not(
-    tmp_path, method, kill_before, monkeypatch
+    tmp_path, method, monkeypatch
 ):
     options = [f"method={method}"]
     whole = run(small_config(tmp_path / "whole", *options))
     config = small_config(tmp_path / "killed", *options)
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        train = Scholar.train
-
-        def dying(self, experience):
-            train(self, experience)
-            if experience.current_experience == 2:
-                raise Killed
-
-        patch.setattr(Scholar, "train", dying)
-        run(config)
+    run_killed_after(2, config)
     trained = []
     train = Scholar.train
     monkeypatch.setattr(
@@ -162,19 +150,10 @@ def test_another_setting_is_another_folder_and_the_place_is_not(tmp_path):
     }
 
 
-def test_a_checkpoint_cut_short_is_refused_and_deleting_it_goes_on(tmp_path, monkeypatch):
+def test_a_checkpoint_cut_short_is_refused_and_deleting_it_goes_on(tmp_path):
     config = small_config(tmp_path, "method=naive")
     whole = metrics(run(small_config(tmp_path / "whole", "method=naive")))
-    save = Scholar.train
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-
-        def dying(self, experience):
-            if experience.current_experience == 3:
-                raise Killed
-            save(self, experience)
-
-        patch.setattr(Scholar, "train", dying)
-        run(config)
+    run_killed_after(3, config)
     last = config.folder / "checkpoints" / "exp_002.pt"
     truncate(last)
     with pytest.raises(ValueError, match=r"exp_002.pt is cut short .* delete it"):
