@@ -4,7 +4,6 @@ import csv
 import fcntl
 import io
 import json
-import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from hydra.utils import get_method
 from omegaconf import OmegaConf
@@ -24,13 +22,14 @@ from avalanche_gd.runs.files import write_json, write_text, write_whole
 from avalanche_gd.runs.provenance import provenance
 from avalanche_gd.runs.results import HEADLINES, Row, is_complete
 from avalanche_gd.runs.scholar import Scholar
+from avalanche_gd.runs.seeds import seed_everything
 
 
 def run(config: RunConfig) -> Path:
     """Train and evaluate, experience by experience, from where an earlier try stopped.
 
-    Each experience begins from a random state that only the seed and its index decide,
-    so that a run that goes on reaches the numbers of one that was never stopped.
+    Each model begins each experience from a random state that only the seed decides, so
+    that a run that goes on reaches the numbers of one that was never stopped.
 
     :param config: a checked configuration.
     :return: the run's folder.
@@ -51,7 +50,7 @@ def run(config: RunConfig) -> Path:
 
 
 def _run(config: RunConfig, benchmark: Any, folder: Path) -> None:
-    _seed_everything(config.seed, 0)
+    seed_everything(config.seed)
     scholar = Scholar(config, folder)
     rows: list[Row] = []
     seconds = {"evaluation": 0.0}
@@ -68,7 +67,6 @@ def _run(config: RunConfig, benchmark: Any, folder: Path) -> None:
     _write_run_json(config, scholar, folder, seconds, completed=False)
     for experience in benchmark.train_stream[first:]:
         index = experience.current_experience
-        _seed_everything(config.seed, index + 1)
         scholar.train(experience)
         started = time.perf_counter()
         values = scholar.evaluate(benchmark.test_stream[: index + 1])
@@ -110,14 +108,6 @@ def _make_benchmark(config: RunConfig) -> Any:
             f"{config.sample_shape}; choose a model with {shape[0]} channels"
         )
     return benchmark
-
-
-def _seed_everything(seed: int, stage: int) -> None:
-    """Set all random states to what the seed says for a stage of the run."""
-    number = int(np.random.SeedSequence((seed, stage)).generate_state(1)[0])
-    random.seed(number)
-    np.random.seed(number)
-    torch.manual_seed(number)
 
 
 @contextmanager

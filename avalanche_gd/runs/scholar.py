@@ -19,8 +19,10 @@ from avalanche_gd.metrics.generation import Generation
 from avalanche_gd.models import DiffusionModel, SmallCNN
 from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.progress import Progress
+from avalanche_gd.runs.seeds import SeedPlugin
 from avalanche_gd.training import BudgetedTemplate, DiffusionTraining, SoftGenerativeReplay
 
+_GENERATOR, _SOLVER = 1, 2  # numbers of their random states
 _CLOCK = (
     "train_iterations",
     "train_exp_counter",
@@ -77,6 +79,7 @@ class Scholar:
             train_steps=config.generator.steps,
             device=device,
             plugins=[
+                SeedPlugin(config.seed, _GENERATOR),
                 *self._data_plugins(),
                 *config.make_plugins(),
                 self.progress["generator"],
@@ -143,7 +146,11 @@ class Scholar:
             eval_mb_size=256,
             train_steps=config.steps,
             device=device,
-            plugins=[*self._data_plugins(), self.progress["solver"]],
+            plugins=[
+                SeedPlugin(self.config.seed, _SOLVER),
+                *self._data_plugins(),
+                self.progress["solver"],
+            ],
             evaluator=EvaluationPlugin(
                 accuracy_metrics(experience=True, stream=True),
                 forgetting_metrics(experience=True, stream=True),

@@ -100,6 +100,18 @@ def test_the_same_seed_gives_the_same_numbers_and_another_does_not(tmp_path):
     assert metrics(run(small_config(tmp_path / "a", "seed=1"))) != first
 
 
+def test_the_solver_does_not_change_what_the_generator_draws(tmp_path):
+    folders = [
+        run(small_config(tmp_path, "method=generative_distillation", f"solver.steps={n}"))
+        for n in (2, 3)
+    ]
+    rows = [
+        [line for line in metrics(folder).splitlines() if "generator/" in line]
+        for folder in folders
+    ]
+    assert rows[0] == rows[1]
+
+
 @pytest.mark.parametrize(
     "method", ["naive", "joint", "generative_replay", "generative_distillation"]
 )
