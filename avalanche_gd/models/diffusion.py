@@ -240,6 +240,36 @@ class DiffusionModel(nn.Module, Generator):
                 x_t = sampler.step(prediction, t, x_t, **options).prev_sample
         return x_t.clamp(-1, 1)
 
+    def sampling_timesteps(self, steps: int) -> list[int]:
+        """The timesteps that sampling in k steps visits, from the noisiest on."""
+        self._sampler.set_timesteps(self.check_steps(steps))
+        return [int(t) for t in self._sampler.timesteps]
+
+    def ddim_step(self, x_t: Tensor, t: int, end: Tensor) -> Tensor:
+        """One deterministic DDIM step to a timestep of each sample's own, 1F.
+
+        (arXiv 2010.02502, equation 12 with sigma = 0, the predicted image clipped to
+        model space.)
+
+        :param x_t: noisy images at timestep ``t``, ``(N, C, H, W)``.
+        :param t: their timestep.
+        :param end: the timesteps to go to, ``(N,)``, in ``[0, T)``.
+        """
+        alpha_bar = self.noise_scheduler.alphas_cumprod.to(x_t)
+        a, a_end = alpha_bar[t], alpha_bar[end].view(-1, 1, 1, 1)
+        output = self.denoise(x_t, torch.full((len(x_t),), t, device=x_t.device))
+        prediction_type = self.noise_scheduler.config.prediction_type
+        if prediction_type == "epsilon":
+            x0 = (x_t - (1 - a).sqrt() * output) / a.sqrt()
+            noise = output
+        elif prediction_type == "v_prediction":
+            x0 = a.sqrt() * x_t - (1 - a).sqrt() * output
+            noise = a.sqrt() * output + (1 - a).sqrt() * x_t
+        else:
+            x0 = output
+            noise = (x_t - a.sqrt() * x0) / (1 - a).sqrt()
+        return a_end.sqrt() * x0.clamp(-1, 1) + (1 - a_end).sqrt() * noise
+
     def check_steps(self, steps: int) -> int:
         """:raises ValueError: unless ``steps`` is an integer in ``[1, T]``."""
         if not isinstance(steps, int) or not 1 <= steps <= self.num_timesteps:

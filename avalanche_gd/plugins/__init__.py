@@ -6,16 +6,28 @@ from avalanche_gd.plugins.replay import (
     SoftGenerativeReplayPlugin,
     soft_label_loss,
 )
-from avalanche_gd.plugins.sources import SOURCES, Generation, Source
+from avalanche_gd.plugins.sources import (
+    SOURCES,
+    Current,
+    Gaussian,
+    Generation,
+    PartialGeneration,
+    Source,
+    SymmetricGaussian,
+)
 from avalanche_gd.plugins.teacher import Teacher
 
 __all__ = [
     "SOURCES",
+    "Current",
+    "Gaussian",
     "Generation",
     "GenerativeDistillationPlugin",
     "GenerativeReplayPlugin",
+    "PartialGeneration",
     "SoftGenerativeReplayPlugin",
     "Source",
+    "SymmetricGaussian",
     "Teacher",
     "soft_label_loss",
 ]

@@ -39,6 +39,77 @@ class Generation:
         return teacher.add_noise(x0, noise, timesteps), timesteps
 
 
+class Gaussian:
+    """Pure noise at any timestep: ``x_t ~ N(0, I)``.
+
+    (arXiv 2311.14028, section 4.) Costs nothing.
+    """
+
+    def draw(
+        self, teacher: Any, current: Tensor, steps: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """See :meth:`Source.draw`."""
+        timesteps = draw_timesteps(teacher, len(current), generator)
+        return teacher.draw_noise(len(current), generator), timesteps
+
+
+class SymmetricGaussian:
+    """Noise that is the more symmetric, the less noise its timestep stands for.
+
+    ``x_t ~ N(0, I)``, of which for ``t`` in the middle third of ``[0, T)`` (334 to 666)
+    one half is the mirror image of the other: left and right in the first half of the
+    batch, top and bottom in the second; below (333 and less) both. Costs nothing.
+    """
+
+    def draw(
+        self, teacher: Any, current: Tensor, steps: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """See :meth:`Source.draw`."""
+        noise, timesteps = Gaussian().draw(teacher, current, steps, generator)
+        low = timesteps <= (teacher.num_timesteps - 1) // 3
+        high = timesteps > 2 * (teacher.num_timesteps - 1) // 3
+        first = torch.arange(len(noise), device=noise.device) < len(noise) // 2
+        x_t = _mirrored(noise, low | ~high & first, dim=3)
+        return _mirrored(x_t, low | ~high & ~first, dim=2), timesteps
+
+
+class Current:
+    """The current data, noised: ``x_t = q(x_t | x_0)``, the idea of LwF.
+
+    (arXiv 2311.14028, section 4.) Costs nothing.
+    """
+
+    def draw(
+        self, teacher: Any, current: Tensor, steps: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """See :meth:`Source.draw`."""
+        timesteps = draw_timesteps(teacher, len(current), generator)
+        noise = teacher.draw_noise(len(current), generator)
+        return teacher.add_noise(current, noise, timesteps), timesteps
+
+
+class PartialGeneration:
+    """The teacher's reverse process, stopped at each sample's own timestep.
+
+    From noise at T - 1 down the k timesteps of DDIM sampling, where the step that would
+    pass ``t`` ends at it. The sample is not finished and noised again, but is what the
+    teacher itself would denoise next. Costs k F.
+    """
+
+    def draw(
+        self, teacher: Any, current: Tensor, steps: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """See :meth:`Source.draw`."""
+        timesteps = draw_timesteps(teacher, len(current), generator)
+        x_t = teacher.draw_noise(len(current), generator)
+        visited = teacher.sampling_timesteps(steps)
+        for t, next_t in zip(visited, [*visited[1:], -1], strict=True):
+            end = timesteps.clamp(min=next_t)
+            stepped = teacher.ddim_step(x_t, t, end)
+            x_t = torch.where((end < t).view(-1, 1, 1, 1), stepped, x_t)
+        return x_t, timesteps
+
+
 def draw_timesteps(teacher: Any, count: int, generator: torch.Generator) -> Tensor:
     """Timesteps uniform over ``[0, T)``, on the teacher's device."""
     timesteps = torch.randint(
@@ -47,7 +118,22 @@ def draw_timesteps(teacher: Any, count: int, generator: torch.Generator) -> Tens
     return timesteps.to(teacher.device)
 
 
-SOURCES: dict[str, type] = {"generation": Generation}
+def _mirrored(images: Tensor, chosen: Tensor, *, dim: int) -> Tensor:
+    """The chosen images with their second half along an axis the mirror of the first."""
+    size = images.shape[dim]
+    first = images.narrow(dim, 0, (size + 1) // 2)
+    second = images.narrow(dim, 0, size // 2).flip(dim)
+    mirrored = torch.cat([first, second], dim=dim)
+    return torch.where(chosen.view(-1, 1, 1, 1), mirrored, images)
+
+
+SOURCES: dict[str, type] = {
+    "generation": Generation,
+    "gaussian": Gaussian,
+    "symmetric_gaussian": SymmetricGaussian,
+    "current": Current,
+    "partial_generation": PartialGeneration,
+}
 """The sources by name."""
 
 

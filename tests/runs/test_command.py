@@ -76,8 +76,8 @@ def test_settings_that_vary_within_a_method_are_told_apart(command):
 BAD = {
     "an unknown method": (
         ["method=magic"],
-        "no method 'magic'; choose from generative_distillation, generative_replay, "
-        "joint, naive",
+        "no method 'magic'; choose from current_distillation, gaussian_distillation, "
+        "generative_distillation, generative_replay, joint, naive, ",
     ),
     "an unknown benchmark": (
         ["benchmark=imagenet"],

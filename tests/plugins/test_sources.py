@@ -1,0 +1,163 @@
+"""The sources of distillation against plain statements of their formulas."""
+
+import numpy as np
+import pytest
+import torch
+
+from avalanche_gd import DiffusionModel, ddim_scheduler
+from avalanche_gd.plugins import SOURCES, PartialGeneration
+from avalanche_gd.plugins import sources as module
+from tests.conftest import SHAPE, TinyDenoiser, images
+
+COUNT = 64
+
+
+def draw(name, teacher, current, steps=2, seed=3):
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        return SOURCES[name]().draw(teacher, current, steps, generator)
+
+
+def drawn_first(teacher, seed=3):
+    """Timesteps and noise, as every source but generation draws them."""
+    generator = torch.Generator().manual_seed(seed)
+    t = torch.randint(1000, (COUNT,), generator=generator)
+    return t, torch.randn(COUNT, *SHAPE, generator=generator).numpy()
+
+
+ALPHA_BAR = ddim_scheduler().alphas_cumprod.double().numpy()
+
+
+def alpha_bar(t):
+    return ALPHA_BAR[t]
+
+
+def test_alpha_bar_is_the_product_of_the_linear_schedule():
+    plain = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
+    assert np.abs(ALPHA_BAR - plain).max() < 1e-6
+
+
+def test_gaussian(tiny_model):
+    x_t, t = draw("gaussian", tiny_model, images(COUNT))
+    expected_t, noise = drawn_first(tiny_model)
+    assert torch.equal(t, expected_t)
+    assert np.abs(x_t.numpy() - noise).max() < 1e-6
+
+
+def test_symmetric_gaussian(tiny_model):
+    x_t, t = draw("symmetric_gaussian", tiny_model, images(COUNT))
+    expected_t, x = drawn_first(tiny_model)
+    assert torch.equal(t, expected_t)
+    kinds = set()
+    for i in range(COUNT):
+        across = t[i] <= 333 or (t[i] <= 666 and i < COUNT // 2)
+        down = t[i] <= 333 or (t[i] <= 666 and i >= COUNT // 2)
+        kinds.add((bool(across), bool(down)))
+        for row in range(8):
+            for column in range(8):
+                source_row = 7 - row if down and row >= 4 else row
+                source_column = 7 - column if across and column >= 4 else column
+                expected = x[i, 0, source_row, source_column]
+                assert abs(x_t[i, 0, row, column] - expected) < 1e-6
+    assert len(kinds) == 4
+
+
+@pytest.mark.parametrize(
+    ("t", "kind"), [(333, "both"), (334, "one"), (666, "one"), (667, "plain")]
+)
+def test_symmetric_gaussian_changes_at_the_thirds(tiny_model, monkeypatch, t, kind):
+    monkeypatch.setattr(module, "draw_timesteps", lambda *_: torch.full((2,), t))
+    x_t, _ = draw("symmetric_gaussian", tiny_model, images(2))
+    across, down = (torch.isclose(x_t, x_t.flip(d)).flatten(1).all(1) for d in (3, 2))
+    expected = {"both": [True] * 4, "one": [True, False, False, True]}
+    assert [*across.tolist(), *down.tolist()] == expected.get(kind, [False] * 4)
+
+
+def test_an_odd_size_keeps_its_middle():
+    line = torch.arange(5.0).view(1, 1, 1, 5)
+    mirrored = module._mirrored(line, torch.tensor([True]), dim=3)
+    assert mirrored.flatten().tolist() == [0, 1, 2, 1, 0]
+
+
+def test_current(tiny_model):
+    current = images(COUNT)
+    x_t, t = draw("current", tiny_model, current)
+    expected_t, noise = drawn_first(tiny_model)
+    a = alpha_bar(expected_t.numpy()).reshape(-1, 1, 1, 1)
+    expected = np.sqrt(a) * current.numpy() + np.sqrt(1 - a) * noise
+    assert torch.equal(t, expected_t)
+    assert np.abs(x_t.numpy() - expected).max() < 1e-6
+
+
+def test_generation(tiny_model):
+    x_t, t = draw("generation", tiny_model, images(COUNT))
+    generator = torch.Generator().manual_seed(3)
+    x0 = tiny_model.generate(COUNT, steps=2, generator=generator).numpy()
+    expected_t = torch.randint(1000, (COUNT,), generator=generator)
+    noise = torch.randn(COUNT, *SHAPE, generator=generator).numpy()
+    a = alpha_bar(expected_t.numpy()).reshape(-1, 1, 1, 1)
+    assert torch.equal(t, expected_t)
+    expected = np.sqrt(a) * x0 + np.sqrt(1 - a) * noise
+    assert np.abs(x_t.numpy() - expected).max() < 1e-6
+
+
+def plain_partial(model, x, t, times):
+    """DDIM of one sample in float64 down to timestep t."""
+    x = x.astype(np.float64)
+    now = times[0]
+    for following in [*times[1:], -1]:
+        end = max(following, t)
+        if end >= now:
+            break
+        eps = model.denoise(torch.tensor(x[None]), torch.tensor([now]))[0]
+        eps = eps.detach().numpy()
+        a, a_end = alpha_bar(now), alpha_bar(end)
+        x0 = np.clip((x - np.sqrt(1 - a) * eps) / np.sqrt(a), -1, 1)
+        x = np.sqrt(a_end) * x0 + np.sqrt(1 - a_end) * eps
+        now = end
+    return x
+
+
+@pytest.mark.parametrize(("steps", "times"), [(1, [999]), (2, [999, 499])])
+def test_partial_generation(tiny_model, steps, times):
+    tiny_model.double()  # at t = 999 a rounding error grows by 1 / sqrt(alpha_bar) = 158
+    single = tiny_model.draw_noise
+    tiny_model.draw_noise = lambda *arguments: single(*arguments).double()
+    x_t, t = draw("partial_generation", tiny_model, images(COUNT), steps)
+    _, noise = drawn_first(tiny_model)
+    for i in range(COUNT):
+        expected = plain_partial(tiny_model, noise[i], int(t[i]), times)
+        assert np.abs(x_t[i].numpy() - expected).max() < 1e-6
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
+def test_equal_timesteps_are_the_reverse_process_stopped_there(
+    monkeypatch, prediction_type
+):
+    scheduler = ddim_scheduler(prediction_type=prediction_type)
+    model = DiffusionModel(TinyDenoiser(), scheduler, SHAPE)
+    visited = model.sampling_timesteps(10)
+    stop = visited[4]
+    monkeypatch.setattr(module, "draw_timesteps", lambda *_: torch.full((3,), stop))
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        x_t, _ = PartialGeneration().draw(model, images(3), 10, generator)
+        expected = model.draw_noise(3, torch.Generator().manual_seed(1))
+        model._sampler.set_timesteps(10)
+        for t in visited[:4]:
+            output = model.denoise(expected, torch.full((3,), t))
+            expected = model._sampler.step(output, t, expected).prev_sample
+    assert (x_t - expected).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_source_teaches(tiny_model, digits, name):
+    from avalanche_gd import GenerativeDistillationPlugin
+    from tests.plugins.test_behaviour import train_generator
+
+    plugin = GenerativeDistillationPlugin(source=name)
+    losses = []
+    teach = plugin.distillation_loss
+    plugin.distillation_loss = lambda s: losses.append(teach(s)) or losses[-1]
+    train_generator(tiny_model, digits.train_stream[:2], plugin)
+    assert losses[0].item() < 1e-12 < losses[-1].item()
