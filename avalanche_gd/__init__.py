@@ -1,7 +1,12 @@
 """Continual learning of diffusion models for Avalanche: generative distillation."""
 
 from avalanche_gd.data import SplitDigits, SplitFMNIST, to_model_space
-from avalanche_gd.metrics import Sampling, class_balance_metrics, fid_metrics
+from avalanche_gd.metrics import (
+    Sampling,
+    class_balance_metrics,
+    denoising_loss_metrics,
+    fid_metrics,
+)
 from avalanche_gd.models import (
     Denoising,
     DiffusionModel,
@@ -32,6 +37,7 @@ __all__ = [
     "SplitFMNIST",
     "class_balance_metrics",
     "ddim_scheduler",
+    "denoising_loss_metrics",
     "fid_metrics",
     "oracle_classifier",
     "to_model_space",

@@ -5,6 +5,7 @@ from avalanche_gd.metrics.class_balance import (
     class_balance_metrics,
     kl_divergence,
 )
+from avalanche_gd.metrics.denoising import denoising_loss_metrics
 from avalanche_gd.metrics.fid import fid_metrics
 from avalanche_gd.metrics.generation import Sampling, generate_images
 
@@ -12,6 +13,7 @@ __all__ = [
     "Sampling",
     "absolute_ratio_difference",
     "class_balance_metrics",
+    "denoising_loss_metrics",
     "fid_metrics",
     "generate_images",
     "kl_divergence",

@@ -31,6 +31,7 @@ class Teacher:
         """Keep ``model`` as it is now; later users of the same experience share it."""
         if not self._users:
             self.model = copy.deepcopy(model).eval().requires_grad_(False)
+            self.model.zero_grad(set_to_none=True)  # copied along, and never used
         self._users.append(user)
 
     def is_led_by(self, user: object) -> bool:

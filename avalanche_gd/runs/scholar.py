@@ -14,7 +14,11 @@ from avalanche.evaluation.metrics import (
 from avalanche.logging import TensorboardLogger
 from avalanche.training.plugins import EvaluationPlugin
 
-from avalanche_gd.metrics import class_balance_metrics, fid_metrics
+from avalanche_gd.metrics import (
+    class_balance_metrics,
+    denoising_loss_metrics,
+    fid_metrics,
+)
 from avalanche_gd.metrics.generation import Generation
 from avalanche_gd.models import DiffusionModel, SmallCNN
 from avalanche_gd.runs.config import RunConfig
@@ -86,6 +90,7 @@ class Scholar:
             ],
             evaluator=EvaluationPlugin(
                 loss_metrics(epoch=True, experience=True, stream=True),
+                denoising_loss_metrics(),
                 fid_metrics(sampling=sampling),
                 class_balance_metrics(sampling=sampling),
                 loggers=[_PrefixedTensorboardLogger(folder, "generator")],

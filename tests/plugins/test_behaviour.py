@@ -15,7 +15,7 @@ from avalanche_gd import (
     SoftGenerativeReplayPlugin,
 )
 from avalanche_gd.plugins import SOURCES, Teacher
-from tests.conftest import SHAPE, fake_strategy, same_bits, weights
+from tests.conftest import SHAPE, fake_strategy, images, same_bits, weights
 
 
 class Recorder(SupervisedPlugin):
@@ -77,10 +77,13 @@ def test_plugins_of_a_strategy_share_one_teacher(tiny_model):
     strategy = fake_strategy(tiny_model, n=2)
     plugins = [GenerativeDistillationPlugin(), GenerativeDistillationPlugin()]
     teachers = []
+    tiny_model(images(2)).prediction.sum().backward()
     for plugin in plugins:
         plugin.before_training_exp(strategy)
         teachers.append(Teacher.of(strategy).model)
     assert teachers[0] is teachers[1] is not tiny_model
+    assert all(p.grad is None for p in teachers[0].parameters())
+    assert all(p.grad is not None for p in tiny_model.parameters())
     plugins[0].after_training_exp(strategy)
     assert Teacher.of(strategy).model is teachers[0]
     plugins[1].after_training_exp(strategy)

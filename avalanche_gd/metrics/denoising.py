@@ -1,0 +1,84 @@
+"""Where in the reverse process a diffusion model forgets, as an Avalanche metric."""
+
+from typing import Any
+
+import torch
+from avalanche.evaluation import PluginMetric
+from avalanche.evaluation.metric_results import MetricValue
+from avalanche.evaluation.metric_utils import get_metric_name
+from torch import Tensor
+
+from avalanche_gd.models.diffusion import Denoising
+
+
+class DenoisingLossByTimestep(PluginMetric[Tensor]):
+    """See :func:`denoising_loss_metrics`."""
+
+    def __init__(self, bands: int):
+        super().__init__()
+        if bands < 1:
+            raise ValueError(f"bands must be 1 or more, got {bands}")
+        self.bands = bands
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all errors."""
+        self._errors = torch.zeros(self.bands, dtype=torch.float64)
+        self._counts = torch.zeros(self.bands, dtype=torch.float64)
+
+    def result(self) -> Tensor:
+        """The mean squared error in each band, ``(bands,)``; not a number where none is."""
+        return self._errors / self._counts
+
+    def before_eval_exp(self, strategy: Any) -> None:
+        """Begin with an experience."""
+        self.reset()
+
+    def after_eval_iteration(self, strategy: Any) -> None:
+        """Add the batch's errors.
+
+        :raises TypeError: if the model is not a diffusion model.
+        """
+        output = strategy.mb_output
+        if not isinstance(output, Denoising):
+            raise TypeError(
+                "denoising_loss_metrics needs a strategy that evaluates a DiffusionModel"
+            )
+        error = (output.prediction - output.target).square().flatten(1).mean(1)
+        band = output.timesteps * self.bands // strategy.model.num_timesteps
+        self._errors.index_add_(0, band.cpu(), error.double().cpu())
+        self._counts += torch.bincount(band.cpu(), minlength=self.bands)
+
+    def after_eval_exp(self, strategy: Any) -> list[MetricValue]:
+        """Emit a value a band."""
+        name = get_metric_name(self, strategy, add_experience=True, add_task=False)
+        edges = [
+            -(-band * strategy.model.num_timesteps // self.bands)
+            for band in range(self.bands + 1)
+        ]
+        return [
+            MetricValue(
+                self,
+                f"{name}/T{low:03d}-{high - 1:03d}",
+                float(value),
+                strategy.clock.train_iterations,
+            )
+            for low, high, value in zip(edges, edges[1:], self.result(), strict=False)
+        ]
+
+    def __str__(self) -> str:
+        return "DenoisingLoss_Exp"
+
+
+def denoising_loss_metrics(*, bands: int = 4) -> list[PluginMetric]:
+    """The denoising loss on each evaluated experience, by band of timesteps.
+
+    As ``DenoisingLoss_Exp/eval_phase/test_stream/Exp000/T000-249``, from the passes that
+    an evaluation makes anyway: which part of the reverse process, fine detail (low t) or
+    layout (high t), is forgotten.
+
+    :param bands: into how many of equal width the timesteps ``[0, T)`` are split.
+    :return: the metrics, for the ``EvaluationPlugin`` of a diffusion model's strategy.
+    :raises ValueError: for fewer than one band.
+    """
+    return [DenoisingLossByTimestep(bands)]

@@ -1,0 +1,56 @@
+"""The denoising loss by band of timesteps."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from avalanche.training.plugins import EvaluationPlugin
+
+from avalanche_gd import DiffusionTraining, SmallCNN, denoising_loss_metrics
+from avalanche_gd.training import BudgetedTemplate
+from tests.conftest import SHAPE
+
+NAME = "DenoisingLoss_Exp/eval_phase/test_stream/Exp001"
+
+
+def evaluated(model, digits, bands, batch_size):
+    outputs = []
+    model.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+    strategy = DiffusionTraining(
+        model=model,
+        optimizer=torch.optim.Adam(model.parameters()),
+        eval_mb_size=batch_size,
+        evaluator=EvaluationPlugin(denoising_loss_metrics(bands=bands)),
+    )
+    return strategy.eval(digits.test_stream[1:2]), outputs
+
+
+@pytest.mark.parametrize("bands", [1, 3, 4])
+def test_each_band_has_the_mean_of_its_timesteps(tiny_model, digits, bands):
+    values, outputs = evaluated(tiny_model, digits, bands, batch_size=20)
+    t = torch.cat([o.timesteps for o in outputs]).numpy()
+    error = torch.cat([(o.prediction - o.target) ** 2 for o in outputs])
+    error = error.mean(dim=(1, 2, 3)).numpy()
+    edges = np.ceil(np.arange(bands + 1) * 1000 / bands).astype(int)
+    assert len(values) == bands
+    for low, high in itertools.pairwise(edges):
+        expected = error[(t >= low) & (t < high)].mean()
+        name = f"{NAME}/T{low:03d}-{high - 1:03d}"
+        assert values[name] == pytest.approx(expected, rel=1e-5)
+
+
+def test_no_band_is_refused():
+    with pytest.raises(ValueError, match="bands must be 1 or more"):
+        denoising_loss_metrics(bands=0)
+
+
+def test_a_classifier_is_refused(digits):
+    solver = SmallCNN(SHAPE, 10)
+    strategy = BudgetedTemplate(
+        model=solver,
+        optimizer=torch.optim.Adam(solver.parameters()),
+        evaluator=EvaluationPlugin(denoising_loss_metrics()),
+    )
+    with pytest.raises(TypeError, match="needs a strategy that evaluates a DiffusionModel"):
+        strategy.eval(digits.test_stream[:1])
