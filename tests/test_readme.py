@@ -4,6 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
+from avalanche.training.plugins import EvaluationPlugin
+
+import avalanche_gd
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -15,18 +19,37 @@ def test_the_example_trains_and_judges(capsys):
     code = code.replace("train_steps=300", "train_steps=2")
     code, replaced = re.subn(r"fid_metrics\(\)", "fid_metrics(sampling=small)", code)
     assert replaced == 1
-    from avalanche_gd import Sampling
-
-    scope = {"small": Sampling(images=20, steps=1)}
+    scope = {"small": avalanche_gd.Sampling(images=20, steps=1)}
     exec(compile(code, str(README), "exec"), scope)
     assert "FID_Stream/eval_phase/test_stream" in capsys.readouterr().out
     lines = [line for line in code.splitlines() if line.strip()]
     assert lines[0] == "import torch"
 
 
-def test_every_public_name_is_in_the_readme_or_documented():
-    import avalanche_gd
+def test_a_source_a_denoiser_and_features_of_ones_own_train_and_judge(digits):
+    text = README.read_text().split("## Extend it")[1].split("## Run experiments")[0]
+    blocks = re.findall(r"(?:(?:    .*)?\n)+", text)
+    blocks = [block for block in blocks if block.strip()]
+    assert len(blocks) == 3
+    scope = dict(vars(avalanche_gd), torch=torch)
+    for block in blocks:
+        assert len(block.strip().splitlines()) < 15
+        exec(compile("if True:\n" + block, str(README), "exec"), scope)
+    sampling = avalanche_gd.Sampling(images=40, steps=2)
+    scope["metrics"][0].sampling = sampling
+    strategy = avalanche_gd.DiffusionTraining(
+        model=scope["model"],
+        optimizer=torch.optim.Adam(scope["model"].parameters()),
+        plugins=[scope["plugin"]],
+        train_steps=2,
+        evaluator=EvaluationPlugin(scope["metrics"]),
+    )
+    strategy.train(digits.train_stream[:2], eval_streams=[])
+    values = strategy.eval(digits.test_stream[:2])
+    assert values["FID_Stream/eval_phase/test_stream"] > 0
 
+
+def test_every_public_name_is_in_the_readme_or_documented():
     for name in avalanche_gd.__all__:
         assert getattr(avalanche_gd, name).__doc__, f"{name} has no docstring"
 
