@@ -6,6 +6,7 @@ from avalanche_gd.metrics import (
     class_balance_metrics,
     denoising_loss_metrics,
     fid_metrics,
+    generated_image_metrics,
 )
 from avalanche_gd.models import (
     Denoising,
@@ -39,6 +40,7 @@ __all__ = [
     "ddim_scheduler",
     "denoising_loss_metrics",
     "fid_metrics",
+    "generated_image_metrics",
     "oracle_classifier",
     "to_model_space",
     "unet",

@@ -8,6 +8,7 @@ from avalanche_gd.metrics.class_balance import (
 from avalanche_gd.metrics.denoising import denoising_loss_metrics
 from avalanche_gd.metrics.fid import fid_metrics
 from avalanche_gd.metrics.generation import Sampling, generate_images
+from avalanche_gd.metrics.grid import generated_image_metrics
 
 __all__ = [
     "Sampling",
@@ -16,5 +17,6 @@ __all__ = [
     "denoising_loss_metrics",
     "fid_metrics",
     "generate_images",
+    "generated_image_metrics",
     "kl_divergence",
 ]

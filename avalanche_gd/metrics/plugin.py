@@ -81,12 +81,12 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
         self._results = self.compute(strategy, trained)
         position = strategy.clock.train_iterations
         return [
-            MetricValue(self, _full_name(name, strategy), value, position)
+            MetricValue(self, full_name(name, strategy), value, position)
             for name, value in self._results.items()
         ]
 
 
-def _full_name(name: str, strategy: Any) -> str:
+def full_name(name: str, strategy: Any) -> str:
     """Avalanche's name: of the metric, the phase, the stream and the experience."""
     metric, *experience = name.split("/")
     full = get_metric_name(metric, strategy, add_experience=False, add_task=False)

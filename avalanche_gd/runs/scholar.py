@@ -18,6 +18,7 @@ from avalanche_gd.metrics import (
     class_balance_metrics,
     denoising_loss_metrics,
     fid_metrics,
+    generated_image_metrics,
 )
 from avalanche_gd.metrics.generation import Generation
 from avalanche_gd.models import DiffusionModel, SmallCNN
@@ -93,6 +94,7 @@ class Scholar:
                 denoising_loss_metrics(),
                 fid_metrics(sampling=sampling),
                 class_balance_metrics(sampling=sampling),
+                generated_image_metrics(sampling=sampling, shown=min(64, sampling.images)),
                 loggers=[_PrefixedTensorboardLogger(folder, "generator")],
             ),
         )
@@ -110,7 +112,8 @@ class Scholar:
         for prefix, strategy in (("generator", self.generator), ("solver", self.solver)):
             strategy.evaluator.reset_last_metrics()
             for name, value in strategy.eval(stream).items():
-                values[f"{prefix}/{name}"] = float(value)
+                if isinstance(value, float):  # images are for the loggers
+                    values[f"{prefix}/{name}"] = value
         return values
 
     def generated_images(self) -> torch.Tensor:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from avalanche.evaluation.metrics import loss_metrics
-from avalanche.logging import TextLogger
+from avalanche.logging import InteractiveLogger, TensorboardLogger, TextLogger
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.templates import SupervisedTemplate
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from avalanche_gd import DenoisingLoss, DiffusionTraining, oracle_classifier
@@ -18,6 +19,7 @@ from avalanche_gd.metrics import (
     class_balance_metrics,
     fid_metrics,
     generate_images,
+    generated_image_metrics,
 )
 from avalanche_gd.metrics.generation import Generation
 from tests.conftest import truncate
@@ -147,6 +149,30 @@ def test_they_work_in_a_plain_template_and_reach_the_loggers(tiny_model, digits,
         )
         strategy.eval(digits.test_stream)
     assert FID in (tmp_path / "log.txt").read_text()
+
+
+def test_a_grid_of_the_same_images_reaches_tensorboard(tiny_model, digits, tmp_path):
+    strategy = trained(
+        tiny_model,
+        digits,
+        fid_metrics(sampling=SAMPLING),
+        generated_image_metrics(sampling=SAMPLING, shown=16),
+        experiences=1,
+        loggers=[TensorboardLogger(tmp_path), InteractiveLogger()],
+    )
+    values = strategy.eval(digits.test_stream[:1])
+    grid = values["GeneratedImages/eval_phase/test_stream"].image
+    assert grid.shape == (3, 2 * 9 + 1, 8 * 9 + 1)
+    first = generate_images(tiny_model, SAMPLING)[0, 0]
+    assert torch.allclose(grid[0, 1:9, 1:9], (first + 1) / 2)
+    strategy.evaluator.loggers[0].writer.flush()
+    events = EventAccumulator(str(tmp_path), size_guidance={"images": 0}).Reload()
+    assert "GeneratedImages/eval_phase/test_stream" in events.Tags()["images"]
+
+
+def test_more_images_than_there_are_cannot_be_shown():
+    with pytest.raises(ValueError, match="shown must be from 1 to the 60"):
+        generated_image_metrics(sampling=SAMPLING, shown=61)
 
 
 def test_before_any_training_there_is_nothing_to_judge(tiny_model, digits):

@@ -1,0 +1,61 @@
+"""Generated images for the loggers."""
+
+from typing import Any
+
+from avalanche.evaluation.metric_results import LoggingType, MetricValue, TensorImage
+from torchvision.utils import make_grid
+
+from avalanche_gd.metrics.generation import Generation, Sampling
+from avalanche_gd.metrics.plugin import GenerationMetric, StreamExperience, full_name
+
+
+class GeneratedImages(GenerationMetric):
+    """See :func:`generated_image_metrics`."""
+
+    def __init__(self, sampling: Sampling, shown: int):
+        super().__init__(sampling)
+        if not 1 <= shown <= sampling.images:
+            raise ValueError(
+                f"shown must be from 1 to the {sampling.images} generated images, "
+                f"got {shown}"
+            )
+        self.shown = shown
+
+    def compute(
+        self, strategy: Any, experiences: list[StreamExperience]
+    ) -> dict[str, float]:
+        """No numbers."""
+        return {}
+
+    def after_eval(self, strategy: Any) -> list[MetricValue]:
+        """Emit the grid."""
+        images = Generation.of(strategy).images(strategy.model, self.sampling)
+        grid = make_grid((images[: self.shown].cpu() + 1) / 2, nrow=8, padding=1)
+        return [
+            MetricValue(
+                self,
+                full_name("GeneratedImages", strategy),
+                TensorImage(grid),
+                strategy.clock.train_iterations,
+                logging_type=LoggingType.IMAGE,
+            )
+        ]
+
+    def __str__(self) -> str:
+        return "GeneratedImages"
+
+
+def generated_image_metrics(
+    *, sampling: Sampling | None = None, shown: int = 64
+) -> list[GenerationMetric]:
+    """A grid of generated images, for loggers that show images, such as TensorBoard's.
+
+    As ``GeneratedImages/eval_phase/test_stream``: the first of the images that the other
+    metrics with the same sampling judge, eight in a row.
+
+    :param sampling: how images are generated; the default is 2,000 by 10 DDIM steps.
+    :param shown: how many are in the grid.
+    :return: the metrics, for an ``EvaluationPlugin``.
+    :raises ValueError: if fewer images are generated than shown.
+    """
+    return [GeneratedImages(sampling or Sampling(), shown)]
