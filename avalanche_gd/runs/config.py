@@ -60,6 +60,14 @@ class BudgetConfig:
 
 
 @dataclass
+class GeneratorConfig(BudgetConfig):
+    """The diffusion model's budget."""
+
+    decay_steps: int
+    """The last steps of an experience, over which the learning rate falls to 0."""
+
+
+@dataclass
 class SolverConfig(BudgetConfig):
     """The solver's budget and its replay."""
 
@@ -91,7 +99,7 @@ class RunConfig:
     model: ModelConfig
     benchmark: BenchmarkConfig
     method: MethodConfig
-    generator: BudgetConfig
+    generator: GeneratorConfig
     solver: SolverConfig
     evaluation: EvaluationConfig
 
@@ -166,6 +174,11 @@ def _check(config: RunConfig) -> None:
     for name, value in above_zero.items():
         if not value > 0:
             raise ValueError(f"{name} must be above 0, got {value}")
+    if not 0 <= config.generator.decay_steps <= config.generator.steps:
+        raise ValueError(
+            f"generator.decay_steps must be from 0 to generator.steps, "
+            f"{config.generator.steps}, got {config.generator.decay_steps}"
+        )
     if config.seed < 0:
         raise ValueError(f"seed must be 0 or more, got {config.seed}")
     if config.method.lambd < 0:

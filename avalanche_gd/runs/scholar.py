@@ -12,7 +12,7 @@ from avalanche.evaluation.metrics import (
     loss_metrics,
 )
 from avalanche.logging import TensorboardLogger
-from avalanche.training.plugins import EvaluationPlugin
+from avalanche.training.plugins import EvaluationPlugin, LRSchedulerPlugin
 
 from avalanche_gd.metrics import (
     class_balance_metrics,
@@ -77,9 +77,10 @@ class Scholar:
             name: Progress(name, n_experiences) for name in ("generator", "solver")
         }
         sampling = config.evaluation.sampling()
+        optimizer = _adam(self.diffusion_model, config.generator.learning_rate)
         self.generator = DiffusionTraining(
             model=self.diffusion_model,
-            optimizer=_adam(self.diffusion_model, config.generator.learning_rate),
+            optimizer=optimizer,
             train_mb_size=config.generator.batch_size,
             train_steps=config.generator.steps,
             device=device,
@@ -87,6 +88,7 @@ class Scholar:
                 SeedPlugin(config.seed, _GENERATOR),
                 *self._data_plugins(),
                 *config.make_plugins(),
+                *self._decay(optimizer),
                 self.progress["generator"],
             ],
             evaluator=EvaluationPlugin(
@@ -144,6 +146,16 @@ class Scholar:
 
     def _data_plugins(self) -> list[SupervisedPlugin]:
         return [CumulativePlugin()] if self.config.method.cumulative else []
+
+    def _decay(self, optimizer: torch.optim.Optimizer) -> list[SupervisedPlugin]:
+        """Linear decay of the learning rate at the end of each experience."""
+        steps, decay_steps = self.config.generator.steps, self.config.generator.decay_steps
+        if decay_steps == 0:
+            return []
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: min(1.0, (steps - step) / decay_steps)
+        )
+        return [LRSchedulerPlugin(schedule, step_granularity="iteration")]
 
     def _make_solver(self, device: torch.device, folder: Path) -> BudgetedTemplate:
         config = self.config.solver

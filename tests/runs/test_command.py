@@ -112,6 +112,10 @@ BAD = {
     "an unknown setting": (["sede=1"], "sede"),
     "a device that is not there": (["device=abacus"], "choose from auto, cpu, cuda"),
     "no steps": (["generator.steps=0"], "generator.steps must be 1 or more, got 0"),
+    "a decay longer than the budget": (
+        ["generator.decay_steps=3"],
+        "generator.decay_steps must be from 0 to generator.steps, 2, got 3",
+    ),
     "a learning rate of 0": (
         ["solver.learning_rate=0"],
         "solver.learning_rate must be above 0",

@@ -118,7 +118,7 @@ def test_the_solver_does_not_change_what_the_generator_draws(tmp_path):
 def test_a_killed_run_goes_on_to_the_numbers_of_one_that_was_not(
     tmp_path, method, monkeypatch
 ):
-    options = [f"method={method}"]
+    options = [f"method={method}", "generator.decay_steps=1"]
     whole = run(small_config(tmp_path / "whole", *options))
     config = small_config(tmp_path / "killed", *options)
     run_killed_after(2, config)
@@ -138,6 +138,25 @@ def test_a_killed_run_goes_on_to_the_numbers_of_one_that_was_not(
         for f in (folder, whole)
     ]
     assert weights[0] == weights[1]
+
+
+def test_the_learning_rate_falls_to_zero_at_the_end_of_each_experience(
+    tmp_path, monkeypatch
+):
+    rates = []
+    step = torch.optim.Adam.step
+
+    def noting(self, *args):
+        group = self.param_groups[0]
+        if len(group["params"]) > 50:  # the diffusion model's
+            rates.append(group["lr"])
+        return step(self, *args)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", noting)
+    options = ["generator.steps=6", "generator.decay_steps=4"]
+    run(small_config(tmp_path, "method=naive", "benchmark.n_experiences=2", *options))
+    expected = [2e-3 * factor for factor in (1, 1, 1, 0.75, 0.5, 0.25)]
+    assert rates == pytest.approx(expected * 2)
 
 
 def test_a_finished_run_is_not_run_twice(tmp_path, capsys, monkeypatch):
