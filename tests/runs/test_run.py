@@ -18,6 +18,7 @@ from tests.conftest import truncate
 
 SMALL = [
     "generator.steps=2",
+    "generator.decay_steps=0",
     "solver.steps=2",
     "evaluation.images=70",
     "threads=1",
