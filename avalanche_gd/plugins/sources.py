@@ -34,9 +34,7 @@ class Generation:
     ) -> tuple[Tensor, Tensor]:
         """See :meth:`Source.draw`."""
         x0 = teacher.generate(len(current), steps=steps, generator=generator)
-        timesteps = draw_timesteps(teacher, len(current), generator)
-        noise = teacher.draw_noise(len(current), generator)
-        return teacher.add_noise(x0, noise, timesteps), timesteps
+        return _noised(teacher, x0, generator)
 
 
 class Gaussian:
@@ -83,9 +81,7 @@ class Current:
         self, teacher: Any, current: Tensor, steps: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """See :meth:`Source.draw`."""
-        timesteps = draw_timesteps(teacher, len(current), generator)
-        noise = teacher.draw_noise(len(current), generator)
-        return teacher.add_noise(current, noise, timesteps), timesteps
+        return _noised(teacher, current, generator)
 
 
 class PartialGeneration:
@@ -116,6 +112,13 @@ def draw_timesteps(teacher: Any, count: int, generator: torch.Generator) -> Tens
         teacher.num_timesteps, (count,), generator=generator, device=generator.device
     )
     return timesteps.to(teacher.device)
+
+
+def _noised(teacher: Any, x0: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Clean images, each noised to a random timestep."""
+    timesteps = draw_timesteps(teacher, len(x0), generator)
+    noise = teacher.draw_noise(len(x0), generator)
+    return teacher.add_noise(x0, noise, timesteps), timesteps
 
 
 def _mirrored(images: Tensor, chosen: Tensor, *, dim: int) -> Tensor:
