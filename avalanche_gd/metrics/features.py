@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-INCEPTION_FEATURES = 2048
+_INCEPTION_FEATURES = 2048
 _INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 
 
@@ -20,14 +20,12 @@ class InceptionFeatures(nn.Module):
         read.
     """
 
-    num_features = INCEPTION_FEATURES
-
     def __init__(self, weights_path: str | Path | None = None):
         super().__init__()
         path = None if weights_path is None else str(weights_path)
         try:
             fid = FrechetInceptionDistance(
-                INCEPTION_FEATURES, feature_extractor_weights_path=path
+                _INCEPTION_FEATURES, feature_extractor_weights_path=path
             )
         except ModuleNotFoundError as error:
             raise ValueError(

@@ -2,20 +2,17 @@
 
 import copy
 import inspect
-import json
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import diffusers
 import torch
 from avalanche.models.generator import Generator
-from diffusers import DDIMScheduler
 from torch import Tensor, nn
 
+from avalanche_gd.models.pretrained import load_pipeline, save_pipeline
+from avalanche_gd.models.scheduler import ddim_scheduler
 from avalanche_gd.models.unet import preset_shape, unet
 
 _TOLERANCE = 1e-3  # of model space: what resizing and rounding may add
@@ -33,32 +30,6 @@ class Denoising(NamedTuple):
     """What it is taught: the noise, unless the scheduler predicts something else."""
     timesteps: Tensor
     """The timestep of each sample, ``(N,)``, integers in ``[0, T)``."""
-
-
-def ddim_scheduler(**config: Any) -> DDIMScheduler:
-    """The noise scheduler of the paper, for training and for sampling.
-
-    Linear betas from 1e-4 to 0.02 over T = 1000 timesteps, and DDIM sampling
-    (arXiv 2010.02502) whose timesteps are spaced ``"trailing"``: with k = 2 it visits
-    999 and 499. (diffusers' default, ``"leading"``, would start from pure noise at 500,
-    a noise level at which the model has never seen pure noise.)
-
-    :param config: what should differ, by the names of :class:`diffusers.DDIMScheduler`.
-
-    >>> ddim_scheduler().config.timestep_spacing
-    'trailing'
-    """
-    defaults = dict(
-        num_train_timesteps=1000,
-        beta_start=1e-4,
-        beta_end=0.02,
-        beta_schedule="linear",
-        clip_sample=True,
-        set_alpha_to_one=True,
-        prediction_type="epsilon",
-        timestep_spacing="trailing",
-    )
-    return DDIMScheduler(**{**defaults, **config})
 
 
 class DiffusionModel(nn.Module, Generator):
@@ -140,8 +111,8 @@ class DiffusionModel(nn.Module, Generator):
         """Noise each image at a timestep of its own, and predict the target.
 
         :param x0: clean images in model space, ``(N, C, H, W)``.
-        :raises ValueError: if the images are not of the model's shape or not in model
-            space.
+        :raises ValueError: if the images are not of the model's shape or, on the CPU, not
+            in model space.
         """
         self._check_images(x0)
         timesteps = torch.randint(self.num_timesteps, (len(x0),), device=x0.device)
@@ -307,32 +278,7 @@ class DiffusionModel(nn.Module, Generator):
         :param folder: replaced if it is there.
         :raises TypeError: if the denoiser is not a diffusers model.
         """
-        if not isinstance(self.denoiser, diffusers.ModelMixin):
-            raise TypeError(
-                "save_pretrained needs a diffusers denoiser; "
-                f"save the state_dict of a {type(self.denoiser).__name__} instead"
-            )
-        folder = Path(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        denoiser: Any = self.denoiser
-        try:
-            denoiser.save_pretrained(beside / "unet")
-            self.noise_scheduler.save_pretrained(beside / "scheduler")
-            index = {
-                "_class_name": "DDIMPipeline",
-                "_diffusers_version": diffusers.__version__,
-                "scheduler": ["diffusers", type(self.noise_scheduler).__name__],
-                "unet": ["diffusers", type(self.denoiser).__name__],
-            }
-            (beside / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
-            beside.chmod(0o755)
-            if folder.exists():
-                shutil.rmtree(folder)
-            beside.rename(folder)
-        except BaseException:
-            shutil.rmtree(beside, ignore_errors=True)
-            raise
+        save_pipeline(self.denoiser, self.noise_scheduler, Path(folder))
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "DiffusionModel":
@@ -340,20 +286,7 @@ class DiffusionModel(nn.Module, Generator):
 
         :raises ValueError: if the folder does not hold a whole model.
         """
-        folder = Path(folder)
-        try:
-            index = json.loads((folder / "model_index.json").read_text())
-            denoiser_class, scheduler_class = (
-                getattr(diffusers, index[part][1]) for part in ("unet", "scheduler")
-            )
-            denoiser = denoiser_class.from_pretrained(folder / "unet")
-            scheduler = scheduler_class.from_pretrained(folder / "scheduler")
-        except Exception as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else error
-            raise ValueError(
-                f"no whole model in {folder}: {reason}; "
-                "give a folder written by save_pretrained"
-            ) from error
+        denoiser, scheduler = load_pipeline(Path(folder))
         size = denoiser.config.sample_size
         height, width = (size, size) if isinstance(size, int) else size
         return cls(denoiser, scheduler, (denoiser.config.in_channels, height, width))

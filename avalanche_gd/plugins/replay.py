@@ -79,10 +79,11 @@ class GenerativeReplayPlugin(AvalancheReplayPlugin):
         if experience_number(strategy) > 1:
             teacher = Teacher.of(strategy)
             teacher.freeze(strategy.model, self)
-            self.old_generator = (
-                teacher.model if self.model_is_generator else self.generator
-            )
-            self.old_model = None if self.model_is_generator else teacher.model
+            if self.model_is_generator:
+                self.old_generator = teacher.model
+            else:  # its own strategy sets it to training again
+                self.old_generator = self.generator.eval()
+                self.old_model = teacher.model
 
     def before_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Replay."""

@@ -29,6 +29,8 @@ class Teacher:
 
     def freeze(self, model: nn.Module, user: object) -> None:
         """Keep ``model`` as it is now; later users of the same experience share it."""
+        if user in self._users:  # an experience was interrupted, and never released it
+            self._users.clear()
         if not self._users:
             self.model = copy.deepcopy(model).eval().requires_grad_(False)
             self.model.zero_grad(set_to_none=True)  # copied along, and never used

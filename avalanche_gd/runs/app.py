@@ -8,24 +8,15 @@ import hydra
 from omegaconf import DictConfig
 
 from avalanche_gd.runs.config import read_config
-from avalanche_gd.runs.errors import (
-    USER_ERRORS,
-    exit_with,
-    take_over_errors,
-    wants_traceback,
-)
+from avalanche_gd.runs.errors import ending_with_one_line, take_over_errors
 from avalanche_gd.runs.run import run
 
 
 @hydra.main(version_base="1.3", config_path="pkg://avalanche_gd.conf", config_name="config")
 def _job(composed: DictConfig) -> str:
     """One run."""
-    try:
+    with ending_with_one_line():
         return str(run(read_config(composed)))
-    except USER_ERRORS as error:
-        if wants_traceback():
-            raise
-        exit_with(error)
 
 
 def main() -> None:
@@ -35,11 +26,8 @@ def main() -> None:
     logging.getLogger("diffusers").setLevel(logging.ERROR)
     take_over_errors()
     try:
-        _job()
-    except USER_ERRORS as error:
-        if wants_traceback():
-            raise
-        exit_with(error)
+        with ending_with_one_line():
+            _job()
     except KeyboardInterrupt:
         sys.exit(130)
 

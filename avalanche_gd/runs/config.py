@@ -161,7 +161,6 @@ def _check(config: RunConfig) -> None:
         "generator.batch_size": config.generator.batch_size,
         "solver.steps": config.solver.steps,
         "solver.batch_size": config.solver.batch_size,
-        "evaluation.steps": config.evaluation.steps,
     }
     for name, number in at_least_one.items():
         if number < 1:

@@ -2,6 +2,9 @@
 
 import os
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 from hydra.errors import HydraException, MissingConfigException
@@ -51,6 +54,24 @@ def one_line(error: BaseException) -> str:
 
 
 def exit_with(error: BaseException) -> NoReturn:
-    """Print the line and end with status 2."""
-    print(f"avalanche-gd: {one_line(error)}", file=sys.stderr)
+    """Print the line, or the traceback if it is wanted, and end with status 2."""
+    if wants_traceback():
+        traceback.print_exception(error)
+    else:
+        print(f"avalanche-gd: {one_line(error)}", file=sys.stderr)
     sys.exit(_STATUS)
+
+
+@contextmanager
+def ending_with_one_line(*, in_callback: bool = False) -> Iterator[None]:
+    """End the command on a user's error, here and now.
+
+    Not by an exception, unless tracebacks are wanted: Hydra prints one of a run in many
+    lines. In a callback never by one: Hydra would only warn of it, and go on.
+    """
+    try:
+        yield
+    except USER_ERRORS as error:
+        if wants_traceback() and not in_callback:
+            raise
+        exit_with(error)

@@ -29,11 +29,14 @@ _LABELS = {
 
 
 def save_samples(images: Tensor, path: Path) -> None:
-    """A PNG with the first 64 images in a grid.
+    """A PNG with the first 64 images in a grid of 8 by 8, white where there are fewer.
 
     :param images: in model space, ``(N, C, H, W)``.
     """
-    grid = make_grid((images[:_GRID].cpu() + 1) / 2, nrow=8, padding=1, pad_value=1.0)
+    shown = images[:_GRID].cpu()
+    white = shown.new_ones(_GRID - len(shown), *shown.shape[1:])
+    cells = (torch.cat([shown, white]) + 1) / 2
+    grid = make_grid(cells, nrow=8, padding=1, pad_value=1.0)
     factor = max(1, round(_SMALLEST_PIXELS / grid.shape[1]))
     grid = F.interpolate(grid[None], scale_factor=factor, mode="nearest")[0]
     _to_image(grid).save(path)

@@ -3,7 +3,6 @@
 import csv
 import fcntl
 import io
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -152,7 +151,7 @@ def _write_run_json(
         "seconds": {k: round(v, 3) for k, v in _total(scholar, seconds).items()},
         **provenance(config.torch_device),
     }
-    write_json(folder / "run.json", json.loads(json.dumps(content)))
+    write_json(folder / "run.json", content)
 
 
 def _summary(

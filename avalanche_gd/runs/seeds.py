@@ -1,11 +1,10 @@
 """One seed decides everything: the random states of a run's stages."""
 
-import random
 from typing import Any
 
 import numpy as np
-import torch
 from avalanche.core import SupervisedPlugin
+from avalanche.training.determinism.rng_manager import RNGManager
 
 
 def seed_everything(seed: int, *stage: int) -> None:
@@ -15,9 +14,7 @@ def seed_everything(seed: int, *stage: int) -> None:
     :param stage: numbers that tell the stage apart from all others.
     """
     number = int(np.random.SeedSequence((seed, *stage)).generate_state(1)[0])
-    random.seed(number)
-    np.random.seed(number)
-    torch.manual_seed(number)
+    RNGManager.set_random_seeds(number)
 
 
 class SeedPlugin(SupervisedPlugin):

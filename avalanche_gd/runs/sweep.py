@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from avalanche_gd.runs.comparison import compare
 from avalanche_gd.runs.config import RunConfig, read_config
-from avalanche_gd.runs.errors import USER_ERRORS, exit_with, wants_traceback
+from avalanche_gd.runs.errors import ending_with_one_line
 
 
 class ComparisonCallback(Callback):
@@ -23,12 +23,8 @@ class ComparisonCallback(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Compose and check every run."""
-        try:
+        with ending_with_one_line(in_callback=True):
             self.configs = [read_config(job) for job in _compose_jobs(config)]
-        except USER_ERRORS as error:
-            if wants_traceback():
-                raise SystemExit(2) from error
-            exit_with(error)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print the table, and write the CSV and the figure."""
@@ -36,7 +32,9 @@ class ComparisonCallback(Callback):
         names = sorted(str(folder.relative_to(self.configs[0].out)) for folder in folders)
         digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
         out = Path(self.configs[0].out) / f"comparison-{digest}"
-        print(f"\n{compare(folders, out)}\n\n{out / 'comparison.csv'}")
+        with ending_with_one_line(in_callback=True):
+            table = compare(folders, out)
+        print(f"\n{table}\n\n{out / 'comparison.csv'}")
         print(out / "comparison.png")
 
 

@@ -3,6 +3,8 @@
 import pytest
 import torch
 from avalanche.core import SupervisedPlugin
+from avalanche.models.generator import MlpVAE
+from avalanche.training.supervised import VAETraining
 from avalanche.training.templates import SupervisedTemplate
 
 from avalanche_gd import (
@@ -90,6 +92,42 @@ def test_plugins_of_a_strategy_share_one_teacher(tiny_model):
     assert Teacher.of(strategy).model is None
 
 
+def test_after_an_interrupted_experience_the_teacher_is_taken_anew(tiny_model):
+    strategy, plugin = fake_strategy(tiny_model, n=2), GenerativeDistillationPlugin()
+    plugin.before_training_exp(strategy)  # and nothing after it
+    with torch.no_grad():
+        tiny_model.denoiser.convolution.bias += 1
+    plugin.before_training_exp(strategy)
+    teacher = Teacher.of(strategy).model
+    assert same_bits(weights(teacher), weights(tiny_model))
+    plugin.after_training_exp(strategy)
+    assert Teacher.of(strategy).model is None
+
+
+def test_a_generator_with_batch_statistics_generates_in_evaluation_mode(digits):
+    vae = MlpVAE((1, 8, 8), nhid=2)
+    generator = VAETraining(
+        model=vae, optimizer=torch.optim.Adam(vae.parameters()), evaluator=None
+    )
+    solver = SmallCNN(SHAPE, 10)
+    strategy = SupervisedTemplate(
+        model=solver,
+        optimizer=torch.optim.Adam(solver.parameters()),
+        train_mb_size=32,
+        plugins=[GenerativeReplayPlugin(generator)],
+        evaluator=None,
+    )
+    generator.train_mb_size = 32
+    strategy.train(digits.train_stream[0], eval_streams=[])
+    before, modes = weights(vae), []
+    generate = vae.generate
+    vae.generate = lambda count: modes.append(vae.training) or generate(count)
+    generator.train = lambda *args, **kwargs: None
+    strategy.train(digits.train_stream[1], eval_streams=[])
+    assert modes and not any(modes)
+    assert same_bits(weights(vae), before)
+
+
 def test_the_solver_replays_from_the_generator_of_the_experience_before(tiny_model, digits):
     generator = DiffusionTraining(
         model=tiny_model,
@@ -150,11 +188,11 @@ def test_a_step_costs_the_passes_that_the_design_counts(tiny_model, digits):
         strategy = train_generator(tiny_model, digits.train_stream[0], *plugins)
         hook = tiny_model.denoiser.register_forward_hook(lambda *_: passes.append(1))
 
-        class CountTeacher(SupervisedPlugin):
+        class StartCounting(SupervisedPlugin):
             def before_training_exp(self, strategy, **kwargs):
                 passes.clear()
 
-        strategy.plugins.insert(0, CountTeacher())
+        strategy.plugins.insert(0, StartCounting())
         strategy.train(digits.train_stream[1], eval_streams=[])
         hook.remove()
         assert len(passes) == 3 * expected  # deep copies keep the hook

@@ -18,8 +18,8 @@ from avalanche_gd.plugins import Teacher, soft_label_loss
 from tests.conftest import SHAPE, fake_strategy, images
 
 
-def strategy_in_experience(n, student, teacher, current):
-    """A strategy in ``before_backward`` of experience n, and its L_cur."""
+def strategy_in_experience(n, student, teacher, current, *plugins):
+    """A strategy of plugins in ``before_backward`` of experience n, and its L_cur."""
     strategy = fake_strategy(student, n, mb_x=current, mb_y=torch.zeros(len(current)))
     strategy._criterion = DenoisingLoss()
     strategy.mb_output = student(current)
@@ -27,9 +27,8 @@ def strategy_in_experience(n, student, teacher, current):
     strategy.forward = lambda: student(strategy.mbatch[0])
     strategy.mbatch = [current, strategy.mb_y, strategy.mb_y]
     strategy.loss = strategy.criterion()
-    if n > 1:
-        Teacher.of(strategy).freeze(teacher, None)
-        Teacher.of(strategy)._users.clear()
+    for plugin in plugins if n > 1 else ():
+        Teacher.of(strategy).freeze(teacher, plugin)
     return strategy, strategy.loss.item()
 
 
@@ -48,11 +47,10 @@ def plain_alpha_bar(t):
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_distillation(tiny_model, n):
     teacher = other(tiny_model)
-    strategy, current = strategy_in_experience(n, tiny_model, teacher, images(8))
-    Teacher.of(strategy)._users.append(plugin := GenerativeDistillationPlugin(2, 1.5))
-    if n == 1:
-        Teacher.of(strategy)._users.clear()
-    plugin.generator = torch.Generator().manual_seed(11)
+    plugin = GenerativeDistillationPlugin(
+        2, 1.5, generator=torch.Generator().manual_seed(11)
+    )
+    strategy, current = strategy_in_experience(n, tiny_model, teacher, images(8), plugin)
     plugin.before_backward(strategy)
     if n == 1:
         assert strategy.loss.item() == current
@@ -73,14 +71,12 @@ def test_distillation(tiny_model, n):
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_generative_replay(tiny_model, n):
     teacher = other(tiny_model)
-    strategy, current = strategy_in_experience(n, tiny_model, teacher, images(8))
     plugin = GenerativeReplayPlugin(
         teacher_steps=2, lambd=0.7, generator=torch.Generator().manual_seed(11)
     )
+    strategy, current = strategy_in_experience(n, tiny_model, teacher, images(8), plugin)
     plugin.before_training(strategy)
-    if n > 1:
-        plugin.old_generator = Teacher.of(strategy).model
-        Teacher.of(strategy)._users.append(plugin)
+    plugin.old_generator = Teacher.of(strategy).model
     torch.manual_seed(13)
     plugin.before_backward(strategy)
     if n == 1:
@@ -100,18 +96,20 @@ def test_generative_replay(tiny_model, n):
 
 
 def test_the_current_loss_is_weighted_alone_whatever_another_plugin_added(tiny_model):
-    strategy, current = strategy_in_experience(4, tiny_model, other(tiny_model), images(8))
     plugin = GenerativeDistillationPlugin(lambd=0.0)
-    Teacher.of(strategy)._users.append(plugin)
+    strategy, current = strategy_in_experience(
+        4, tiny_model, other(tiny_model), images(8), plugin
+    )
     strategy.loss = strategy.loss + 10  # a penalty
     plugin.before_backward(strategy)
     assert strategy.loss.item() == pytest.approx(current / 4 + 10, abs=1e-5)
 
 
 def test_two_plugins_weight_the_current_loss_once(tiny_model):
-    strategy, current = strategy_in_experience(4, tiny_model, other(tiny_model), images(8))
     plugins = [GenerativeDistillationPlugin(lambd=0.0) for _ in range(2)]
-    Teacher.of(strategy)._users.extend(plugins)
+    strategy, current = strategy_in_experience(
+        4, tiny_model, other(tiny_model), images(8), *plugins
+    )
     for plugin in plugins:
         plugin.before_backward(strategy)
     assert strategy.loss.item() == pytest.approx(current / 4, abs=1e-6)

@@ -180,3 +180,16 @@ def test_the_full_error_is_shown_on_request(command, monkeypatch):
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     with pytest.raises(ValueError, match="seed must be 0"):
         command("seed=-1")
+    status, _, errors = command("-m", "seed=-1")
+    assert status == 2
+    assert "Traceback" in errors and "ValueError: seed must be 0" in errors
+
+
+def test_a_damaged_run_in_a_sweep_ends_the_comparison_with_one_line(command, tmp_path):
+    sweep = ("-m", "method=naive", "benchmark.n_experiences=1")
+    assert command(*sweep)[0] == 0
+    (table,) = (tmp_path / "runs" / "split_digits").rglob("metrics.csv")
+    table.write_text("experience,metric\n0,FID\n")
+    status, _, errors = command(*sweep)
+    assert status == 2
+    assert len(errors.splitlines()) == 1 and "is damaged" in errors
