@@ -9,6 +9,7 @@ from avalanche_gd.metrics.denoising import denoising_loss_metrics
 from avalanche_gd.metrics.fid import fid_metrics
 from avalanche_gd.metrics.generation import Sampling, generate_images
 from avalanche_gd.metrics.grid import generated_image_metrics
+from avalanche_gd.metrics.summary import generation_summary
 
 __all__ = [
     "Sampling",
@@ -18,5 +19,6 @@ __all__ = [
     "fid_metrics",
     "generate_images",
     "generated_image_metrics",
+    "generation_summary",
     "kl_divergence",
 ]

@@ -5,12 +5,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from avalanche_gd.metrics.generation import Generation, Sampling, classifier_labels
-from avalanche_gd.metrics.plugin import (
-    GenerationMetric,
-    StreamExperience,
-    current_experience,
+from avalanche_gd.metrics.generation import (
+    ExperienceKey,
+    Generation,
+    Sampling,
+    classifier_labels,
+    experience_key,
 )
+from avalanche_gd.metrics.plugin import GenerationMetric
 
 _EPSILON = 1e-8
 
@@ -37,23 +39,24 @@ def absolute_ratio_difference(true: Tensor, generated: Tensor) -> float:
 class ClassBalance(GenerationMetric):
     """See :func:`class_balance_metrics`."""
 
-    def __init__(self, sampling: Sampling, *, classifier: nn.Module | None):
+    def __init__(
+        self, sampling: Sampling, *, classifier: nn.Module | None, histogram: bool
+    ):
         super().__init__(sampling)
+        self._histogram = histogram
         self._classifier = None if classifier is None else classifier.eval()
-        self._labels: dict[StreamExperience, list[Tensor]] = {}
+        self._labels: dict[ExperienceKey, list[Tensor]] = {}
 
     def before_eval_exp(self, strategy: Any) -> None:
         """Begin to count the true classes."""
         super().before_eval_exp(strategy)
-        self._labels[current_experience(strategy)] = []
+        self._labels[experience_key(strategy.experience)] = []
 
     def after_eval_iteration(self, strategy: Any) -> None:
         """Count the true classes."""
-        self._labels[current_experience(strategy)].append(strategy.mb_y)
+        self._labels[experience_key(strategy.experience)].append(strategy.mb_y)
 
-    def compute(
-        self, strategy: Any, experiences: list[StreamExperience]
-    ) -> dict[str, float]:
+    def compute(self, strategy: Any, experiences: list[ExperienceKey]) -> dict[str, float]:
         """KLD and ARD over the evaluated experiences."""
         generation = Generation.of(strategy)
         classifier = self._classifier or generation.oracle(strategy)
@@ -67,26 +70,39 @@ class ClassBalance(GenerationMetric):
             torch.bincount(labels, minlength=num_classes) / len(labels)
             for labels in (true, generated)
         )
-        return {
+        values = {
             "KLD_Stream": kl_divergence(p, q),
             "ARD_Stream": absolute_ratio_difference(p, q),
         }
+        if self._histogram:
+            values |= {
+                f"ClassRatio_Stream/Class{label:03d}": ratio
+                for label, ratio in enumerate(q.tolist())
+            }
+        return values
 
     def __str__(self) -> str:
         return "ClassBalance"
 
 
 def class_balance_metrics(
-    *, sampling: Sampling | None = None, classifier: nn.Module | None = None
+    *,
+    histogram: bool = False,
+    sampling: Sampling | None = None,
+    classifier: nn.Module | None = None,
 ) -> list[GenerationMetric]:
     """KLD and ARD between true classes and those of generated images.
 
     As ``KLD_Stream/eval_phase/test_stream`` and ``ARD_Stream/...``, over the classes
     trained on so far (arXiv 2311.14028, section 4): 0 is perfect.
 
+    :param histogram: also the ratio of each class among the generated images, as
+        ``ClassRatio_Stream/eval_phase/test_stream/Class003``.
     :param sampling: how images are generated; the default is 2,000 by 10 DDIM steps.
     :param classifier: labels generated images, from images in model space to logits;
         None for the oracle of the benchmark.
     :return: the metrics, for an ``EvaluationPlugin``.
     """
-    return [ClassBalance(sampling or Sampling(), classifier=classifier)]
+    return [
+        ClassBalance(sampling or Sampling(), classifier=classifier, histogram=histogram)
+    ]

@@ -8,7 +8,7 @@ from avalanche.evaluation.metric_results import MetricValue
 from avalanche.evaluation.metric_utils import get_metric_name
 from torch import Tensor
 
-from avalanche_gd.models.diffusion import Denoising
+from avalanche_gd.models.denoising import Denoising, NoisyImages
 
 
 class DenoisingLossByTimestep(PluginMetric[Tensor]):
@@ -40,6 +40,8 @@ class DenoisingLossByTimestep(PluginMetric[Tensor]):
         :raises TypeError: if the model is not a diffusion model.
         """
         output = strategy.mb_output
+        if isinstance(output, NoisyImages):
+            output = output.given(strategy.mb_y)
         if not isinstance(output, Denoising):
             raise TypeError(
                 "denoising_loss_metrics needs a strategy that evaluates a DiffusionModel"

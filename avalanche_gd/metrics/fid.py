@@ -10,16 +10,15 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 from avalanche_gd.metrics.features import feature_extractor
 from avalanche_gd.metrics.generation import (
+    ExperienceKey,
     Generation,
     Sampling,
     classifier_labels,
+    experience_key,
     in_batches,
 )
-from avalanche_gd.metrics.plugin import (
-    GenerationMetric,
-    StreamExperience,
-    current_experience,
-)
+from avalanche_gd.metrics.plugin import GenerationMetric
+from avalanche_gd.metrics.summary import Qualities, generation_summary
 
 
 @dataclass(frozen=True)
@@ -86,13 +85,17 @@ class FID(GenerationMetric):
         *,
         experience: bool,
         stream: bool,
+        summary: bool,
         features: Any,
         weights_path: str | Path | None,
     ):
         super().__init__(sampling)
         self._by_experience, self._over_stream = experience, stream
+        self._summary = summary
+        self.qualities: Qualities = {}
+        """FID by number of experiences trained on and by experience."""
         self._extractor = feature_extractor(features, weights_path)
-        self._real: dict[StreamExperience, Moments] = {}
+        self._real: dict[ExperienceKey, Moments] = {}
         self._reading: Moments | None = None
 
     def before_eval_exp(self, strategy: Any) -> None:
@@ -102,37 +105,49 @@ class FID(GenerationMetric):
 
     def after_eval_iteration(self, strategy: Any) -> None:
         """Add the batch to the moments of the experience's real images."""
-        if current_experience(strategy) not in self._real:
+        if experience_key(strategy.experience) not in self._real:
             batch = Moments.of(self._features(strategy, strategy.mb_x))
             self._reading = batch if self._reading is None else self._reading + batch
 
     def after_eval_exp(self, strategy: Any) -> None:
         """Keep the moments for all evaluations to come."""
         if self._reading is not None:
-            self._real[current_experience(strategy)] = self._reading
+            self._real[experience_key(strategy.experience)] = self._reading
 
-    def compute(
-        self, strategy: Any, experiences: list[StreamExperience]
-    ) -> dict[str, float]:
+    def compute(self, strategy: Any, experiences: list[ExperienceKey]) -> dict[str, float]:
         """FID over the stream and by experience, as asked for."""
         generation = Generation.of(strategy)
-        images = generation.images(strategy.model, self.sampling)
+        images, condition = generation.samples(strategy.model, self.sampling)
         features = self._features(strategy, images)
         values = {}
-        if self._by_experience:
-            labels = classifier_labels(
-                generation.oracle(strategy), images, self.sampling.batch_size
-            )
-            for key in experiences:
-                classes = torch.tensor(sorted(self._classes[key]), device=labels.device)
-                own = features[torch.isin(labels, classes)]
-                values[f"FID_Exp/Exp{key[1]:03d}"] = frechet_distance(self._real[key], own)
+        if self._by_experience or self._summary:
+            if condition is None:
+                condition = classifier_labels(
+                    generation.oracle(strategy), images, self.sampling.batch_size
+                )
+            distances = {
+                key[1]: frechet_distance(
+                    self._real[key], features[self._is_of(key, condition)]
+                )
+                for key in experiences
+            }
+            if self._by_experience:
+                for index, distance in distances.items():
+                    values[f"FID_Exp/Exp{index:03d}"] = distance
+            if self._summary:
+                self.qualities[len(generation.seen_experiences)] = distances
+                for name, value in generation_summary(self.qualities).items():
+                    values[f"FID_{name}"] = value
         if self._over_stream:
             real = self._real[experiences[0]]
             for key in experiences[1:]:
                 real = real + self._real[key]
             values["FID_Stream"] = frechet_distance(real, features)
         return values
+
+    def _is_of(self, key: ExperienceKey, labels: Tensor) -> Tensor:
+        classes = torch.tensor(sorted(self._classes[key]), device=labels.device)
+        return torch.isin(labels, classes)
 
     def _features(self, strategy: Any, images: Tensor) -> Tensor:
         extractor = self._extractor
@@ -150,6 +165,7 @@ def fid_metrics(
     *,
     experience: bool = False,
     stream: bool = True,
+    summary: bool = False,
     sampling: Sampling | None = None,
     features: Any = "oracle",
     weights_path: str | Path | None = None,
@@ -161,10 +177,13 @@ def fid_metrics(
     stream and kept.
 
     :param experience: also for each experience, between its real images and the
-        generated ones that the oracle takes for its classes, as
-        ``FID_Exp/eval_phase/test_stream/Exp000``; not a number where there are fewer
-        than 2.
+        generated ones of its classes, as ``FID_Exp/eval_phase/test_stream/Exp000``; not a
+        number where there are fewer than 2. The class of a generated image is the one
+        that a conditioned model was asked for, else what the oracle says.
     :param stream: over all of them, as ``FID_Stream/eval_phase/test_stream``.
+    :param summary: final and mean quality and forgetting, as
+        ``FID_Final/eval_phase/test_stream``, ``FID_Mean/...``, ``FID_Forgetting/...``: see
+        :func:`~avalanche_gd.metrics.generation_summary`.
     :param sampling: how images are generated; the default is 2,000 by 10 DDIM steps.
     :param features: ``"oracle"``, the penultimate layer (64 features) of a classifier
         trained on all classes of the benchmark; ``"inception"``, InceptionV3 with 2,048;
@@ -174,13 +193,14 @@ def fid_metrics(
     :return: the metrics, for an ``EvaluationPlugin``.
     :raises ValueError: for unknown features, or if InceptionV3 cannot be had.
     """
-    if not (experience or stream):
+    if not (experience or stream or summary):
         return []
     return [
         FID(
             sampling or Sampling(),
             experience=experience,
             stream=stream,
+            summary=summary,
             features=features,
             weights_path=weights_path,
         )

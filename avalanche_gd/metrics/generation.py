@@ -1,13 +1,17 @@
 """What all metrics of generated images share in one evaluation."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from avalanche_gd.data.model_space import stream_tensors
+from avalanche_gd.models.diffusion import DiffusionModel
 from avalanche_gd.models.oracle import oracle_classifier
+
+ExperienceKey = tuple[str, int]
+"""The name of a stream and the index of an experience in it."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +43,24 @@ class Sampling:
             )
 
 
+class Samples(NamedTuple):
+    """What a model generated."""
+
+    images: Tensor
+    """In model space, ``(N, C, H, W)``."""
+    condition: Tensor | None
+    """The class that each was asked for, ``(N,)``; None without conditioning."""
+
+
 class Generation:
     """The generated images of a strategy's evaluation, made once for all its metrics."""
 
     def __init__(self) -> None:
         self.seen_classes: set[int] = set()
         """The classes the strategy has been trained on."""
-        self._images: dict[Sampling, Tensor] = {}
+        self.seen_experiences: set[ExperienceKey] = set()
+        """The experiences it has been trained on."""
+        self._samples: dict[Sampling, Samples] = {}
         self._oracles: dict[int, nn.Module] = {}
 
     @classmethod
@@ -58,16 +73,21 @@ class Generation:
     def observe(self, experience: Any) -> None:
         """Remember the classes of an experience that is trained on."""
         self.seen_classes |= {int(c) for c in experience.classes_in_this_experience}
+        self.seen_experiences.add(experience_key(experience))
 
     def forget_images(self) -> None:
         """Let go of the images: the model will change, or an evaluation begins."""
-        self._images.clear()
+        self._samples.clear()
+
+    def samples(self, model: Any, sampling: Sampling) -> Samples:
+        """``sampling.images`` samples of the model."""
+        if sampling not in self._samples:
+            self._samples[sampling] = generate_samples(model, sampling)
+        return self._samples[sampling]
 
     def images(self, model: Any, sampling: Sampling) -> Tensor:
-        """Images in model space, ``(sampling.images, C, H, W)``."""
-        if sampling not in self._images:
-            self._images[sampling] = generate_images(model, sampling)
-        return self._images[sampling]
+        """Their images in model space, ``(sampling.images, C, H, W)``."""
+        return self.samples(model, sampling).images
 
     def oracle(self, strategy: Any) -> nn.Module:
         """The oracle of the benchmark that is evaluated, from the cache if it is there.
@@ -87,15 +107,49 @@ class Generation:
         return self._oracles[id(benchmark)]
 
 
+def experience_key(experience: Any) -> ExperienceKey:
+    """What an experience is known by."""
+    return experience.origin_stream.name, experience.current_experience
+
+
 def generate_images(model: Any, sampling: Sampling) -> Tensor:
-    """Images of a diffusion model, a batch at a time from noise that is drawn at once."""
+    """The images of :func:`generate_samples`."""
+    return generate_samples(model, sampling).images
+
+
+def generate_samples(model: Any, sampling: Sampling) -> Samples:
+    """Samples of a diffusion model, a batch at a time from noise that is drawn at once.
+
+    A conditioned one is asked for the classes that it was trained on, as many of each. Of
+    another generator of Avalanche's, its ``generate``. The random state is left alone.
+    """
+    if not isinstance(model, DiffusionModel):
+        return Samples(_plainly_generated(model, sampling), None)
     generator = torch.Generator().manual_seed(sampling.seed)
     noise = model.draw_noise(sampling.images, generator)
+    condition = model.draw_condition(sampling.images, generator)
+    size = sampling.batch_size
+    parts = noise.split(size)
+    conditions = [None] * len(parts) if condition is None else condition.split(size)
     batches = [
-        model.reverse(part, steps=sampling.steps, eta=sampling.eta, generator=generator)
-        for part in noise.split(sampling.batch_size)
+        model.reverse(
+            part, wanted, steps=sampling.steps, eta=sampling.eta, generator=generator
+        )
+        for part, wanted in zip(parts, conditions, strict=True)
     ]
-    return torch.cat(batches)
+    return Samples(torch.cat(batches), condition)
+
+
+@torch.no_grad()
+def _plainly_generated(model: Any, sampling: Sampling) -> Tensor:
+    training = model.training
+    model.eval()
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(sampling.seed)
+            return model.generate(sampling.images).clamp(-1, 1)
+    finally:
+        model.train(training)
 
 
 @torch.no_grad()

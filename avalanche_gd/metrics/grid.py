@@ -5,8 +5,8 @@ from typing import Any
 from avalanche.evaluation.metric_results import LoggingType, MetricValue, TensorImage
 from torchvision.utils import make_grid
 
-from avalanche_gd.metrics.generation import Generation, Sampling
-from avalanche_gd.metrics.plugin import GenerationMetric, StreamExperience, full_name
+from avalanche_gd.metrics.generation import ExperienceKey, Generation, Sampling
+from avalanche_gd.metrics.plugin import GenerationMetric, full_name
 
 
 class GeneratedImages(GenerationMetric):
@@ -21,9 +21,7 @@ class GeneratedImages(GenerationMetric):
             )
         self.shown = shown
 
-    def compute(
-        self, strategy: Any, experiences: list[StreamExperience]
-    ) -> dict[str, float]:
+    def compute(self, strategy: Any, experiences: list[ExperienceKey]) -> dict[str, float]:
         """No numbers."""
         return {}
 

@@ -8,10 +8,12 @@ from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metric_results import MetricValue
 from avalanche.evaluation.metric_utils import get_metric_name
 
-from avalanche_gd.metrics.generation import Generation, Sampling
-
-StreamExperience = tuple[str, int]
-"""The name of a stream and the index of an experience in it."""
+from avalanche_gd.metrics.generation import (
+    ExperienceKey,
+    Generation,
+    Sampling,
+    experience_key,
+)
 
 
 class GenerationMetric(PluginMetric[dict[str, float]]):
@@ -27,14 +29,12 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
     def __init__(self, sampling: Sampling):
         super().__init__()
         self.sampling = sampling
-        self._classes: dict[StreamExperience, set[int]] = {}
-        self._evaluated: list[StreamExperience] = []
+        self._classes: dict[ExperienceKey, set[int]] = {}
+        self._evaluated: list[ExperienceKey] = []
         self._results: dict[str, float] = {}
 
     @abstractmethod
-    def compute(
-        self, strategy: Any, experiences: list[StreamExperience]
-    ) -> dict[str, float]:
+    def compute(self, strategy: Any, experiences: list[ExperienceKey]) -> dict[str, float]:
         """The values by name.
 
         :param strategy: at the end of an evaluation.
@@ -62,7 +62,7 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
 
     def before_eval_exp(self, strategy: Any) -> None:
         """Note the experience."""
-        key = current_experience(strategy)
+        key = experience_key(strategy.experience)
         self._evaluated.append(key)
         self._classes[key] = {
             int(c) for c in strategy.experience.classes_in_this_experience
@@ -91,9 +91,3 @@ def full_name(name: str, strategy: Any) -> str:
     metric, *experience = name.split("/")
     full = get_metric_name(metric, strategy, add_experience=False, add_task=False)
     return "/".join([full, *experience])
-
-
-def current_experience(strategy: Any) -> StreamExperience:
-    """The key of the experience that is evaluated."""
-    experience = strategy.experience
-    return experience.origin_stream.name, experience.current_experience

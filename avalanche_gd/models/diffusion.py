@@ -1,35 +1,25 @@
 """A diffusion model as an Avalanche generator."""
 
-import copy
-import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from avalanche.models.generator import Generator
 from torch import Tensor, nn
 
+from avalanche_gd.models.classes import Classes
+from avalanche_gd.models.denoising import Denoising, NoisyImages
 from avalanche_gd.models.pretrained import load_pipeline, save_pipeline
+from avalanche_gd.models.sampler import Denoise, Sampler
 from avalanche_gd.models.scheduler import ddim_scheduler
 from avalanche_gd.models.unet import preset_shape, unet
 
 _TOLERANCE = 1e-3  # of model space: what resizing and rounding may add
-
-
-class Denoising(NamedTuple):
-    """What one pass of a diffusion model predicts, and what it should.
-
-    Avalanche hands it to the criterion as the model's output.
-    """
-
-    prediction: Tensor
-    """The denoiser's output, ``(N, C, H, W)``."""
-    target: Tensor
-    """What it is taught: the noise, unless the scheduler predicts something else."""
-    timesteps: Tensor
-    """The timestep of each sample, ``(N,)``, integers in ``[0, T)``."""
+_NOT_CONDITIONED = (
+    "a condition was given, but this model is not conditioned; make it with num_classes="
+)
 
 
 class DiffusionModel(nn.Module, Generator):
@@ -42,17 +32,30 @@ class DiffusionModel(nn.Module, Generator):
 
     Images are in model space: float, ``(N, C, H, W)``, values in ``[-1, 1]``.
 
+    With ``num_classes`` it is conditioned on the class: the labels of the batch condition
+    its training, ``generate(n, condition=labels)`` its samples. Without a condition,
+    samples are of the classes trained on so far, as many of each.
+
     :param denoiser: a module called with noisy images ``(N, C, H, W)`` and timesteps
         ``(N,)``; returns a tensor of the images' shape, or an object that has it as
-        ``sample``, as a :class:`diffusers.UNet2DModel` does.
+        ``sample``, as a :class:`diffusers.UNet2DModel` does. With ``num_classes``, also
+        with ``class_labels``, ``(N,)``, where ``num_classes`` itself stands for none.
     :param noise_scheduler: a diffusers scheduler with ``add_noise``. Its configuration
         decides what the denoiser predicts and how images are sampled. It is never
         changed by sampling.
     :param sample_shape: ``(C, H, W)`` of an image.
     :param sampling_steps: the steps of :meth:`generate` where none are asked for, as
         Avalanche's own plugins do.
+    :param num_classes: of the condition; None for a model that is not conditioned.
+    :param condition_dropout: the probability that a sample is trained without its class,
+        in ``[0, 1)``.
+    :param guidance: w of classifier-free guidance (arXiv 2207.12598, with w = 1 for none)
+        in all sampling: ``eps = eps(none) + w (eps(class) - eps(none))``. Other than 1,
+        it doubles the cost of sampling.
     :raises TypeError: if the scheduler has no ``add_noise``.
-    :raises ValueError: if ``sampling_steps`` is not in ``[1, T]``.
+    :raises ValueError: if ``sampling_steps`` is not in ``[1, T]``, if there is no class,
+        if the dropout is not in ``[0, 1)``, if the guidance is negative, or with guidance
+        but no dropout or no classes.
 
     >>> model = DiffusionModel.from_preset("digits")
     >>> model.generate(4, steps=2).shape
@@ -68,6 +71,9 @@ class DiffusionModel(nn.Module, Generator):
         sample_shape: tuple[int, int, int],
         *,
         sampling_steps: int = 10,
+        num_classes: int | None = None,
+        condition_dropout: float = 0.0,
+        guidance: float = 1.0,
     ):
         super().__init__()
         if not callable(getattr(noise_scheduler, "add_noise", None)):
@@ -75,27 +81,35 @@ class DiffusionModel(nn.Module, Generator):
                 f"noise_scheduler must be a diffusers scheduler with add_noise, "
                 f"not {type(noise_scheduler).__name__}"
             )
+        _check_guidance(num_classes, condition_dropout, guidance)
         self.denoiser: Any = denoiser
         self.noise_scheduler = noise_scheduler
         self.sample_shape = tuple(sample_shape)
         self.sampling_steps = self.check_steps(sampling_steps)
-        # Sampling has a scheduler of its own: set_timesteps would change the model's.
-        self._sampler = copy.deepcopy(noise_scheduler)
-        accepted = inspect.signature(self._sampler.step).parameters
-        self._step_takes = {"eta", "generator"} & set(accepted)
+        self.num_classes = num_classes
+        self.guidance = guidance
+        self._sampler = Sampler(noise_scheduler)
         # A buffer, so that it is copied, moved and saved with the weights.
         seed = torch.initial_seed() & 0x7FFF_FFFF_FFFF_FFFF
         self.register_buffer("sampling_seed", torch.tensor(seed))
+        if num_classes is not None:
+            self.classes = Classes(num_classes, condition_dropout)
 
     @classmethod
-    def from_preset(cls, preset: str) -> "DiffusionModel":
+    def from_preset(
+        cls, preset: str, *, num_classes: int | None = None, **options: Any
+    ) -> "DiffusionModel":
         """A new model of a preset's size with :func:`ddim_scheduler`.
 
         :param preset: a key of :data:`~avalanche_gd.models.unet.PRESETS`.
-        :raises ValueError: if there is no such preset.
+        :param num_classes: as of the class.
+        :param options: further arguments of the class.
+        :raises ValueError: if there is no such preset, and as of the class.
         """
-        denoiser: Any = unet(preset)  # diffusers' classes are not typed as modules
-        return cls(denoiser, ddim_scheduler(), preset_shape(preset))
+        # diffusers' classes are not typed as modules
+        denoiser: Any = unet(preset, num_classes=num_classes)
+        shape = preset_shape(preset)
+        return cls(denoiser, ddim_scheduler(), shape, num_classes=num_classes, **options)
 
     @property
     def num_timesteps(self) -> int:
@@ -107,28 +121,46 @@ class DiffusionModel(nn.Module, Generator):
         """Where the model is."""
         return self.sampling_seed.device
 
-    def forward(self, x0: Tensor) -> Denoising:
+    def forward(self, x0: Tensor) -> Denoising | NoisyImages:
         """Noise each image at a timestep of its own, and predict the target.
 
         :param x0: clean images in model space, ``(N, C, H, W)``.
+        :return: the denoising; of a conditioned model, what it will be once the criterion
+            knows the classes.
         :raises ValueError: if the images are not of the model's shape or, on the CPU, not
             in model space.
         """
         self._check_images(x0)
         timesteps = torch.randint(self.num_timesteps, (len(x0),), device=x0.device)
         noise = torch.randn_like(x0)
-        prediction = self.denoise(self.add_noise(x0, noise, timesteps), timesteps)
+        x_t = self.add_noise(x0, noise, timesteps)
+        if self.num_classes is not None:
+            target = self._target(x0, noise, timesteps)
+            return NoisyImages(self, x_t, target, timesteps)
+        prediction = self.denoise(x_t, timesteps)
         return Denoising(prediction, self._target(x0, noise, timesteps), timesteps)
 
-    def denoise(self, x_t: Tensor, timesteps: Tensor) -> Tensor:
+    def denoise(
+        self, x_t: Tensor, timesteps: Tensor, condition: Tensor | None = None
+    ) -> Tensor:
         """The denoiser's prediction for noisy images: one forward pass, 1F.
 
         :param x_t: noisy images, ``(N, C, H, W)``.
         :param timesteps: their timesteps, ``(N,)``.
+        :param condition: of a conditioned model, and only of one: the classes, ``(N,)``,
+            where ``num_classes`` stands for none.
         :return: the predicted noise (or v, or image: as the scheduler's
             ``prediction_type`` says), ``(N, C, H, W)``.
+        :raises ValueError: for a condition too many or too few.
         """
-        output = self.denoiser(x_t, timesteps)
+        if self.num_classes is None:
+            if condition is not None:
+                raise ValueError(_NOT_CONDITIONED)
+            output = self.denoiser(x_t, timesteps)
+        else:
+            if condition is None:
+                raise ValueError("this model is conditioned on the class; give condition=")
+            output = self.denoiser(x_t, timesteps, class_labels=condition)
         return getattr(output, "sample", output)
 
     def add_noise(self, x0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
@@ -143,7 +175,7 @@ class DiffusionModel(nn.Module, Generator):
     def generate(
         self,
         batch_size: int | None = None,
-        condition: None = None,
+        condition: Tensor | None = None,
         *,
         steps: int | None = None,
         eta: float = 0.0,
@@ -156,24 +188,27 @@ class DiffusionModel(nn.Module, Generator):
 
         :param batch_size: how many images; None for a single one without the batch
             axis, as Avalanche's generators do.
-        :param condition: None; this model is not conditioned.
+        :param condition: of a conditioned model: the classes, ``(batch_size,)``, integers
+            in ``[0, num_classes)``; None for those of :meth:`draw_condition`.
         :param steps: k, the denoiser's passes, in ``[1, T]``; costs k F. Defaults to
             ``sampling_steps``.
         :param eta: 0 for DDIM, 1 for ancestral sampling, for schedulers that know it.
         :param generator: the source of all randomness. Without one, each call draws
             from the next seed of a sequence that belongs to this model.
         :return: images in model space, ``(batch_size, C, H, W)``, on the model's device.
-        :raises ValueError: for a condition, for steps outside ``[1, T]``, or for an eta
-            that the scheduler does not know.
+        :raises ValueError: for a condition that does not fit, for steps outside
+            ``[1, T]``, or for an eta that the scheduler does not know.
         """
+        count = 1 if batch_size is None else batch_size
         if condition is not None:
-            raise ValueError("a condition was given, but this model is not conditioned")
+            condition = self.check_condition(condition, count).to(self.device)
         if generator is None:
             generator = torch.Generator().manual_seed(int(self.sampling_seed))
             self.sampling_seed += 1
-        count = 1 if batch_size is None else batch_size
+        if condition is None:
+            condition = self.draw_condition(count, generator)
         noise = self.draw_noise(count, generator)
-        images = self.reverse(noise, steps=steps, eta=eta, generator=generator)
+        images = self.reverse(noise, condition, steps=steps, eta=eta, generator=generator)
         return images[0] if batch_size is None else images
 
     def draw_noise(self, batch_size: int, generator: torch.Generator) -> Tensor:
@@ -182,10 +217,41 @@ class DiffusionModel(nn.Module, Generator):
         noise = torch.randn(shape, generator=generator, device=generator.device)
         return noise.to(self.device)
 
+    def draw_condition(self, batch_size: int, generator: torch.Generator) -> Tensor | None:
+        """The classes of a batch of samples: those trained on so far, as many of each.
+
+        :return: ``(batch_size,)``; None if the model is not conditioned.
+        :raises ValueError: if a conditioned model has not been trained yet.
+        """
+        if self.num_classes is None:
+            return None
+        return self.classes.draw(batch_size, generator)
+
+    def check_condition(self, labels: Tensor, count: int) -> Tensor:
+        """The labels as the condition of ``count`` images.
+
+        :raises ValueError: unless they are ``count`` integers in ``[0, num_classes)``,
+            and the model is conditioned.
+        """
+        if self.num_classes is None:
+            raise ValueError(_NOT_CONDITIONED)
+        return self.classes.check(labels, count)
+
+    def drop_condition(
+        self, condition: Tensor | None, generator: torch.Generator | None = None
+    ) -> Tensor | None:
+        """Leave each class out with the probability ``condition_dropout``.
+
+        :param condition: ``(N,)``; None stays None.
+        :param generator: the source of randomness; None for torch's own random state.
+        """
+        return None if condition is None else self.classes.drop(condition, generator)
+
     @torch.no_grad()
     def reverse(
         self,
         noise: Tensor,
+        condition: Tensor | None = None,
         *,
         steps: int | None = None,
         eta: float = 0.0,
@@ -194,52 +260,30 @@ class DiffusionModel(nn.Module, Generator):
         """The reverse process: from noise to images in model space.
 
         :param noise: standard normal, ``(N, C, H, W)``.
+        :param condition: of a conditioned model: the classes, ``(N,)``.
         :param steps: as in :meth:`generate`.
         :param eta: as in :meth:`generate`.
         :param generator: the source of the noise added on the way.
         """
-        sampler = self._sampler
-        sampler.set_timesteps(
-            self.sampling_steps if steps is None else self.check_steps(steps)
-        )
-        options = self._step_options(eta, generator)
-        x_t = noise * sampler.init_noise_sigma
+        k = self.sampling_steps if steps is None else self.check_steps(steps)
         with self._evaluating():
-            for t in sampler.timesteps:
-                timesteps = torch.full((len(x_t),), int(t), device=x_t.device)
-                prediction = self.denoise(sampler.scale_model_input(x_t, t), timesteps)
-                x_t = sampler.step(prediction, t, x_t, **options).prev_sample
-        return x_t.clamp(-1, 1)
+            return self._sampler.reverse(self._guided(condition), noise, k, eta, generator)
 
     def sampling_timesteps(self, steps: int) -> list[int]:
         """The timesteps that sampling in k steps visits, from the noisiest on."""
-        self._sampler.set_timesteps(self.check_steps(steps))
-        return [int(t) for t in self._sampler.timesteps]
+        return self._sampler.timesteps(self.check_steps(steps))
 
-    def ddim_step(self, x_t: Tensor, t: int, end: Tensor) -> Tensor:
+    def ddim_step(
+        self, x_t: Tensor, t: int, end: Tensor, condition: Tensor | None = None
+    ) -> Tensor:
         """One deterministic DDIM step to a timestep of each sample's own, 1F.
-
-        (arXiv 2010.02502, equation 12 with sigma = 0, the predicted image clipped to
-        model space.)
 
         :param x_t: noisy images at timestep ``t``, ``(N, C, H, W)``.
         :param t: their timestep.
         :param end: the timesteps to go to, ``(N,)``, in ``[0, T)``.
+        :param condition: of a conditioned model: the classes, ``(N,)``.
         """
-        alpha_bar = self.noise_scheduler.alphas_cumprod.to(x_t)
-        a, a_end = alpha_bar[t], alpha_bar[end].view(-1, 1, 1, 1)
-        output = self.denoise(x_t, torch.full((len(x_t),), t, device=x_t.device))
-        prediction_type = self.noise_scheduler.config.prediction_type
-        if prediction_type == "epsilon":
-            x0 = (x_t - (1 - a).sqrt() * output) / a.sqrt()
-            noise = output
-        elif prediction_type == "v_prediction":
-            x0 = a.sqrt() * x_t - (1 - a).sqrt() * output
-            noise = a.sqrt() * output + (1 - a).sqrt() * x_t
-        else:
-            x0 = output
-            noise = (x_t - a.sqrt() * x0) / (1 - a).sqrt()
-        return a_end.sqrt() * x0.clamp(-1, 1) + (1 - a_end).sqrt() * noise
+        return self._sampler.ddim_step(self._guided(condition), x_t, t, end)
 
     def check_steps(self, steps: int) -> int:
         """:raises ValueError: unless ``steps`` is an integer in ``[1, T]``."""
@@ -264,8 +308,10 @@ class DiffusionModel(nn.Module, Generator):
                 getattr(output, "sample", output)
             )
         )
+        start = torch.zeros(len(x), dtype=torch.long, device=x.device)
+        none = None if self.num_classes is None else start + self.num_classes
         try:
-            self.denoise(x, torch.zeros(len(x), dtype=torch.long, device=x.device))
+            self.denoise(x, start, none)
         finally:
             hook.remove()
         return features[-1].flatten(1)
@@ -289,7 +335,35 @@ class DiffusionModel(nn.Module, Generator):
         denoiser, scheduler = load_pipeline(Path(folder))
         size = denoiser.config.sample_size
         height, width = (size, size) if isinstance(size, int) else size
-        return cls(denoiser, scheduler, (denoiser.config.in_channels, height, width))
+        embeddings = getattr(denoiser.config, "num_class_embeds", None)
+        model = cls(
+            denoiser,
+            scheduler,
+            (denoiser.config.in_channels, height, width),
+            num_classes=embeddings - 1 if embeddings else None,
+        )
+        if model.num_classes is not None:
+            model.classes.seen.fill_(True)
+        return model
+
+    def _guided(self, condition: Tensor | None) -> Denoise:
+        """The denoiser under a condition, with classifier-free guidance where it is set."""
+
+        def plain(x_t: Tensor, timesteps: Tensor) -> Tensor:
+            return self.denoise(x_t, timesteps, condition)
+
+        def guided(x_t: Tensor, timesteps: Tensor) -> Tensor:
+            assert condition is not None and self.num_classes is not None
+            none = torch.full_like(condition, self.num_classes)
+            both = self.denoise(
+                torch.cat([x_t, x_t]),
+                torch.cat([timesteps, timesteps]),
+                torch.cat([condition, none]),
+            )
+            given, without = both.chunk(2)
+            return without + self.guidance * (given - without)
+
+        return plain if self.guidance == 1 else guided
 
     def _target(self, x0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         prediction_type = self.noise_scheduler.config.prediction_type
@@ -298,16 +372,6 @@ class DiffusionModel(nn.Module, Generator):
         if prediction_type == "v_prediction":
             return self.noise_scheduler.get_velocity(x0, noise, timesteps)
         return x0
-
-    def _step_options(
-        self, eta: float, generator: torch.Generator | None
-    ) -> dict[str, Any]:
-        options: dict[str, Any] = {"eta": eta, "generator": generator}
-        if eta and "eta" not in self._step_takes:
-            raise ValueError(
-                f"{type(self._sampler).__name__} does not know eta; leave it at 0"
-            )
-        return {name: options[name] for name in self._step_takes}
 
     def _check_images(self, x0: Tensor) -> None:
         if x0.shape[1:] != self.sample_shape:
@@ -335,3 +399,15 @@ class DiffusionModel(nn.Module, Generator):
         finally:
             for module in trained:
                 module.training = True
+
+
+def _check_guidance(num_classes: int | None, dropout: float, guidance: float) -> None:
+    if guidance < 0:
+        raise ValueError(f"guidance must be 0 or more, got {guidance}")
+    if num_classes is None and (dropout or guidance != 1):
+        raise ValueError("condition_dropout and guidance need num_classes=")
+    if guidance != 1 and dropout == 0:
+        raise ValueError(
+            "guidance needs a model that was also trained without the class; "
+            "give condition_dropout, for example 0.1"
+        )

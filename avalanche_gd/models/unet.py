@@ -53,13 +53,15 @@ PRESETS: dict[str, dict[str, Any]] = {
 """Arguments of :class:`diffusers.UNet2DModel`, by preset."""
 
 
-def unet(preset: str) -> UNet2DModel:
+def unet(preset: str, *, num_classes: int | None = None) -> UNet2DModel:
     """A new denoiser of a preset's size, with random weights.
 
     The two ``paper-`` presets are the U-Nets of generative distillation
     (arXiv 2311.14028, appendix); the two small ones run on a CPU.
 
     :param preset: a key of :data:`PRESETS`.
+    :param num_classes: for a model conditioned on that many classes: adds an embedding of
+        each, and one, the last, of none.
     :return: a U-Net for images of shape ``(in_channels, sample_size, sample_size)``,
         both in its ``config``.
     :raises ValueError: if there is no such preset.
@@ -67,7 +69,8 @@ def unet(preset: str) -> UNet2DModel:
     >>> unet("digits").config.block_out_channels
     (16, 32)
     """
-    return UNet2DModel(**_preset(preset))
+    embeddings = None if num_classes is None else num_classes + 1
+    return UNet2DModel(**_preset(preset), num_class_embeds=embeddings)
 
 
 def preset_shape(preset: str) -> tuple[int, int, int]:

@@ -6,7 +6,7 @@ import torch
 from avalanche.core import SupervisedPlugin
 from torch import Tensor
 
-from avalanche_gd.models.diffusion import Denoising
+from avalanche_gd.models.denoising import Denoising
 from avalanche_gd.plugins.sources import Source, source_by_name
 from avalanche_gd.plugins.teacher import Teacher, default_generator
 from avalanche_gd.plugins.weights import (
@@ -30,6 +30,8 @@ class GenerativeDistillationPlugin(SupervisedPlugin):
     ``SupervisedTemplate`` that trains a :class:`~avalanche_gd.DiffusionModel`, beside
     other plugins. With the source ``"generation"`` a step costs 9F at k = 2: the
     current data 3F, sampling k F, the teacher's target 1F, the student's pass 3F.
+    A conditioned model is taught the classes that the teacher was trained on, as many of
+    each, and also, with the model's ``condition_dropout``, no class.
 
     :param teacher_steps: k, the teacher's sampling steps.
     :param lambd: lambda, the weight of distillation. The paper swept 0.1 to 3.
@@ -87,11 +89,14 @@ class GenerativeDistillationPlugin(SupervisedPlugin):
         teacher = Teacher.of(strategy).model
         generator = self.generator or default_generator(teacher.device)
         with torch.no_grad():
+            current = strategy.mb_x
+            condition = teacher.draw_condition(len(current), generator)
             x_t, timesteps = self.source.draw(
-                teacher, strategy.mb_x, self.teacher_steps, generator
+                teacher, current, condition, self.teacher_steps, generator
             )
-            target = teacher.denoise(x_t, timesteps)
-        prediction = strategy.model.denoise(x_t, timesteps)
+            condition = teacher.drop_condition(condition, generator)
+            target = teacher.denoise(x_t, timesteps, condition)
+        prediction = strategy.model.denoise(x_t, timesteps, condition)
         return strategy._criterion(Denoising(prediction, target, timesteps), strategy.mb_y)
 
 

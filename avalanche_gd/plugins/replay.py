@@ -16,6 +16,9 @@ from avalanche_gd.plugins.weights import (
     experience_number,
 )
 
+LABELS = ("solver", "condition")
+"""Who labels the samples that a solver replays."""
+
 
 class GenerativeReplayPlugin(AvalancheReplayPlugin):
     """Avalanche's plugin with the weights of the experiences, and a generator's training.
@@ -33,6 +36,8 @@ class GenerativeReplayPlugin(AvalancheReplayPlugin):
       that the old solver finds most likely, and the generator is trained on each
       experience right after the solver. (In Avalanche that takes a second plugin.)
 
+    A conditioned diffusion model replays the classes it was trained on, as many of each.
+
     :param generator_strategy: the strategy that trains the generator, whose model has
         Avalanche's method ``generate(batch_size)``; None if the strategy's own model is
         the generator.
@@ -40,10 +45,13 @@ class GenerativeReplayPlugin(AvalancheReplayPlugin):
         :class:`~avalanche_gd.DiffusionModel`.
     :param lambd: lambda, the weight of replay.
     :param replay_size: samples a step; None for as many as the current batch has.
+    :param labels: what a solver takes as the class of a sample: ``"solver"``, what the
+        old solver says, or ``"condition"``, what a conditioned generator was asked for.
     :param generator: the source of all randomness of a diffusion model's samples; None
         for torch's own random state.
-    :raises ValueError: for a negative lambda, teacher steps or a replay size below 1;
-        when training starts, for teacher steps above T.
+    :raises ValueError: for a negative lambda, teacher steps or a replay size below 1, or
+        labels from a condition that the generator does not have; when training starts,
+        for teacher steps above T.
     :raises TypeError: if the generator has no ``generate``; without
         ``generator_strategy``, when training starts.
     """
@@ -55,11 +63,15 @@ class GenerativeReplayPlugin(AvalancheReplayPlugin):
         teacher_steps: int = 2,
         lambd: float = 1.0,
         replay_size: int | None = None,
+        labels: str = "solver",
         generator: torch.Generator | None = None,
     ):
         super().__init__(
             generator_strategy, replay_size=replay_size, is_weighted_replay=True
         )
+        if labels not in LABELS:
+            raise ValueError(f"no labels {labels!r}; choose from {', '.join(LABELS)}")
+        self.labels = labels
         if replay_size is not None and replay_size < 1:
             raise ValueError(f"replay_size must be 1 or more, got {replay_size!r}")
         self.teacher_steps = check_teacher_steps(teacher_steps)
@@ -88,8 +100,8 @@ class GenerativeReplayPlugin(AvalancheReplayPlugin):
     def before_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Replay."""
         if Teacher.of(strategy).model is not None:
-            samples = self.generate(self.replay_size or len(strategy.mb_x))
-            loss = self.replay_loss(strategy, samples.to(strategy.device))
+            samples, condition = self.generate(self.replay_size or len(strategy.mb_x))
+            loss = self.replay_loss(strategy, samples.to(strategy.device), condition)
             add_replay_loss(strategy, loss, self.lambd, self)
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
@@ -101,20 +113,33 @@ class GenerativeReplayPlugin(AvalancheReplayPlugin):
             self.generator_strategy.train(strategy.experience, eval_streams=[], **kwargs)
 
     @torch.no_grad()
-    def generate(self, count: int) -> Tensor:
-        """Samples of the generator of the experience before, ``(count, C, H, W)``."""
+    def generate(self, count: int) -> tuple[Tensor, Tensor | None]:
+        """Samples of the generator of the experience before.
+
+        :return: ``(count, C, H, W)``, and the class each was asked for, ``(count,)``;
+            None if the generator is not conditioned.
+        """
         model = self.old_generator
         if not isinstance(model, DiffusionModel):
-            return model.generate(count)
+            return model.generate(count), None
         generator = self.random_generator or default_generator(model.device)
-        return model.generate(count, steps=self.teacher_steps, generator=generator)
+        condition = model.draw_condition(count, generator)
+        samples = model.generate(
+            count, condition, steps=self.teacher_steps, generator=generator
+        )
+        return samples, condition
 
-    def replay_loss(self, strategy: Any, samples: Tensor) -> Tensor:
-        """The strategy's criterion on the samples, with the old solver's labels."""
-        labels = torch.zeros(len(samples), dtype=torch.long, device=samples.device)
-        if self.old_model is not None:
+    def replay_loss(
+        self, strategy: Any, samples: Tensor, condition: Tensor | None
+    ) -> Tensor:
+        """The strategy's criterion on the samples and their labels."""
+        if self.old_model is not None and self.labels == "solver":
             with torch.no_grad():
                 labels = self.old_model(samples).argmax(dim=1)
+        elif condition is not None:
+            labels = condition.to(samples.device)
+        else:
+            labels = torch.zeros(len(samples), dtype=torch.long, device=samples.device)
         tasks = torch.zeros_like(labels)
         current = strategy.mbatch, strategy.mb_output
         strategy.mbatch = [samples, labels, tasks]
@@ -131,6 +156,11 @@ class GenerativeReplayPlugin(AvalancheReplayPlugin):
             )
         if isinstance(model, DiffusionModel):
             model.check_steps(self.teacher_steps)
+        if self.labels == "condition" and getattr(model, "num_classes", None) is None:
+            raise ValueError(
+                'labels="condition" needs a generator that is conditioned on the class; '
+                "make it with num_classes="
+            )
 
 
 class SoftGenerativeReplayPlugin(GenerativeReplayPlugin):
@@ -140,13 +170,15 @@ class SoftGenerativeReplayPlugin(GenerativeReplayPlugin):
 
         L_rep = -T^2 sum_c softmax(z_old / T)_c log_softmax(z_new / T)_c
 
-    averaged over the samples: the old solver is the target, the new one learns.
+    averaged over the samples: the old solver is the target, the new one learns. (With
+    ``labels="condition"``, cross-entropy with the class that was asked for.)
 
     :param generator_strategy: as in :class:`GenerativeReplayPlugin`, and needed here.
     :param temperature: T, above 0.
     :param teacher_steps: as in :class:`GenerativeReplayPlugin`.
     :param lambd: as in :class:`GenerativeReplayPlugin`.
     :param replay_size: as in :class:`GenerativeReplayPlugin`.
+    :param labels: as in :class:`GenerativeReplayPlugin`.
     :param generator: as in :class:`GenerativeReplayPlugin`.
     :raises ValueError: for a temperature of 0 or below, and as in
         :class:`GenerativeReplayPlugin`.
@@ -160,6 +192,7 @@ class SoftGenerativeReplayPlugin(GenerativeReplayPlugin):
         teacher_steps: int = 2,
         lambd: float = 1.0,
         replay_size: int | None = None,
+        labels: str = "solver",
         generator: torch.Generator | None = None,
     ):
         super().__init__(
@@ -167,14 +200,19 @@ class SoftGenerativeReplayPlugin(GenerativeReplayPlugin):
             teacher_steps=teacher_steps,
             lambd=lambd,
             replay_size=replay_size,
+            labels=labels,
             generator=generator,
         )
         if temperature <= 0:
             raise ValueError(f"temperature must be above 0, got {temperature!r}")
         self.temperature = float(temperature)
 
-    def replay_loss(self, strategy: Any, samples: Tensor) -> Tensor:
+    def replay_loss(
+        self, strategy: Any, samples: Tensor, condition: Tensor | None
+    ) -> Tensor:
         """Distillation from the old solver on the samples."""
+        if self.labels == "condition":
+            return super().replay_loss(strategy, samples, condition)
         with torch.no_grad():
             old_logits = self.old_model(samples)
         new_logits = strategy.model(samples)

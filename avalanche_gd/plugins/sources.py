@@ -11,12 +11,19 @@ class Source(Protocol):
     """A source of noisy images and their timesteps."""
 
     def draw(
-        self, teacher: Any, current: Tensor, steps: int, generator: torch.Generator
+        self,
+        teacher: Any,
+        current: Tensor,
+        condition: Tensor | None,
+        steps: int,
+        generator: torch.Generator,
     ) -> tuple[Tensor, Tensor]:
         """Noisy images to distil on.
 
         :param teacher: the frozen :class:`~avalanche_gd.DiffusionModel`.
         :param current: the clean images of the current batch, ``(N, C, H, W)``.
+        :param condition: the class that the teacher is asked for at each image, ``(N,)``,
+            evenly over those it was trained on; None if it is not conditioned.
         :param steps: k, the teacher's sampling steps.
         :param generator: the source of all randomness.
         :return: ``x_t`` of shape ``(N, C, H, W)`` and ``t`` of shape ``(N,)``.
@@ -30,10 +37,15 @@ class Generation:
     """
 
     def draw(
-        self, teacher: Any, current: Tensor, steps: int, generator: torch.Generator
+        self,
+        teacher: Any,
+        current: Tensor,
+        condition: Tensor | None,
+        steps: int,
+        generator: torch.Generator,
     ) -> tuple[Tensor, Tensor]:
         """See :meth:`Source.draw`."""
-        x0 = teacher.generate(len(current), steps=steps, generator=generator)
+        x0 = teacher.generate(len(current), condition, steps=steps, generator=generator)
         return _noised(teacher, x0, generator)
 
 
@@ -44,7 +56,12 @@ class Gaussian:
     """
 
     def draw(
-        self, teacher: Any, current: Tensor, steps: int, generator: torch.Generator
+        self,
+        teacher: Any,
+        current: Tensor,
+        condition: Tensor | None,
+        steps: int,
+        generator: torch.Generator,
     ) -> tuple[Tensor, Tensor]:
         """See :meth:`Source.draw`."""
         timesteps = draw_timesteps(teacher, len(current), generator)
@@ -60,10 +77,15 @@ class SymmetricGaussian:
     """
 
     def draw(
-        self, teacher: Any, current: Tensor, steps: int, generator: torch.Generator
+        self,
+        teacher: Any,
+        current: Tensor,
+        condition: Tensor | None,
+        steps: int,
+        generator: torch.Generator,
     ) -> tuple[Tensor, Tensor]:
         """See :meth:`Source.draw`."""
-        noise, timesteps = Gaussian().draw(teacher, current, steps, generator)
+        noise, timesteps = Gaussian().draw(teacher, current, condition, steps, generator)
         low = timesteps <= (teacher.num_timesteps - 1) // 3
         high = timesteps > 2 * (teacher.num_timesteps - 1) // 3
         first = torch.arange(len(noise), device=noise.device) < len(noise) // 2
@@ -78,7 +100,12 @@ class Current:
     """
 
     def draw(
-        self, teacher: Any, current: Tensor, steps: int, generator: torch.Generator
+        self,
+        teacher: Any,
+        current: Tensor,
+        condition: Tensor | None,
+        steps: int,
+        generator: torch.Generator,
     ) -> tuple[Tensor, Tensor]:
         """See :meth:`Source.draw`."""
         return _noised(teacher, current, generator)
@@ -93,7 +120,12 @@ class PartialGeneration:
     """
 
     def draw(
-        self, teacher: Any, current: Tensor, steps: int, generator: torch.Generator
+        self,
+        teacher: Any,
+        current: Tensor,
+        condition: Tensor | None,
+        steps: int,
+        generator: torch.Generator,
     ) -> tuple[Tensor, Tensor]:
         """See :meth:`Source.draw`."""
         timesteps = draw_timesteps(teacher, len(current), generator)
@@ -101,7 +133,7 @@ class PartialGeneration:
         visited = teacher.sampling_timesteps(steps)
         for t, next_t in zip(visited, [*visited[1:], -1], strict=True):
             end = timesteps.clamp(min=next_t)
-            stepped = teacher.ddim_step(x_t, t, end)
+            stepped = teacher.ddim_step(x_t, t, end, condition)
             x_t = torch.where((end < t).view(-1, 1, 1, 1), stepped, x_t)
         return x_t, timesteps
 

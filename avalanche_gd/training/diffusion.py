@@ -90,6 +90,17 @@ class DiffusionTraining(BudgetedTemplate):
         )
         self.max_grad_norm = max_grad_norm
 
+    def check_experience(self, experience: Any) -> None:
+        """:raises ValueError: if it is empty, or has a class that the model has not."""
+        super().check_experience(experience)
+        number = self.model.num_classes
+        classes = getattr(experience, "classes_in_this_experience", None)
+        if number is not None and classes and max(classes) >= number:
+            raise ValueError(
+                f"experience {experience.current_experience} has class {max(classes)}, "
+                f"but labels must be from 0 to num_classes - 1 = {number - 1}"
+            )
+
     def _before_update(self, **kwargs: Any) -> None:
         super()._before_update(**kwargs)
         if self.max_grad_norm is not None:

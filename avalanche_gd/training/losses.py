@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from avalanche_gd.models.diffusion import Denoising
+from avalanche_gd.models.denoising import Denoising, NoisyImages
 
 _REDUCTIONS = ("mean", "none")
 
@@ -51,11 +51,18 @@ class DenoisingLoss(nn.Module):
         if min_snr_gamma is not None:
             self._weights = _min_snr_weights(noise_scheduler, min_snr_gamma)
 
-    def forward(self, denoising: Denoising, y: Tensor | None = None) -> Tensor:
-        """The loss; labels are ignored.
+    def forward(
+        self, denoising: Denoising | NoisyImages, y: Tensor | None = None
+    ) -> Tensor:
+        """The loss.
 
+        :param denoising: the output of a :class:`~avalanche_gd.DiffusionModel`.
+        :param y: the classes, ``(N,)``, which condition a conditioned model; else ignored.
         :return: a scalar, or ``(N,)`` with the reduction ``"none"``.
+        :raises ValueError: if a conditioned model gets no labels, or such as do not fit.
         """
+        if isinstance(denoising, NoisyImages):
+            denoising = denoising.given(y)
         error = (denoising.prediction - denoising.target).square().flatten(1).mean(1)
         if self._weights is not None:
             self._weights = self._weights.to(error.device)

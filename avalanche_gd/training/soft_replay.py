@@ -31,6 +31,8 @@ class SoftGenerativeReplay(BudgetedTemplate):
     :param teacher_steps: k, the generator's sampling steps.
     :param lambd: lambda, the weight of replay.
     :param replay_size: samples a step; None for as many as the batch has.
+    :param labels: of the samples: ``"solver"``, the old solver's soft labels, or
+        ``"condition"``, the class that a conditioned generator was asked for.
     :param train_mb_size: batch size in training.
     :param train_epochs: passes over an experience, where ``train_steps`` is None.
     :param train_steps: optimizer steps an experience, on full batches.
@@ -55,6 +57,7 @@ class SoftGenerativeReplay(BudgetedTemplate):
         teacher_steps: int = 2,
         lambd: float = 1.0,
         replay_size: int | None = None,
+        labels: str = "solver",
         train_mb_size: int = 64,
         train_epochs: int = 1,
         train_steps: int | None = None,
@@ -73,6 +76,7 @@ class SoftGenerativeReplay(BudgetedTemplate):
             teacher_steps=teacher_steps,
             lambd=lambd,
             replay_size=replay_size,
+            labels=labels,
         )
         super().__init__(
             model=model,

@@ -42,19 +42,23 @@ class BudgetedTemplate(SupervisedTemplate):
     def train(self, experiences: Any, eval_streams: Any = None, **kwargs: Any) -> Any:
         """Train on experiences, as Avalanche does.
 
-        :raises ValueError: if an experience is empty.
+        :raises ValueError: for an experience that cannot be trained on, before any is.
         :raises NonFiniteLossError: if the loss becomes infinite or not a number.
         """
         if not isinstance(experiences, Iterable):
             experiences = [experiences]
         experiences = list(experiences)
         for experience in experiences:
-            if len(experience.dataset) == 0:
-                raise ValueError(
-                    f"experience {experience.current_experience} is empty; "
-                    "leave it out of the stream"
-                )
+            self.check_experience(experience)
         return super().train(experiences, eval_streams, **kwargs)
+
+    def check_experience(self, experience: Any) -> None:
+        """:raises ValueError: if it is empty."""
+        if len(experience.dataset) == 0:
+            raise ValueError(
+                f"experience {experience.current_experience} is empty; "
+                "leave it out of the stream"
+            )
 
     @torch.no_grad()
     def eval(self, exp_list: Any, **kwargs: Any) -> Any:

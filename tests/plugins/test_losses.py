@@ -132,7 +132,7 @@ def test_the_solver_learns_the_old_solvers_soft_labels_on_samples(tiny_model):
     plugin = SoftGenerativeReplayPlugin(fake_strategy(tiny_model), temperature=2.0)
     plugin.old_model = old
     samples = images(6)
-    loss = plugin.replay_loss(fake_strategy(new), samples)
+    loss = plugin.replay_loss(fake_strategy(new), samples, None)
     assert torch.equal(loss, soft_label_loss(new(samples), old(samples), 2.0))
     loss.backward()
     assert all(p.grad is not None for p in new.parameters())
@@ -149,7 +149,7 @@ def test_hard_labels_are_those_of_the_old_solver(tiny_model):
     strategy.criterion = lambda: nn.functional.cross_entropy(
         strategy.mb_output, strategy.mbatch[1]
     )
-    loss = plugin.replay_loss(strategy, samples)
+    loss = plugin.replay_loss(strategy, samples, None)
     log_probability = new(samples).log_softmax(1).detach().numpy()
     labels = old(samples).detach().numpy().argmax(1)
     assert abs(loss.item() + log_probability[np.arange(6), labels].mean()) < 1e-6

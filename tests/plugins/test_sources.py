@@ -15,7 +15,7 @@ COUNT = 64
 def draw(name, teacher, current, steps=2, seed=3):
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        return SOURCES[name]().draw(teacher, current, steps, generator)
+        return SOURCES[name]().draw(teacher, current, None, steps, generator)
 
 
 def drawn_first(teacher, seed=3):
@@ -141,12 +141,12 @@ def test_equal_timesteps_are_the_reverse_process_stopped_there(
     monkeypatch.setattr(module, "draw_timesteps", lambda *_: torch.full((3,), stop))
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        x_t, _ = PartialGeneration().draw(model, images(3), 10, generator)
+        x_t, _ = PartialGeneration().draw(model, images(3), None, 10, generator)
         expected = model.draw_noise(3, torch.Generator().manual_seed(1))
-        model._sampler.set_timesteps(10)
+        scheduler.set_timesteps(10)
         for t in visited[:4]:
             output = model.denoise(expected, torch.full((3,), t))
-            expected = model._sampler.step(output, t, expected).prev_sample
+            expected = scheduler.step(output, t, expected).prev_sample
     assert (x_t - expected).abs().max() < 1e-5
 
 
