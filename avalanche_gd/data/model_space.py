@@ -49,9 +49,32 @@ def stream_tensors(stream: Any) -> tuple[Tensor, Tensor]:
 
     :return: ``(N, C, H, W)`` and ``(N,)``.
     """
-    items = [item for exp in stream for item in _items(exp.dataset)]
-    labels = [label for exp in stream for label in exp.dataset.targets]
-    return torch.stack([item[0] for item in items]), torch.tensor(labels)
+    parts = [dataset_tensors(experience.dataset) for experience in stream]
+    return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+
+
+def dataset_tensors(dataset: Any) -> tuple[Tensor, Tensor]:
+    """All images and labels of an Avalanche dataset.
+
+    :return: ``(N, C, H, W)`` and ``(N,)``.
+    """
+    images = [item[0] for item in _items(dataset)]
+    return torch.stack(images), torch.tensor([int(label) for label in dataset.targets])
+
+
+def as_dataset(images: Tensor, labels: Tensor) -> TaskAwareSupervisedClassificationDataset:
+    """An Avalanche dataset of tensors, with task label 0.
+
+    :param images: ``(N, C, H, W)``.
+    :param labels: ``(N,)``.
+    """
+    task_labels = DataAttribute(
+        ConstantSequence(0, len(labels)), "targets_task_labels", use_in_getitem=True
+    )
+    targets = DataAttribute(labels.tolist(), "targets")
+    return TaskAwareSupervisedClassificationDataset(
+        [TensorDataset(images, labels)], data_attributes=[targets, task_labels]
+    )
 
 
 def check_experiences(n_experiences: int, n_classes: int) -> None:
@@ -69,14 +92,8 @@ def _tensor_dataset(
 ) -> TaskAwareSupervisedClassificationDataset:
     plain = dataset.remove_current_transform_group()
     images = [_as_tensor(item[0], sample_shape) for item in _items(plain)]
-    labels = [int(label) for label in dataset.targets]
-    tensors = TensorDataset(_resize(images, sample_shape), torch.tensor(labels))
-    task_labels = DataAttribute(
-        ConstantSequence(0, len(labels)), "targets_task_labels", use_in_getitem=True
-    )
-    return TaskAwareSupervisedClassificationDataset(
-        [tensors], data_attributes=[DataAttribute(labels, "targets"), task_labels]
-    )
+    labels = torch.tensor([int(label) for label in dataset.targets])
+    return as_dataset(_resize(images, sample_shape), labels)
 
 
 def _items(dataset: Any) -> Iterator[Any]:

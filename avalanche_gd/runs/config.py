@@ -13,16 +13,36 @@ from omegaconf import DictConfig, OmegaConf
 
 from avalanche_gd.data.model_space import check_experiences
 from avalanche_gd.metrics import Sampling
-from avalanche_gd.models import preset_shape
+from avalanche_gd.models import DiffusionModel, preset_shape
+from avalanche_gd.plugins.replay import LABELS
 
+_GENERATORS = ("diffusion", "vae", "none")
 _NOT_OF_THE_EXPERIMENT = ("out", "device", "threads")
 
 
 @dataclass
 class ModelConfig:
-    """The denoiser."""
+    """The diffusion model."""
 
     preset: str
+    conditional: bool = False
+    """Whether it is conditioned on the class."""
+    condition_dropout: float = 0.1
+    guidance: float = 1.0
+
+    def make(self, n_classes: int) -> DiffusionModel:
+        """The model, with random weights.
+
+        :raises ValueError: for values that do not go together.
+        """
+        if not self.conditional:
+            return DiffusionModel.from_preset(self.preset, guidance=self.guidance)
+        return DiffusionModel.from_preset(
+            self.preset,
+            num_classes=n_classes,
+            condition_dropout=self.condition_dropout,
+            guidance=self.guidance,
+        )
 
 
 @dataclass
@@ -41,13 +61,20 @@ class MethodConfig:
     """How the generator and the solver learn continually."""
 
     name: str
-    cumulative: bool
+    generator: str = "diffusion"
+    """The generative model: ``diffusion``, ``vae`` or ``none``."""
+    cumulative: bool = False
     """Whether an experience brings the data of those before along."""
-    solver_replays: bool
-    plugins: list[Any]
+    solver_replays: bool = False
+    """Whether the solver replays samples of the generator."""
+    plugins: list[Any] = field(default_factory=list)
     """The generator's Avalanche plugins, each with its ``_target_``."""
+    solver_plugins: list[Any] = field(default_factory=list)
+    """The solver's Avalanche plugins, each with its ``_target_``."""
     lambd: float = 1.0
     teacher_steps: int = 2
+    memory: int = 200
+    """Images that a method with a memory keeps; GEM and A-GEM, of each experience."""
 
 
 @dataclass
@@ -72,6 +99,8 @@ class SolverConfig(BudgetConfig):
     """The solver's budget and its replay."""
 
     replay_steps: int
+    replay_labels: str
+    """Who labels its replay: the old ``solver``, or the generator's ``condition``."""
     temperature: float
 
 
@@ -131,8 +160,18 @@ class RunConfig:
 
         :raises ValueError: if one refuses its arguments.
         """
+        return self._instantiate(self.method.plugins)
+
+    def make_solver_plugins(self) -> list[Any]:
+        """The solver's plugins, new.
+
+        :raises ValueError: if one refuses its arguments.
+        """
+        return self._instantiate(self.method.solver_plugins)
+
+    def _instantiate(self, plugins: list[Any]) -> list[Any]:
         try:
-            return [instantiate(plugin) for plugin in self.method.plugins]
+            return [instantiate(plugin) for plugin in plugins]
         except InstantiationException as error:
             cause = error.__cause__ or error
             raise ValueError(f"method={self.method.name}: {cause}") from error
@@ -192,7 +231,38 @@ def _check(config: RunConfig) -> None:
     _ = config.sample_shape, config.evaluation.sampling()
     check_experiences(config.benchmark.n_experiences, config.benchmark.n_classes)
     _check_device(config)
+    _check_method(config)
+
+
+def _check_method(config: RunConfig) -> None:
+    method = config.method
+    if method.generator not in _GENERATORS:
+        raise ValueError(
+            f"no method.generator {method.generator!r}; "
+            f"choose from {', '.join(_GENERATORS)}"
+        )
+    if method.memory < 1:
+        raise ValueError(f"method.memory must be 1 or more, got {method.memory}")
+    if method.solver_replays and method.generator == "none":
+        raise ValueError("method.solver_replays needs a method.generator to replay from")
+    labels = config.solver.replay_labels
+    if labels not in LABELS:
+        raise ValueError(
+            f"no solver.replay_labels {labels!r}; choose from {', '.join(LABELS)}"
+        )
+    if labels == "condition" and not config.model.conditional:
+        raise ValueError(
+            "solver.replay_labels=condition needs a conditioned model; "
+            "add model.conditional=true"
+        )
+    if config.model.conditional and method.generator != "diffusion":
+        raise ValueError(
+            f"model.conditional=true is for diffusion models; {method.name} trains none"
+        )
+    with torch.random.fork_rng(devices=[]):
+        config.model.make(config.benchmark.n_classes)
     config.make_plugins()
+    config.make_solver_plugins()
 
 
 def _check_device(config: RunConfig) -> None:

@@ -14,6 +14,7 @@ import torch
 from hydra.utils import get_method
 from omegaconf import OmegaConf
 
+from avalanche_gd.models import DiffusionModel
 from avalanche_gd.runs.checkpoint import load_checkpoint, save_checkpoint
 from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.figures import save_curves, save_samples
@@ -55,7 +56,9 @@ def _run(config: RunConfig, benchmark: Any, folder: Path) -> None:
     seconds = {"evaluation": 0.0}
     first = 0
     checkpoint = load_checkpoint(folder / "checkpoints", config.torch_device)
-    if checkpoint is not None:
+    if checkpoint is not None and not scholar.can_go_on():
+        print("beginning anew: a plugin of the method has no state_dict for checkpoints")
+    elif checkpoint is not None:
         last, state = checkpoint
         first = last + 1
         scholar.load_state_dict(state["scholar"], benchmark.train_stream[:first])
@@ -70,10 +73,7 @@ def _run(config: RunConfig, benchmark: Any, folder: Path) -> None:
         started = time.perf_counter()
         values = scholar.evaluate(benchmark.test_stream[: index + 1])
         rows += [Row(index, name, value) for name, value in values.items()]
-        write_whole(
-            folder / "samples" / f"exp_{index:03d}.png",
-            lambda path: save_samples(scholar.generated_images(), path),
-        )
+        _write_samples(scholar, folder / "samples" / f"exp_{index:03d}.png")
         seconds["evaluation"] += time.perf_counter() - started
         _write_metrics(folder, rows)
         save_checkpoint(
@@ -87,9 +87,16 @@ def _run(config: RunConfig, benchmark: Any, folder: Path) -> None:
         )
         _write_run_json(config, scholar, folder, seconds, completed=False)
         print(_summary(index, config, values, _total(scholar, seconds)), flush=True)
-    scholar.diffusion_model.save_pretrained(folder / "model")
+    if isinstance(scholar.model, DiffusionModel):
+        scholar.model.save_pretrained(folder / "model")
     write_whole(folder / "curves.png", lambda path: save_curves(rows, path))
     _write_run_json(config, scholar, folder, seconds, completed=True)
+
+
+def _write_samples(scholar: Scholar, path: Path) -> None:
+    images = scholar.generated_images()
+    if images is not None:
+        write_whole(path, lambda beside: save_samples(images, beside))
 
 
 def _make_benchmark(config: RunConfig) -> Any:
@@ -132,7 +139,7 @@ def _write_metrics(folder: Path, rows: list[Row]) -> None:
 
 
 def _total(scholar: Scholar, seconds: dict[str, float]) -> dict[str, float]:
-    return {name: p.seconds for name, p in scholar.progress.items()} | seconds
+    return scholar.seconds() | seconds
 
 
 def _write_run_json(
@@ -149,6 +156,7 @@ def _write_run_json(
         "method": config.method.name,
         "seed": config.seed,
         "seconds": {k: round(v, 3) for k, v in _total(scholar, seconds).items()},
+        "cost": scholar.cost(),
         **provenance(config.torch_device),
     }
     write_json(folder / "run.json", content)

@@ -1,0 +1,179 @@
+"""Avalanche's plugins that need an adapter, for a diffusion model or at all.
+
+EWC, A-GEM and experience replay need none: they ask for ``criterion(model(x), y)`` and no
+more. Use Avalanche's own.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import qpsolvers
+import torch
+from avalanche.training.plugins import GEMPlugin as AvalancheGEMPlugin
+from avalanche.training.plugins import MASPlugin as AvalancheMASPlugin
+from avalanche.training.plugins import MIRPlugin as AvalancheMIRPlugin
+from avalanche.training.plugins import RWalkPlugin as AvalancheRWalkPlugin
+from avalanche.training.plugins import (
+    SynapticIntelligencePlugin as AvalancheSynapticIntelligencePlugin,
+)
+from avalanche.training.plugins.mir import cycle
+from avalanche.training.utils import ParamData, zerolike_params_dict
+from torch import nn
+from torch.utils.data import DataLoader
+
+from avalanche_gd.models.denoising import NoisyImages
+
+
+class SynapticIntelligencePlugin(AvalancheSynapticIntelligencePlugin):
+    """Synaptic intelligence that works on the CPU too.
+
+    Avalanche's plugin keeps the weights of before a step by reference where they are on the
+    CPU already, so that they are those of after the step, no step moves a weight, and the
+    penalty stays zero. Here they are copied.
+
+    The arguments are Avalanche's.
+    """
+
+    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Keep the weights of before the experience."""
+        super().before_training_exp(strategy, **kwargs)
+        _copy(self.ewc_data[0])
+
+    def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
+        """Keep the weights of before the step."""
+        super().before_training_iteration(strategy, **kwargs)
+        _copy(self.syn_data["old_theta"])
+
+
+class MASPlugin(AvalancheMASPlugin):
+    """Memory aware synapses, of a diffusion model's prediction.
+
+    Avalanche's plugin takes the norm of the model's output, which has to be a tensor. Here
+    it is that of the prediction: a weight is as important as the mean over batches of
+    ``|d mean_i ||eps_theta(x_t, t)||^2 / d theta|`` (arXiv 1711.09601, equation 2).
+
+    :param lambda_reg: the weight of the penalty.
+    :param alpha: the share of the importances of earlier experiences.
+    """
+
+    def __init__(self, lambda_reg: float = 1.0, alpha: float = 0.5):
+        super().__init__(lambda_reg, alpha)
+
+    def _get_importance(self, strategy: Any) -> dict[str, ParamData]:
+        importance = dict(zerolike_params_dict(strategy.model))
+        dataset = strategy.experience.dataset
+        loader = DataLoader(
+            dataset, batch_size=strategy.train_mb_size, collate_fn=dataset.collate_fn
+        )
+        for batch in loader:
+            images, labels = (part.to(strategy.device) for part in batch[:2])
+            output = strategy.model(images)
+            if isinstance(output, NoisyImages):
+                output = output.given(labels)
+            strategy.optimizer.zero_grad()
+            output.prediction.square().flatten(1).sum(1).mean().backward()
+            for name, parameter in strategy.model.named_parameters():
+                if parameter.grad is not None:
+                    importance[name].data += parameter.grad.abs() / len(loader)
+        return importance
+
+
+class MIRPlugin(AvalancheMIRPlugin):
+    """Maximally interfered retrieval, with the same noise before and after.
+
+    The samples that a step would harm most are those whose loss rises most by it. A
+    diffusion model draws timesteps and noise anew at each call, and its loss differs more
+    by these than by the step; so here both calls draw the same. And Avalanche's plugin,
+    made for streams of small pieces, leaves out the classes of the last batch, so that
+    nothing of the experience before is ever replayed; here all of the memory is.
+
+    :param batch_size_mem: samples a step that are replayed.
+    :param mem_size: samples in memory.
+    :param subsample: samples a step that are compared.
+    """
+
+    def before_backward(self, strategy: Any, **kwargs: Any) -> None:
+        """Replay."""
+        with _same_noise(strategy.model):
+            super().before_backward(strategy, **kwargs)
+
+    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Update the memory."""
+        self.storage_policy.post_adapt(strategy, strategy.experience)
+        self.load_memory()
+
+    def load_memory(self) -> None:
+        """Replay from what is in memory now."""
+        loader = DataLoader(
+            self.storage_policy.buffer, batch_size=self.subsample, shuffle=True
+        )
+        self.replay_loader = cycle(loader)
+
+
+class RWalkPlugin(AvalancheRWalkPlugin):
+    """Riemannian walk in training mode, with an experience too short for it refused.
+
+    Avalanche's plugin scores the weights every ``delta_t`` iterations. In an experience
+    of fewer there is no score, and dividing by the highest makes all penalties NaN. And it
+    leaves the model in evaluation mode, in which it then trains.
+
+    :param ewc_lambda: the weight of the penalty.
+    :param ewc_alpha: the weight of new importances in their moving average.
+    :param delta_t: iterations between scores.
+    """
+
+    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """:raises ValueError: if the experience has fewer than delta_t iterations."""
+        iterations = getattr(strategy, "train_steps", None)
+        if iterations is None:
+            iterations = strategy.train_epochs * len(strategy.dataloader)
+        if iterations < self.delta_t:
+            raise ValueError(
+                f"RWalk needs experiences of delta_t = {self.delta_t} iterations or more, "
+                f"got {iterations}; train longer, or lower delta_t"
+            )
+
+    def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
+        """Update the importances."""
+        super().before_training_iteration(strategy, **kwargs)
+        strategy.model.train()
+
+
+class GEMPlugin(AvalancheGEMPlugin):
+    """Gradient episodic memory, which says at once if its solver is not installed.
+
+    :param patterns_per_experience: samples in memory of each experience.
+    :param memory_strength: gamma, the offset of the projection.
+    :raises ValueError: without the package ``quadprog``.
+    """
+
+    def __init__(self, patterns_per_experience: int, memory_strength: float = 0.5):
+        if "quadprog" not in qpsolvers.available_solvers:
+            raise ValueError("GEM needs quadprog: pip install 'avalanche-gd[gem]'")
+        super().__init__(patterns_per_experience, memory_strength)
+
+
+def _copy(parameters: dict[str, Any]) -> None:
+    """Have data of its own, that a step does not change."""
+    for parameter in parameters.values():
+        parameter.data = parameter.data.clone()
+
+
+@contextmanager
+def _same_noise(model: nn.Module) -> Iterator[None]:
+    """Each call of the model, and of its copies, draws the same."""
+    device = next(model.parameters()).device
+    state = torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+    def rewind(*_: Any) -> None:
+        torch.set_rng_state(state)
+        if cuda is not None:
+            torch.cuda.set_rng_state(cuda, device)
+
+    handle = model.register_forward_pre_hook(rewind)
+    try:
+        yield
+    finally:
+        handle.remove()

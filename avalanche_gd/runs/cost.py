@@ -1,0 +1,59 @@
+"""What a run costs in passes of the denoiser."""
+
+from typing import Any
+
+import torch
+from avalanche.core import SupervisedPlugin
+from torch import nn
+
+_BACKWARD = 2  # a backward pass costs as much as two forward passes
+
+
+class PassCounter:
+    """Counts passes of a denoiser and its copies in F, one forward pass over a batch.
+
+    :param denoiser: counted from now on, wherever it is called.
+    :param batch_size: of the batch that F stands for.
+    """
+
+    def __init__(self, denoiser: nn.Module, batch_size: int):
+        self.passes: dict[str, list[float]] = {"generator": [], "solver": []}
+        """In F, by the model in whose training they were made and by experience."""
+        self.training: str | None = None
+
+        def count(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            if self.training is not None:
+                share = len(inputs[0]) / batch_size
+                factor = 1 + _BACKWARD if torch.is_grad_enabled() else 1
+                self.passes[self.training][-1] += factor * share
+
+        denoiser.register_forward_hook(count)
+
+    def plugin(self, model_name: str) -> "_CountedPlugin":
+        """Counts what a strategy's training takes, as that of this model."""
+        return _CountedPlugin(self, model_name)
+
+    def summary(self, steps: int) -> dict[str, float]:
+        """F in all, and F a step in the last experience, for ``run.json``.
+
+        :param steps: of the generator in an experience.
+        """
+        generator = self.passes["generator"]
+        return {
+            "F_per_step": generator[-1] / steps if generator else 0.0,
+            "F_total": sum(generator),
+            "F_total_solver": sum(self.passes["solver"]),
+        }
+
+
+class _CountedPlugin(SupervisedPlugin):
+    def __init__(self, counter: PassCounter, model_name: str):
+        super().__init__()
+        self._counter, self._name = counter, model_name
+
+    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        self._counter.training = self._name
+        self._counter.passes[self._name].append(0.0)
+
+    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        self._counter.training = None

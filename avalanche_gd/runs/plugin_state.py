@@ -1,0 +1,169 @@
+"""What plugins remember from one experience to the next, for checkpoints."""
+
+import copy
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from avalanche.benchmarks.utils import AvalancheDataset, concat_datasets
+from avalanche.benchmarks.utils.data_loader import GroupBalancedInfiniteDataLoader
+from avalanche.training import LearningWithoutForgetting
+from avalanche.training.plugins import (
+    AGEMPlugin,
+    EWCPlugin,
+    GEMPlugin,
+    GenerativeReplayPlugin,
+    LwFPlugin,
+    MASPlugin,
+    ReplayPlugin,
+    RWalkPlugin,
+    SynapticIntelligencePlugin,
+)
+from avalanche.training.storage_policy import (
+    BalancedExemplarsBuffer,
+    ReservoirSamplingBuffer,
+)
+from avalanche.training.utils import ParamData
+from torch import nn
+
+from avalanche_gd.data.model_space import as_dataset, dataset_tensors
+from avalanche_gd.plugins import GenerativeDistillationPlugin
+from avalanche_gd.plugins.baselines import MIRPlugin
+
+REMEMBERED: dict[type, tuple[str, ...]] = {
+    GenerativeDistillationPlugin: (),
+    GenerativeReplayPlugin: ("untrained_solver", "weight_replay_loss"),
+    EWCPlugin: ("saved_params", "importances"),
+    SynapticIntelligencePlugin: ("ewc_data", "syn_data"),
+    MASPlugin: ("params", "importance"),
+    RWalkPlugin: (
+        "iter_importance",
+        "exp_scores",
+        "exp_params",
+        "exp_importance",
+        "exp_penalties",
+    ),
+    GEMPlugin: ("memory_x", "memory_y", "memory_tid"),
+    AGEMPlugin: ("buffers",),
+    ReplayPlugin: ("storage_policy",),
+    MIRPlugin: ("storage_policy",),
+    LwFPlugin: ("lwf",),
+}
+"""Attributes by plugin; a subclass remembers what its base does."""
+
+
+def remembers(plugin: Any) -> bool:
+    """Whether a checkpoint can hold the plugin: it is known, or has a ``state_dict``."""
+    return hasattr(plugin, "state_dict") or _known(plugin) is not None
+
+
+def plugin_states(plugins: Iterable[Any]) -> list[Any]:
+    """The states of plugins, in tensors and plain containers."""
+    return [_state(plugin) for plugin in plugins]
+
+
+def load_plugin_states(plugins: Iterable[Any], states: list[Any], model: nn.Module) -> None:
+    """Bring plugins back to their states.
+
+    :param plugins: new, in the order they were in.
+    :param states: of :func:`plugin_states`.
+    :param model: the strategy's, which a remembered model is a copy of.
+    """
+    for plugin, state in zip(plugins, states, strict=True):
+        if hasattr(plugin, "load_state_dict"):
+            plugin.load_state_dict(state)
+            continue
+        for name, value in state.items():
+            setattr(plugin, name, _decode(value, getattr(plugin, name), model))
+        for kind, rebuild in _REBUILD.items():
+            if isinstance(plugin, kind):
+                rebuild(plugin)
+
+
+def _state(plugin: Any) -> Any:
+    if hasattr(plugin, "state_dict"):
+        return plugin.state_dict()
+    kind = _known(plugin)
+    names = () if kind is None else REMEMBERED[kind]
+    return {name: _encode(getattr(plugin, name)) for name in names}
+
+
+def _known(plugin: Any) -> type | None:
+    return next((kind for kind in REMEMBERED if isinstance(plugin, kind)), None)
+
+
+def _encode(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float | str | torch.Tensor):
+        return value
+    if isinstance(value, ParamData):
+        return "ParamData", (value.name, value.data)
+    if isinstance(value, nn.Module):
+        return "Module", value.state_dict()
+    if isinstance(value, AvalancheDataset):
+        return "Dataset", dataset_tensors(value) if len(value) else None
+    if isinstance(value, ReservoirSamplingBuffer):
+        parts = value.max_size, _encode(value.buffer), value._buffer_weights
+        return "Reservoir", parts
+    if isinstance(value, dict):
+        return "dict", [(key, _encode(part)) for key, part in value.items()]
+    if isinstance(value, list | tuple | set):
+        return type(value).__name__, [_encode(part) for part in value]
+    if isinstance(value, BalancedExemplarsBuffer | LearningWithoutForgetting):
+        attributes = {name: part for name, part in vars(value).items() if name != "_buffer"}
+        return "object", {name: _encode(part) for name, part in attributes.items()}
+    raise TypeError(f"a checkpoint cannot hold a {type(value).__name__}")
+
+
+def _decode(value: Any, now: Any, model: nn.Module) -> Any:
+    """What was encoded; an object, or a dictionary, is the one that is there ``now``."""
+    if not isinstance(value, tuple):
+        return value
+    kind, content = value
+    if kind == "ParamData":
+        name, data = content
+        return ParamData(name, init_tensor=data, device=data.device)
+    if kind == "Module":
+        module = copy.deepcopy(model)
+        module.load_state_dict(content)
+        return module
+    if kind == "Dataset":
+        return concat_datasets([]) if content is None else as_dataset(*content)
+    if kind == "Reservoir":
+        max_size, buffer, weights = content
+        reservoir = ReservoirSamplingBuffer(max_size)
+        reservoir.buffer = _decode(buffer, None, model)
+        reservoir._buffer_weights = weights
+        return reservoir
+    if kind == "object":
+        for name, part in content.items():
+            setattr(now, name, _decode(part, getattr(now, name), model))
+        return now
+    if kind == "dict":
+        decoded = {key: _decode(part, None, model) for key, part in content}
+        if not isinstance(now, dict):
+            return decoded
+        now.clear()
+        now.update(decoded)  # it may be a defaultdict
+        return now
+    parts = [_decode(part, None, model) for part in content]
+    return {"list": list, "tuple": tuple, "set": set}[kind](parts)
+
+
+def _rebuild_agem(plugin: AGEMPlugin) -> None:
+    if plugin.buffers:
+        plugin.buffer_dataloader = GroupBalancedInfiniteDataLoader(
+            plugin.buffers, batch_size=plugin.sample_size // len(plugin.buffers)
+        )
+        plugin.buffer_dliter = iter(plugin.buffer_dataloader)
+
+
+def _rebuild_mir(plugin: MIRPlugin) -> None:
+    if len(plugin.storage_policy.buffer):
+        plugin.load_memory()
+
+
+_REBUILD: dict[type, Callable[[Any], None]] = {
+    AGEMPlugin: _rebuild_agem,
+    MIRPlugin: _rebuild_mir,
+}
+"""What hangs on the attributes, and is made anew: infinite data loaders."""

@@ -1,0 +1,185 @@
+"""Every method of the registry, with and without conditioning."""
+
+import io
+import math
+from importlib.resources import files
+
+import pytest
+import torch
+from avalanche.core import SupervisedPlugin
+from avalanche.training.plugins import (
+    AGEMPlugin,
+    EWCPlugin,
+    GEMPlugin,
+    LwFPlugin,
+    MASPlugin,
+    MIRPlugin,
+    ReplayPlugin,
+    RWalkPlugin,
+    SynapticIntelligencePlugin,
+)
+from avalanche.training.plugins import GenerativeReplayPlugin as AvalancheReplayPlugin
+
+from avalanche_gd import GenerativeDistillationPlugin, GenerativeReplayPlugin, SplitDigits
+from avalanche_gd.plugins import Teacher
+from avalanche_gd.runs.scholar import Scholar
+from tests.conftest import same_bits, weights
+from tests.runs.test_run import small_config
+
+METHODS = sorted(
+    path.name.removesuffix(".yaml")
+    for path in files("avalanche_gd.conf").joinpath("method").iterdir()
+    if path.name.endswith(".yaml")
+)
+STEPS = 12  # RWalk scores every 10
+CASES = [
+    (method, conditional)
+    for method in METHODS
+    for conditional in (False, True)
+    if not (conditional and method.startswith(("solver_", "vae_")))
+]
+
+
+class Watch(SupervisedPlugin):
+    """Notes in the second experience what plugins add to the loss, and keep."""
+
+    def __init__(self, plugins):
+        super().__init__()
+        self.losses, self.sizes, self.added, self.effects = [], [], {}, set()
+        for plugin in plugins:
+            self._watch(plugin)
+
+    def _watch(self, plugin):
+        before_backward = plugin.before_backward
+        name = type(plugin).__name__
+
+        def noting(strategy, **kwargs):
+            loss = strategy.loss.item()
+            before_backward(strategy, **kwargs)
+            self.added.setdefault(name, []).append(strategy.loss.item() - loss)
+
+        plugin.before_backward = noting
+
+    def before_backward(self, strategy, **kwargs):
+        if Teacher.of(strategy).model is not None:
+            self.effects.add("a teacher answers")
+
+    def after_training_iteration(self, strategy, **kwargs):
+        self.losses.append(strategy.loss.item())
+        self.sizes.append(len(strategy.mb_x))
+
+
+def penalises(plugin, watch, strategy):
+    """Zero at the first step, when nothing has moved, and above it later."""
+    added = watch.added[type(plugin).__name__]
+    assert abs(added[0]) < 1e-6 < max(added)
+
+
+def replays_beside(plugin, watch, strategy):
+    assert len(plugin.storage_policy.buffer) > 0
+    assert max(watch.sizes) == 2 * strategy.train_mb_size
+
+
+def replays_a_memory(plugin, watch, strategy):
+    assert len(plugin.storage_policy.buffer) > 0
+    assert max(watch.added[type(plugin).__name__]) > 1e-6
+
+
+def projects_on(plugin, watch, strategy):
+    memory = plugin.memory_x if isinstance(plugin, GEMPlugin) else plugin.buffers
+    assert len(memory) == 2
+    reference = plugin.G if isinstance(plugin, GEMPlugin) else plugin.reference_gradients
+    assert reference.abs().sum() > 0
+
+
+def teaches(plugin, watch, strategy):
+    assert "a teacher answers" in watch.effects
+    assert max(map(abs, watch.added[type(plugin).__name__])) > 1e-6
+
+
+def distils_a_solver(plugin, watch, strategy):
+    assert max(watch.added["LwFPlugin"]) > 1e-6
+
+
+def extends_the_batch(plugin, watch, strategy):
+    assert set(watch.sizes) == {2 * strategy.train_mb_size}
+
+
+EFFECTS = {
+    AvalancheReplayPlugin: extends_the_batch,
+    GenerativeDistillationPlugin: teaches,
+    GenerativeReplayPlugin: teaches,
+    EWCPlugin: penalises,
+    SynapticIntelligencePlugin: penalises,
+    MASPlugin: penalises,
+    RWalkPlugin: penalises,
+    MIRPlugin: replays_a_memory,
+    ReplayPlugin: replays_beside,
+    GEMPlugin: projects_on,
+    AGEMPlugin: projects_on,
+    LwFPlugin: distils_a_solver,
+}
+
+
+def make(method, conditional, folder):
+    config = small_config(
+        folder,
+        f"method={method}",
+        f"model.conditional={conditional}",
+        f"generator.steps={STEPS}",
+        f"solver.steps={STEPS}",
+    )
+    torch.manual_seed(0)
+    return Scholar(config, folder)
+
+
+def first_experience(method, conditional, stream, folder):
+    scholar = make(method, conditional, folder)
+    scholar.train(stream[0])
+    return scholar
+
+
+@pytest.fixture(scope="module")
+def stream():
+    return SplitDigits(5).train_stream
+
+
+@pytest.mark.parametrize(("method", "conditional"), CASES)
+def test_every_method_trains_has_its_effect_and_survives_a_checkpoint(
+    method, conditional, stream, tmp_path
+):
+    scholar = first_experience(method, conditional, stream, tmp_path / "first")
+    file = io.BytesIO()
+    torch.save(scholar.state_dict(), file)
+    state = torch.load(io.BytesIO(file.getvalue()), weights_only=True)
+    scholar.train(stream[1])
+
+    again = make(method, conditional, tmp_path / "again")
+    assert again.can_go_on()
+    again.load_state_dict(state, stream[:1])
+    watches = {}
+    for name, strategy in again.strategies.items():
+        plugins = again.method_plugins[name]
+        watches[name] = Watch(plugins)
+        strategy.plugins.append(watches[name])
+    again.train(stream[1])
+
+    for name, strategy in again.strategies.items():
+        watch = watches[name]
+        assert len(watch.losses) == STEPS
+        assert all(map(math.isfinite, watch.losses))
+        whole = weights(scholar.strategies[name].model)
+        assert same_bits(weights(strategy.model), whole)
+        for plugin in again.method_plugins[name]:
+            effect = EFFECTS.get(type(plugin)) or EFFECTS.get(type(plugin).__base__)
+            if effect is not None:
+                effect(plugin, watch, strategy)
+    if conditional:
+        assert again.model.classes.seen.sum() == 4
+
+
+def test_each_method_is_described_in_the_readme():
+    from tests.test_readme import README
+
+    text = README.read_text()
+    assert [method for method in METHODS if f"| `{method}`" not in text] == []
