@@ -49,6 +49,14 @@ def test_a_source_a_denoiser_and_features_of_ones_own_train_and_judge(digits):
     assert values["FID_Stream/eval_phase/test_stream"] > 0
 
 
+def test_the_conditioned_model_samples_the_classes_asked_for():
+    text = README.read_text()
+    block = text.split("over those seen:\n")[1].split("| name |")[0]
+    scope = dict(vars(avalanche_gd), torch=torch)
+    exec(compile("if True:\n" + block, str(README), "exec"), scope)
+    assert scope["images"].shape == (2, 1, 8, 8)
+
+
 def test_every_public_name_is_in_the_readme_or_documented():
     for name in avalanche_gd.__all__:
         assert getattr(avalanche_gd, name).__doc__, f"{name} has no docstring"

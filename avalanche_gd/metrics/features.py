@@ -24,6 +24,8 @@ class InceptionFeatures(nn.Module):
         super().__init__()
         path = None if weights_path is None else str(weights_path)
         try:
+            if path is not None:  # torch-fidelity would unpickle anything
+                torch.load(path, weights_only=True)
             fid = FrechetInceptionDistance(
                 _INCEPTION_FEATURES, feature_extractor_weights_path=path
             )

@@ -20,6 +20,7 @@ class PassCounter:
         self.passes: dict[str, list[float]] = {"generator": [], "solver": []}
         """In F, by the model in whose training they were made and by experience."""
         self.training: str | None = None
+        """The model in training; None outside, as in an evaluation."""
 
         def count(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
             if self.training is not None:
@@ -54,6 +55,3 @@ class _CountedPlugin(SupervisedPlugin):
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         self._counter.training = self._name
         self._counter.passes[self._name].append(0.0)
-
-    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        self._counter.training = None

@@ -62,6 +62,8 @@ class Scholar:
         self.strategies["solver"].train(experience, eval_streams=[])
         if "generator" in self.strategies and not self.config.method.solver_replays:
             self.strategies["generator"].train(experience, eval_streams=[])
+        if self.counter is not None:
+            self.counter.training = None
 
     def evaluate(self, stream: Any) -> dict[str, float]:
         """The metrics of both by ``generator/NAME`` and ``solver/NAME``."""

@@ -1,7 +1,5 @@
 """The metrics in Avalanche's EvaluationPlugin."""
 
-import warnings
-
 import numpy as np
 import pytest
 import torch
@@ -206,15 +204,59 @@ def test_unknown_features_are_refused():
         fid_metrics(features=3)
 
 
-def test_inception_without_its_package_or_weights_says_what_to_do(tmp_path):
+@pytest.fixture(scope="module")
+def inception_weights(tmp_path_factory):
+    """A file like InceptionV3's, with random weights."""
+    name = "torch_fidelity.feature_extractor_inceptionv3"
+    module = pytest.importorskip(name, reason="torch-fidelity is not installed")
+    path = tmp_path_factory.mktemp("inception") / "weights.pth"
+    torch.save({}, path)
+    inception = module.FeatureExtractorInceptionV3
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inception, "load_state_dict", lambda *_: None)
+        extractor = inception("inception-v3-compat", ["2048"], str(path))
+    torch.save(extractor.state_dict(), path)
+    return path
+
+
+def test_inception_judges_in_2048_features(digits, inception_weights):
+    (metric,) = fid_metrics(features="inception", weights_path=inception_weights)
+    real, _ = stream_tensors(digits.test_stream[:1])
+    grey, colour = real[:3], real[:3].expand(-1, 3, -1, -1)
+    features = metric._extractor(grey)
+    assert features.shape == (3, 2048)
+    assert torch.equal(metric._extractor(colour), features)
+    pixels = ((colour + 1) / 2 * 255).round().to(torch.uint8)
+    assert torch.equal(metric._extractor.inception(pixels), features)
+
+
+class Evil:
+    def __reduce__(self):
+        return pytest.fail, ("it was unpickled",)
+
+
+@pytest.mark.parametrize("content", [{"not": torch.zeros(3)}, {"evil": Evil()}, None])
+def test_a_file_that_is_not_inceptions_says_what_to_do(tmp_path, content):
+    pytest.importorskip("torch_fidelity", reason="torch-fidelity is not installed")
     weights = tmp_path / "weights.pth"
-    torch.save({"not": torch.zeros(3)}, weights)
-    truncate(weights)
-    with (
-        warnings.catch_warnings(),
-        pytest.raises(ValueError, match=r"pip install|no InceptionV3 weights .* put"),
-    ):
+    torch.save(content, weights)
+    if content is None:
+        truncate(weights)
+    with pytest.raises(ValueError, match=r"no InceptionV3 weights \(.*\); put weights-"):
         fid_metrics(features="inception", weights_path=weights)
+    with pytest.raises(ValueError, match=r"no InceptionV3 weights .* as weights_path"):
+        fid_metrics(features="inception", weights_path=tmp_path / "absent.pth")
+
+
+def test_inception_without_its_package_says_what_to_install(monkeypatch):
+    from avalanche_gd.metrics import features
+
+    def absent(*args, **kwargs):
+        raise ModuleNotFoundError("torch-fidelity")
+
+    monkeypatch.setattr(features, "FrechetInceptionDistance", absent)
+    with pytest.raises(ValueError, match=r"pip install 'avalanche-gd\[inception\]'"):
+        fid_metrics(features="inception")
 
 
 def test_a_stream_without_a_benchmark_says_what_to_do(tiny_model, digits):

@@ -76,8 +76,7 @@ def test_settings_that_vary_within_a_method_are_told_apart(command):
 BAD = {
     "an unknown method": (
         ["method=magic"],
-        "no method 'magic'; choose from current_distillation, gaussian_distillation, "
-        "generative_distillation, generative_replay, joint, naive, ",
+        "no method 'magic'; choose from agem, current_distillation, ewc, ",
     ),
     "an unknown benchmark": (
         ["benchmark=imagenet"],
@@ -121,6 +120,25 @@ BAD = {
         "solver.learning_rate must be above 0",
     ),
     "a negative seed": (["seed=-1"], "seed must be 0 or more"),
+    "a condition of a model without one": (
+        ["solver.replay_labels=condition"],
+        "solver.replay_labels=condition needs a conditioned model",
+    ),
+    "unknown labels": (["solver.replay_labels=oracle"], "choose from solver, condition"),
+    "a conditioned VAE": (
+        ["method=vae_replay", "model.conditional=true"],
+        "model.conditional=true is for diffusion models; vae_replay trains none",
+    ),
+    "guidance without dropout": (
+        ["model.conditional=true", "model.guidance=2", "model.condition_dropout=0"],
+        "guidance needs a model that was also trained without the class",
+    ),
+    "guidance without a condition": (["model.guidance=2"], "need num_classes="),
+    "a memory of nothing": (
+        ["method=experience_replay", "method.memory=0"],
+        "method.memory must be 1 or more, got 0",
+    ),
+    "a setting that a method has not": (["method=naive", "method.memory=5"], "memory"),
     "a bad plugin of a user's own": (
         [
             "method.plugins=[{_target_: avalanche_gd.GenerativeDistillationPlugin, "

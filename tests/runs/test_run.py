@@ -2,11 +2,13 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import diffusers
 import pytest
 import torch
+from avalanche.core import SupervisedPlugin
 from hydra import compose, initialize_config_module
 from PIL import Image
 
@@ -93,6 +95,61 @@ def test_a_run_leaves_what_the_design_says(tmp_path):
     pipeline = diffusers.DDIMPipeline.from_pretrained(folder / "model")
     assert pipeline.scheduler.config.timestep_spacing == "trailing"
     assert len(list((folder / "checkpoints").iterdir())) == 2
+
+
+def test_a_solver_alone_leaves_no_images_and_no_generator(tmp_path):
+    folder = run(small_config(tmp_path, "method=solver_replay"))
+    info = json.loads((folder / "run.json").read_text())
+    assert info["completed"] and set(info["seconds"]) == {"solver", "evaluation"}
+    assert not (folder / "samples").exists() and not (folder / "model").exists()
+    assert "solver/Top1_Acc_Stream" in metrics(folder)
+    assert "generator/" not in metrics(folder)
+
+
+def test_passes_are_counted_in_f(tmp_path):
+    costs = {}
+    for method in ("naive", "generative_replay", "generative_distillation", "ewc"):
+        options = [f"method={method}", "generator.steps=4", "benchmark.n_experiences=2"]
+        folder = run(small_config(tmp_path, *options))
+        costs[method] = json.loads((folder / "run.json").read_text())["cost"]
+    assert costs["naive"] == {"F_per_step": 3, "F_total": 24, "F_total_solver": 0}
+    assert costs["generative_replay"]["F_per_step"] == 8
+    assert costs["generative_distillation"]["F_per_step"] == 9
+    # two solver steps replay from two sampling steps each
+    assert costs["generative_distillation"]["F_total_solver"] == 4
+    assert costs["generative_distillation"]["F_total"] == 4 * 3 + 4 * 9
+    assert costs["ewc"]["F_total"] > 24
+
+
+class Counting(SupervisedPlugin):
+    """Remembers how many experiences it has seen, and no checkpoint of it is known."""
+
+    def after_training_exp(self, strategy, **kwargs):
+        print("seen", strategy.experience.current_experience)
+
+
+class Remembering(Counting):
+    """The same, with a state."""
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        assert state == {}
+
+
+@pytest.mark.parametrize(("plugin", "first"), [("Counting", 0), ("Remembering", 1)])
+def test_a_plugin_of_ones_own_goes_on_only_if_it_has_a_state(
+    tmp_path, capsys, plugin, first
+):
+    target = f"{{_target_: {__name__}.{plugin}}}"
+    config = small_config(tmp_path, "method=naive", f"method.plugins=[{target}]")
+    run_killed_after(1, config)
+    capsys.readouterr()
+    run(config)
+    output = capsys.readouterr().out
+    assert [int(n) for n in re.findall(r"seen (\d)", output)] == list(range(first, 5))
+    assert ("beginning anew" in output) == (plugin == "Counting")
 
 
 def test_the_same_seed_gives_the_same_numbers_and_another_does_not(tmp_path):

@@ -2,16 +2,23 @@
 
 import pytest
 import torch
-from avalanche.training.plugins import EWCPlugin, LRSchedulerPlugin
+from avalanche.training.plugins import (
+    AGEMPlugin,
+    EWCPlugin,
+    LRSchedulerPlugin,
+    ReplayPlugin,
+)
 from avalanche.training.supervised import GenerativeReplay
 from avalanche.training.templates import SupervisedTemplate
 
 from avalanche_gd import (
     DenoisingLoss,
+    DiffusionModel,
     DiffusionTraining,
     GenerativeDistillationPlugin,
     SmallCNN,
 )
+from avalanche_gd.plugins.baselines import SynapticIntelligencePlugin
 from tests.conftest import SHAPE, same_bits, weights
 
 
@@ -40,12 +47,36 @@ def test_distillation_in_a_plain_template(tiny_model, digits):
     assert taught[-1].item() > 0 and taught[-1].isfinite()
 
 
-def test_distillation_beside_ewc(tiny_model, digits):
-    ewc = EWCPlugin(ewc_lambda=1.0)
-    train_plain(tiny_model, digits.train_stream[:2], GenerativeDistillationPlugin(), ewc)
-    importances = [p.data.sum().item() for p in ewc.importances[0].values()]
-    assert all(value > 0 for value in importances)
-    assert sorted(ewc.saved_params) == [0, 1]
+@pytest.mark.parametrize("num_classes", [None, 10])
+@pytest.mark.parametrize("beside", ["experience replay", "EWC", "SI", "A-GEM"])
+def test_distillation_beside_another_method_has_both_effects(digits, beside, num_classes):
+    model = DiffusionModel.from_preset("digits", num_classes=num_classes)
+    distillation = GenerativeDistillationPlugin()
+    other = {
+        "experience replay": ReplayPlugin(mem_size=64),
+        "EWC": EWCPlugin(ewc_lambda=100.0),
+        "SI": SynapticIntelligencePlugin(si_lambda=100.0),
+        "A-GEM": AGEMPlugin(patterns_per_experience=64, sample_size=32),
+    }[beside]
+    taught, penalties, sizes = [], [], []
+    teach, penalise = distillation.distillation_loss, other.before_backward
+    distillation.distillation_loss = lambda s: taught.append(teach(s)) or taught[-1]
+
+    def noting(strategy, **kwargs):
+        loss = strategy.loss.item()
+        penalise(strategy, **kwargs)
+        penalties.append(strategy.loss.item() - loss)
+        sizes.append(len(strategy.mb_x))
+
+    other.before_backward = noting
+    train_plain(model, digits.train_stream[:2], distillation, other)
+    assert taught[0].item() < 1e-12 < taught[-1].item()
+    if beside == "experience replay":
+        assert max(sizes) == 128
+    elif beside == "A-GEM":
+        assert other.reference_gradients.abs().sum() > 0
+    else:
+        assert max(penalties) > 1e-6
 
 
 def test_distillation_beside_a_learning_rate_scheduler(tiny_model, digits):

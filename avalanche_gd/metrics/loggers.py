@@ -1,0 +1,33 @@
+"""Avalanche's Weights & Biases logger, with a wandb of today."""
+
+from types import SimpleNamespace
+from typing import Any
+
+from avalanche.evaluation.metric_results import TensorImage
+from avalanche.logging import WandBLogger as AvalancheWandBLogger
+from torchvision.transforms.functional import to_pil_image
+
+
+class WandBLogger(AvalancheWandBLogger):
+    """Avalanche's logger, mended.
+
+    It asks wandb for two names that have moved since, and hands it images with the
+    channels first, where wandb wants them last. The arguments are Avalanche's;
+    ``WANDB_MODE=offline`` needs no network.
+    """
+
+    def import_wandb(self) -> None:
+        """Import wandb, and have it answer to its old names."""
+        super().import_wandb()
+        if not hasattr(self.wandb, "viz"):
+            self.wandb.viz = SimpleNamespace(CustomChart=self.wandb.plot.CustomChart)
+        if not hasattr(self.wandb.util, "generate_id"):
+            from wandb.sdk.lib.runid import generate_id
+
+            self.wandb.util.generate_id = generate_id
+
+    def log_single_metric(self, name: str, value: Any, x_plot: int) -> None:
+        """Log a value, or an image as one."""
+        if isinstance(value, TensorImage):
+            value = to_pil_image(value.image)
+        super().log_single_metric(name, value, x_plot)

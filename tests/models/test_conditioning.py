@@ -1,0 +1,279 @@
+"""Models conditioned on the class."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from avalanche_gd import (
+    DenoisingLoss,
+    DiffusionModel,
+    DiffusionTraining,
+    GenerativeDistillationPlugin,
+    GenerativeReplayPlugin,
+    SmallCNN,
+    SoftGenerativeReplayPlugin,
+    ddim_scheduler,
+)
+from avalanche_gd.plugins import SOURCES
+from tests.conftest import SHAPE, fake_strategy, images, same_bits, weights
+
+CLASSES = 10
+
+
+class ClassDenoiser(nn.Module):
+    """Knows the image a little, and adds a number of each class's own."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(0.5))
+        self.shift = nn.Embedding(CLASSES + 1, 1)
+
+    def forward(self, x, t, class_labels):
+        return self.scale * x + self.shift(class_labels).view(-1, 1, 1, 1)
+
+
+def conditioned(dropout=0.0, guidance=1.0, seen=range(CLASSES)):
+    model = DiffusionModel(
+        ClassDenoiser(),
+        ddim_scheduler(),
+        SHAPE,
+        num_classes=CLASSES,
+        condition_dropout=dropout,
+        guidance=guidance,
+    )
+    model.classes.see(torch.tensor(list(seen), dtype=torch.long))
+    return model
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_the_criterion_conditions_the_denoising():
+    model, labels = conditioned(), torch.tensor([3, 1, 4])
+    torch.manual_seed(5)
+    output = model(images(3))
+    loss = DenoisingLoss()(output, labels)
+    expected = model.denoise(output.x_t, output.timesteps, labels)
+    assert torch.equal(output.given(labels).prediction, expected)
+    assert loss.item() == pytest.approx((expected - output.target).square().mean().item())
+
+
+def test_asking_again_for_the_same_labels_costs_no_pass():
+    model, labels, passes = conditioned(), torch.tensor([3, 1, 4]), []
+    model.denoiser.register_forward_hook(lambda *_: passes.append(1))
+    output = model(images(3))
+    assert torch.equal(DenoisingLoss()(output, labels), DenoisingLoss()(output, labels))
+    assert len(passes) == 1
+    DenoisingLoss()(output, labels.clone())
+    assert len(passes) == 2
+
+
+def test_classes_are_left_out_as_often_as_asked_and_only_in_training():
+    model = conditioned(dropout=0.25)
+    seen = []
+    model.denoiser.register_forward_hook(
+        lambda m, inputs, kw, out: seen.append(kw["class_labels"]), with_kwargs=True
+    )
+    labels = torch.arange(4000) % CLASSES
+    model(images(4000)).given(labels)
+    model.eval()
+    model(images(4000)).given(labels)
+    without = (seen[0] == CLASSES).float().mean().item()
+    assert without == pytest.approx(0.25, abs=0.03)
+    assert torch.equal(seen[0][seen[0] < CLASSES], labels[seen[0] < CLASSES])
+    assert torch.equal(seen[1], labels)
+
+
+def test_samples_are_of_the_classes_asked_for():
+    model = conditioned()
+    noise = model.draw_noise(6, seeded())
+    wanted = torch.tensor([0, 1, 2, 3, 4, 5])
+    together = model.reverse(noise, wanted, steps=3)
+    alone = [model.reverse(noise[i : i + 1], wanted[i : i + 1], steps=3) for i in range(6)]
+    assert (together - torch.cat(alone)).abs().max() < 1e-6
+    others = model.reverse(noise, wanted.flip(0), steps=3)
+    assert (together - others).abs().max() > 1e-3
+
+
+def test_without_a_condition_classes_are_drawn_evenly_over_those_seen():
+    model = conditioned(seen=(2, 3, 7))
+    counts = torch.bincount(model.draw_condition(64, seeded()), minlength=CLASSES)
+    assert sorted(counts.tolist()) == [0] * 7 + [21, 21, 22]
+    assert counts[[2, 3, 7]].min() == 21
+    once_more = {
+        int(torch.bincount(model.draw_condition(4, seeded(i))).argmax()) for i in range(20)
+    }
+    assert once_more == {2, 3, 7}
+    state = torch.get_rng_state()
+    assert model.generate(5, steps=1).shape == (5, *SHAPE)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("guidance", [0.0, 2.5])
+def test_guidance_is_the_formula(guidance):
+    model = conditioned(dropout=0.1, guidance=guidance)
+    noise, labels = model.draw_noise(4, seeded()), torch.tensor([1, 5, 5, 9])
+    with torch.no_grad():
+        given = model.denoise(noise, torch.full((4,), 999), labels).numpy()
+        without = model.denoise(
+            noise, torch.full((4,), 999), torch.full((4,), CLASSES)
+        ).numpy()
+    eps = without + guidance * (given - without)
+    a = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))[999]
+    expected = np.clip((noise.numpy() - np.sqrt(1 - a) * eps) / np.sqrt(a), -1, 1)
+    assert np.abs(model.reverse(noise, labels, steps=1).numpy() - expected).max() < 1e-4
+
+
+def test_training_learns_which_classes_there_are(digits):
+    model = DiffusionModel.from_preset("digits", num_classes=10)
+    with pytest.raises(ValueError, match="seen no class yet"):
+        model.generate(2)
+    DiffusionTraining(
+        model=model,
+        optimizer=torch.optim.Adam(model.parameters()),
+        train_steps=2,
+        evaluator=None,
+    ).train(digits.train_stream[0], eval_streams=[])
+    seen = set(model.classes.seen.nonzero().flatten().tolist())
+    assert seen == set(digits.train_stream[0].classes_in_this_experience)
+
+
+def test_a_saved_conditioned_model_is_read_back(tmp_path):
+    model = DiffusionModel.from_preset("digits", num_classes=10)
+    model.save_pretrained(tmp_path / "model")
+    again = DiffusionModel.from_pretrained(tmp_path / "model")
+    assert again.num_classes == 10
+    assert same_bits(weights(again.denoiser), weights(model.denoiser))
+    wanted = torch.tensor([4, 4, 2])
+    first, second = (
+        m.generate(3, wanted, steps=2, generator=seeded()) for m in (model, again)
+    )
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_source_distils_under_the_same_condition(name, dropout):
+    teacher, student = conditioned(dropout, seen=(2, 3, 7)), conditioned(dropout)
+    plugin = GenerativeDistillationPlugin(source=name, generator=seeded())
+    strategy = fake_strategy(student, 2, mb_x=images(64), mb_y=torch.ones(64))
+    strategy._criterion = DenoisingLoss()
+    from avalanche_gd.plugins import Teacher
+
+    Teacher.of(strategy).freeze(teacher, plugin)
+    asked = {}
+    for owner, model in (("teacher", Teacher.of(strategy).model), ("student", student)):
+        model.denoiser.register_forward_hook(
+            lambda m, inputs, kw, out, owner=owner: asked.setdefault(owner, []).append(
+                (inputs[0], inputs[1], kw["class_labels"], out)
+            ),
+            with_kwargs=True,
+        )
+    loss = plugin.distillation_loss(strategy)
+    (x, t, condition, prediction) = asked["student"][-1]
+    (x_t, t_t, condition_t, target) = asked["teacher"][-1]
+    assert torch.equal(x, x_t) and torch.equal(t, t_t)
+    assert torch.equal(condition, condition_t)
+    assert loss.item() == pytest.approx((prediction - target).square().mean().item())
+    kept = condition[condition < CLASSES]
+    assert set(kept.tolist()) == {2, 3, 7}
+    assert (len(kept) == 64) == (dropout == 0)
+    for *_, sampled, _ in asked["teacher"][:-1]:  # sampling never leaves a class out
+        assert torch.bincount(sampled, minlength=8)[[2, 3, 7]].min() >= 21
+
+
+def test_a_generator_replays_its_samples_under_the_classes_they_were_made_for():
+    model = conditioned(seen=(2, 3))
+    plugin = GenerativeReplayPlugin(generator=seeded())
+    strategy = fake_strategy(model, 2, mbatch=["x", "y", "t"], mb_output="output")
+    strategy.forward = lambda: model(strategy.mbatch[0])
+    asked = []
+    strategy.criterion = lambda: (
+        asked.append(strategy.mbatch[1]),
+        DenoisingLoss()(strategy.mb_output, strategy.mbatch[1]),
+    )[1]
+    plugin.before_training(strategy)
+    plugin.old_generator = model
+    samples, condition = plugin.generate(8)
+    plugin.replay_loss(strategy, samples, condition)
+    assert torch.equal(asked[0], condition)
+    assert sorted(condition.tolist()) == [2] * 4 + [3] * 4
+
+
+def test_a_solver_may_take_the_condition_as_the_label():
+    new, old = SmallCNN(SHAPE, CLASSES), SmallCNN(SHAPE, CLASSES)
+    plugin = SoftGenerativeReplayPlugin(fake_strategy(conditioned()), labels="condition")
+    plugin.old_model = old
+    samples, labels = images(6), torch.tensor([0, 1, 2, 3, 4, 9])
+    strategy = fake_strategy(new, mbatch=["x", "y", "t"], mb_output="output")
+    strategy.forward = lambda: new(strategy.mbatch[0])
+    strategy.criterion = lambda: nn.functional.cross_entropy(
+        strategy.mb_output, strategy.mbatch[1]
+    )
+    loss = plugin.replay_loss(strategy, samples, labels)
+    log_probability = new(samples).log_softmax(1).detach().numpy()
+    assert abs(loss.item() + log_probability[np.arange(6), labels].mean()) < 1e-6
+
+
+def test_a_condition_of_an_unconditioned_model_is_refused(tiny_model):
+    with pytest.raises(ValueError, match="make it with num_classes="):
+        tiny_model.denoise(images(2), torch.zeros(2).long(), torch.zeros(2).long())
+    with pytest.raises(ValueError, match="make it with num_classes="):
+        tiny_model.generate(2, condition=torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match="needs a generator that is conditioned"):
+        GenerativeReplayPlugin(fake_strategy(tiny_model), labels="condition")
+    with pytest.raises(ValueError, match="choose from solver, condition"):
+        GenerativeReplayPlugin(labels="oracle")
+
+
+def test_a_conditioned_model_without_a_condition_is_refused():
+    with pytest.raises(ValueError, match="give condition="):
+        conditioned().denoise(images(2), torch.zeros(2).long())
+    with pytest.raises(ValueError, match="trained with labels"):
+        DenoisingLoss()(conditioned()(images(2)))
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (torch.tensor([0, 10]), "from 0 to num_classes - 1 = 9, got 10"),
+        (torch.tensor([-1, 0]), "got -1"),
+        (torch.tensor([0, 1, 2]), "must be 2 integers"),
+        (torch.tensor([0.0, 1.0]), "must be 2 integers"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(labels, message):
+    model = conditioned()
+    with pytest.raises(ValueError, match=message):
+        model.generate(2, condition=labels)
+    with pytest.raises(ValueError, match=message):
+        DenoisingLoss()(model(images(2)), labels)
+
+
+def test_a_class_that_the_model_has_not_is_refused_before_any_training(digits):
+    model = DiffusionModel.from_preset("digits", num_classes=5)
+    before = weights(model)
+    strategy = DiffusionTraining(
+        model=model, optimizer=torch.optim.Adam(model.parameters()), evaluator=None
+    )
+    with pytest.raises(ValueError, match=r"has class \d, but .* num_classes - 1 = 4"):
+        strategy.train(digits.train_stream)
+    assert same_bits(weights(model), before)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(num_classes=0), "num_classes must be 1 or more"),
+        (dict(num_classes=3, condition_dropout=1.0), r"in \[0, 1\)"),
+        (dict(num_classes=3, guidance=2.0), "give condition_dropout"),
+        (dict(num_classes=3, condition_dropout=0.1, guidance=-1.0), "0 or more"),
+        (dict(guidance=2.0), "need num_classes="),
+        (dict(condition_dropout=0.1), "need num_classes="),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        DiffusionModel.from_preset("digits", **options)

@@ -1,0 +1,149 @@
+"""The adapters of Avalanche's plugins, each against what it mends."""
+
+import numpy as np
+import pytest
+import qpsolvers
+import torch
+from avalanche.core import SupervisedPlugin
+from avalanche.training.plugins import (
+    SynapticIntelligencePlugin as AvalancheSynapticIntelligencePlugin,
+)
+
+from avalanche_gd import DiffusionModel
+from avalanche_gd.plugins import baselines
+from avalanche_gd.plugins.baselines import (
+    GEMPlugin,
+    MASPlugin,
+    MIRPlugin,
+    RWalkPlugin,
+    SynapticIntelligencePlugin,
+)
+from tests.conftest import fake_strategy, images
+from tests.plugins.test_behaviour import train_generator
+
+
+def test_si_follows_the_path_of_the_weights(tiny_model, digits):
+    """The path integral of Zenke et al. (arXiv 1703.04200), equation 3, step by step."""
+    plugin = SynapticIntelligencePlugin(si_lambda=1.0)
+    name = "denoiser.convolution.weight"
+    path = []
+
+    class Path(SupervisedPlugin):
+        def before_training_iteration(self, strategy, **kwargs):
+            self.before = tiny_model.denoiser.convolution.weight.detach().clone()
+
+        def after_training_iteration(self, strategy, **kwargs):
+            weight = tiny_model.denoiser.convolution.weight
+            path.append(((weight - self.before) * weight.grad).detach().flatten())
+
+    train_generator(tiny_model, digits.train_stream[:1], plugin, Path())
+    trajectory = plugin.syn_data["trajectory"][name].data
+    assert torch.allclose(trajectory, sum(path), atol=1e-8)
+    assert trajectory.abs().max() > 0
+    importance = plugin.ewc_data[1][name].data
+    assert importance.max() > 0
+
+
+def test_avalanches_own_si_still_needs_the_adapter(tiny_model, digits):
+    plugin = AvalancheSynapticIntelligencePlugin(si_lambda=1.0)
+    train_generator(tiny_model, digits.train_stream[:1], plugin)
+    assert all(data.data.abs().max() == 0 for data in plugin.ewc_data[1].values())
+
+
+@pytest.mark.parametrize("num_classes", [None, 10])
+def test_mas_is_the_mean_gradient_of_the_squared_prediction(digits, num_classes):
+    model = DiffusionModel.from_preset("digits", num_classes=num_classes).eval()
+    dataset = digits.train_stream[0].dataset
+    strategy = fake_strategy(
+        model,
+        train_mb_size=100,
+        experience=digits.train_stream[0],
+        optimizer=torch.optim.SGD(model.parameters()),
+    )
+    torch.manual_seed(3)
+    importance = MASPlugin()._get_importance(strategy)
+    torch.manual_seed(3)
+    torch.empty((), dtype=torch.int64).random_()  # which a data loader draws first
+    expected = {name: 0.0 for name, _ in model.named_parameters()}
+    batches = range(0, len(dataset), 100)
+    for start in batches:
+        rows = [dataset[i] for i in range(start, min(start + 100, len(dataset)))]
+        x, y = torch.stack([row[0] for row in rows]), torch.tensor([row[1] for row in rows])
+        output = model(x)
+        if num_classes:
+            output = output.given(y)
+        norm = sum((p**2).sum() for p in output.prediction) / len(x)
+        gradients = torch.autograd.grad(norm, list(model.parameters()))
+        for name, gradient in zip(expected, gradients, strict=True):
+            expected[name] = expected[name] + gradient.abs() / len(batches)
+    for name, value in expected.items():
+        # single precision: the order of sums differs
+        scale = value.max() + 1e-12
+        assert (importance[name].data - value).abs().max() / scale < 1e-4
+
+
+def test_mir_compares_a_sample_under_the_same_noise(tiny_model):
+    with baselines._same_noise(tiny_model):
+        x = images(4)
+        first, second = tiny_model(x), tiny_model(x)
+    assert torch.equal(first.timesteps, second.timesteps)
+    assert torch.equal(first.target, second.target)
+    assert not torch.equal(tiny_model(x).target, second.target)
+
+
+def test_mir_replays_the_experience_before(tiny_model, digits):
+    plugin = MIRPlugin(batch_size_mem=8, mem_size=50, subsample=20)
+    added = []
+    replay = plugin.before_backward
+
+    def noting(strategy, **kwargs):
+        loss = strategy.loss.item()
+        replay(strategy, **kwargs)
+        added.append(strategy.loss.item() - loss)
+
+    plugin.before_backward = noting
+    train_generator(tiny_model, digits.train_stream[:2], plugin)
+    assert added[:3] == [0.0] * 3
+    assert min(added[3:]) > 0
+
+
+def test_rwalk_refuses_an_experience_too_short_for_a_score(tiny_model, digits):
+    with pytest.raises(ValueError, match=r"delta_t = 10 iterations or more, got 3"):
+        train_generator(tiny_model, digits.train_stream[:1], RWalkPlugin())
+    with pytest.raises(ValueError, match=r"delta_t = 10 iterations or more, got 6"):
+        train_generator(
+            tiny_model,
+            digits.train_stream[:1],
+            RWalkPlugin(),
+            train_steps=None,
+            train_epochs=1,
+            train_mb_size=50,
+        )
+
+
+def test_rwalk_trains_in_training_mode(tiny_model, digits):
+    modes = []
+
+    class Mode(SupervisedPlugin):
+        def before_forward(self, strategy, **kwargs):
+            modes.append(strategy.model.training)
+
+    train_generator(
+        tiny_model, digits.train_stream[:1], RWalkPlugin(), Mode(), train_steps=12
+    )
+    assert modes == [True] * 12
+
+
+def test_rwalk_penalties_are_finite(tiny_model, digits):
+    plugin = RWalkPlugin()
+    train_generator(tiny_model, digits.train_stream[:1], plugin, train_steps=12)
+    penalties = np.concatenate(
+        [value.data.flatten().numpy() for value in plugin.exp_penalties.values()]
+    )
+    assert np.isfinite(penalties).all() and penalties.max() > 0
+
+
+def test_gem_without_its_solver_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(qpsolvers, "available_solvers", [])
+    with pytest.raises(ValueError, match=r"pip install 'avalanche-gd\[gem\]'"):
+        GEMPlugin(40)
