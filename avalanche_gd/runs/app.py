@@ -19,12 +19,18 @@ def _job(composed: DictConfig) -> str:
         return str(run(read_config(composed)))
 
 
-def main() -> None:
-    """Run Hydra, and end with one line and status 2 on a wrong value."""
+def quiet() -> None:
+    """Keep out warnings that a user can do nothing about."""
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     logging.getLogger("diffusers").setLevel(logging.ERROR)
+
+
+def main() -> None:
+    """Run Hydra, and end with one line and status 2 on a wrong value."""
+    quiet()
     take_over_errors()
+    sys.argv = ["check=true" if part == "--check" else part for part in sys.argv]
     try:
         with ending_with_one_line():
             _job()

@@ -11,7 +11,7 @@ from avalanche_gd.runs.figures import save_comparison
 from avalanche_gd.runs.files import write_text, write_whole
 from avalanche_gd.runs.results import HEADLINES, RunResult, read_run
 
-_NOT_COMPARED = ("seed", "out", "device", "threads", "method.plugins")
+_NOT_COMPARED = ("seed", "out", "device", "threads", "check", "method.plugins")
 _DIGITS = {"FID": 1, "KLD": 3, "ARD": 3, "accuracy": 3, "forgetting": 3, "seconds": 0}
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from avalanche_gd.models import DiffusionModel, preset_shape
 from avalanche_gd.plugins.replay import LABELS
 
 _GENERATORS = ("diffusion", "vae", "none")
-_NOT_OF_THE_EXPERIMENT = ("out", "device", "threads")
+_NOT_OF_THE_EXPERIMENT = ("out", "device", "threads", "check")
 
 
 @dataclass
@@ -53,6 +54,8 @@ class BenchmarkConfig:
     _target_: str
     n_experiences: int
     n_classes: int
+    horizontal_flips: bool = False
+    """Whether half of the images of each batch are mirrored, left and right."""
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -125,6 +128,8 @@ class RunConfig:
     out: str
     device: str
     threads: int
+    check: bool
+    """Whether to take two steps and estimate the time instead."""
     model: ModelConfig
     benchmark: BenchmarkConfig
     method: MethodConfig
@@ -175,6 +180,13 @@ class RunConfig:
         except InstantiationException as error:
             cause = error.__cause__ or error
             raise ValueError(f"method={self.method.name}: {cause}") from error
+
+
+def method_names() -> list[str]:
+    """All methods of the registry, which is the folder ``conf/method``."""
+    folder = files("avalanche_gd.conf").joinpath("method")
+    names = (path.name for path in folder.iterdir())
+    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
 
 
 def read_config(composed: DictConfig) -> RunConfig:

@@ -15,6 +15,7 @@ from hydra.utils import get_method
 from omegaconf import OmegaConf
 
 from avalanche_gd.models import DiffusionModel
+from avalanche_gd.runs.check import check
 from avalanche_gd.runs.checkpoint import load_checkpoint, save_checkpoint
 from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.figures import save_curves, save_samples
@@ -32,11 +33,15 @@ def run(config: RunConfig) -> Path:
     that a run that goes on reaches the numbers of one that was never stopped.
 
     :param config: a checked configuration.
-    :return: the run's folder.
+    :return: the run's folder, which a check leaves alone.
     :raises ValueError: if the benchmark, or a checkpoint, cannot be read, or the run is
         running already.
     """
     folder = config.folder
+    if config.check:
+        torch.set_num_threads(config.threads)
+        print(check(config, _make_benchmark(config)), flush=True)
+        return folder
     if is_complete(folder):
         print(f"complete: {folder}")
         return folder

@@ -7,6 +7,7 @@ import torch
 
 from avalanche_gd.metrics.generation import Generation
 from avalanche_gd.models import DiffusionModel
+from avalanche_gd.runs.augmentation import HorizontalFlipPlugin
 from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.cost import PassCounter
 from avalanche_gd.runs.plugin_state import remembers
@@ -136,6 +137,7 @@ class Scholar:
             SeedPlugin(config.seed, _NUMBERS[model_name]),
             *([] if self.counter is None else [self.counter.plugin(model_name)]),
             *([CumulativePlugin()] if config.method.cumulative else []),
+            *([HorizontalFlipPlugin()] if config.benchmark.horizontal_flips else []),
             *method_plugins,
             self.progress[model_name],
         ]

@@ -28,6 +28,8 @@ class ComparisonCallback(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print the table, and write the CSV and the figure."""
+        if self.configs[0].check:
+            return
         folders = list(dict.fromkeys(config.folder for config in self.configs))
         names = sorted(str(folder.relative_to(self.configs[0].out)) for folder in folders)
         digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
@@ -42,7 +44,9 @@ def _compose_jobs(config: DictConfig) -> list[DictConfig]:
     """The composed configuration of each run of a sweep by Hydra's basic sweeper."""
     loader = GlobalHydra.instance().config_loader()
     parser = OverridesParser.create(config_loader=loader)
-    overrides = parser.parse_overrides(list(config.hydra.overrides.task))
+    params = config.hydra.sweeper.get("params") or {}
+    swept = [f"{key}={value}" for key, value in params.items()]
+    overrides = parser.parse_overrides([*swept, *config.hydra.overrides.task])
     return [
         loader.load_sweep_config(config, job)
         for job in BasicSweeper.split_arguments(overrides, None)[0]

@@ -2,7 +2,6 @@
 
 import io
 import math
-from importlib.resources import files
 
 import pytest
 import torch
@@ -22,15 +21,12 @@ from avalanche.training.plugins import GenerativeReplayPlugin as AvalancheReplay
 
 from avalanche_gd import GenerativeDistillationPlugin, GenerativeReplayPlugin, SplitDigits
 from avalanche_gd.plugins import Teacher
+from avalanche_gd.runs.config import method_names
 from avalanche_gd.runs.scholar import Scholar
 from tests.conftest import same_bits, weights
 from tests.runs.test_run import small_config
 
-METHODS = sorted(
-    path.name.removesuffix(".yaml")
-    for path in files("avalanche_gd.conf").joinpath("method").iterdir()
-    if path.name.endswith(".yaml")
-)
+METHODS = method_names()
 STEPS = 12  # RWalk scores every 10
 CASES = [
     (method, conditional)

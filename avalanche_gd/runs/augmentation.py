@@ -1,0 +1,16 @@
+"""Augmentation of the data in training, on the device."""
+
+from typing import Any
+
+import torch
+from avalanche.core import SupervisedPlugin
+
+
+class HorizontalFlipPlugin(SupervisedPlugin):
+    """Mirrors each image of a batch, left and right, with probability 1/2."""
+
+    def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
+        """Flip."""
+        images = strategy.mbatch[0]
+        flipped = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
+        strategy.mbatch[0] = torch.where(flipped, images.flip(-1), images)

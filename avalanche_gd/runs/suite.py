@@ -1,0 +1,124 @@
+"""A suite: methods and seeds on one benchmark, run side by side and reported."""
+
+import argparse
+import multiprocessing
+import os
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+import torch
+from hydra import compose, initialize_config_module
+
+from avalanche_gd.runs.app import quiet
+from avalanche_gd.runs.comparison import compare
+from avalanche_gd.runs.config import RunConfig, method_names, read_config
+from avalanche_gd.runs.errors import ending_with_one_line, take_over_errors
+from avalanche_gd.runs.run import run
+
+MAIN_METHODS = ("generative_distillation", "generative_replay", "joint", "naive")
+"""What a suite compares unless it is told otherwise, the longest first."""
+
+Overrides = Sequence[str]
+"""Hydra's, such as ``["benchmark=split_digits", "generator.steps=100"]``."""
+
+
+def main(
+    description: str,
+    scales: dict[str, Overrides],
+    *,
+    methods: Sequence[str] = MAIN_METHODS,
+    arguments: Sequence[str] | None = None,
+) -> None:
+    """The command line of a suite.
+
+    :param description: what it compares, on which data and how long it takes.
+    :param scales: the overrides by scale; the first is the default.
+    :param methods: the default methods.
+    :param arguments: of the command line; None for the process's own.
+    """
+    take_over_errors()
+    with ending_with_one_line():
+        options = _parse(description, scales, methods, arguments)
+        overrides = [*scales[options.scale], f"out={options.out}", *options.overrides]
+        names = method_names() if options.methods == ["all"] else options.methods
+        cases = [[f"method={m}", f"seed={s}"] for s in options.seeds for m in names]
+        configs = [_config([*overrides, *case], options.jobs) for case in cases]
+        folders = run_all(configs, options.jobs)
+        out = Path(options.out) / Path(sys.argv[0]).stem
+        print(f"\n{compare(folders, out)}\n\n{out}{os.sep}")
+
+
+def run_all(configs: Sequence[RunConfig], jobs: int) -> list[Path]:
+    """Run what is missing, so many at a time, each in a process.
+
+    A run that fails does not stop the others.
+
+    :param configs: of the runs, in the order to begin them.
+    :param jobs: how many at a time.
+    :return: the folders of the runs, in the order of the configurations.
+    :raises ValueError: with the first error, once all others have ended.
+    """
+    if jobs == 1:
+        return [run(config) for config in configs]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=quiet) as pool:
+        futures = {pool.submit(run, config): config for config in configs}
+        errors = []
+        for future in as_completed(futures):
+            error = future.exception()
+            if error is not None:
+                name = futures[future].method.name
+                print(f"{name}: {error}", file=sys.stderr)
+                errors.append(error)
+    if errors:
+        raise errors[0]
+    return [config.folder for config in configs]
+
+
+def _parse(
+    description: str,
+    scales: dict[str, Overrides],
+    methods: Sequence[str],
+    arguments: Sequence[str] | None,
+) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--methods",
+        type=lambda text: text.split(","),
+        default=list(methods),
+        help=f"separated by commas, or all (default: {','.join(methods)})",
+    )
+    parser.add_argument(
+        "--seeds",
+        type=lambda text: [int(part) for part in text.split(",")],
+        default=[0],
+        help="separated by commas (default: 0)",
+    )
+    parser.add_argument("--scale", choices=list(scales), default=next(iter(scales)))
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=1 if torch.cuda.is_available() else min(2, os.cpu_count() or 1),
+        help="runs at a time, each on one thread if more than one (default: %(default)s)",
+    )
+    parser.add_argument("--out", default="runs", help="the folder of all runs")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="settings of the runs, as avalanche-gd takes them",
+    )
+    options = parser.parse_args(arguments)
+    if options.jobs < 1:
+        raise ValueError(f"--jobs must be 1 or more, got {options.jobs}")
+    return options
+
+
+def _config(overrides: Overrides, jobs: int) -> RunConfig:
+    threads = ["threads=1"] if jobs > 1 else []
+    with initialize_config_module("avalanche_gd.conf", version_base="1.3"):
+        return read_config(compose("config", [*threads, *overrides]))
