@@ -105,6 +105,14 @@ def test_any_benchmark_of_pil_images_is_brought_to_model_space():
     assert (images - (expected / 127.5 - 1)).abs().max() < 1e-6
 
 
+def test_images_keep_their_order_over_chunks(digits, monkeypatch):
+    monkeypatch.setattr("avalanche_gd.data.model_space._CHUNK", 100)
+    for name in ("train_stream", "test_stream"):
+        whole = stream_tensors(getattr(digits, name))
+        chunks = stream_tensors(getattr(SplitDigits(5), name))
+        assert all(torch.equal(a, b) for a, b in zip(whole, chunks, strict=True))
+
+
 @pytest.mark.parametrize("shape", [(3, 8, 8)])
 def test_channels_that_do_not_fit_are_refused(digits, shape):
     with pytest.raises(ValueError, match="choose a preset with 1 channels"):
