@@ -1,6 +1,12 @@
 """Continual learning of diffusion models for Avalanche: generative distillation."""
 
-from avalanche_gd.data import SplitDigits, SplitFMNIST, to_model_space
+from avalanche_gd.data import (
+    SplitCIFAR10,
+    SplitCIFAR100,
+    SplitDigits,
+    SplitFMNIST,
+    to_model_space,
+)
 from avalanche_gd.metrics import (
     Sampling,
     class_balance_metrics,
@@ -34,6 +40,8 @@ __all__ = [
     "SmallCNN",
     "SoftGenerativeReplay",
     "SoftGenerativeReplayPlugin",
+    "SplitCIFAR10",
+    "SplitCIFAR100",
     "SplitDigits",
     "SplitFMNIST",
     "class_balance_metrics",

@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
-from avalanche_gd import SplitDigits, SplitFMNIST, to_model_space
+from avalanche_gd import SplitCIFAR10, SplitDigits, SplitFMNIST, to_model_space
 from avalanche_gd.data import stream_tensors
 from avalanche_gd.data.fashion_mnist import DEBIAN_ROOT, fashion_mnist_root
 from tests.conftest import truncate
@@ -127,7 +127,7 @@ def test_floats_outside_the_unit_interval_are_refused():
         to_model_space(benchmark, (1, 8, 8))
 
 
-@pytest.mark.parametrize("benchmark", [SplitDigits, SplitFMNIST])
+@pytest.mark.parametrize("benchmark", [SplitDigits, SplitFMNIST, SplitCIFAR10])
 @pytest.mark.parametrize("n_experiences", [0, 3, 11])
 def test_experiences_that_do_not_divide_the_classes_are_refused(benchmark, n_experiences):
     with pytest.raises(ValueError, match="choose n_experiences from 1, 2, 5, 10"):
