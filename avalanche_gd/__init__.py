@@ -5,6 +5,7 @@ from avalanche_gd.data import (
     SplitCIFAR100,
     SplitDigits,
     SplitFMNIST,
+    SplitImageFolder,
     to_model_space,
 )
 from avalanche_gd.metrics import (
@@ -44,6 +45,7 @@ __all__ = [
     "SplitCIFAR100",
     "SplitDigits",
     "SplitFMNIST",
+    "SplitImageFolder",
     "class_balance_metrics",
     "ddim_scheduler",
     "denoising_loss_metrics",
