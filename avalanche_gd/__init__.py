@@ -1,6 +1,13 @@
 """Continual learning of diffusion models for Avalanche: generative distillation."""
 
-from avalanche_gd.data import SplitDigits, SplitFMNIST, to_model_space
+from avalanche_gd.data import (
+    SplitCIFAR10,
+    SplitCIFAR100,
+    SplitDigits,
+    SplitFMNIST,
+    SplitImageFolder,
+    to_model_space,
+)
 from avalanche_gd.metrics import (
     Sampling,
     class_balance_metrics,
@@ -34,8 +41,11 @@ __all__ = [
     "SmallCNN",
     "SoftGenerativeReplay",
     "SoftGenerativeReplayPlugin",
+    "SplitCIFAR10",
+    "SplitCIFAR100",
     "SplitDigits",
     "SplitFMNIST",
+    "SplitImageFolder",
     "class_balance_metrics",
     "ddim_scheduler",
     "denoising_loss_metrics",

@@ -1,6 +1,7 @@
 """Any Avalanche classification benchmark, in model space, transformed once."""
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 from torchvision.transforms.functional import pil_to_tensor
 
-_CHUNK = 4096  # images resized at once
+_CHUNK = 1024  # images brought to model space at once
 
 
 def to_model_space(benchmark: Any, sample_shape: tuple[int, int, int]) -> CLScenario:
@@ -90,10 +91,19 @@ def check_experiences(n_experiences: int, n_classes: int) -> None:
 def _tensor_dataset(
     dataset: Any, sample_shape: tuple[int, int, int]
 ) -> TaskAwareSupervisedClassificationDataset:
-    plain = dataset.remove_current_transform_group()
-    images = [_as_tensor(item[0], sample_shape) for item in _items(plain)]
     labels = torch.tensor([int(label) for label in dataset.targets])
-    return as_dataset(_resize(images, sample_shape), labels)
+    images = _tensor(dataset.remove_current_transform_group(), sample_shape)
+    return as_dataset(images, labels)
+
+
+def _tensor(dataset: Any, sample_shape: tuple[int, int, int]) -> Tensor:
+    """The images of a dataset, of which only a chunk is ever held twice."""
+    images = torch.empty(len(dataset), *sample_shape)
+    items = _items(dataset)
+    for part in images.split(_CHUNK):
+        pixels = [_as_tensor(item[0], sample_shape) for item in islice(items, len(part))]
+        part.copy_(_in_model_space(torch.stack(pixels), sample_shape))
+    return images
 
 
 def _items(dataset: Any) -> Iterator[Any]:
@@ -110,19 +120,15 @@ def _as_tensor(image: Any, sample_shape: tuple[int, int, int]) -> Tensor:
     return tensor
 
 
-def _resize(images: list[Tensor], sample_shape: tuple[int, int, int]) -> Tensor:
-    """From pixels to model space, a chunk at a time."""
+def _in_model_space(pixels: Tensor, sample_shape: tuple[int, int, int]) -> Tensor:
+    """From pixels ``(N, C, H, W)`` to model space, resized."""
+    unit = pixels / 255 if pixels.dtype == torch.uint8 else pixels.float()
+    if unit.min() < 0 or unit.max() > 1:
+        raise ValueError(
+            "float images must be in [0, 1] to be brought to model space; these "
+            f"reach from {unit.min():g} to {unit.max():g}"
+        )
     size = sample_shape[1:]
-    chunks = []
-    for start in range(0, len(images), _CHUNK):
-        pixels = torch.stack(images[start : start + _CHUNK])
-        unit = pixels / 255 if pixels.dtype == torch.uint8 else pixels.float()
-        if unit.min() < 0 or unit.max() > 1:
-            raise ValueError(
-                "float images must be in [0, 1] to be brought to model space; these "
-                f"reach from {unit.min():g} to {unit.max():g}"
-            )
-        if unit.shape[2:] != size:
-            unit = F.interpolate(unit, size, mode="bilinear", antialias=True)
-        chunks.append(unit * 2 - 1)
-    return torch.cat(chunks) if chunks else torch.empty(0, *sample_shape)
+    if unit.shape[2:] != size:
+        unit = F.interpolate(unit, size, mode="bilinear", antialias=True)
+    return unit.mul_(2).sub_(1)

@@ -29,6 +29,16 @@ PRESETS: dict[str, dict[str, Any]] = {
         layers_per_block=1,
         norm_num_groups=8,
     ),
+    "cifar-small": dict(
+        sample_size=32,
+        in_channels=3,
+        out_channels=3,
+        block_out_channels=(16, 32, 32, 64),
+        down_block_types=(_DOWN, _DOWN, _DOWN, _DOWN_ATTENTION),
+        up_block_types=(_UP_ATTENTION, _UP, _UP, _UP),
+        layers_per_block=1,
+        norm_num_groups=8,
+    ),
     "paper-fmnist": dict(
         sample_size=32,
         in_channels=1,
@@ -57,7 +67,7 @@ def unet(preset: str, *, num_classes: int | None = None) -> UNet2DModel:
     """A new denoiser of a preset's size, with random weights.
 
     The two ``paper-`` presets are the U-Nets of generative distillation
-    (arXiv 2311.14028, appendix); the two small ones run on a CPU.
+    (arXiv 2311.14028, appendix); the three small ones run on a CPU.
 
     :param preset: a key of :data:`PRESETS`.
     :param num_classes: for a model conditioned on that many classes: adds an embedding of

@@ -199,6 +199,9 @@ def read_config(composed: DictConfig) -> RunConfig:
     OmegaConf.set_struct(content, False)
     merged = OmegaConf.merge(OmegaConf.structured(RunConfig), content)
     OmegaConf.resolve(merged)
+    if missing := sorted(OmegaConf.missing_keys(merged)):
+        given = " ".join(f"{name}=VALUE" for name in missing)
+        raise ValueError(f"no value for {' and '.join(missing)}; give {given}")
     config = OmegaConf.to_object(merged)
     assert isinstance(config, RunConfig)
     _check(config)

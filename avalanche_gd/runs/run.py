@@ -118,6 +118,14 @@ def _make_benchmark(config: RunConfig) -> Any:
             f"images of {settings.name}, {shape}, do not fit a model of "
             f"{config.sample_shape}; choose a model with {shape[0]} channels"
         )
+    n_classes = len(
+        {c for exp in benchmark.train_stream for c in exp.classes_in_this_experience}
+    )
+    if n_classes != settings.n_classes:
+        raise ValueError(
+            f"{settings.name} has {n_classes} classes, but benchmark.n_classes is "
+            f"{settings.n_classes}; set benchmark.n_classes={n_classes}"
+        )
     return benchmark
 
 

@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
-from avalanche_gd import SplitDigits, SplitFMNIST, to_model_space
+from avalanche_gd import SplitCIFAR10, SplitDigits, SplitFMNIST, to_model_space
 from avalanche_gd.data import stream_tensors
 from avalanche_gd.data.fashion_mnist import DEBIAN_ROOT, fashion_mnist_root
 from tests.conftest import truncate
@@ -105,6 +105,14 @@ def test_any_benchmark_of_pil_images_is_brought_to_model_space():
     assert (images - (expected / 127.5 - 1)).abs().max() < 1e-6
 
 
+def test_images_keep_their_order_over_chunks(digits, monkeypatch):
+    monkeypatch.setattr("avalanche_gd.data.model_space._CHUNK", 100)
+    for name in ("train_stream", "test_stream"):
+        whole = stream_tensors(getattr(digits, name))
+        chunks = stream_tensors(getattr(SplitDigits(5), name))
+        assert all(torch.equal(a, b) for a, b in zip(whole, chunks, strict=True))
+
+
 @pytest.mark.parametrize("shape", [(3, 8, 8)])
 def test_channels_that_do_not_fit_are_refused(digits, shape):
     with pytest.raises(ValueError, match="choose a preset with 1 channels"):
@@ -119,7 +127,7 @@ def test_floats_outside_the_unit_interval_are_refused():
         to_model_space(benchmark, (1, 8, 8))
 
 
-@pytest.mark.parametrize("benchmark", [SplitDigits, SplitFMNIST])
+@pytest.mark.parametrize("benchmark", [SplitDigits, SplitFMNIST, SplitCIFAR10])
 @pytest.mark.parametrize("n_experiences", [0, 3, 11])
 def test_experiences_that_do_not_divide_the_classes_are_refused(benchmark, n_experiences):
     with pytest.raises(ValueError, match="choose n_experiences from 1, 2, 5, 10"):

@@ -80,11 +80,13 @@ BAD = {
     ),
     "an unknown benchmark": (
         ["benchmark=imagenet"],
-        "no benchmark 'imagenet'; choose from split_digits, split_fmnist",
+        "no benchmark 'imagenet'; choose from image_folder, split_cifar10, split_cifar100, "
+        "split_digits, split_fmnist",
     ),
     "an unknown preset": (
         ["model=huge"],
-        "no model 'huge'; choose from digits, fmnist-small, paper-cifar10, paper-fmnist",
+        "no model 'huge'; choose from cifar-small, digits, fmnist-small, paper-cifar10, "
+        "paper-fmnist",
     ),
     "a negative lambda": (["method.lambd=-1"], "method.lambd must be 0 or more, got -1.0"),
     "teacher steps of 0": (
@@ -106,6 +108,20 @@ BAD = {
     "a root without the data set": (
         ["benchmark=split_fmnist", "benchmark.options.root=."],
         "no Fashion-MNIST in",
+    ),
+    "a root without CIFAR-10": (
+        ["benchmark=split_cifar10", "benchmark.options.root=."],
+        "no CIFAR-10 in .: looked for cifar-10-batches-py and cifar-10-python.tar.gz",
+    ),
+    "no root": (
+        ["benchmark=image_folder"],
+        "no value for benchmark.n_classes and benchmark.options.root; "
+        "give benchmark.n_classes=VALUE benchmark.options.root=VALUE",
+    ),
+    "a number of classes that the stream does not have": (
+        ["benchmark.n_classes=5"],
+        "split_digits has 10 classes, but benchmark.n_classes is 5; "
+        "set benchmark.n_classes=10",
     ),
     "a word for a number": (["seed=one"], "seed: Value 'one'"),
     "an unknown setting": (["sede=1"], "sede"),

@@ -1,0 +1,137 @@
+"""Any folder of class folders of images."""
+
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+
+import torch
+from avalanche.benchmarks import nc_benchmark
+from avalanche.benchmarks.scenarios.generic_scenario import CLScenario
+from torch import Tensor
+from torch.utils.data import TensorDataset
+from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from avalanche_gd.data.decoding import decoded_images
+from avalanche_gd.data.model_space import check_experiences, to_model_space
+
+_TEST_SHARE = 0.2  # of each class, where the root has no test images of its own
+
+Samples = list[tuple[str, int]]
+"""Files and their classes."""
+
+
+def SplitImageFolder(
+    n_experiences: int,
+    *,
+    seed: int = 0,
+    image_size: int = 32,
+    root: str | Path,
+    channels: int = 3,
+) -> CLScenario:
+    """Class-incremental images of a folder of class folders, in model space.
+
+    Files and classes are those that torchvision's ``ImageFolder`` finds. An image that
+    is not square, or of another size, is resized bilinearly with antialiasing until its
+    shorter side is ``image_size``, and its centre is kept. Images are decoded once, and
+    their pixels cached: they are decoded anew if a file's name, size or time of change
+    is another.
+
+    :param n_experiences: a divisor of the number of classes; each gets as many.
+    :param seed: decides the order of the classes. The global random state is left alone.
+    :param image_size: height and width of the result.
+    :param root: a folder with ``train/CLASS/IMAGE`` and ``test/CLASS/IMAGE``; or with
+        ``CLASS/IMAGE``, of which a fifth of each class becomes the test stream, the same
+        images for every seed.
+    :param channels: 3, or 1 for grey.
+    :return: streams ``train_stream`` and ``test_stream``, of shape
+        ``(channels, image_size, image_size)``.
+    :raises ValueError: if ``root`` is not such a folder, if a class has no images or is
+        the only one, if an image cannot be read, or if the classes cannot be dealt
+        evenly to the experiences.
+    """
+    if channels not in (1, 3):
+        raise ValueError(f"channels must be 3, or 1 for grey, got {channels}")
+    root = Path(root).expanduser()
+    train, test = _find(root)
+    check_experiences(n_experiences, n_classes=len({label for _, label in train}))
+    files = [path for path, _ in train + test]
+    pixels = decoded_images(root, files, channels=channels, image_size=image_size)
+    with torch.random.fork_rng(devices=[]):
+        benchmark = nc_benchmark(
+            _dataset(pixels[: len(train)], train),
+            _dataset(pixels[len(train) :], test),
+            n_experiences=n_experiences,
+            task_labels=False,
+            seed=seed,
+        )
+    return to_model_space(benchmark, (channels, image_size, image_size))
+
+
+def _dataset(pixels: Tensor, samples: Samples) -> TensorDataset:
+    labels = [label for _, label in samples]
+    dataset = TensorDataset(pixels, torch.tensor(labels))
+    dataset.targets = labels  # type: ignore[attr-defined]
+    return dataset
+
+
+def _find(root: Path) -> tuple[Samples, Samples]:
+    """The training and the test samples of a root."""
+    if not root.is_dir():
+        raise ValueError(f"no folder {root}; give a folder of class folders as root")
+    train, test = root / "train", root / "test"
+    if train.is_dir() and test.is_dir():
+        train_folder, test_folder = _image_folder(train), _image_folder(test)
+        unpaired = set(train_folder.classes) ^ set(test_folder.classes)
+        if unpaired:
+            raise ValueError(
+                f"{train} and {test} must have the same class folders; only one of them "
+                f"has {', '.join(sorted(unpaired))}"
+            )
+        return train_folder.samples, test_folder.samples
+    if train.is_dir() and any(path.is_dir() for path in train.iterdir()):
+        raise ValueError(
+            f"{root} has a folder train but none named test; add it, or give {train} as "
+            "root to hold a fifth of its images out"
+        )
+    return _hold_out(_image_folder(root))
+
+
+def _image_folder(folder: Path) -> ImageFolder:
+    """Two classes or more, each with images."""
+    if not any(path.is_dir() for path in folder.iterdir()):
+        raise ValueError(
+            f"no class folders in {folder}; put the images of each class in a folder of "
+            "its own there"
+        )
+    found = ImageFolder(str(folder), allow_empty=True)
+    for label in set(range(len(found.classes))) - set(found.targets):
+        raise ValueError(
+            f"no images in {folder / found.classes[label]}; put some there "
+            f"({', '.join(IMG_EXTENSIONS)}) or delete it"
+        )
+    if len(found.classes) == 1:
+        raise ValueError(
+            f"{folder} has one class only, {found.classes[0]}; a class-incremental stream "
+            "needs the folders of 2 or more"
+        )
+    return found
+
+
+def _hold_out(found: ImageFolder) -> tuple[Samples, Samples]:
+    """A share of each class for the test stream, always the same."""
+    generator = torch.Generator().manual_seed(0)
+    train: Samples = []
+    test: Samples = []
+    for label, samples in groupby(found.samples, key=itemgetter(1)):
+        own = list(samples)
+        if len(own) == 1:
+            raise ValueError(
+                f"only one image in {Path(found.root) / found.classes[label]}; a class "
+                "needs 2 or more, to train on and to test on"
+            )
+        count = max(1, round(len(own) * _TEST_SHARE))
+        order = torch.randperm(len(own), generator=generator).tolist()
+        test += [own[i] for i in sorted(order[:count])]
+        train += [own[i] for i in sorted(order[count:])]
+    return train, test

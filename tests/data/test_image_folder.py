@@ -1,0 +1,252 @@
+"""Folders of class folders of images: what is read, what is cached, what is refused."""
+
+import os
+import tarfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+from avalanche_gd import SplitImageFolder
+from avalanche_gd.data import stream_tensors
+from avalanche_gd.models.oracle import cache_folder
+from tests.conftest import truncate
+
+CIFAR = Path(__file__).parents[3] / "shared" / "data" / "cifar10-jpeg.tar.xz"
+
+
+@pytest.fixture(autouse=True)
+def _empty_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("AVALANCHE_GD_CACHE", str(tmp_path / "cache"))
+
+
+def write(path: Path, seed: int, size: tuple[int, int] = (32, 32)) -> np.ndarray:
+    """Write an image of random pixels, (height, width, 3)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(seed)
+    pixels = random.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return pixels
+
+
+def write_classes(folder: Path, *names: str, count: int = 5, seed: int = 0) -> None:
+    """Write PNG images of some classes."""
+    for i, name in enumerate(names):
+        for j in range(count):
+            write(folder / name / f"{j}.png", seed + 100 * i + j)
+
+
+@pytest.fixture
+def split_root(tmp_path):
+    """A root with train/ and test/ of four classes."""
+    root = tmp_path / "root"
+    write_classes(root / "train", "a", "b", "c", "d")
+    write_classes(root / "test", "a", "b", "c", "d", count=2, seed=1000)
+    return root
+
+
+@pytest.fixture
+def flat_root(tmp_path):
+    """A root of four classes, of 5, 5, 5 and 11 images."""
+    root = tmp_path / "root"
+    write_classes(root, "a", "b", "c")
+    write_classes(root, "d", count=11, seed=1000)
+    return root
+
+
+def rows(stream) -> set[tuple[float, ...]]:
+    return {tuple(row) for row in stream_tensors(stream)[0].flatten(1).tolist()}
+
+
+def test_train_and_test_folders_are_the_streams_in_model_space(split_root):
+    state = torch.get_rng_state()
+    benchmark = SplitImageFolder(2, root=split_root)
+    assert torch.equal(torch.get_rng_state(), state)
+    for name, count in (("train", 5), ("test", 2)):
+        images, labels = stream_tensors(benchmark.streams[name])
+        assert images.shape == (4 * count, 3, 32, 32) and images.dtype == torch.float32
+        for label, letter in enumerate("abcd"):
+            files = sorted((split_root / name / letter).iterdir())
+            pixels = torch.tensor(np.stack([np.asarray(Image.open(f)) for f in files]))
+            expected = pixels.permute(0, 3, 1, 2) / 127.5 - 1
+            assert (images[labels == label] - expected).abs().max() < 1e-6
+    classes = [sorted(e.classes_in_this_experience) for e in benchmark.train_stream]
+    assert classes == [sorted(e.classes_in_this_experience) for e in benchmark.test_stream]
+
+
+def test_the_seed_decides_the_order_of_classes(flat_root):
+    orders = {
+        tuple(
+            tuple(sorted(e.classes_in_this_experience))
+            for e in SplitImageFolder(4, root=flat_root, seed=seed).train_stream
+        )
+        for seed in range(5)
+    }
+    assert len(orders) > 1
+
+
+def test_a_fifth_of_each_class_is_held_out_the_same_for_every_seed(flat_root):
+    first, second = (SplitImageFolder(4, root=flat_root, seed=seed) for seed in (0, 1))
+    _, labels = stream_tensors(first.test_stream)
+    assert Counter(labels.tolist()) == {0: 1, 1: 1, 2: 1, 3: 2}
+    assert len(rows(first.train_stream)) == 26 - 5
+    assert not rows(first.train_stream) & rows(first.test_stream)
+    assert rows(first.test_stream) == rows(second.test_stream)
+
+
+@pytest.mark.parametrize("size", [(64, 96), (96, 64), (80, 64)])
+def test_other_sizes_are_resized_on_the_shorter_side_and_cropped(flat_root, size):
+    pixels = write(flat_root / "a" / "0.png", 7, size)
+    write(flat_root / "a" / "1.png", 8, (8, 8))  # enlarged
+    benchmark = SplitImageFolder(1, root=flat_root, image_size=16)
+    images = torch.cat([stream_tensors(s)[0] for s in benchmark.streams.values()])
+    assert images.shape == (26, 3, 16, 16)
+    unit = torch.tensor(pixels).permute(2, 0, 1)[None] / 255
+    width, height = (round(16 * side / 64) for side in size)
+    resized = F.interpolate(unit, (height, width), mode="bilinear", antialias=True)
+    top, left = (height - 16) // 2, (width - 16) // 2
+    expected = resized[..., top : top + 16, left : left + 16] * 2 - 1
+    distance = (images - expected).abs().amax(dim=(1, 2, 3)).min()
+    assert distance < 2.1 / 255  # PIL rounds to 8 bits, once an axis
+
+
+def test_one_channel_is_grey(flat_root):
+    images, _ = stream_tensors(SplitImageFolder(1, root=flat_root, channels=1).train_stream)
+    colours, _ = stream_tensors(SplitImageFolder(1, root=flat_root).train_stream)
+    assert images.shape == (21, 1, 32, 32)
+    luma = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)  # ITU-R 601-2
+    assert (images - (colours * luma).sum(1, keepdim=True)).abs().max() < 2 / 255
+    with pytest.raises(ValueError, match="channels must be 3, or 1 for grey, got 2"):
+        SplitImageFolder(1, root=flat_root, channels=2)
+
+
+@pytest.mark.filterwarnings("error:cached images")
+def test_images_are_decoded_once(flat_root, monkeypatch):
+    first = SplitImageFolder(2, root=flat_root)
+    with monkeypatch.context() as patch:
+        patch.setattr("avalanche_gd.data.decoding._decode", None)  # would fail if called
+        assert rows(SplitImageFolder(4, root=flat_root).train_stream) == rows(
+            first.train_stream
+        )
+        for other in (dict(image_size=16), dict(channels=1)):
+            with pytest.raises(TypeError):
+                SplitImageFolder(2, root=flat_root, **other)
+    changed = write(flat_root / "a" / "0.png", 999)
+    os.utime(flat_root / "a" / "0.png", (0, 0))
+    benchmark = SplitImageFolder(2, root=flat_root)
+    expected = torch.tensor(changed).permute(2, 0, 1) / 255 * 2 - 1
+    seen = rows(benchmark.train_stream) | rows(benchmark.test_stream)
+    assert tuple(expected.flatten().tolist()) in seen
+    (flat_root / "b" / "0.png").unlink()
+    fewer = SplitImageFolder(2, root=flat_root)
+    assert len(rows(fewer.train_stream) | rows(fewer.test_stream)) == 25
+
+
+def test_a_damaged_cache_is_decoded_anew(flat_root):
+    first = SplitImageFolder(2, root=flat_root)
+    (cached,) = cache_folder().iterdir()
+    truncate(cached)
+    with pytest.warns(UserWarning, match="decoding anew"):
+        second = SplitImageFolder(2, root=flat_root)
+    assert rows(first.train_stream) == rows(second.train_stream)
+    assert [path.name for path in cache_folder().iterdir()] == [cached.name]
+
+
+def refused(message: str, root: Path, n_experiences: int = 2) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        SplitImageFolder(n_experiences, root=root)
+    assert len(str(caught.value).splitlines()) == 1
+    assert not cache_folder().exists()
+
+
+def test_a_root_that_is_not_there_is_refused(tmp_path):
+    refused("no folder .*nowhere; give a folder of class folders", tmp_path / "nowhere")
+
+
+def test_a_root_without_class_folders_is_refused(tmp_path):
+    write(tmp_path / "root" / "0.png", 0)
+    refused("no class folders in .*root; put the images of each", tmp_path / "root")
+
+
+def test_a_class_folder_without_images_is_refused(flat_root):
+    (flat_root / "empty").mkdir()
+    (flat_root / "empty" / "notes.txt").touch()
+    refused(r"no images in .*root/empty; put some there \(\.jpg, ", flat_root)
+
+
+def test_one_class_only_is_refused(tmp_path):
+    write_classes(tmp_path / "root", "a")
+    refused("root has one class only, a; .* needs the folders of 2", tmp_path / "root", 1)
+
+
+def test_a_class_with_nothing_to_test_on_is_refused(tmp_path):
+    write_classes(tmp_path / "root", "a", "b")
+    write_classes(tmp_path / "root", "c", count=1)
+    refused("only one image in .*root/c; a class needs 2", tmp_path / "root", 3)
+
+
+def test_test_images_of_other_classes_are_refused(split_root):
+    (split_root / "test" / "a").rename(split_root / "test" / "e")
+    refused("must have the same class folders; only one of them has a, e", split_root)
+
+
+def test_training_images_without_a_test_folder_are_refused(split_root):
+    (split_root / "test").rename(split_root / "val")
+    refused("has a folder train but none named test; add it, or give .*train", split_root)
+
+
+def test_classes_that_cannot_be_dealt_evenly_are_refused(flat_root):
+    refused("4 classes cannot be dealt evenly to 3 experiences", flat_root, 3)
+
+
+def test_an_image_cut_short_is_refused_by_name(flat_root):
+    truncate(flat_root / "c" / "3.png")
+    refused("cannot read the image .*root/c/3.png .*; replace or delete it", flat_root)
+
+
+def test_a_file_that_is_no_image_is_refused_by_name(flat_root):
+    (flat_root / "b" / "9.jpg").write_text("not an image")
+    refused("cannot read the image .*root/b/9.jpg .*; replace or delete it", flat_root)
+
+
+def test_a_link_that_leads_nowhere_is_refused_by_name(flat_root):
+    (flat_root / "b" / "9.jpg").symlink_to("nowhere.jpg")
+    refused("cannot read the image .*root/b/9.jpg .*; replace or delete it", flat_root)
+
+
+def test_pixels_of_more_than_8_bits_are_refused_by_name(flat_root):
+    deep = np.full((32, 32), 40_000, dtype=np.uint16)
+    Image.fromarray(deep).save(flat_root / "b" / "9.png")
+    refused("root/b/9.png .more than 8 bits a channel", flat_root)
+
+
+@pytest.mark.skipif(
+    not CIFAR.is_file(), reason="the archive cifar10-jpeg.tar.xz is not beside the clone"
+)
+def test_the_real_cifar10_is_read(tmp_path):
+    wanted = 10  # images of each class, of those that come first in the archive
+    counts: Counter[str] = Counter()
+    with tarfile.open(CIFAR) as archive:
+        for member in archive:
+            folder = str(Path(member.name).parent)
+            if member.isfile() and counts[folder] < wanted:
+                counts[folder] += 1
+                archive.extract(member, tmp_path / "root", filter="data")
+            if len(counts) == 20 and set(counts.values()) == {wanted}:
+                break
+    benchmark = SplitImageFolder(5, root=tmp_path / "root")
+    images, labels = stream_tensors(benchmark.train_stream)
+    assert images.shape == (100, 3, 32, 32)
+    assert Counter(labels.tolist()) == dict.fromkeys(range(10), 10)
+    names = sorted(path.name for path in (tmp_path / "root" / "train").iterdir())
+    assert (names[0], names[-1]) == ("airplane", "truck")
+    for label, name in enumerate(names):
+        files = sorted((tmp_path / "root" / "train" / name).iterdir())
+        pixels = np.stack([np.asarray(Image.open(file)) for file in files])
+        expected = torch.tensor(pixels).permute(0, 3, 1, 2) / 127.5 - 1
+        assert (images[labels == label] - expected).abs().max() < 1e-6
+    assert stream_tensors(benchmark.test_stream)[0].shape == (100, 3, 32, 32)
