@@ -5,13 +5,12 @@ import io
 import math
 import statistics
 from pathlib import Path
-from typing import Any
 
 from avalanche_gd.runs.figures import save_comparison
 from avalanche_gd.runs.files import write_text, write_whole
 from avalanche_gd.runs.results import HEADLINES, RunResult, read_run
+from avalanche_gd.runs.settings import by_method
 
-_NOT_COMPARED = ("seed", "out", "device", "threads", "method.plugins")
 _DIGITS = {"FID": 1, "KLD": 3, "ARD": 3, "accuracy": 3, "forgetting": 3, "seconds": 0}
 
 
@@ -25,45 +24,10 @@ def compare(folders: list[Path], out: Path) -> str:
     :param out: the folder of the two files.
     :raises ValueError: if a folder does not hold a complete run.
     """
-    groups = _by_method([read_run(folder) for folder in folders])
+    groups = by_method([read_run(folder) for folder in folders])
     write_text(out / "comparison.csv", _as_csv(groups))
     write_whole(out / "comparison.png", lambda path: save_comparison(groups, path))
     return _as_table(groups)
-
-
-def _by_method(runs: list[RunResult]) -> dict[str, list[RunResult]]:
-    """The runs by method, in the order given; settings that differ are in the label."""
-    settings = [_flatten(run.config) for run in runs]
-    varied = {
-        key
-        for key in set().union(*settings)
-        for method in {run.method for run in runs}
-        if len(
-            {
-                repr(own.get(key))
-                for run, own in zip(runs, settings, strict=True)
-                if run.method == method
-            }
-        )
-        > 1
-    }
-    groups: dict[str, list[RunResult]] = {}
-    for run, own in zip(runs, settings, strict=True):
-        extra = [f"{key}={own[key]}" for key in sorted(varied) if key in own]
-        groups.setdefault(", ".join([run.method, *extra]), []).append(run)
-    return groups
-
-
-def _flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if prefix + key in _NOT_COMPARED:
-            continue
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
 
 
 def _as_csv(groups: dict[str, list[RunResult]]) -> str:
@@ -100,10 +64,8 @@ def _as_table(groups: dict[str, list[RunResult]]) -> str:
 
 
 def _final(run: RunResult, name: str) -> float:
-    if name == "seconds":
-        return run.seconds
-    points = run.curve(name)
-    return points[max(points)] if points else math.nan
+    value = run.final(name)
+    return math.nan if value is None else value
 
 
 def _spread(values: list[float], digits: int) -> str:
