@@ -69,7 +69,9 @@ def image_drawing(section: Section, strips: Sequence[Strip]) -> Drawing:
             axis.set(xticks=[], yticks=[])
             axis.set_frame_on(False)
             if picture is not None:
-                axis.imshow(picture.image, cmap="gray", vmin=0, vmax=255)
+                axis.imshow(
+                    picture.image, cmap="gray", vmin=0, vmax=255, interpolation="nearest"
+                )
         label = plain(strip.label).replace(", ", ",\n").replace("_", "_\n", 1)
         line[0].set_ylabel(label, rotation=0, ha="right", va="center")
     for number, axis in enumerate(axes[0], start=1):
