@@ -28,8 +28,9 @@ def estimate(values: Sequence[float]) -> Estimate | None:
 
     :param values: one for each seed; None is returned if there are none.
 
-    >>> estimate([1.0, 2.0, 3.0])
-    Estimate(mean=2.0, half_width=2.4841377117194624, seeds=3)
+    >>> mean, half_width, seeds = estimate([1.0, 2.0, 3.0])
+    >>> print(f"{mean} ± {half_width:.3f} over {seeds}")
+    2.0 ± 2.484 over 3
     """
     count = len(values)
     if count == 0:
