@@ -2,16 +2,14 @@
 
 import csv
 import io
-import math
 import statistics
 from pathlib import Path
-from typing import Any
 
 from avalanche_gd.runs.figures import save_comparison
 from avalanche_gd.runs.files import write_text, write_whole
 from avalanche_gd.runs.results import HEADLINES, RunResult, read_run
+from avalanche_gd.runs.settings import by_method
 
-_NOT_COMPARED = ("seed", "out", "device", "threads", "check", "method.plugins")
 _DIGITS = {"FID": 1, "KLD": 3, "ARD": 3, "accuracy": 3, "forgetting": 3, "seconds": 0}
 
 
@@ -25,45 +23,10 @@ def compare(folders: list[Path], out: Path) -> str:
     :param out: the folder of the two files.
     :raises ValueError: if a folder does not hold a complete run.
     """
-    groups = _by_method([read_run(folder) for folder in folders])
+    groups = by_method([read_run(folder) for folder in folders])
     write_text(out / "comparison.csv", _as_csv(groups))
     write_whole(out / "comparison.png", lambda path: save_comparison(groups, path))
     return _as_table(groups)
-
-
-def _by_method(runs: list[RunResult]) -> dict[str, list[RunResult]]:
-    """The runs by method, in the order given; settings that differ are in the label."""
-    settings = [_flatten(run.config) for run in runs]
-    varied = {
-        key
-        for key in set().union(*settings)
-        for method in {run.method for run in runs}
-        if len(
-            {
-                repr(own.get(key))
-                for run, own in zip(runs, settings, strict=True)
-                if run.method == method
-            }
-        )
-        > 1
-    }
-    groups: dict[str, list[RunResult]] = {}
-    for run, own in zip(runs, settings, strict=True):
-        extra = [f"{key}={own[key]}" for key in sorted(varied) if key in own]
-        groups.setdefault(", ".join([run.method, *extra]), []).append(run)
-    return groups
-
-
-def _flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if prefix + key in _NOT_COMPARED:
-            continue
-        if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
 
 
 def _as_csv(groups: dict[str, list[RunResult]]) -> str:
@@ -73,10 +36,10 @@ def _as_csv(groups: dict[str, list[RunResult]]) -> str:
     for label, runs in groups.items():
         for run in runs:
             curves = {name: run.curve(name) for name in HEADLINES}
-            for experience in curves["FID"]:
+            last = run.config["benchmark"]["n_experiences"] - 1
+            for experience in range(last + 1):
                 values = [curves[name].get(experience, "") for name in HEADLINES]
-                last = experience == max(curves["FID"])
-                seconds = round(run.seconds, 1) if last else ""
+                seconds = round(run.seconds, 1) if experience == last else ""
                 writer.writerow([label, run.seed, experience + 1, *values, seconds])
     return text.getvalue()
 
@@ -85,7 +48,7 @@ def _as_table(groups: dict[str, list[RunResult]]) -> str:
     lines = [["method", "seeds", *_DIGITS]]
     for label, runs in groups.items():
         cells = [
-            _spread([_final(run, name) for run in runs], digits)
+            _spread([run.final(name) for run in runs], digits)
             for name, digits in _DIGITS.items()
         ]
         lines.append([label, str(len(runs)), *cells])
@@ -99,15 +62,12 @@ def _as_table(groups: dict[str, list[RunResult]]) -> str:
     )
 
 
-def _final(run: RunResult, name: str) -> float:
-    if name == "seconds":
-        return run.seconds
-    points = run.curve(name)
-    return points[max(points)] if points else math.nan
-
-
-def _spread(values: list[float], digits: int) -> str:
-    mean = f"{statistics.fmean(values):.{digits}f}"
-    if len(values) == 1:
+def _spread(values: list[float | None], digits: int) -> str:
+    """Mean and standard deviation; a dash where a method has no such value."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    mean = f"{statistics.fmean(known):.{digits}f}"
+    if len(known) == 1:
         return mean
-    return f"{mean} ± {statistics.stdev(values):.{digits}f}"
+    return f"{mean} ± {statistics.stdev(known):.{digits}f}"

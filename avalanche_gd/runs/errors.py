@@ -53,12 +53,12 @@ def one_line(error: BaseException) -> str:
     return prefix + (lines[0] if lines else type(error).__name__)
 
 
-def exit_with(error: BaseException) -> NoReturn:
+def exit_with(error: BaseException, command: str = "avalanche-gd") -> NoReturn:
     """Print the line, or the traceback if it is wanted, and end with status 2."""
     if wants_traceback():
         traceback.print_exception(error)
     else:
-        print(f"avalanche-gd: {one_line(error)}", file=sys.stderr)
+        print(f"{command}: {one_line(error)}", file=sys.stderr)
     sys.exit(_STATUS)
 
 

@@ -1,5 +1,6 @@
 """The pictures of a run and of a comparison."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def save_curves(rows: list[Row], path: Path) -> None:
     for axis, (name, label) in zip(axes, _LABELS.items(), strict=True):
         points = curve(rows, name)
         axis.plot([x + 1 for x in points], list(points.values()), marker="o")
-        _decorate(axis, label)
+        decorate(axis, label)
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
@@ -67,8 +68,8 @@ def save_comparison(groups: dict[str, list[RunResult]], path: Path) -> None:
     axes = upper.subplots(1, len(_LABELS))
     for axis, (name, label) in zip(axes, _LABELS.items(), strict=True):
         for method, runs in groups.items():
-            _plot_seeds(axis, method, [run.curve(name) for run in runs])
-        _decorate(axis, label)
+            plot_seeds(axis, method, [run.curve(name) for run in runs])
+        decorate(axis, label)
     axes[0].set_yscale("log")
     axes[0].legend(fontsize="small")
     rows = lower.subplots(len(groups), 1, squeeze=False)[:, 0]
@@ -81,11 +82,23 @@ def save_comparison(groups: dict[str, list[RunResult]], path: Path) -> None:
     plt.close(figure)
 
 
-def _plot_seeds(axis: Axes, method: str, curves: list[dict[int, float]]) -> None:
+def plot_seeds(
+    axis: Axes,
+    label: str,
+    curves: Sequence[dict[int, float]],
+    *,
+    style: dict[str, Any] | None = None,
+) -> None:
+    """The mean over seeds, in a band from the lowest seed to the highest.
+
+    :param curves: values by experience, of each seed.
+    :param style: of the line, as matplotlib names it.
+    """
     experiences = sorted(set.intersection(*(set(points) for points in curves)))
     values = np.array([[points[x] for x in experiences] for points in curves])
     positions = [x + 1 for x in experiences]
-    (line,) = axis.plot(positions, values.mean(axis=0), marker="o", label=method)
+    look = {"marker": "o"} | (style or {})
+    (line,) = axis.plot(positions, values.mean(axis=0), label=label, **look)
     axis.fill_between(
         positions,
         values.min(axis=0),
@@ -95,7 +108,8 @@ def _plot_seeds(axis: Axes, method: str, curves: list[dict[int, float]]) -> None
     )
 
 
-def _decorate(axis: Axes, label: str) -> None:
+def decorate(axis: Axes, label: str) -> None:
+    """A title, and whole experiences along the bottom."""
     axis.set(xlabel="experience", title=label)
     axis.title.set_fontsize("medium")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -1,0 +1,52 @@
+"""A figure as bytes, the same bytes each time."""
+
+import base64
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+_REPRODUCIBLE: Any = {
+    "svg.hashsalt": "avalanche-gd",
+    "svg.fonttype": "path",
+    "pdf.fonttype": 42,
+}
+
+
+@dataclass
+class Drawing:
+    """A figure, drawn."""
+
+    name: str
+    """Of its file, without the suffix."""
+    alt: str
+    svg: bytes
+    pdf: bytes
+
+    @property
+    def uri(self) -> str:
+        """The figure itself, as an address."""
+        return data_uri(self.svg, "image/svg+xml")
+
+
+def draw(figure: Figure, name: str, alt: str) -> Drawing:
+    """The figure, which is closed."""
+    svg, pdf = io.BytesIO(), io.BytesIO()
+    with matplotlib.rc_context(_REPRODUCIBLE):
+        figure.savefig(svg, format="svg", metadata={"Date": None})
+        figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})
+    plt.close(figure)
+    return Drawing(name, alt, svg.getvalue(), pdf.getvalue())
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """An address that holds its content."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def plain(label: str) -> str:
+    """A label without mathematics, which a dollar sign would begin."""
+    return label.replace("$", r"\$")

@@ -1,0 +1,46 @@
+"""A value with its confidence interval over seeds."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from scipy.stats import t as student
+
+CONFIDENCE = 0.95
+
+
+class Estimate(NamedTuple):
+    """A mean over seeds."""
+
+    mean: float
+    half_width: float | None
+    """Of the 95% confidence interval; None for one seed, which has none."""
+    seeds: int
+    """How many seeds it is over."""
+
+
+def estimate(values: Sequence[float]) -> Estimate | None:
+    """The mean, and its confidence interval by Student's t distribution.
+
+    ``t(0.975, n - 1) s / sqrt(n)`` to either side, with the standard deviation ``s`` of
+    the sample of ``n``. What is not finite stays so.
+
+    :param values: one for each seed; None is returned if there are none.
+
+    >>> mean, half_width, seeds = estimate([1.0, 2.0, 3.0])
+    >>> print(f"{mean} ± {half_width:.3f} over {seeds}")
+    2.0 ± 2.484 over 3
+    """
+    count = len(values)
+    if count == 0:
+        return None
+    if not all(math.isfinite(value) for value in values):
+        return Estimate(math.nan, None, count)
+    mean = statistics.fmean(values)
+    if count == 1:
+        return Estimate(mean, None, count)
+    quantile = float(student.ppf((1 + CONFIDENCE) / 2, count - 1))
+    return Estimate(
+        mean, quantile * statistics.stdev(values, mean) / math.sqrt(count), count
+    )

@@ -1,0 +1,90 @@
+"""The settings of runs: which decide the result, and in which runs differ."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from avalanche_gd.runs.results import RunResult
+
+_NOT_COMPARED = ("seed", "out", "device", "threads", "check")
+
+
+def flatten(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings of an experiment by dotted name, without its seed and its place.
+
+    An argument of a plugin that only repeats a setting of the method is left out, as is
+    what is empty.
+
+    >>> flatten({"seed": 1, "method": {"name": "naive", "lambd": 2, "plugins": []}})
+    {'method.name': 'naive', 'method.lambd': 2}
+    """
+    compared = {key: value for key, value in config.items() if key not in _NOT_COMPARED}
+    flat = _flatten(compared, "")
+    return {key: value for key, value in flat.items() if not _is_repeated(key, flat)}
+
+
+def of_method(settings: dict[str, Any]) -> dict[str, Any]:
+    """Those flat settings that are the method's own."""
+    return {key: value for key, value in settings.items() if key.startswith("method.")}
+
+
+def outside_method(settings: dict[str, Any]) -> dict[str, Any]:
+    """Those flat settings that methods must share to be compared."""
+    return {key: value for key, value in settings.items() if not key.startswith("method.")}
+
+
+def differing(several: Sequence[dict[str, Any]]) -> list[str]:
+    """The names of flat settings that are not the same in all.
+
+    >>> differing([{"seed": 1, "steps": 2}, {"seed": 1, "steps": 3}])
+    ['steps']
+    """
+    names = dict.fromkeys(name for settings in several for name in settings)
+    return [
+        name
+        for name in names
+        if len({repr(settings.get(name)) for settings in several}) > 1
+    ]
+
+
+def by_method(runs: Sequence[RunResult]) -> dict[str, list[RunResult]]:
+    """The runs by method, in the order given; settings that differ are in the label."""
+    settings = [flatten(run.config) for run in runs]
+    varied = {
+        method: sorted(
+            differing(
+                [
+                    own
+                    for run, own in zip(runs, settings, strict=True)
+                    if run.method == method
+                ]
+            )
+        )
+        for method in {run.method for run in runs}
+    }
+    groups: dict[str, list[RunResult]] = {}
+    for run, own in zip(runs, settings, strict=True):
+        extra = [f"{key}={own[key]}" for key in varied[run.method] if key in own]
+        groups.setdefault(", ".join([run.method, *extra]), []).append(run)
+    return groups
+
+
+def _flatten(value: Any, name: str) -> dict[str, Any]:
+    if isinstance(value, dict):
+        parts = [(str(key), part) for key, part in value.items()]
+    elif isinstance(value, list):
+        parts = [(str(index), part) for index, part in enumerate(value)]
+    else:
+        return {name: value}
+    flat: dict[str, Any] = {}
+    for key, part in parts:
+        flat |= _flatten(part, f"{name}.{key}" if name else key)
+    return flat
+
+
+def _is_repeated(key: str, flat: dict[str, Any]) -> bool:
+    """Whether ``method.plugins.0.lambd`` says what ``method.lambd`` does."""
+    parts = key.split(".")
+    if parts[0] != "method" or len(parts) < 3:
+        return False
+    shared = f"method.{parts[-1]}"
+    return shared in flat and repr(flat[shared]) == repr(flat[key])
