@@ -58,12 +58,19 @@ def save_comparison(groups: dict[str, list[RunResult]], path: Path) -> None:
     """A figure of methods: curves over experiences, and a row of images for each.
 
     Curves are means over seeds, in a band from the lowest to the highest seed; the
-    images are the first of the lowest seed after the last experience.
+    images are the first of the lowest seed after the last experience, of the methods that
+    have a generator.
 
     :param groups: complete runs by the label of their method.
     """
-    figure = plt.figure(figsize=(11, 3.6 + 0.75 * len(groups)), layout="constrained")
-    halves: Any = figure.subfigures(2, 1, height_ratios=[3.6, 0.75 * len(groups)])
+    pictured = {
+        method: min(runs, key=lambda run: run.seed)
+        for method, runs in groups.items()
+        if (runs[0].folder / "samples").is_dir()
+    }
+    below = 0.75 * len(pictured) or 0.1
+    figure = plt.figure(figsize=(11, 3.6 + below), layout="constrained")
+    halves: Any = figure.subfigures(2, 1, height_ratios=[3.6, below])
     upper, lower = halves
     axes = upper.subplots(1, len(_LABELS))
     for axis, (name, label) in zip(axes, _LABELS.items(), strict=True):
@@ -72,9 +79,8 @@ def save_comparison(groups: dict[str, list[RunResult]], path: Path) -> None:
         decorate(axis, label)
     axes[0].set_yscale("log")
     axes[0].legend(fontsize="small")
-    rows = lower.subplots(len(groups), 1, squeeze=False)[:, 0]
-    for axis, (method, runs) in zip(rows, groups.items(), strict=True):
-        run = min(runs, key=lambda run: run.seed)
+    rows = lower.subplots(len(pictured), 1, squeeze=False)[:, 0] if pictured else []
+    for axis, (method, run) in zip(rows, pictured.items(), strict=True):
         axis.imshow(_first_images(run), interpolation="nearest")
         axis.set_ylabel(method, rotation=0, ha="right", va="center")
         axis.set(xticks=[], yticks=[])

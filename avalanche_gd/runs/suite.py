@@ -15,6 +15,7 @@ from avalanche_gd.runs.app import quiet
 from avalanche_gd.runs.comparison import compare
 from avalanche_gd.runs.config import RunConfig, method_names, read_config
 from avalanche_gd.runs.errors import ending_with_one_line, take_over_errors
+from avalanche_gd.runs.report.app import write_report
 from avalanche_gd.runs.run import run
 
 MAIN_METHODS = ("generative_distillation", "generative_replay", "joint", "naive")
@@ -46,8 +47,10 @@ def main(
         cases = [[f"method={m}", f"seed={s}"] for s in options.seeds for m in names]
         configs = [_config([*overrides, *case], options.jobs) for case in cases]
         folders = run_all(configs, options.jobs)
-        out = Path(options.out) / Path(sys.argv[0]).stem
-        print(f"\n{compare(folders, out)}\n\n{out}{os.sep}")
+        out = Path(options.out) / f"{Path(sys.argv[0]).stem}-report"
+        print(f"\n{compare(folders, out)}\n")
+        write_report(folders, out)
+        print(out / "report.html")
 
 
 def run_all(configs: Sequence[RunConfig], jobs: int) -> list[Path]:

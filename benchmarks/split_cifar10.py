@@ -1,0 +1,20 @@
+"""Methods on CIFAR-10, two classes at a time.
+
+Small: a small U-Net for two cores, in about an hour for generative distillation and
+generative replay. Paper: the protocol of arXiv 2311.14028, for a GPU (--check estimates
+the time).
+
+    python benchmarks/split_cifar10.py --methods generative_replay,generative_distillation
+    python benchmarks/split_cifar10.py --scale paper --seeds 42,69,1714
+
+The data are read from the folder of benchmark.options.root, in torchvision's layout, or
+are downloaded.
+"""
+
+from avalanche_gd.runs.suite import main
+
+if __name__ == "__main__":
+    main(
+        __doc__,
+        {"small": ["benchmark=split_cifar10"], "paper": ["experiment=paper_cifar10"]},
+    )

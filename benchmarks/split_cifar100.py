@@ -1,0 +1,25 @@
+"""Methods on CIFAR-100, ten classes at a time.
+
+Small: the model and the budget of split_cifar10, over ten experiences. Paper: the paper
+has no CIFAR-100; this is its protocol for CIFAR-10, for a GPU (--check estimates the time).
+
+    python benchmarks/split_cifar100.py --methods generative_replay,generative_distillation
+
+The data are read from the folder of benchmark.options.root, in torchvision's layout, or
+are downloaded.
+"""
+
+from avalanche_gd.runs.suite import main
+
+if __name__ == "__main__":
+    main(
+        __doc__,
+        {
+            "small": ["benchmark=split_cifar100"],
+            "paper": [
+                "experiment=paper_cifar10",
+                "benchmark=split_cifar100",
+                "model=paper-cifar10",
+            ],
+        },
+    )

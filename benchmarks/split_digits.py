@@ -1,0 +1,14 @@
+"""Methods on scikit-learn's digits, two classes at a time.
+
+The first look: 8x8 images that come with a dependency, nothing to download. Generative
+distillation against generative replay, joint training and finetuning takes 3 minutes on
+two cores; --methods all takes 20.
+
+    python benchmarks/split_digits.py
+    python benchmarks/split_digits.py --methods all --seeds 0,1,2
+"""
+
+from avalanche_gd.runs.suite import main
+
+if __name__ == "__main__":
+    main(__doc__, {"small": ["benchmark=split_digits"]})
