@@ -1,5 +1,6 @@
 """Errors as a line that a user can act on."""
 
+import argparse
 import os
 import sys
 import traceback
@@ -51,6 +52,14 @@ def one_line(error: BaseException) -> str:
     key = getattr(error, "full_key", None)
     prefix = f"{key}: " if key and isinstance(error, OmegaConfBaseException) else ""
     return prefix + (lines[0] if lines else type(error).__name__)
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Says what is wrong with a command line in a line."""
+
+    def error(self, message: str) -> NoReturn:
+        """:raises ValueError: always."""
+        raise ValueError(f"{message}; see {self.prog} --help")
 
 
 def exit_with(error: BaseException, command: str = "avalanche-gd") -> NoReturn:

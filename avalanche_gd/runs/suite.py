@@ -14,7 +14,11 @@ from hydra import compose, initialize_config_module
 from avalanche_gd.runs.app import quiet
 from avalanche_gd.runs.comparison import compare
 from avalanche_gd.runs.config import RunConfig, method_names, read_config
-from avalanche_gd.runs.errors import ending_with_one_line, take_over_errors
+from avalanche_gd.runs.errors import (
+    OneLineParser,
+    ending_with_one_line,
+    take_over_errors,
+)
 from avalanche_gd.runs.report.app import write_report
 from avalanche_gd.runs.run import run
 
@@ -86,7 +90,7 @@ def _parse(
     methods: Sequence[str],
     arguments: Sequence[str] | None,
 ) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
@@ -97,7 +101,7 @@ def _parse(
     )
     parser.add_argument(
         "--seeds",
-        type=lambda text: [int(part) for part in text.split(",")],
+        type=_seeds,
         default=[0],
         help="separated by commas (default: 0)",
     )
@@ -115,10 +119,19 @@ def _parse(
         metavar="KEY=VALUE",
         help="settings of the runs, as avalanche-gd takes them",
     )
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     if options.jobs < 1:
         raise ValueError(f"--jobs must be 1 or more, got {options.jobs}")
     return options
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"seeds are integers separated by commas, got {text!r}"
+        ) from None
 
 
 def _config(overrides: Overrides, jobs: int) -> RunConfig:

@@ -4,9 +4,13 @@ import argparse
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
-from avalanche_gd.runs.errors import USER_ERRORS, exit_with, take_over_errors
+from avalanche_gd.runs.errors import (
+    USER_ERRORS,
+    OneLineParser,
+    exit_with,
+    take_over_errors,
+)
 from avalanche_gd.runs.files import write_text, write_whole
 from avalanche_gd.runs.report.collect import collect
 from avalanche_gd.runs.report.page import render, view
@@ -63,13 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         exit_with(error, _COMMAND)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message}; see {_COMMAND} --help")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = OneLineParser(
         prog=_COMMAND,
         description="Write one page, tables and figures on all runs below some folders.",
     )
