@@ -39,6 +39,14 @@ def to_model_space(benchmark: Any, sample_shape: tuple[int, int, int]) -> CLScen
         name: [_tensor_dataset(exp.dataset, sample_shape) for exp in stream]
         for name, stream in benchmark.streams.items()
     }
+    return as_benchmark(**streams)
+
+
+def as_benchmark(**streams: Any) -> CLScenario:
+    """A benchmark of Avalanche datasets by stream, whose streams know it.
+
+    :param streams: the datasets of the experiences of ``train``, ``test``, and others.
+    """
     scenario = with_task_labels(with_classes_timeline(benchmark_from_datasets(**streams)))
     for stream in scenario.streams.values():
         stream.benchmark = scenario  # Avalanche's own builder leaves it out

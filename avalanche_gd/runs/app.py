@@ -30,7 +30,9 @@ def main() -> None:
     """Run Hydra, and end with one line and status 2 on a wrong value."""
     quiet()
     take_over_errors()
-    sys.argv = ["check=true" if part == "--check" else part for part in sys.argv]
+    if "--check" in sys.argv:  # Hydra takes flags before settings only
+        rest = [part for part in sys.argv if part != "--check"]
+        sys.argv = [*rest, "check=true"]
     try:
         with ending_with_one_line():
             _job()

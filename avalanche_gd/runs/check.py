@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from avalanche.core import SupervisedPlugin
 
+from avalanche_gd.data.model_space import as_benchmark, as_dataset, dataset_tensors
 from avalanche_gd.metrics import generate_images
+from avalanche_gd.models import DiffusionModel
 from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.scholar import Scholar
 from avalanche_gd.runs.seeds import seed_everything
@@ -45,6 +47,7 @@ def check(config: RunConfig, benchmark: Any) -> str:
             strategy.plugins.insert(0, clocks[name])  # before any of them works
         for experience in benchmark.train_stream[: min(2, n)]:
             scholar.train(experience)
+        scholar.evaluate(_first_images(benchmark).test_stream[:1])
         evaluation = _evaluation_seconds(config, scholar, benchmark)
     budgets = {"generator": config.generator.steps, "solver": config.solver.steps}
     training = sum(
@@ -77,21 +80,29 @@ class _StepClock(SupervisedPlugin):
 
 
 def _evaluation_seconds(config: RunConfig, scholar: Scholar, benchmark: Any) -> float:
-    """What all evaluations of a run would take."""
-    stream = benchmark.test_stream[:1]
-    scholar.evaluate(stream)  # trains or reads the oracle
+    """What the evaluations of a run would take for sampling and for denoising losses."""
+    if not isinstance(scholar.model, DiffusionModel):
+        return 0.0
+    sampling = dataclasses.replace(config.evaluation, images=_IMAGES).sampling()
     started = time.perf_counter()
-    scholar.evaluate(stream)
-    once = time.perf_counter() - started
-    more = 0.0
-    if scholar.model is not None:
-        sampling = dataclasses.replace(config.evaluation, images=_IMAGES).sampling()
-        started = time.perf_counter()
-        generate_images(scholar.model, sampling)
-        more = time.perf_counter() - started
-        more *= config.evaluation.images / _IMAGES - 1
+    generate_images(scholar.model, sampling)
+    per_image = (time.perf_counter() - started) / _IMAGES
     n = config.benchmark.n_experiences
-    return once * n * (n + 1) / 2 + more * n
+    evaluated = sum(
+        len(experience.dataset)
+        for last in range(1, n + 1)
+        for experience in benchmark.test_stream[:last]
+    )
+    passes = n * config.evaluation.images * sampling.steps + evaluated
+    return passes * per_image / sampling.steps
+
+
+def _first_images(benchmark: Any) -> Any:
+    """The benchmark with a few test images in each experience."""
+    parts = [dataset_tensors(exp.dataset) for exp in benchmark.test_stream]
+    few = [as_dataset(images[:_IMAGES], labels[:_IMAGES]) for images, labels in parts]
+    train = [experience.dataset for experience in benchmark.train_stream]
+    return as_benchmark(train=train, test=few)
 
 
 def _duration(seconds: float) -> str:

@@ -1,0 +1,80 @@
+"""Writes the results section of the README from the CSVs beside this file.
+
+python experiments/results.py            # write it
+python experiments/results.py --check    # fail if it is not what the CSVs say
+"""
+
+import csv
+import statistics
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+HERE = Path(__file__).parent
+README = HERE.parent / "README.md"
+BEGIN, END = "<!-- results: experiments/results.py -->\n", "<!-- results end -->\n"
+COLUMNS = {"FID": 1, "KLD": 3, "accuracy": 3, "forgetting": 3}
+
+EXPERIMENTS = {
+    "split_fmnist_small": "Fashion-MNIST at 16x16, 400 steps of batch 64 an experience",
+    "teacher_steps": "the teacher's sampling steps k, on digits",
+    "lambda": "the weight lambda of replay or distillation, on digits",
+    "split_cifar10_small": "CIFAR-10, a small U-Net, 300 steps of batch 64 an experience",
+}
+
+
+def section() -> str:
+    """The results section, a table for each experiment that has been measured."""
+    parts = []
+    for name, title in EXPERIMENTS.items():
+        path = HERE / name / "comparison.csv"
+        if path.is_file():
+            parts.append(f"[`{name}`](experiments/{name}): {title}.\n\n{table(path)}\n")
+    return "\n".join(parts)
+
+
+def table(path: Path) -> str:
+    """Means over seeds after the last experience, and their standard deviations."""
+    finals: dict[str, dict[str, dict[str, str]]] = defaultdict(dict)
+    with open(path, newline="") as file:
+        for row in csv.DictReader(file):
+            finals[row["method"]][row["seed"]] = row  # the last experience stays
+    lines = [
+        f"| method | seeds | {' | '.join(COLUMNS)} |",
+        f"| --- | --- |{' --- |' * len(COLUMNS)}",
+    ]
+    for method, by_seed in finals.items():
+        cells = [
+            _spread([float(row[name]) for row in by_seed.values() if row[name]], digits)
+            for name, digits in COLUMNS.items()
+        ]
+        label = method.replace("method.", "")
+        lines.append(f"| `{label}` | {len(by_seed)} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _spread(values: list[float], digits: int) -> str:
+    if not values:
+        return "-"
+    mean = f"{statistics.fmean(values):.{digits}f}"
+    if len(values) == 1:
+        return mean
+    return f"{mean} ± {statistics.stdev(values):.{digits}f}"
+
+
+def main() -> None:
+    """Write the section, or check it."""
+    text = README.read_text()
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    written = f"{before}{BEGIN}\n{section()}\n{END}{after}"
+    if "--check" not in sys.argv[1:]:
+        README.write_text(written)
+    elif written != text:
+        sys.exit(
+            "the README's results are not those of the CSVs: run experiments/results.py"
+        )
+
+
+if __name__ == "__main__":
+    main()

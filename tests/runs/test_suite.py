@@ -1,0 +1,211 @@
+"""The suites of benchmarks/, the paper's experiments, and the check."""
+
+import re
+import runpy
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_module
+
+from avalanche_gd.data.fashion_mnist import DEBIAN_ROOT
+from avalanche_gd.runs.config import read_config
+from avalanche_gd.runs.scholar import Scholar
+from avalanche_gd.runs.suite import run_all
+from tests.conftest import truncate
+from tests.runs.test_run import SMALL, Killed, metrics, small_config
+
+SUITES = sorted((Path(__file__).parents[2] / "benchmarks").glob("*_*.py"))
+EXPERIMENTS = sorted(
+    path.name.removesuffix(".yaml")
+    for path in files("avalanche_gd.conf").joinpath("experiment").iterdir()
+)
+
+
+@pytest.fixture
+def suite(monkeypatch, tmp_path, capfd):
+    """Call a suite in an empty folder; gives status, output and errors."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("HYDRA_FULL_ERROR", "AVALANCHE_GD_ONE_LINE"):
+        monkeypatch.setenv(name, "0")
+        monkeypatch.delenv(name)
+
+    def call(name, *arguments):
+        path = next(path for path in SUITES if path.stem == name)
+        monkeypatch.setattr(sys, "argv", [str(path), *arguments])
+        status = 0
+        try:
+            runpy.run_path(str(path), run_name="__main__")
+        except SystemExit as end:
+            status = end.code
+        output, errors = capfd.readouterr()
+        return status, output, errors
+
+    return call
+
+
+@pytest.mark.parametrize("path", SUITES, ids=lambda path: path.stem)
+def test_every_suite_says_what_it_compares_and_how_long_it_takes(suite, path):
+    status, output, _ = suite(path.stem, "--help")
+    assert status in (0, None)
+    assert re.search(r"minutes|hour|as on CIFAR-10|budget of split_cifar10", output)
+    assert "generative_distillation,generative_replay,joint,naive" in output
+
+
+def test_a_suite_compares_reports_and_does_not_run_twice(suite, tmp_path):
+    arguments = (
+        "--methods", "naive,solver_naive", "--seeds", "0,1", "--jobs", "1",
+        "benchmark.n_experiences=2", *SMALL,
+    )  # fmt: skip
+    status, output, errors = suite("split_digits", *arguments)
+    assert status == 0, errors
+    table = [line.split() for line in output.splitlines() if "±" in line]
+    assert [line[0] for line in table] == ["naive", "solver_naive"]
+    assert table[1][2] == "-"  # a solver alone has no FID
+    report = tmp_path / "runs" / "split_digits-report"
+    assert {"report.html", "comparison.csv", "comparison.png", "table.tex"} <= {
+        path.name for path in report.iterdir()
+    }
+    _, again, _ = suite("split_digits", *arguments)
+    assert again.count("complete:") == 4
+    assert [line.split() for line in again.splitlines() if "±" in line] == table
+
+
+def test_a_killed_suite_runs_only_what_is_missing_to_the_same_numbers(
+    tmp_path, monkeypatch
+):
+    def configs(out):
+        return [
+            small_config(tmp_path / out, f"method={method}", "benchmark.n_experiences=2")
+            for method in ("naive", "generative_distillation")
+        ]
+
+    whole = [metrics(folder) for folder in run_all(configs("whole"), 1)]
+    train, trained = Scholar.train, []
+
+    def dying(self, experience):
+        trained.append((self.config.method.name, experience.current_experience))
+        if len(trained) == 4:
+            raise Killed
+        train(self, experience)
+
+    monkeypatch.setattr(Scholar, "train", dying)
+    with pytest.raises(Killed):
+        run_all(configs("killed"), 1)
+    folders = run_all(configs("killed"), 1)
+    assert trained[3:] == [("generative_distillation", 1)] * 2
+    assert [metrics(folder) for folder in folders] == whole
+
+
+def test_runs_in_processes_reach_the_numbers_of_runs_in_one_and_outlive_a_failure(
+    tmp_path, capfd
+):
+    names = ("naive", "joint", "generative_replay")
+    alone, broken, beside = (
+        [
+            small_config(tmp_path / out, f"method={name}", "benchmark.n_experiences=1")
+            for name in names
+        ]
+        for out in ("alone", "broken", "broken")
+    )
+    expected = [metrics(folder) for folder in run_all(alone, 1)]
+    damaged = run_all(broken[:1], 1)[0]
+    truncate(damaged / "run.json")
+    with pytest.raises(ValueError, match=r"run.json is cut short"):
+        run_all(beside, 2)
+    assert "naive: " in capfd.readouterr().err
+    assert [metrics(config.folder) for config in beside[1:]] == expected[1:]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--seeds", "a"], "seeds are integers separated by commas, got 'a'"),
+        (["--jobs", "0"], "--jobs must be 1 or more, got 0"),
+        (["--scale", "huge"], "invalid choice: 'huge'"),
+        (["--methods", "magic"], "no method 'magic'; choose from"),
+        (["generator.steps=0"], "generator.steps must be 1 or more"),
+    ],
+)
+def test_a_wrong_argument_ends_with_one_line(suite, tmp_path, arguments, message):
+    status, _, errors = suite("split_digits", *arguments)
+    (line,) = errors.splitlines()
+    assert status == 2 and message in line
+    assert not list(tmp_path.iterdir())
+
+
+def composed(*overrides):
+    with initialize_config_module("avalanche_gd.conf", version_base="1.3"):
+        return read_config(compose("config", list(overrides)))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_papers_experiments_have_the_papers_settings(name):
+    config = composed(f"experiment={name}")
+    fashion = "fmnist" in name
+    images, epochs = (12_000, 100) if fashion else (10_000, 200)
+    assert config.model.preset == ("paper-fmnist" if fashion else "paper-cifar10")
+    assert config.generator.steps * config.generator.batch_size == images * epochs
+    assert config.generator.batch_size == (128 if fashion else 64)
+    assert config.generator.learning_rate == 2e-4 and config.generator.decay_steps == 0
+    assert abs(config.solver.steps * 128 - images * 20) < 128
+    assert config.solver.learning_rate == 1e-3 and config.solver.batch_size == 128
+    assert config.evaluation.images == 10_000
+    assert config.evaluation.steps == (10 if fashion else 20)
+    assert config.benchmark.horizontal_flips != fashion
+    assert config.benchmark.n_experiences == 5
+
+
+def test_a_sweep_may_be_an_experiments_own(suite, monkeypatch, tmp_path, capfd):
+    from avalanche_gd.runs.app import main
+
+    small = ["benchmark=split_digits", "model=digits", "benchmark.n_experiences=1", *SMALL]
+    arguments = ["-m", "experiment=paper_fmnist", "method=naive", *small]
+    monkeypatch.setattr(sys, "argv", ["avalanche-gd", *arguments])
+    main()
+    output = capfd.readouterr().out
+    table = [line.split()[:2] for line in output.splitlines() if "±" in line]
+    assert table == [["naive", "3"]]  # the experiment's seeds, the command line's method
+
+
+@pytest.mark.parametrize("method", ["generative_distillation", "rwalk", "solver_ewc"])
+def test_a_check_estimates_the_time_and_leaves_nothing(
+    suite, monkeypatch, tmp_path, capfd, method
+):
+    from avalanche_gd.runs.app import main
+
+    monkeypatch.setattr(sys, "argv", ["avalanche-gd", "--check", f"method={method}"])
+    main()
+    output = capfd.readouterr().out
+    pattern = rf"{method} on split_digits, seed 0: works; about \d+ (seconds|minutes) on"
+    assert re.match(pattern, output)
+    assert not list(tmp_path.rglob("run.json"))
+
+
+@pytest.mark.skipif(
+    not DEBIAN_ROOT.is_dir(), reason="Debian's dataset-fashion-mnist is not installed"
+)
+def test_the_check_of_a_sweep_checks_each_run(suite, monkeypatch, capfd):
+    from avalanche_gd.runs.app import main
+
+    arguments = ["--check", "-m", "benchmark=split_fmnist", "method=naive,joint"]
+    monkeypatch.setattr(sys, "argv", ["avalanche-gd", *arguments, *SMALL])
+    main()
+    output = capfd.readouterr().out
+    assert output.count("works; about") == 2
+
+
+def test_flips_mirror_half_of_the_images():
+    import torch
+
+    from avalanche_gd.runs.augmentation import HorizontalFlipPlugin
+    from tests.conftest import fake_strategy, images
+
+    batch = images(400)
+    strategy = fake_strategy(torch.nn.Identity(), mbatch=[batch, "labels"])
+    HorizontalFlipPlugin().before_training_iteration(strategy)
+    flipped = (strategy.mbatch[0] == batch.flip(-1)).flatten(1).all(1)
+    kept = (strategy.mbatch[0] == batch).flatten(1).all(1)
+    assert (flipped ^ kept).all()
+    assert 150 < flipped.sum() < 250
