@@ -71,9 +71,7 @@ def main() -> None:
     if "--check" not in sys.argv[1:]:
         README.write_text(written)
     elif written != text:
-        sys.exit(
-            "the README's results are not those of the CSVs: run experiments/results.py"
-        )
+        sys.exit("the README does not say what the CSVs do: run experiments/results.py")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from avalanche_gd.models.classifier import SmallCNN
 from avalanche_gd.models.denoising import Denoising, NoisyImages
-from avalanche_gd.models.diffusion import DiffusionModel
+from avalanche_gd.models.diffusion import DiffusionModel, check_conditioning
 from avalanche_gd.models.oracle import oracle_classifier
 from avalanche_gd.models.scheduler import ddim_scheduler
 from avalanche_gd.models.unet import PRESETS, preset_shape, unet
@@ -13,6 +13,7 @@ __all__ = [
     "DiffusionModel",
     "NoisyImages",
     "SmallCNN",
+    "check_conditioning",
     "ddim_scheduler",
     "oracle_classifier",
     "preset_shape",

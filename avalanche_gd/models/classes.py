@@ -9,17 +9,12 @@ class Classes(nn.Module):
 
     :param num_classes: their number; ``num_classes`` itself stands for no class.
     :param dropout: the probability that a class is left out in training, in ``[0, 1)``.
-    :raises ValueError: if there is no class, or the dropout is not in ``[0, 1)``.
     """
 
     seen: Tensor
 
     def __init__(self, num_classes: int, dropout: float):
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be 1 or more, got {num_classes}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"condition_dropout must be in [0, 1), got {dropout}")
         self.number = num_classes
         self.dropout = dropout
         # A buffer, so that a teacher and a checkpoint know it too.

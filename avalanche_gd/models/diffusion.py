@@ -81,7 +81,7 @@ class DiffusionModel(nn.Module, Generator):
                 f"noise_scheduler must be a diffusers scheduler with add_noise, "
                 f"not {type(noise_scheduler).__name__}"
             )
-        _check_guidance(num_classes, condition_dropout, guidance)
+        check_conditioning(num_classes, condition_dropout, guidance)
         self.denoiser: Any = denoiser
         self.noise_scheduler = noise_scheduler
         self.sample_shape = tuple(sample_shape)
@@ -401,7 +401,15 @@ class DiffusionModel(nn.Module, Generator):
                 module.training = True
 
 
-def _check_guidance(num_classes: int | None, dropout: float, guidance: float) -> None:
+def check_conditioning(num_classes: int | None, dropout: float, guidance: float) -> None:
+    """Whether these arguments of a :class:`DiffusionModel` go together.
+
+    :raises ValueError: if they do not, or one is out of its range.
+    """
+    if num_classes is not None and num_classes < 1:
+        raise ValueError(f"num_classes must be 1 or more, got {num_classes}")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"condition_dropout must be in [0, 1), got {dropout}")
     if guidance < 0:
         raise ValueError(f"guidance must be 0 or more, got {guidance}")
     if num_classes is None and (dropout or guidance != 1):

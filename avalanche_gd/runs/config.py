@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from avalanche_gd.data.model_space import check_experiences
 from avalanche_gd.metrics import Sampling
-from avalanche_gd.models import DiffusionModel, preset_shape
+from avalanche_gd.models import DiffusionModel, check_conditioning, preset_shape
 from avalanche_gd.plugins.replay import LABELS
 
 _GENERATORS = ("diffusion", "vae", "none")
@@ -274,8 +274,12 @@ def _check_method(config: RunConfig) -> None:
         raise ValueError(
             f"model.conditional=true is for diffusion models; {method.name} trains none"
         )
-    with torch.random.fork_rng(devices=[]):
-        config.model.make(config.benchmark.n_classes)
+    model = config.model
+    check_conditioning(
+        config.benchmark.n_classes if model.conditional else None,
+        model.condition_dropout if model.conditional else 0.0,
+        model.guidance,
+    )
     config.make_plugins()
     config.make_solver_plugins()
 
