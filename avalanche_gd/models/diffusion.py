@@ -88,7 +88,7 @@ class DiffusionModel(nn.Module, Generator):
         self.sampling_steps = self.check_steps(sampling_steps)
         self.num_classes = num_classes
         self.guidance = guidance
-        self._sampler = Sampler(noise_scheduler)
+        self._samplers = {"own": Sampler(noise_scheduler)}
         # A buffer, so that it is copied, moved and saved with the weights.
         seed = torch.initial_seed() & 0x7FFF_FFFF_FFFF_FFFF
         self.register_buffer("sampling_seed", torch.tensor(seed))
@@ -179,6 +179,7 @@ class DiffusionModel(nn.Module, Generator):
         *,
         steps: int | None = None,
         eta: float = 0.0,
+        sampler: str = "own",
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Sample images from noise.
@@ -193,11 +194,12 @@ class DiffusionModel(nn.Module, Generator):
         :param steps: k, the denoiser's passes, in ``[1, T]``; costs k F. Defaults to
             ``sampling_steps``.
         :param eta: 0 for DDIM, 1 for ancestral sampling, for schedulers that know it.
+        :param sampler: a name in :data:`~avalanche_gd.models.sampler.SAMPLERS`.
         :param generator: the source of all randomness. Without one, each call draws
             from the next seed of a sequence that belongs to this model.
         :return: images in model space, ``(batch_size, C, H, W)``, on the model's device.
         :raises ValueError: for a condition that does not fit, for steps outside
-            ``[1, T]``, or for an eta that the scheduler does not know.
+            ``[1, T]``, for an unknown sampler, or for an eta that it does not know.
         """
         count = 1 if batch_size is None else batch_size
         if condition is not None:
@@ -208,7 +210,9 @@ class DiffusionModel(nn.Module, Generator):
         if condition is None:
             condition = self.draw_condition(count, generator)
         noise = self.draw_noise(count, generator)
-        images = self.reverse(noise, condition, steps=steps, eta=eta, generator=generator)
+        images = self.reverse(
+            noise, condition, steps=steps, eta=eta, sampler=sampler, generator=generator
+        )
         return images[0] if batch_size is None else images
 
     def draw_noise(self, batch_size: int, generator: torch.Generator) -> Tensor:
@@ -255,6 +259,7 @@ class DiffusionModel(nn.Module, Generator):
         *,
         steps: int | None = None,
         eta: float = 0.0,
+        sampler: str = "own",
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """The reverse process: from noise to images in model space.
@@ -263,15 +268,18 @@ class DiffusionModel(nn.Module, Generator):
         :param condition: of a conditioned model: the classes, ``(N,)``.
         :param steps: as in :meth:`generate`.
         :param eta: as in :meth:`generate`.
+        :param sampler: as in :meth:`generate`.
         :param generator: the source of the noise added on the way.
         """
         k = self.sampling_steps if steps is None else self.check_steps(steps)
         with self._evaluating():
-            return self._sampler.reverse(self._guided(condition), noise, k, eta, generator)
+            return self._sampler(sampler).reverse(
+                self._guided(condition), noise, k, eta, generator
+            )
 
     def sampling_timesteps(self, steps: int) -> list[int]:
         """The timesteps that sampling in k steps visits, from the noisiest on."""
-        return self._sampler.timesteps(self.check_steps(steps))
+        return self._sampler("own").timesteps(self.check_steps(steps))
 
     def ddim_step(
         self, x_t: Tensor, t: int, end: Tensor, condition: Tensor | None = None
@@ -283,7 +291,19 @@ class DiffusionModel(nn.Module, Generator):
         :param end: the timesteps to go to, ``(N,)``, in ``[0, T)``.
         :param condition: of a conditioned model: the classes, ``(N,)``.
         """
-        return self._sampler.ddim_step(self._guided(condition), x_t, t, end)
+        timesteps = torch.full((len(x_t),), t, device=x_t.device)
+        output = self._guided(condition)(x_t, timesteps)
+        return self.ddim_move(x_t, output, timesteps, end)
+
+    def ddim_move(self, x_t: Tensor, output: Tensor, t: Tensor, end: Tensor) -> Tensor:
+        """A DDIM step after its pass of the denoiser, from and to each sample's own time.
+
+        :param x_t: noisy images at timesteps ``t``, ``(N, C, H, W)``.
+        :param output: the denoiser's prediction at them.
+        :param t: their timesteps, ``(N,)``.
+        :param end: the timesteps to go to, ``(N,)``.
+        """
+        return self._sampler("own").ddim_step(x_t, output, t, end)
 
     def check_steps(self, steps: int) -> int:
         """:raises ValueError: unless ``steps`` is an integer in ``[1, T]``."""
@@ -345,6 +365,11 @@ class DiffusionModel(nn.Module, Generator):
         if model.num_classes is not None:
             model.classes.seen.fill_(True)
         return model
+
+    def _sampler(self, name: str) -> Sampler:
+        if name not in self._samplers:
+            self._samplers[name] = Sampler(self.noise_scheduler, name)
+        return self._samplers[name]
 
     def _guided(self, condition: Tensor | None) -> Denoise:
         """The denoiser under a condition, with classifier-free guidance where it is set."""

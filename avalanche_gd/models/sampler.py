@@ -6,7 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from torch import Tensor
+
+SAMPLERS: dict[str, Any] = {
+    "own": None,
+    "dpmsolver++": DPMSolverMultistepScheduler,
+    "unipc": UniPCMultistepScheduler,
+}
+"""diffusers' samplers by name; the model's own scheduler, DDIM by default, is the first."""
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """From noisy images ``(N, C, H, W)`` and timesteps ``(N,)`` to a prediction."""
@@ -16,10 +24,18 @@ class Sampler:
     """Samples with a scheduler of its own, as ``set_timesteps`` would change the model's.
 
     :param noise_scheduler: the model's.
+    :param name: of :data:`SAMPLERS`: DPM-Solver++ (arXiv 2211.01095) and UniPC
+        (arXiv 2302.04867) take the model's noise levels over.
+    :raises ValueError: if there is no such sampler.
     """
 
-    def __init__(self, noise_scheduler: Any):
-        self.scheduler = copy.deepcopy(noise_scheduler)
+    def __init__(self, noise_scheduler: Any, name: str = "own"):
+        kind = SAMPLERS[check_sampler(name)]
+        if kind is None:
+            self.scheduler = copy.deepcopy(noise_scheduler)
+        else:
+            config = noise_scheduler.config
+            self.scheduler = kind.from_config(config, timestep_spacing="trailing")
         accepted = inspect.signature(self.scheduler.step).parameters
         self._takes = {"eta", "generator"} & set(accepted)
 
@@ -49,18 +65,18 @@ class Sampler:
             x_t = self.scheduler.step(prediction, t, x_t, **options).prev_sample
         return x_t.clamp(-1, 1)
 
-    def ddim_step(self, denoise: Denoise, x_t: Tensor, t: int, end: Tensor) -> Tensor:
-        """One deterministic DDIM step to a timestep of each sample's own.
+    def ddim_step(self, x_t: Tensor, output: Tensor, t: Tensor, end: Tensor) -> Tensor:
+        """One deterministic DDIM step between timesteps of each sample's own.
 
         (arXiv 2010.02502, equation 12 with sigma = 0, the predicted image clipped to
         model space.)
 
-        :param t: the timestep of ``x_t``.
+        :param output: the denoiser's prediction at ``x_t``.
+        :param t: the timesteps of ``x_t``, ``(N,)``.
         :param end: the timesteps to go to, ``(N,)``.
         """
         alpha_bar = self.scheduler.alphas_cumprod.to(x_t)
-        a, a_end = alpha_bar[t], alpha_bar[end].view(-1, 1, 1, 1)
-        output = denoise(x_t, torch.full((len(x_t),), t, device=x_t.device))
+        a, a_end = (alpha_bar[times].view(-1, 1, 1, 1) for times in (t, end))
         prediction_type = self.scheduler.config.prediction_type
         if prediction_type == "epsilon":
             x0 = (x_t - (1 - a).sqrt() * output) / a.sqrt()
@@ -80,3 +96,10 @@ class Sampler:
                 f"{type(self.scheduler).__name__} does not know eta; leave it at 0"
             )
         return {name: options[name] for name in self._takes}
+
+
+def check_sampler(name: str) -> str:
+    """:raises ValueError: if there is no sampler of that name."""
+    if name not in SAMPLERS:
+        raise ValueError(f"no sampler {name!r}; choose from {', '.join(SAMPLERS)}")
+    return name

@@ -7,7 +7,8 @@ from avalanche.core import SupervisedPlugin
 from torch import Tensor
 
 from avalanche_gd.models.denoising import Denoising
-from avalanche_gd.plugins.sources import Source, source_by_name
+from avalanche_gd.plugins.pool import ReplayPool
+from avalanche_gd.plugins.sources import Generation, Source, source_by_name
 from avalanche_gd.plugins.teacher import Teacher, default_generator
 from avalanche_gd.plugins.weights import (
     add_replay_loss,
@@ -37,9 +38,18 @@ class GenerativeDistillationPlugin(SupervisedPlugin):
     :param lambd: lambda, the weight of distillation. The paper swept 0.1 to 3.
     :param source: a name in :data:`~avalanche_gd.plugins.sources.SOURCES`, or an
         object with the method ``draw`` of :class:`~avalanche_gd.plugins.sources.Source`.
+    :param replay_ratio: samples of the source for each current one, above 0; their loss
+        stays a mean. With r, a step costs 3F and r times the rest.
+    :param pool_size: with the source ``"generation"``: has the teacher generate that many
+        samples once an experience, to draw from
+        (:class:`~avalanche_gd.plugins.ReplayPool`).
+    :param pool_refresh: steps after which the pool is filled anew; None for never.
+    :param teacher_sampler: with the source ``"generation"``: a name in
+        :data:`~avalanche_gd.models.sampler.SAMPLERS`.
     :param generator: the source of all randomness; None for torch's own random state.
-    :raises ValueError: for a negative lambda, teacher steps below 1, or an unknown
-        source; when training starts, for teacher steps above T.
+    :raises ValueError: for a negative lambda, teacher steps below 1, an unknown source, a
+        ratio of 0 or below, a pool or a sampler that the source does not use; when
+        training starts, for teacher steps above T or a pool that the memory cannot hold.
     :raises TypeError: when training starts, if the strategy's model is not a
         diffusion model.
     """
@@ -50,12 +60,26 @@ class GenerativeDistillationPlugin(SupervisedPlugin):
         lambd: float = 1.0,
         *,
         source: str | Source = "generation",
+        replay_ratio: float = 1.0,
+        pool_size: int | None = None,
+        pool_refresh: int | None = None,
+        teacher_sampler: str = "own",
         generator: torch.Generator | None = None,
     ):
         super().__init__()
         self.teacher_steps = check_teacher_steps(teacher_steps)
         self.lambd = check_lambda(lambd)
-        self.source = source_by_name(source)
+        self.replay_ratio = check_ratio(replay_ratio)
+        self.pool = None if pool_size is None else ReplayPool(pool_size, pool_refresh)
+        if source == "generation":
+            self.source: Source = Generation(self.pool, teacher_sampler)
+        else:
+            if self.pool is not None or teacher_sampler != "own":
+                raise ValueError(
+                    'pool_size and teacher_sampler are for source="generation", '
+                    f"not {source!r}"
+                )
+            self.source = source_by_name(source)
         self.generator = generator
 
     def before_training(self, strategy: Any, **kwargs: Any) -> None:
@@ -68,6 +92,8 @@ class GenerativeDistillationPlugin(SupervisedPlugin):
                     f"{type(model).__name__} has no method {method}"
                 )
         model.check_steps(self.teacher_steps)
+        if self.pool is not None:
+            self.pool.check_memory(model)
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Freeze the teacher."""
@@ -85,17 +111,21 @@ class GenerativeDistillationPlugin(SupervisedPlugin):
         Teacher.of(strategy).release(self)
 
     def distillation_loss(self, strategy: Any) -> Tensor:
-        """L_rep on a batch from the source, as large as the current one."""
+        """L_rep on a batch from the source."""
         teacher = Teacher.of(strategy).model
         generator = self.generator or default_generator(teacher.device)
         with torch.no_grad():
-            current = strategy.mb_x
+            current = resized(strategy.mb_x, self.replay_ratio)
             condition = teacher.draw_condition(len(current), generator)
-            x_t, timesteps = self.source.draw(
-                teacher, current, condition, self.teacher_steps, generator
-            )
-            condition = teacher.drop_condition(condition, generator)
-            target = teacher.denoise(x_t, timesteps, condition)
+            arguments = teacher, current, condition, self.teacher_steps, generator
+            if hasattr(self.source, "draw_taught"):
+                condition = teacher.drop_condition(condition, generator)
+                arguments = teacher, current, condition, self.teacher_steps, generator
+                x_t, timesteps, target, condition = self.source.draw_taught(*arguments)
+            else:
+                x_t, timesteps = self.source.draw(*arguments)
+                condition = teacher.drop_condition(condition, generator)
+                target = teacher.denoise(x_t, timesteps, condition)
         prediction = strategy.model.denoise(x_t, timesteps, condition)
         return strategy._criterion(Denoising(prediction, target, timesteps), strategy.mb_y)
 
@@ -105,3 +135,18 @@ def check_teacher_steps(steps: int) -> int:
     if not isinstance(steps, int) or steps < 1:
         raise ValueError(f"teacher_steps must be an integer from 1 to T, got {steps!r}")
     return steps
+
+
+def check_ratio(ratio: float) -> float:
+    """:raises ValueError: unless the ratio is above 0."""
+    if not ratio > 0:
+        raise ValueError(f"replay_ratio must be above 0, got {ratio}")
+    return float(ratio)
+
+
+def resized(batch: Tensor, ratio: float) -> Tensor:
+    """A batch cut to a ratio of its size, or repeated up to it; at least one sample."""
+    count = max(1, round(ratio * len(batch)))
+    if count <= len(batch):
+        return batch[:count]
+    return batch[torch.arange(count, device=batch.device) % len(batch)]

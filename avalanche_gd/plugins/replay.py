@@ -8,7 +8,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from avalanche_gd.models.diffusion import DiffusionModel
-from avalanche_gd.plugins.distillation import check_teacher_steps
+from avalanche_gd.models.sampler import check_sampler
+from avalanche_gd.plugins.distillation import check_ratio, check_teacher_steps
+from avalanche_gd.plugins.pool import ReplayPool
 from avalanche_gd.plugins.teacher import Teacher, default_generator
 from avalanche_gd.plugins.weights import (
     add_replay_loss,
@@ -45,6 +47,13 @@ class GenerativeReplayPlugin(AvalancheReplayPlugin):
         :class:`~avalanche_gd.DiffusionModel`.
     :param lambd: lambda, the weight of replay.
     :param replay_size: samples a step; None for as many as the current batch has.
+    :param replay_ratio: samples for each of the current batch, where ``replay_size`` is
+        None; above 0.
+    :param pool_size: has a diffusion model generate that many samples once an experience,
+        to draw from (:class:`~avalanche_gd.plugins.ReplayPool`).
+    :param pool_refresh: steps after which the pool is filled anew; None for never.
+    :param teacher_sampler: of a diffusion model, a name in
+        :data:`~avalanche_gd.models.sampler.SAMPLERS`.
     :param labels: what a solver takes as the class of a sample: ``"solver"``, what the
         old solver says, or ``"condition"``, what a conditioned generator was asked for.
     :param generator: the source of all randomness of a diffusion model's samples; None
@@ -63,12 +72,19 @@ class GenerativeReplayPlugin(AvalancheReplayPlugin):
         teacher_steps: int = 2,
         lambd: float = 1.0,
         replay_size: int | None = None,
+        replay_ratio: float = 1.0,
+        pool_size: int | None = None,
+        pool_refresh: int | None = None,
+        teacher_sampler: str = "own",
         labels: str = "solver",
         generator: torch.Generator | None = None,
     ):
         super().__init__(
             generator_strategy, replay_size=replay_size, is_weighted_replay=True
         )
+        self.replay_ratio = check_ratio(replay_ratio)
+        self.pool = None if pool_size is None else ReplayPool(pool_size, pool_refresh)
+        self.teacher_sampler = check_sampler(teacher_sampler)
         if labels not in LABELS:
             raise ValueError(f"no labels {labels!r}; choose from {', '.join(LABELS)}")
         self.labels = labels
@@ -100,7 +116,8 @@ class GenerativeReplayPlugin(AvalancheReplayPlugin):
     def before_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Replay."""
         if Teacher.of(strategy).model is not None:
-            samples, condition = self.generate(self.replay_size or len(strategy.mb_x))
+            count = max(1, round(self.replay_ratio * len(strategy.mb_x)))
+            samples, condition = self.generate(self.replay_size or count)
             loss = self.replay_loss(strategy, samples.to(strategy.device), condition)
             add_replay_loss(strategy, loss, self.lambd, self)
 
@@ -124,10 +141,12 @@ class GenerativeReplayPlugin(AvalancheReplayPlugin):
             return model.generate(count), None
         generator = self.random_generator or default_generator(model.device)
         condition = model.draw_condition(count, generator)
-        samples = model.generate(
-            count, condition, steps=self.teacher_steps, generator=generator
+        options: dict[str, Any] = dict(
+            steps=self.teacher_steps, sampler=self.teacher_sampler, generator=generator
         )
-        return samples, condition
+        if self.pool is not None:
+            return self.pool.draw(model, count, condition, **options), condition
+        return model.generate(count, condition, **options), condition
 
     def replay_loss(
         self, strategy: Any, samples: Tensor, condition: Tensor | None
@@ -156,6 +175,8 @@ class GenerativeReplayPlugin(AvalancheReplayPlugin):
             )
         if isinstance(model, DiffusionModel):
             model.check_steps(self.teacher_steps)
+            if self.pool is not None:
+                self.pool.check_memory(model)
         if self.labels == "condition" and getattr(model, "num_classes", None) is None:
             raise ValueError(
                 'labels="condition" needs a generator that is conditioned on the class; '

@@ -5,6 +5,9 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from avalanche_gd.models.sampler import check_sampler
+from avalanche_gd.plugins.pool import ReplayPool
+
 
 @runtime_checkable
 class Source(Protocol):
@@ -34,7 +37,14 @@ class Generation:
     """The teacher's samples, noised again: ``x_0 ~ teacher``, ``x_t = q(x_t | x_0)``.
 
     Generative distillation proper (arXiv 2311.14028, algorithm 1). Costs k F.
+
+    :param pool: draws the samples from there; see its cost.
+    :param sampler: of the teacher, a name in :data:`~avalanche_gd.models.sampler.SAMPLERS`.
     """
+
+    def __init__(self, pool: ReplayPool | None = None, sampler: str = "own"):
+        self.pool = pool
+        self.sampler = check_sampler(sampler)
 
     def draw(
         self,
@@ -45,7 +55,13 @@ class Generation:
         generator: torch.Generator,
     ) -> tuple[Tensor, Tensor]:
         """See :meth:`Source.draw`."""
-        x0 = teacher.generate(len(current), condition, steps=steps, generator=generator)
+        options: dict[str, Any] = dict(steps=steps, generator=generator)
+        if self.sampler != "own":
+            options["sampler"] = self.sampler
+        if self.pool is not None:
+            x0 = self.pool.draw(teacher, len(current), condition, **options)
+        else:
+            x0 = teacher.generate(len(current), condition, **options)
         return _noised(teacher, x0, generator)
 
 
@@ -138,6 +154,58 @@ class PartialGeneration:
         return x_t, timesteps
 
 
+class Trajectory:
+    """The teacher's reverse process, each pass of which is also a target.
+
+    A trajectory visits k timesteps, one in each of k equal parts of ``[0, T)``, at the same
+    place u in all of them, ``t_j = T (1 - (j + u) / k)``, u drawn for each trajectory: so
+    that over the batch all t are covered. It starts from noise, as if ``t_0`` were T - 1,
+    and goes on by DDIM; the teacher's prediction there is the target at each ``x_t``. A
+    batch of N takes N / k trajectories, and costs 1F, the targets included.
+    """
+
+    def draw(
+        self,
+        teacher: Any,
+        current: Tensor,
+        condition: Tensor | None,
+        steps: int,
+        generator: torch.Generator,
+    ) -> tuple[Tensor, Tensor]:
+        """See :meth:`Source.draw`."""
+        return self.draw_taught(teacher, current, condition, steps, generator)[:2]
+
+    def draw_taught(
+        self,
+        teacher: Any,
+        current: Tensor,
+        condition: Tensor | None,
+        steps: int,
+        generator: torch.Generator,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """``x_t`` and t as :meth:`Source.draw`, the targets there, and their condition.
+
+        The condition of a trajectory is the first of its samples'.
+        """
+        count = len(current)
+        steps = min(steps, count)
+        number = -(-count // steps)
+        x_t = teacher.draw_noise(number, generator)
+        place = torch.rand(number, generator=generator, device=generator.device)
+        given = None if condition is None else condition[:number]
+        visited: list[tuple[Tensor, Tensor, Tensor]] = []
+        for j in range(steps):
+            share = 1 - (j + place.to(x_t.device)) / steps
+            t = (share * teacher.num_timesteps).long().clamp(max=teacher.num_timesteps - 1)
+            if visited:
+                x, before, output = visited[-1]
+                x_t = teacher.ddim_move(x, output, before, t)
+            visited.append((x_t, t, teacher.denoise(x_t, t, given)))
+        x_t, t, target = (torch.cat(parts)[:count] for parts in zip(*visited, strict=True))
+        repeated = None if given is None else given.repeat(steps)[:count]
+        return x_t, t, target, repeated
+
+
 def draw_timesteps(teacher: Any, count: int, generator: torch.Generator) -> Tensor:
     """Timesteps uniform over ``[0, T)``, on the teacher's device."""
     timesteps = torch.randint(
@@ -168,6 +236,7 @@ SOURCES: dict[str, type] = {
     "symmetric_gaussian": SymmetricGaussian,
     "current": Current,
     "partial_generation": PartialGeneration,
+    "trajectory": Trajectory,
 }
 """The sources by name."""
 

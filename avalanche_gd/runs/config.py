@@ -76,6 +76,13 @@ class MethodConfig:
     """The solver's Avalanche plugins, each with its ``_target_``."""
     lambd: float = 1.0
     teacher_steps: int = 2
+    replay_ratio: float = 1.0
+    """Replayed samples for each current one."""
+    pool_size: int | None = None
+    """Samples that the teacher generates once an experience, to draw from."""
+    pool_refresh: int | None = None
+    """Steps after which the pool is filled anew."""
+    teacher_sampler: str = "own"
     memory: int = 200
     """Images that a method with a memory keeps; GEM and A-GEM, of each experience."""
 
@@ -95,6 +102,8 @@ class GeneratorConfig(BudgetConfig):
 
     decay_steps: int
     """The last steps of an experience, over which the learning rate falls to 0."""
+    ema_decay: float | None = None
+    """Of the weights' moving average, with which an experience ends."""
 
 
 @dataclass
@@ -232,6 +241,9 @@ def _check(config: RunConfig) -> None:
             f"generator.decay_steps must be from 0 to generator.steps, "
             f"{config.generator.steps}, got {config.generator.decay_steps}"
         )
+    decay = config.generator.ema_decay
+    if decay is not None and not 0 <= decay < 1:
+        raise ValueError(f"generator.ema_decay must be in [0, 1), got {decay}")
     if config.seed < 0:
         raise ValueError(f"seed must be 0 or more, got {config.seed}")
     if config.method.lambd < 0:

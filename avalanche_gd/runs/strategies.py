@@ -108,7 +108,7 @@ def generator_strategy(
         ),
     )
     if isinstance(model, DiffusionModel):
-        return DiffusionTraining(**common)
+        return DiffusionTraining(ema_decay=budget.ema_decay, **common)
     return BudgetedVAETraining(**common)
 
 

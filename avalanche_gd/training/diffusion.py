@@ -11,6 +11,7 @@ from avalanche.training.plugins import EvaluationPlugin
 from torch.optim import Optimizer
 
 from avalanche_gd.models.diffusion import DiffusionModel
+from avalanche_gd.plugins.ema import EMAPlugin
 from avalanche_gd.training.losses import DenoisingLoss
 from avalanche_gd.training.template import BudgetedTemplate
 
@@ -41,10 +42,12 @@ class DiffusionTraining(BudgetedTemplate):
     :param plugins: Avalanche plugins.
     :param evaluator: an ``EvaluationPlugin``, or a function that makes one.
     :param eval_every: as in Avalanche's templates.
+    :param ema_decay: ends each experience with the moving average of its weights
+        (:class:`~avalanche_gd.plugins.EMAPlugin`); None for the last weights.
     :param max_grad_norm: gradients are clipped to this norm; None not to clip.
     :param kwargs: further arguments of ``SupervisedTemplate``.
-    :raises ValueError: if ``train_steps`` is below 1 or ``max_grad_norm`` is not
-        above 0.
+    :raises ValueError: if ``train_steps`` is below 1, ``max_grad_norm`` is not above 0,
+        or ``ema_decay`` is not in ``[0, 1)``.
     :raises TypeError: if the model is not a diffusion model.
     """
 
@@ -64,6 +67,7 @@ class DiffusionTraining(BudgetedTemplate):
             EvaluationPlugin | Callable[[], EvaluationPlugin] | None
         ) = default_diffusion_evaluator,
         eval_every: int = -1,
+        ema_decay: float | None = None,
         max_grad_norm: float | None = 1.0,
         **kwargs: Any,
     ):
@@ -74,6 +78,7 @@ class DiffusionTraining(BudgetedTemplate):
             )
         if max_grad_norm is not None and max_grad_norm <= 0:
             raise ValueError(f"max_grad_norm must be above 0, got {max_grad_norm!r}")
+        average = [] if ema_decay is None else [EMAPlugin(ema_decay)]
         super().__init__(
             model=model,
             optimizer=optimizer,
@@ -83,7 +88,7 @@ class DiffusionTraining(BudgetedTemplate):
             train_steps=train_steps,
             eval_mb_size=eval_mb_size,
             device=device,
-            plugins=plugins,
+            plugins=[*average, *(plugins or [])],
             evaluator=evaluator,
             eval_every=eval_every,
             **kwargs,

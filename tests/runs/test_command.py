@@ -150,6 +150,16 @@ BAD = {
         "guidance needs a model that was also trained without the class",
     ),
     "guidance without a condition": (["model.guidance=2"], "need num_classes="),
+    "an average that forgets nothing": (
+        ["generator.ema_decay=1"],
+        "generator.ema_decay must be in [0, 1), got 1.0",
+    ),
+    "a pool of nothing": (["method.pool_size=0"], "must hold 1 sample or more, got 0"),
+    "a ratio of nothing": (["method.replay_ratio=0"], "replay_ratio must be above 0"),
+    "an unknown sampler": (
+        ["method.teacher_sampler=euler"],
+        "no sampler 'euler'; choose from own, dpmsolver++, unipc",
+    ),
     "a memory of nothing": (
         ["method=experience_replay", "method.memory=0"],
         "method.memory must be 1 or more, got 0",

@@ -1,0 +1,325 @@
+"""Cheaper and better replay: the pool, the ratio, trajectories, samplers, EMA."""
+
+import numpy as np
+import pytest
+import torch
+from avalanche.core import SupervisedPlugin
+from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
+
+from avalanche_gd import (
+    DenoisingLoss,
+    DiffusionModel,
+    GenerativeDistillationPlugin,
+    GenerativeReplayPlugin,
+    ddim_scheduler,
+)
+from avalanche_gd.plugins import SOURCES, ReplayPool, Teacher, Trajectory
+from tests.conftest import SHAPE, fake_strategy, images, same_bits, weights
+from tests.models.test_conditioning import CLASSES, conditioned, seeded
+from tests.plugins.test_behaviour import train_generator
+
+ALPHA_BAR = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
+
+
+class Passes(SupervisedPlugin):
+    """Counts samples through the denoiser in the second experience, weighted as F."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.samples, self.counting = 0, False
+
+        def count(module, inputs, output):
+            if self.counting:
+                factor = 3 if torch.is_grad_enabled() else 1
+                self.samples += factor * len(inputs[0])
+
+        model.denoiser.register_forward_hook(count)
+
+    def before_training_exp(self, strategy, **kwargs):
+        self.counting = strategy.clock.train_exp_counter == 1
+
+
+def cost(model, digits, plugin, steps=4):
+    """F a step in the second experience, at batches of 16."""
+    passes = Passes(model)
+    train_generator(model, digits.train_stream[:2], passes, plugin, train_steps=steps)
+    return passes.samples / 16 / steps
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (dict(), 9),
+        (dict(replay_ratio=0.5), 6),
+        (dict(replay_ratio=2.0), 15),
+        (dict(pool_size=32, teacher_steps=5), 7 + 5 * 32 / 16 / 4),
+        (dict(pool_size=32, teacher_steps=5, pool_refresh=2), 7 + 2 * 5 * 32 / 16 / 4),
+        (dict(pool_size=16, replay_ratio=0.5), 5 + 2 * 16 / 16 / 4),
+        (dict(source="trajectory", teacher_steps=4), 7),
+        (dict(source="trajectory", teacher_steps=4, replay_ratio=0.5), 5),
+        (dict(source="gaussian", replay_ratio=0.5), 5),
+    ],
+)
+def test_a_distillation_step_costs_what_it_says(tiny_model, digits, options, expected):
+    plugin = GenerativeDistillationPlugin(**options)
+    assert cost(tiny_model, digits, plugin) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (dict(), 8),
+        (dict(replay_ratio=0.5), 5.5),
+        (dict(pool_size=32, teacher_steps=5), 6 + 5 * 32 / 16 / 4),
+    ],
+)
+def test_a_replay_step_costs_what_it_says(tiny_model, digits, options, expected):
+    plugin = GenerativeReplayPlugin(**options)
+    assert cost(tiny_model, digits, plugin) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("num_classes", [None, CLASSES])
+def test_a_ratio_goes_with_every_source_and_leaves_the_weights_of_the_losses(
+    digits, name, num_classes
+):
+    model = DiffusionModel.from_preset("digits", num_classes=num_classes)
+    plugin = GenerativeDistillationPlugin(4, source=name, replay_ratio=0.5)
+    losses = []
+    teach = plugin.distillation_loss
+    plugin.distillation_loss = lambda s: losses.append(teach(s)) or losses[-1]
+    train_generator(model, digits.train_stream[:2], plugin)
+    assert losses[0].item() < 1e-12 < losses[-1].item() < 1
+
+
+def test_a_pool_is_what_the_teacher_generates(tiny_model):
+    pool = ReplayPool(40)
+    drawn = pool.draw(tiny_model, 400, steps=3, generator=seeded())
+    expected = tiny_model.generate(40, steps=3, generator=seeded())
+    distances = (drawn[:, None] - expected[None]).abs().amax(dim=(2, 3, 4))
+    assert distances.min(dim=1).values.max() < 1e-6
+    assert len(distances.argmin(dim=1).unique()) == 40  # all of them come up
+
+
+def test_a_pool_is_filled_anew_for_another_teacher_and_when_it_is_due(tiny_model):
+    filled = []
+    generate = tiny_model.generate
+    tiny_model.generate = lambda *a, **k: filled.append(a) or generate(*a, **k)
+    pool, generator = ReplayPool(10, refresh_every=3), seeded()
+    for _ in range(7):
+        pool.draw(tiny_model, 4, steps=1, generator=generator)
+    assert len(filled) == 3
+    pool.draw(conditioned(), 4, torch.tensor([1, 2, 3, 4]), steps=1, generator=generator)
+    assert len(filled) == 3
+    pool.draw(tiny_model, 4, steps=1, generator=generator)
+    assert len(filled) == 4
+
+
+def test_a_pool_gives_the_classes_asked_for():
+    model = conditioned(seen=(2, 3, 7))
+    pool = ReplayPool(31)
+    wanted = torch.tensor([7, 2, 2, 3, 7, 7, 3, 2] * 20)
+    drawn = pool.draw(model, len(wanted), wanted, steps=1, generator=seeded())
+    generator = seeded()
+    condition = model.draw_condition(31, generator).sort().values
+    generated = model.generate(31, condition, steps=1, generator=generator)
+    distances = (drawn[:, None] - generated[None]).abs().amax(dim=(2, 3, 4))
+    assert distances.min(dim=1).values.max() < 1e-6
+    assert torch.equal(condition[distances.argmin(dim=1)], wanted)
+
+
+@pytest.mark.parametrize("plugin", [GenerativeDistillationPlugin, GenerativeReplayPlugin])
+def test_a_pool_that_the_memory_cannot_hold_is_refused_with_its_size(
+    tiny_model, digits, plugin
+):
+    with pytest.raises(ValueError, match=r"pool of 10+ samples takes 2\d+\.\d GiB of the"):
+        train_generator(tiny_model, digits.train_stream[:1], plugin(pool_size=10**9))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(pool_size=0), "hold 1 sample or more, got 0"),
+        (dict(pool_size=9, pool_refresh=0), "refresh_every must be 1 or more"),
+        (dict(replay_ratio=0), "replay_ratio must be above 0, got 0"),
+        (dict(replay_ratio=-1.0), "replay_ratio must be above 0"),
+        (dict(teacher_sampler="euler"), "no sampler 'euler'; choose from own, dpmsolver"),
+    ],
+)
+@pytest.mark.parametrize("plugin", [GenerativeDistillationPlugin, GenerativeReplayPlugin])
+def test_options_out_of_range_are_refused(plugin, options, message):
+    with pytest.raises(ValueError, match=message):
+        plugin(**options)
+
+
+def test_a_pool_of_a_source_that_does_not_sample_is_refused():
+    with pytest.raises(ValueError, match="are for source="):
+        GenerativeDistillationPlugin(source="current", pool_size=10)
+    with pytest.raises(ValueError, match="are for source="):
+        GenerativeDistillationPlugin(source="trajectory", teacher_sampler="unipc")
+
+
+@pytest.mark.parametrize("count", [12, 10, 3])
+def test_trajectories_are_ddim_from_noise_and_their_passes_are_the_targets(
+    tiny_model, count
+):
+    tiny_model.double()
+    single = tiny_model.draw_noise
+    tiny_model.draw_noise = lambda *arguments: single(*arguments).double()
+    with torch.no_grad():
+        x_t, t, target, condition = Trajectory().draw_taught(
+            tiny_model, images(count).double(), None, 4, seeded()
+        )
+    assert condition is None and len(x_t) == len(t) == len(target) == count
+    steps = min(4, count)
+    number = -(-count // steps)
+    generator = seeded()
+    noise = torch.randn(number, *SHAPE, generator=generator).double().numpy()
+    u = torch.rand(number, generator=generator).numpy()
+    for i in range(count):
+        j, row = divmod(i, number)
+        x, now, eps = noise[row], None, None
+        for part in range(j + 1):
+            following = int(np.float32(1 - (part + u[row]) / steps) * 1000)
+            if now is not None:
+                a, a_end = ALPHA_BAR[now], ALPHA_BAR[following]
+                x0 = np.clip((x - np.sqrt(1 - a) * eps) / np.sqrt(a), -1, 1)
+                x = np.sqrt(a_end) * x0 + np.sqrt(1 - a_end) * eps
+            now = following
+            with torch.no_grad():
+                eps = tiny_model.denoise(torch.tensor(x[None]), torch.tensor([now]))[0]
+            eps = eps.numpy()
+        assert t[i] == now
+        assert np.abs(x_t[i].numpy() - x).max() < 1e-5
+        assert np.abs(target[i].numpy() - eps).max() < 1e-5
+
+
+def test_trajectories_cover_all_timesteps_evenly(tiny_model):
+    with torch.no_grad():
+        _, t, _, _ = Trajectory().draw_taught(tiny_model, images(4000), None, 10, seeded())
+    counts = torch.bincount(t // 100, minlength=10)
+    assert counts.sum() == 4000 and counts.min() > 330 and counts.max() < 470
+
+
+def test_a_trajectory_keeps_its_class():
+    teacher, plugin = (
+        conditioned(dropout=0.5, seen=(2, 3)),
+        GenerativeDistillationPlugin(4, source="trajectory", generator=seeded()),
+    )
+    student = conditioned(dropout=0.5)
+    strategy = fake_strategy(student, 2, mb_x=images(16), mb_y=torch.ones(16))
+    strategy._criterion = DenoisingLoss()
+    Teacher.of(strategy).freeze(teacher, plugin)
+    asked = []
+    for model in (Teacher.of(strategy).model, student):
+        model.denoiser.register_forward_hook(
+            lambda m, inputs, kw, out: asked.append(kw["class_labels"]), with_kwargs=True
+        )
+    plugin.distillation_loss(strategy)
+    *passes, taught = asked
+    assert len(passes) == 4 and all(torch.equal(part, passes[0]) for part in passes)
+    assert torch.equal(taught, torch.cat(passes))
+    assert set(taught.tolist()) <= {2, 3, CLASSES} and CLASSES in taught
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("dpmsolver++", DPMSolverMultistepScheduler), ("unipc", UniPCMultistepScheduler)],
+)
+def test_a_sampler_by_name_is_diffusers_own(tiny_model, name, kind):
+    noise = tiny_model.draw_noise(3, seeded())
+    ours = tiny_model.reverse(noise, steps=5, sampler=name)
+    scheduler = kind.from_config(ddim_scheduler().config, timestep_spacing="trailing")
+    scheduler.set_timesteps(5)
+    x = noise
+    with torch.no_grad():
+        for t in scheduler.timesteps:
+            x = scheduler.step(
+                tiny_model.denoise(x, torch.full((3,), int(t))), t, x
+            ).prev_sample
+    assert (ours - x.clamp(-1, 1)).abs().max() < 1e-6
+    assert (ours - tiny_model.reverse(noise, steps=5)).abs().max() > 1e-4
+    assert int(scheduler.timesteps[0]) == 999
+
+
+def test_a_teacher_samples_by_the_sampler_named(tiny_model, digits):
+    asked = []
+    sampler = tiny_model._sampler
+    DiffusionModel._sampler, original = (
+        lambda self, name: asked.append(name) or original(self, name),
+        DiffusionModel._sampler,
+    )
+    try:
+        for plugin in (GenerativeDistillationPlugin, GenerativeReplayPlugin):
+            train_generator(
+                tiny_model, digits.train_stream[:2], plugin(teacher_sampler="unipc")
+            )
+    finally:
+        DiffusionModel._sampler = original
+    assert sampler is not None and asked == ["unipc"] * 6
+
+
+def test_an_experience_ends_with_the_average_of_its_weights(tiny_model, digits):
+    history, at_the_end = [], []
+
+    class History(SupervisedPlugin):
+        def before_training_exp(self, strategy, **kwargs):
+            history.append(tiny_model.denoiser.convolution.weight.detach().clone())
+
+        def after_training_iteration(self, strategy, **kwargs):
+            history.append(tiny_model.denoiser.convolution.weight.detach().clone())
+
+        def after_training_exp(self, strategy, **kwargs):
+            at_the_end.append(tiny_model.denoiser.convolution.weight.detach().clone())
+
+    train_generator(
+        tiny_model, digits.train_stream[:1], History(), train_steps=12, ema_decay=0.5
+    )
+    average = history[0]
+    for i, weight in enumerate(history[1:]):
+        decay = min(0.5, (1 + i) / (10 + i)) if i else 0.0
+        average = decay * average + (1 - decay) * weight
+    assert (at_the_end[0] - average).abs().max() < 1e-6
+    assert (at_the_end[0] - history[-1]).abs().max() > 1e-4
+    assert torch.equal(tiny_model.denoiser.convolution.weight, at_the_end[0])
+
+
+def test_the_average_is_the_next_teacher(tiny_model, digits):
+    plugin = GenerativeDistillationPlugin()
+    losses = []
+    teach = plugin.distillation_loss
+    plugin.distillation_loss = lambda s: losses.append(teach(s)) or losses[-1]
+    train_generator(tiny_model, digits.train_stream[:2], plugin, ema_decay=0.9)
+    assert losses[0].item() < 1e-12 < losses[1].item()
+
+
+def test_an_evaluation_in_between_is_of_the_average_and_changes_nothing(digits):
+    trained, evaluated = [], []
+    for eval_every in (-1, 1):
+        torch.manual_seed(0)
+        model = DiffusionModel.from_preset("digits")
+
+        class Evaluated(SupervisedPlugin):
+            def before_eval_forward(self, strategy, **kwargs):
+                evaluated.append(weights(strategy.model))
+
+        raw = []
+
+        class Raw(SupervisedPlugin):
+            def after_training_iteration(self, strategy, **kwargs):
+                raw.append(weights(strategy.model))  # noqa: B023
+
+        strategy = train_generator(
+            model, [], Evaluated(), Raw(), train_steps=None, train_epochs=2,
+            train_mb_size=64, ema_decay=0.9, eval_every=eval_every,
+        )  # fmt: skip
+        strategy.train(digits.train_stream[0], eval_streams=[digits.test_stream[:1]])
+        trained.append(weights(model))
+    assert same_bits(*trained)
+    assert not any(same_bits(evaluated[0], one) for one in raw)
+
+
+@pytest.mark.parametrize("decay", [1.0, -0.1, 2])
+def test_a_decay_out_of_range_is_refused(tiny_model, digits, decay):
+    with pytest.raises(ValueError, match=r"EMA must be in \[0, 1\)"):
+        train_generator(tiny_model, digits.train_stream[:1], ema_decay=decay)
