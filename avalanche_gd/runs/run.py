@@ -48,8 +48,7 @@ def run(config: RunConfig) -> Path:
     torch.set_num_threads(config.threads)
     benchmark = _make_benchmark(config)
     with _locked(folder):
-        method, name = config.method.name, config.benchmark.name
-        print(f"{method} on {name}, seed {config.seed}: {folder}")
+        print(f"{_name(config)} on {config.benchmark.name}: {folder}", flush=True)
         _run(config, benchmark, folder)
     return folder
 
@@ -62,14 +61,18 @@ def _run(config: RunConfig, benchmark: Any, folder: Path) -> None:
     first = 0
     checkpoint = load_checkpoint(folder / "checkpoints", config.torch_device)
     if checkpoint is not None and not scholar.can_go_on():
-        print("beginning anew: a plugin of the method has no state_dict for checkpoints")
+        print(
+            f"{_name(config)}: beginning anew: a plugin of the method has no state_dict "
+            "for checkpoints"
+        )
     elif checkpoint is not None:
         last, state = checkpoint
         first = last + 1
         scholar.load_state_dict(state["scholar"], benchmark.train_stream[:first])
         rows = [Row(*row) for row in state["rows"]]
         seconds = state["seconds"]
-        print(f"going on after experience {first}/{config.benchmark.n_experiences}")
+        n = config.benchmark.n_experiences
+        print(f"{_name(config)}: going on after experience {first}/{n}")
     write_whole(folder / "config.yaml", lambda path: OmegaConf.save(asdict(config), path))
     _write_run_json(config, scholar, folder, seconds, completed=False)
     for experience in benchmark.train_stream[first:]:
@@ -175,6 +178,10 @@ def _write_run_json(
     write_json(folder / "run.json", content)
 
 
+def _name(config: RunConfig) -> str:
+    return f"{config.method.name}, seed {config.seed}"
+
+
 def _summary(
     index: int, config: RunConfig, values: dict[str, float], seconds: dict[str, float]
 ) -> str:
@@ -182,6 +189,6 @@ def _summary(
         f"{name} {values[key]:.3f}" for name, key in HEADLINES.items() if key in values
     ]
     return (
-        f"experience {index + 1}/{config.benchmark.n_experiences}: "
+        f"{_name(config)}, experience {index + 1}/{config.benchmark.n_experiences}: "
         f"{', '.join(parts)}, {sum(seconds.values()):.0f} s so far"
     )

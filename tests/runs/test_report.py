@@ -251,3 +251,15 @@ def test_real_runs_are_reported(tmp_path):
     table = read_csv(tmp_path / "report" / "table.csv")
     assert float(table["naive", "FID"]["mean"]) == float(rows[-1]["value"])
     assert len(list((tmp_path / "report" / "figures").iterdir())) >= 7
+
+
+def test_settings_of_a_method_are_in_the_order_of_their_numbers(tmp_path):
+    for steps in (10, 2, 1):
+        write_run(
+            tmp_path / str(steps),
+            "generative_replay",
+            settings={"method.teacher_steps": steps},
+        )
+    (section,) = collect([tmp_path]).sections
+    labels = [f"generative_replay, method.teacher_steps={steps}" for steps in (1, 2, 10)]
+    assert list(section.methods) == labels

@@ -210,5 +210,8 @@ def _order(run: RunResult) -> tuple[Any, ...]:
     """The naive method first, those with all data at once last, then by seed."""
     method = run.config["method"]
     learns = bool(method.get("solver_replays") or method.get("plugins"))
-    settings = repr(sorted(of_method(flatten(run.config)).items()))
+    settings = [
+        (name, (0, value) if isinstance(value, int | float) else (1, repr(value)))
+        for name, value in sorted(of_method(flatten(run.config)).items())
+    ]
     return bool(method.get("cumulative")), learns, run.method, settings, run.seed
