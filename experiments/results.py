@@ -17,6 +17,7 @@ COLUMNS = {"FID": 1, "KLD": 3, "accuracy": 3, "forgetting": 3}
 
 EXPERIMENTS = {
     "split_fmnist_small": "Fashion-MNIST at 16x16, 400 steps of batch 64 an experience",
+    "split_digits_conditional": "digits, a model conditioned on the class",
     "teacher_steps": "the teacher's sampling steps k, on digits",
     "lambda": "the weight lambda of replay or distillation, on digits",
     "split_cifar10_small": "CIFAR-10, a small U-Net, 300 steps of batch 64 an experience",

@@ -68,9 +68,11 @@ def save_comparison(groups: dict[str, list[RunResult]], path: Path) -> None:
         for method, runs in groups.items()
         if (runs[0].folder / "samples").is_dir()
     }
+    columns = 4 if max(map(len, groups)) < 30 else 2
+    above = 3.6 + 0.2 * -(-len(groups) // columns)
     below = 0.75 * len(pictured) or 0.1
-    figure = plt.figure(figsize=(11, 3.6 + below), layout="constrained")
-    halves: Any = figure.subfigures(2, 1, height_ratios=[3.6, below])
+    figure = plt.figure(figsize=(11, above + below), layout="constrained")
+    halves: Any = figure.subfigures(2, 1, height_ratios=[above, below])
     upper, lower = halves
     axes = upper.subplots(1, len(_LABELS))
     for axis, (name, label) in zip(axes, _LABELS.items(), strict=True):
@@ -78,7 +80,12 @@ def save_comparison(groups: dict[str, list[RunResult]], path: Path) -> None:
             plot_seeds(axis, method, [run.curve(name) for run in runs])
         decorate(axis, label)
     axes[0].set_yscale("log")
-    axes[0].legend(fontsize="small")
+    upper.legend(
+        *axes[-1].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=columns,
+        fontsize="small",
+    )
     rows = lower.subplots(len(pictured), 1, squeeze=False)[:, 0] if pictured else []
     for axis, (method, run) in zip(rows, pictured.items(), strict=True):
         axis.imshow(_first_images(run), interpolation="nearest")
