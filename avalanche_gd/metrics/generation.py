@@ -112,6 +112,13 @@ def experience_key(experience: Any) -> ExperienceKey:
     return experience.origin_stream.name, experience.current_experience
 
 
+def has_classes(model: Any) -> bool:
+    """Whether a model knows what to generate: a conditioned one, once it was trained."""
+    if isinstance(model, DiffusionModel) and model.num_classes is not None:
+        return bool(model.classes.seen.any())
+    return True
+
+
 def generate_images(model: Any, sampling: Sampling) -> Tensor:
     """The images of :func:`generate_samples`."""
     return generate_samples(model, sampling).images

@@ -13,6 +13,7 @@ from avalanche_gd.metrics.generation import (
     Generation,
     Sampling,
     experience_key,
+    has_classes,
 )
 
 
@@ -72,7 +73,7 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
         """Judge."""
         seen = Generation.of(strategy).seen_classes
         trained = [key for key in self._evaluated if self._classes[key] <= seen]
-        if not trained:
+        if not trained or not has_classes(strategy.model):
             warnings.warn(
                 f"{self}: no evaluated experience was trained on yet; nothing to judge",
                 stacklevel=2,

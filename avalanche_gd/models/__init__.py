@@ -1,8 +1,9 @@
 """Diffusion models, their denoisers, and the classifiers beside them."""
 
+from avalanche_gd.models.classes import check_conditioning
 from avalanche_gd.models.classifier import SmallCNN
 from avalanche_gd.models.denoising import Denoising, NoisyImages
-from avalanche_gd.models.diffusion import DiffusionModel, check_conditioning
+from avalanche_gd.models.diffusion import DiffusionModel
 from avalanche_gd.models.oracle import oracle_classifier
 from avalanche_gd.models.scheduler import ddim_scheduler
 from avalanche_gd.models.unet import PRESETS, preset_shape, unet

@@ -69,3 +69,23 @@ class Classes(nn.Module):
         device = condition.device if generator is None else generator.device
         draw = torch.rand(len(condition), generator=generator, device=device)
         return condition.masked_fill(draw.to(condition.device) < self.dropout, self.number)
+
+
+def check_conditioning(num_classes: int | None, dropout: float, guidance: float) -> None:
+    """Whether these arguments of a :class:`~avalanche_gd.DiffusionModel` go together.
+
+    :raises ValueError: if they do not, or one is out of its range.
+    """
+    if num_classes is not None and num_classes < 1:
+        raise ValueError(f"num_classes must be 1 or more, got {num_classes}")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"condition_dropout must be in [0, 1), got {dropout}")
+    if guidance < 0:
+        raise ValueError(f"guidance must be 0 or more, got {guidance}")
+    if num_classes is None and (dropout or guidance != 1):
+        raise ValueError("condition_dropout and guidance need num_classes=")
+    if guidance != 1 and dropout == 0:
+        raise ValueError(
+            "guidance needs a model that was also trained without the class; "
+            "give condition_dropout, for example 0.1"
+        )

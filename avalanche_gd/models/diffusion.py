@@ -9,7 +9,7 @@ import torch
 from avalanche.models.generator import Generator
 from torch import Tensor, nn
 
-from avalanche_gd.models.classes import Classes
+from avalanche_gd.models.classes import Classes, check_conditioning
 from avalanche_gd.models.denoising import Denoising, NoisyImages
 from avalanche_gd.models.pretrained import load_pipeline, save_pipeline
 from avalanche_gd.models.sampler import Denoise, Sampler
@@ -424,23 +424,3 @@ class DiffusionModel(nn.Module, Generator):
         finally:
             for module in trained:
                 module.training = True
-
-
-def check_conditioning(num_classes: int | None, dropout: float, guidance: float) -> None:
-    """Whether these arguments of a :class:`DiffusionModel` go together.
-
-    :raises ValueError: if they do not, or one is out of its range.
-    """
-    if num_classes is not None and num_classes < 1:
-        raise ValueError(f"num_classes must be 1 or more, got {num_classes}")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"condition_dropout must be in [0, 1), got {dropout}")
-    if guidance < 0:
-        raise ValueError(f"guidance must be 0 or more, got {guidance}")
-    if num_classes is None and (dropout or guidance != 1):
-        raise ValueError("condition_dropout and guidance need num_classes=")
-    if guidance != 1 and dropout == 0:
-        raise ValueError(
-            "guidance needs a model that was also trained without the class; "
-            "give condition_dropout, for example 0.1"
-        )

@@ -10,7 +10,12 @@ from avalanche.training.templates import SupervisedTemplate
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from avalanche_gd import DenoisingLoss, DiffusionTraining, oracle_classifier
+from avalanche_gd import (
+    DenoisingLoss,
+    DiffusionModel,
+    DiffusionTraining,
+    oracle_classifier,
+)
 from avalanche_gd.data import stream_tensors
 from avalanche_gd.metrics import (
     Sampling,
@@ -120,12 +125,17 @@ def test_features_of_real_images_are_computed_once_a_stream(tiny_model, digits):
     assert sum(seen) == real + 2 * SAMPLING.images
 
 
-def test_the_order_and_the_batch_size_do_not_matter(tiny_model, digits):
+@pytest.mark.parametrize("num_classes", [None, 10])
+def test_the_order_and_the_batch_size_do_not_matter(digits, num_classes):
+    model = DiffusionModel.from_preset("digits", num_classes=num_classes)
+    if num_classes:
+        seen = digits.train_stream[0].classes_in_this_experience
+        model.classes.see(torch.tensor(sorted(seen)))
     results = []
     for batch_size, order in ((7, 1), (64, -1)):
         sampling = Sampling(images=60, steps=2, batch_size=batch_size)
         metrics = [fid_metrics(sampling=sampling), class_balance_metrics(sampling=sampling)]
-        strategy = trained(tiny_model, digits, *metrics[::order], experiences=0)
+        strategy = trained(model, digits, *metrics[::order], experiences=0)
         strategy.eval_mb_size = batch_size
         for experience in digits.train_stream[:2]:
             Generation.of(strategy).observe(experience)

@@ -4,8 +4,19 @@ import pytest
 import torch
 from avalanche.benchmarks.utils import AvalancheDataset
 from avalanche.core import SupervisedPlugin
+from avalanche.training.plugins import EvaluationPlugin
 
-from avalanche_gd import DiffusionModel, DiffusionTraining, SmallCNN
+from avalanche_gd import (
+    DiffusionModel,
+    DiffusionTraining,
+    GenerativeDistillationPlugin,
+    Sampling,
+    SmallCNN,
+    class_balance_metrics,
+    denoising_loss_metrics,
+    fid_metrics,
+    generated_image_metrics,
+)
 from avalanche_gd.training import BudgetedTemplate, NonFiniteLossError
 from tests.conftest import SHAPE, fake_strategy, same_bits, weights
 
@@ -51,15 +62,31 @@ def test_without_steps_the_epochs_count(tiny_model, digits):
     assert sum(batches.sizes) == 2 * len(digits.train_stream[0].dataset)
 
 
-def test_evaluation_leaves_the_training_to_the_same_bits(digits):
-    trained = []
+@pytest.mark.parametrize("num_classes", [None, 10])
+def test_evaluation_leaves_the_training_to_the_same_bits(digits, num_classes):
+    sampling = Sampling(images=20, steps=1, eta=1.0)
+    trained, evaluated = [], []
     for eval_every in (-1, 1):
         torch.manual_seed(0)
-        model = DiffusionModel.from_preset("digits")
-        strategy = diffusion_training(model, train_epochs=2, eval_every=eval_every)
-        strategy.train(digits.train_stream[0], eval_streams=[digits.test_stream[:1]])
+        model = DiffusionModel.from_preset("digits", num_classes=num_classes)
+        metrics = [
+            fid_metrics(experience=True, summary=True, sampling=sampling),
+            class_balance_metrics(sampling=sampling),
+            generated_image_metrics(sampling=sampling, shown=8),
+            denoising_loss_metrics(),
+        ]
+        strategy = diffusion_training(
+            model,
+            train_epochs=2,
+            eval_every=eval_every,
+            plugins=[GenerativeDistillationPlugin()],
+            evaluator=EvaluationPlugin(*metrics),
+        )
+        strategy.train(digits.train_stream[:2], eval_streams=[digits.test_stream[:1]])
         trained.append(weights(model))
+        evaluated.append(len(strategy.evaluator.get_all_metrics()))
     assert same_bits(*trained)
+    assert evaluated[0] == 0 < evaluated[1]
 
 
 def test_gradients_are_clipped_to_the_norm(tiny_model, digits):
