@@ -5,7 +5,12 @@ from typing import Any
 from avalanche.evaluation.metric_results import LoggingType, MetricValue, TensorImage
 from torchvision.utils import make_grid
 
-from avalanche_gd.metrics.generation import ExperienceKey, Generation, Sampling
+from avalanche_gd.metrics.generation import (
+    ExperienceKey,
+    Generation,
+    Sampling,
+    has_classes,
+)
 from avalanche_gd.metrics.plugin import GenerationMetric, full_name
 
 
@@ -26,7 +31,9 @@ class GeneratedImages(GenerationMetric):
         return {}
 
     def after_eval(self, strategy: Any) -> list[MetricValue]:
-        """Emit the grid."""
+        """Emit the grid, of a model that knows what to generate."""
+        if not has_classes(strategy.model):
+            return []
         images = Generation.of(strategy).images(strategy.model, self.sampling)
         grid = make_grid((images[: self.shown].cpu() + 1) / 2, nrow=8, padding=1)
         return [
