@@ -49,6 +49,7 @@ def check(config: RunConfig, benchmark: Any) -> str:
             scholar.train(experience)
         scholar.evaluate(_first_images(benchmark).test_stream[:1])
         evaluation = _evaluation_seconds(config, scholar, benchmark)
+        scholar.close()
     budgets = {"generator": config.generator.steps, "solver": config.solver.steps}
     training = sum(
         (clock.seconds[0] + (n - 1) * clock.seconds[-1]) * budgets[name]

@@ -98,6 +98,7 @@ def _run(config: RunConfig, benchmark: Any, folder: Path) -> None:
     if isinstance(scholar.model, DiffusionModel):
         scholar.model.save_pretrained(folder / "model")
     write_whole(folder / "curves.png", lambda path: save_curves(rows, path))
+    scholar.close()
     _write_run_json(config, scholar, folder, seconds, completed=True)
 
 

@@ -93,6 +93,12 @@ class Scholar:
             return {}
         return self.counter.summary(self.config.generator.steps)
 
+    def close(self) -> None:
+        """Write what TensorBoard's files still lack."""
+        for strategy in self.strategies.values():
+            for logger in strategy.evaluator.loggers:
+                logger.writer.close()
+
     def can_go_on(self) -> bool:
         """Whether a checkpoint holds all that the method's plugins remember."""
         return all(
