@@ -1,12 +1,12 @@
 """Methods on any folder of class folders, some classes at a time.
 
 ROOT holds train/CLASS/* and test/CLASS/*, or CLASS/* alone, of which a fifth of each class
-is then for testing. Images become 32x32 in colour. How long it takes is as on CIFAR-10.
+is then for testing. Images become 32x32 in colour.
 
     python benchmarks/image_folder.py benchmark.options.root=ROOT benchmark.n_classes=10
 
 The classes are dealt to benchmark.n_experiences=5 experiences. Paper: the protocol of
-arXiv 2311.14028 for CIFAR-10, for a GPU (--check estimates the time).
+arXiv 2311.14028 for CIFAR-10, for a GPU. --check estimates how long it takes.
 """
 
 from avalanche_gd.runs.suite import main

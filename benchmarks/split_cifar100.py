@@ -1,7 +1,8 @@
 """Methods on CIFAR-100, ten classes at a time.
 
 Small: the model and the budget of split_cifar10, over ten experiences. Paper: the paper
-has no CIFAR-100; this is its protocol for CIFAR-10, for a GPU (--check estimates the time).
+has no CIFAR-100; this is its protocol for CIFAR-10, for a GPU. --check estimates how long
+either takes.
 
     python benchmarks/split_cifar100.py --methods generative_replay,generative_distillation
 

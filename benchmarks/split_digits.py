@@ -2,7 +2,7 @@
 
 The first look: 8x8 images that come with a dependency, nothing to download. Generative
 distillation against generative replay, joint training and finetuning takes 3 minutes on
-two cores; --methods all takes 20.
+two cores; --check estimates what other methods take.
 
     python benchmarks/split_digits.py
     python benchmarks/split_digits.py --methods all --seeds 0,1,2

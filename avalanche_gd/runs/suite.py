@@ -46,11 +46,14 @@ def main(
     take_over_errors()
     with ending_with_one_line():
         options = _parse(description, scales, methods, arguments)
-        overrides = [*scales[options.scale], f"out={options.out}", *options.overrides]
+        place = [f"out={options.out}", f"check={options.check}"]
+        overrides = [*scales[options.scale], *place, *options.overrides]
         names = method_names() if options.methods == ["all"] else options.methods
         cases = [[f"method={m}", f"seed={s}"] for s in options.seeds for m in names]
         configs = [_config([*overrides, *case], options.jobs) for case in cases]
         folders = run_all(configs, options.jobs)
+        if options.check:
+            return
         out = Path(options.out) / f"{Path(sys.argv[0]).stem}-report"
         print(f"\n{compare(folders, out)}\n")
         write_report(folders, out)
@@ -111,6 +114,11 @@ def _parse(
         type=int,
         default=1 if torch.cuda.is_available() else min(2, os.cpu_count() or 1),
         help="runs at a time, each on one thread if more than one (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="only take two steps of each run, evaluate, and estimate the time",
     )
     parser.add_argument("--out", default="runs", help="the folder of all runs")
     parser.add_argument(
