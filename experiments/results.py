@@ -20,7 +20,7 @@ EXPERIMENTS = {
     "split_digits_conditional": "digits, a model conditioned on the class",
     "teacher_steps": "the teacher's sampling steps k, on digits",
     "lambda": "the weight lambda of replay or distillation, on digits",
-    "split_cifar10_small": "CIFAR-10, a small U-Net, 120 steps of batch 64 an experience: too few, see there",
+    "split_cifar10_small": "CIFAR-10, a small U-Net, 120 steps an experience: too few",
 }
 
 
