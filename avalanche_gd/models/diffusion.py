@@ -339,7 +339,9 @@ class DiffusionModel(nn.Module, Generator):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the layout of a diffusers pipeline, whole or not at all.
 
-        ``diffusers.DDIMPipeline.from_pretrained(folder)`` opens it.
+        ``diffusers.DDIMPipeline.from_pretrained(folder)`` opens it, but samples from it
+        only if it is not conditioned: that pipeline gives its denoiser no classes. Of a
+        conditioned model, ``condition_dropout`` and ``guidance`` are not kept.
 
         :param folder: replaced if it is there.
         :raises TypeError: if the denoiser is not a diffusers model.
@@ -349,6 +351,8 @@ class DiffusionModel(nn.Module, Generator):
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "DiffusionModel":
         """Read what :meth:`save_pretrained` wrote, or a diffusers DDIM/DDPM pipeline.
+
+        Of a denoiser with class embeddings, the last one stands for no class.
 
         :raises ValueError: if the folder does not hold a whole model.
         """
