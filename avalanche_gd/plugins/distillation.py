@@ -109,6 +109,8 @@ class GenerativeDistillationPlugin(SupervisedPlugin):
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Let go of the teacher."""
         Teacher.of(strategy).release(self)
+        if self.pool is not None:
+            self.pool.empty()
 
     def distillation_loss(self, strategy: Any) -> Tensor:
         """L_rep on a batch from the source."""

@@ -81,7 +81,12 @@ class ReplayPool:
         if condition is None or self._first is None:
             return self._images[(u * self.size).long()]
         first, end = self._first[condition], self._first[condition + 1]
-        return self._images[(first + u * (end - first)).long()]
+        within = (u * (end - first)).long()  # before the sum, which would round up to end
+        return self._images[first + within]
+
+    def empty(self) -> None:
+        """Let go of the samples, as when a teacher has learned more."""
+        self._images = self._first = self._teacher = None
 
     def _fill(
         self, teacher: Any, generator: torch.Generator, options: dict[str, Any]

@@ -126,6 +126,8 @@ class GenerativeReplayPlugin(AvalancheReplayPlugin):
         super().after_training_exp(strategy, *args, **kwargs)
         self.old_generator = self.old_model = None
         Teacher.of(strategy).release(self)
+        if self.pool is not None:
+            self.pool.empty()
         if not self.model_is_generator:
             self.generator_strategy.train(strategy.experience, eval_streams=[], **kwargs)
 

@@ -4,13 +4,16 @@ import numpy as np
 import pytest
 import torch
 from avalanche.core import SupervisedPlugin
+from avalanche.training.templates import SupervisedTemplate
 from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 
 from avalanche_gd import (
     DenoisingLoss,
     DiffusionModel,
+    DiffusionTraining,
     GenerativeDistillationPlugin,
     GenerativeReplayPlugin,
+    SmallCNN,
     ddim_scheduler,
 )
 from avalanche_gd.plugins import SOURCES, ReplayPool, Teacher, Trajectory
@@ -126,6 +129,41 @@ def test_a_pool_gives_the_classes_asked_for():
     distances = (drawn[:, None] - generated[None]).abs().amax(dim=(2, 3, 4))
     assert distances.min(dim=1).values.max() < 1e-6
     assert torch.equal(condition[distances.argmin(dim=1)], wanted)
+
+
+def test_a_pool_never_reaches_into_the_next_class(monkeypatch):
+    pool, model = ReplayPool(2000), conditioned()
+    pool.draw(model, 1, torch.tensor([0]), steps=1, generator=seeded())
+    pool._images = torch.arange(2000)
+    almost_one = 1 - 2**-24  # the largest number that torch.rand draws
+    monkeypatch.setattr(torch, "rand", lambda n, **_: torch.full((n,), almost_one))
+    wanted = torch.arange(CLASSES)
+    drawn = pool.draw(model, CLASSES, wanted, steps=1, generator=seeded())
+    assert drawn.tolist() == (wanted * 200 + 199).tolist()
+
+
+def test_a_solvers_pool_is_of_its_generator_as_it_is_now(tiny_model, digits):
+    generator = DiffusionTraining(
+        model=tiny_model,
+        optimizer=torch.optim.Adam(tiny_model.parameters(), 1e-2),
+        train_steps=2,
+        evaluator=None,
+    )
+    solver = SmallCNN(SHAPE, 10)
+    plugin = GenerativeReplayPlugin(generator, pool_size=8)
+    filled, generate = [], tiny_model.generate
+    tiny_model.generate = lambda *a, **k: (
+        filled.append(weights(tiny_model.denoiser)) or generate(*a, **k)
+    )
+    SupervisedTemplate(
+        model=solver,
+        optimizer=torch.optim.Adam(solver.parameters()),
+        train_mb_size=64,
+        plugins=[plugin],
+        evaluator=None,
+    ).train(digits.train_stream[:3], eval_streams=[])
+    assert len(filled) == 2
+    assert not same_bits(*filled)
 
 
 @pytest.mark.parametrize("plugin", [GenerativeDistillationPlugin, GenerativeReplayPlugin])
