@@ -5,10 +5,11 @@ python experiments/results.py --check    # fail if it is not what the CSVs say
 """
 
 import csv
-import statistics
 import sys
 from collections import defaultdict
 from pathlib import Path
+
+from avalanche_gd.runs.comparison import spread
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
@@ -46,21 +47,12 @@ def table(path: Path) -> str:
     ]
     for method, by_seed in finals.items():
         cells = [
-            _spread([float(row[name]) for row in by_seed.values() if row[name]], digits)
+            spread([float(row[name]) for row in by_seed.values() if row[name]], digits)
             for name, digits in COLUMNS.items()
         ]
         label = method.replace("method.", "")
         lines.append(f"| `{label}` | {len(by_seed)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
-
-
-def _spread(values: list[float], digits: int) -> str:
-    if not values:
-        return "-"
-    mean = f"{statistics.fmean(values):.{digits}f}"
-    if len(values) == 1:
-        return mean
-    return f"{mean} ± {statistics.stdev(values):.{digits}f}"
 
 
 def main() -> None:

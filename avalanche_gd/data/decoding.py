@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import tempfile
 import warnings
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
 
-from avalanche_gd.models.oracle import cache_folder
+from avalanche_gd.models.cache import cache_folder, save_cached
 
 _MODES = {1: "L", 3: "RGB"}  # PIL's names, by channels
 _RULE = "shorter side resized bilinearly, centre"  # another one makes other pixels
@@ -87,11 +86,6 @@ def _load(path: Path, shape: tuple[int, ...]) -> Tensor | None:
 
 
 def _save(images: Tensor, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    os.close(handle)
-    try:
-        safetensors.torch.save_file({"images": images}, beside)
-        os.replace(beside, path)
-    finally:
-        Path(beside).unlink(missing_ok=True)
+    save_cached(
+        path, lambda beside: safetensors.torch.save_file({"images": images}, beside)
+    )

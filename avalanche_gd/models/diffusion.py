@@ -203,7 +203,7 @@ class DiffusionModel(nn.Module, Generator):
         """
         count = 1 if batch_size is None else batch_size
         if condition is not None:
-            condition = self.check_condition(condition, count).to(self.device)
+            condition = self.check_condition(condition, count)
         if generator is None:
             generator = torch.Generator().manual_seed(int(self.sampling_seed))
             self.sampling_seed += 1

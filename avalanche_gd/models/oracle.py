@@ -1,8 +1,6 @@
 """The oracle: a classifier of all classes, whose features and labels judge images."""
 
 import hashlib
-import os
-import tempfile
 import warnings
 from pathlib import Path
 
@@ -11,23 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from avalanche_gd.models.cache import cache_folder, save_cached
 from avalanche_gd.models.classifier import SmallCNN
 
 _BATCH_SIZE = 128
 _LEARNING_RATE = 1e-3
-
-
-def cache_folder() -> Path:
-    """Where computed and unpacked files are kept between runs.
-
-    ``$AVALANCHE_GD_CACHE``, else ``avalanche-gd`` in ``$XDG_CACHE_HOME`` or
-    ``~/.cache``.
-    """
-    if folder := os.environ.get("AVALANCHE_GD_CACHE"):
-        return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / (
-        "avalanche-gd"
-    )
 
 
 def oracle_classifier(
@@ -93,8 +79,4 @@ def _load(oracle: SmallCNN, path: Path) -> bool:
 
 
 def _save(oracle: SmallCNN, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    os.close(handle)
-    safetensors.torch.save_model(oracle, beside)
-    os.replace(beside, path)
+    save_cached(path, lambda beside: safetensors.torch.save_model(oracle, beside))

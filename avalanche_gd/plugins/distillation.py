@@ -118,14 +118,17 @@ class GenerativeDistillationPlugin(SupervisedPlugin):
         generator = self.generator or default_generator(teacher.device)
         with torch.no_grad():
             current = resized(strategy.mb_x, self.replay_ratio)
+            steps = self.teacher_steps
             condition = teacher.draw_condition(len(current), generator)
-            arguments = teacher, current, condition, self.teacher_steps, generator
             if hasattr(self.source, "draw_taught"):
                 condition = teacher.drop_condition(condition, generator)
-                arguments = teacher, current, condition, self.teacher_steps, generator
-                x_t, timesteps, target, condition = self.source.draw_taught(*arguments)
+                x_t, timesteps, target, condition = self.source.draw_taught(
+                    teacher, current, condition, steps, generator
+                )
             else:
-                x_t, timesteps = self.source.draw(*arguments)
+                x_t, timesteps = self.source.draw(
+                    teacher, current, condition, steps, generator
+                )
                 condition = teacher.drop_condition(condition, generator)
                 target = teacher.denoise(x_t, timesteps, condition)
         prediction = strategy.model.denoise(x_t, timesteps, condition)

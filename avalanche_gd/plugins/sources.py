@@ -55,9 +55,9 @@ class Generation:
         generator: torch.Generator,
     ) -> tuple[Tensor, Tensor]:
         """See :meth:`Source.draw`."""
-        options: dict[str, Any] = dict(steps=steps, generator=generator)
-        if self.sampler != "own":
-            options["sampler"] = self.sampler
+        options: dict[str, Any] = dict(
+            steps=steps, sampler=self.sampler, generator=generator
+        )
         if self.pool is not None:
             x0 = self.pool.draw(teacher, len(current), condition, **options)
         else:

@@ -3,6 +3,7 @@
 import csv
 import io
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 
 from avalanche_gd.runs.figures import save_comparison
@@ -48,7 +49,7 @@ def _as_table(groups: dict[str, list[RunResult]]) -> str:
     lines = [["method", "seeds", *_DIGITS]]
     for label, runs in groups.items():
         cells = [
-            _spread([run.final(name) for run in runs], digits)
+            spread([run.final(name) for run in runs], digits)
             for name, digits in _DIGITS.items()
         ]
         lines.append([label, str(len(runs)), *cells])
@@ -62,7 +63,7 @@ def _as_table(groups: dict[str, list[RunResult]]) -> str:
     )
 
 
-def _spread(values: list[float | None], digits: int) -> str:
+def spread(values: Sequence[float | None], digits: int) -> str:
     """Mean and standard deviation; a dash where a method has no such value."""
     known = [value for value in values if value is not None]
     if not known:

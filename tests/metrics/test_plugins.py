@@ -24,7 +24,7 @@ from avalanche_gd.metrics import (
     generate_images,
     generated_image_metrics,
 )
-from avalanche_gd.metrics.generation import Generation
+from avalanche_gd.metrics.generation import Generation, generate_samples
 from tests.conftest import truncate
 from tests.metrics.test_values import plain_fid
 
@@ -91,6 +91,23 @@ def test_fid_by_experience_takes_the_images_of_its_classes(tiny_model, digits):
             oracle.get_features(real).numpy(), oracle.get_features(images[own]).numpy()
         )
         assert value == pytest.approx(expected, rel=1e-3)
+
+
+def test_fid_by_experience_of_a_conditioned_model_takes_the_classes_asked_for(digits):
+    oracle = oracle_classifier(*stream_tensors(digits.train_stream))
+    model = DiffusionModel.from_preset("digits", num_classes=10)
+    metrics = fid_metrics(experience=True, stream=False, sampling=SAMPLING)
+    values = trained(model, digits, metrics).eval(digits.test_stream)
+    images, condition = generate_samples(model, SAMPLING)
+    for exp in digits.test_stream[:2]:
+        own = [int(c) in exp.classes_in_this_experience for c in condition]
+        assert sum(own) == 30
+        real, _ = stream_tensors([exp])
+        expected = plain_fid(
+            oracle.get_features(real).numpy(), oracle.get_features(images[own]).numpy()
+        )
+        name = f"FID_Exp/eval_phase/test_stream/Exp{exp.current_experience:03d}"
+        assert values[name] == pytest.approx(expected, rel=1e-3)
 
 
 def test_one_set_of_images_serves_all_metrics(tiny_model, digits):

@@ -146,6 +146,8 @@ def test_a_saved_conditioned_model_is_read_back(tmp_path):
     again = DiffusionModel.from_pretrained(tmp_path / "model")
     assert again.num_classes == 10
     assert same_bits(weights(again.denoiser), weights(model.denoiser))
+    drawn = again.draw_condition(20, seeded())  # what it was trained on is not kept
+    assert torch.bincount(drawn).tolist() == [2] * 10
     wanted = torch.tensor([4, 4, 2])
     first, second = (
         m.generate(3, wanted, steps=2, generator=seeded()) for m in (model, again)

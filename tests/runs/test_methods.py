@@ -22,6 +22,7 @@ from avalanche.training.plugins import GenerativeReplayPlugin as AvalancheReplay
 from avalanche_gd import GenerativeDistillationPlugin, GenerativeReplayPlugin, SplitDigits
 from avalanche_gd.plugins import Teacher
 from avalanche_gd.runs.config import method_names
+from avalanche_gd.runs.plugin_state import load_plugin_states, plugin_states
 from avalanche_gd.runs.scholar import Scholar
 from tests.conftest import same_bits, weights
 from tests.runs.test_run import small_config
@@ -179,3 +180,14 @@ def test_each_method_is_described_in_the_readme():
 
     text = README.read_text()
     assert [method for method in METHODS if f"| `{method}`" not in text] == []
+
+
+def test_a_memory_keeps_the_weights_by_which_it_takes_up_new_samples(stream):
+    old, new = ReplayPlugin(mem_size=20), ReplayPlugin(mem_size=20)
+    old.storage_policy.post_adapt(None, stream[0])
+    load_plugin_states([new], plugin_states([old]), torch.nn.Identity())
+    (before,), (after,) = (
+        plugin.storage_policy.buffer_groups.values() for plugin in (old, new)
+    )
+    assert torch.equal(after._buffer_weights, before._buffer_weights)
+    assert len(after.buffer) == len(before._buffer_weights) == 20
