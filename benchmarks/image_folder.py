@@ -1,7 +1,7 @@
 """Methods on any folder of class folders, some classes at a time.
 
 ROOT holds train/CLASS/* and test/CLASS/*, or CLASS/* alone, of which a fifth of each class
-is then for testing. Images become 32x32 in colour.
+is then for testing. Images become 16x16 in colour (paper: 32x32).
 
     python benchmarks/image_folder.py benchmark.options.root=ROOT benchmark.n_classes=10
 

@@ -177,7 +177,7 @@ def test_an_unknown_preset_is_refused_with_those_that_exist():
     [
         ("digits", (1, 8, 8)),
         ("fmnist-small", (1, 16, 16)),
-        ("cifar-small", (3, 32, 32)),
+        ("cifar-small", (3, 16, 16)),
         ("paper-fmnist", (1, 32, 32)),
         ("paper-cifar10", (3, 32, 32)),
     ],
