@@ -18,6 +18,7 @@ from avalanche_gd.metrics import (
 from avalanche_gd.models import (
     Denoising,
     DiffusionModel,
+    Execution,
     SmallCNN,
     ddim_scheduler,
     oracle_classifier,
@@ -35,6 +36,7 @@ __all__ = [
     "DenoisingLoss",
     "DiffusionModel",
     "DiffusionTraining",
+    "Execution",
     "GenerativeDistillationPlugin",
     "GenerativeReplayPlugin",
     "Sampling",

@@ -4,6 +4,7 @@ from avalanche_gd.models.classes import check_conditioning
 from avalanche_gd.models.classifier import SmallCNN
 from avalanche_gd.models.denoising import Denoising, NoisyImages
 from avalanche_gd.models.diffusion import DiffusionModel
+from avalanche_gd.models.execution import Execution
 from avalanche_gd.models.oracle import oracle_classifier
 from avalanche_gd.models.scheduler import ddim_scheduler
 from avalanche_gd.models.unet import PRESETS, preset_shape, unet
@@ -12,6 +13,7 @@ __all__ = [
     "PRESETS",
     "Denoising",
     "DiffusionModel",
+    "Execution",
     "NoisyImages",
     "SmallCNN",
     "check_conditioning",

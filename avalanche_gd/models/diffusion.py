@@ -1,6 +1,6 @@
 """A diffusion model as an Avalanche generator."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from avalanche_gd.models.classes import Classes, check_conditioning
 from avalanche_gd.models.denoising import Denoising, NoisyImages
+from avalanche_gd.models.execution import Execution
 from avalanche_gd.models.pretrained import load_pipeline, save_pipeline
 from avalanche_gd.models.sampler import Denoise, Sampler
 from avalanche_gd.models.scheduler import ddim_scheduler
@@ -52,6 +53,8 @@ class DiffusionModel(nn.Module, Generator):
     :param guidance: w of classifier-free guidance (arXiv 2207.12598, with w = 1 for none)
         in all sampling: ``eps = eps(none) + w (eps(class) - eps(none))``. Other than 1,
         it doubles the cost of sampling.
+    :param execution: the denoiser's precision, memory layout and compilation; by default,
+        float32 as it is.
     :raises TypeError: if the scheduler has no ``add_noise``.
     :raises ValueError: if ``sampling_steps`` is not in ``[1, T]``, if there is no class,
         if the dropout is not in ``[0, 1)``, if the guidance is negative, or with guidance
@@ -74,6 +77,7 @@ class DiffusionModel(nn.Module, Generator):
         num_classes: int | None = None,
         condition_dropout: float = 0.0,
         guidance: float = 1.0,
+        execution: Execution | None = None,
     ):
         super().__init__()
         if not callable(getattr(noise_scheduler, "add_noise", None)):
@@ -88,6 +92,10 @@ class DiffusionModel(nn.Module, Generator):
         self.sampling_steps = self.check_steps(sampling_steps)
         self.num_classes = num_classes
         self.guidance = guidance
+        self.execution = execution or Execution()
+        self.execution.prepare(denoiser)
+        self.pass_hooks: list[Callable[[int], None]] = []
+        """Called with the number of images of each pass, also of copies of this model."""
         self._samplers = {"own": Sampler(noise_scheduler)}
         # A buffer, so that it is copied, moved and saved with the weights.
         seed = torch.initial_seed() & 0x7FFF_FFFF_FFFF_FFFF
@@ -153,15 +161,10 @@ class DiffusionModel(nn.Module, Generator):
             ``prediction_type`` says), ``(N, C, H, W)``.
         :raises ValueError: for a condition too many or too few.
         """
-        if self.num_classes is None:
-            if condition is not None:
-                raise ValueError(_NOT_CONDITIONED)
-            output = self.denoiser(x_t, timesteps)
-        else:
-            if condition is None:
-                raise ValueError("this model is conditioned on the class; give condition=")
-            output = self.denoiser(x_t, timesteps, class_labels=condition)
-        return getattr(output, "sample", output)
+        options = self._class_labels(condition)
+        for hook in self.pass_hooks:
+            hook(len(x_t))
+        return self.execution(self.denoiser, x_t, timesteps, **options)
 
     def add_noise(self, x0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """``x_t = sqrt(alpha_bar[t]) x_0 + sqrt(1 - alpha_bar[t]) noise``.
@@ -331,7 +334,7 @@ class DiffusionModel(nn.Module, Generator):
         start = torch.zeros(len(x), dtype=torch.long, device=x.device)
         none = None if self.num_classes is None else start + self.num_classes
         try:
-            self.denoise(x, start, none)
+            Execution()(self.denoiser, x, start, **self._class_labels(none))
         finally:
             hook.remove()
         return features[-1].flatten(1)
@@ -374,6 +377,15 @@ class DiffusionModel(nn.Module, Generator):
         if name not in self._samplers:
             self._samplers[name] = Sampler(self.noise_scheduler, name)
         return self._samplers[name]
+
+    def _class_labels(self, condition: Tensor | None) -> dict[str, Tensor]:
+        if self.num_classes is None:
+            if condition is not None:
+                raise ValueError(_NOT_CONDITIONED)
+            return {}
+        if condition is None:
+            raise ValueError("this model is conditioned on the class; give condition=")
+        return {"class_labels": condition}
 
     def _guided(self, condition: Tensor | None) -> Denoise:
         """The denoiser under a condition, with classifier-free guidance where it is set."""

@@ -14,7 +14,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from avalanche_gd.data.model_space import check_experiences
 from avalanche_gd.metrics import Sampling
-from avalanche_gd.models import DiffusionModel, check_conditioning, preset_shape
+from avalanche_gd.models import (
+    DiffusionModel,
+    Execution,
+    check_conditioning,
+    preset_shape,
+)
 from avalanche_gd.plugins.replay import LABELS
 
 _GENERATORS = ("diffusion", "vae", "none")
@@ -30,20 +35,27 @@ class ModelConfig:
     """Whether it is conditioned on the class."""
     condition_dropout: float = 0.1
     guidance: float = 1.0
+    precision: str = "float32"
+    """What the denoiser computes in: ``float32`` or ``bfloat16``."""
+    channels_last: bool = False
+    compile: bool = False
+
+    def execution(self) -> Execution:
+        """How the denoiser is executed.
+
+        :raises ValueError: for an unknown precision.
+        """
+        return Execution(self.precision, self.channels_last, self.compile)
 
     def make(self, n_classes: int) -> DiffusionModel:
         """The model, with random weights.
 
         :raises ValueError: for values that do not go together.
         """
-        if not self.conditional:
-            return DiffusionModel.from_preset(self.preset, guidance=self.guidance)
-        return DiffusionModel.from_preset(
-            self.preset,
-            num_classes=n_classes,
-            condition_dropout=self.condition_dropout,
-            guidance=self.guidance,
-        )
+        options: dict[str, Any] = dict(guidance=self.guidance, execution=self.execution())
+        if self.conditional:
+            options |= dict(num_classes=n_classes, condition_dropout=self.condition_dropout)
+        return DiffusionModel.from_preset(self.preset, **options)
 
 
 @dataclass
@@ -255,7 +267,7 @@ def _check(config: RunConfig) -> None:
     }.items():
         if not 1 <= steps <= 1000:
             raise ValueError(f"{name} must be from 1 to T = 1000, got {steps}")
-    _ = config.sample_shape, config.evaluation.sampling()
+    _ = config.sample_shape, config.evaluation.sampling(), config.model.execution()
     check_experiences(config.benchmark.n_experiences, config.benchmark.n_classes)
     _check_device(config)
     _check_method(config)

@@ -4,7 +4,8 @@ from typing import Any
 
 import torch
 from avalanche.core import SupervisedPlugin
-from torch import nn
+
+from avalanche_gd.models import DiffusionModel
 
 _BACKWARD = 2  # a backward pass costs as much as two forward passes
 
@@ -12,23 +13,23 @@ _BACKWARD = 2  # a backward pass costs as much as two forward passes
 class PassCounter:
     """Counts passes of a denoiser and its copies in F, one forward pass over a batch.
 
-    :param denoiser: counted from now on, wherever it is called.
+    :param model: whose passes are counted from now on.
     :param batch_size: of the batch that F stands for.
     """
 
-    def __init__(self, denoiser: nn.Module, batch_size: int):
+    def __init__(self, model: DiffusionModel, batch_size: int):
         self.passes: dict[str, list[float]] = {"generator": [], "solver": []}
         """In F, by the model in whose training they were made and by experience."""
         self.training: str | None = None
         """The model in training; None outside, as in an evaluation."""
 
-        def count(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        def count(images: int) -> None:
             if self.training is not None:
-                share = len(inputs[0]) / batch_size
+                share = images / batch_size
                 factor = 1 + _BACKWARD if torch.is_grad_enabled() else 1
                 self.passes[self.training][-1] += factor * share
 
-        denoiser.register_forward_hook(count)
+        model.pass_hooks.append(count)
 
     def plugin(self, model_name: str) -> "_CountedPlugin":
         """Counts what a strategy's training takes, as that of this model."""

@@ -36,8 +36,7 @@ class Scholar:
         self.model = make_generator(config)
         self.counter: PassCounter | None = None
         if isinstance(self.model, DiffusionModel):
-            batch_size = config.generator.batch_size
-            self.counter = PassCounter(self.model.denoiser, batch_size)
+            self.counter = PassCounter(self.model, config.generator.batch_size)
         self.strategies: dict[str, Any] = {}
         """The strategies by the name of their model: generator, solver."""
         self.progress: dict[str, Progress] = {}

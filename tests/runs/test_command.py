@@ -88,6 +88,10 @@ BAD = {
         "no model 'huge'; choose from cifar-small, digits, fmnist-small, paper-cifar10, "
         "paper-fmnist",
     ),
+    "an unknown precision": (
+        ["model.precision=half"],
+        "no precision 'half'; choose from float32, bfloat16",
+    ),
     "a negative lambda": (["method.lambd=-1"], "method.lambd must be 0 or more, got -1.0"),
     "teacher steps of 0": (
         ["method.teacher_steps=0"],
