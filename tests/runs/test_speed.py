@@ -1,0 +1,126 @@
+import csv
+import dataclasses
+import json
+import sys
+
+import pytest
+import torch
+from hydra import compose, initialize_config_module
+
+from avalanche_gd import DiffusionModel
+from avalanche_gd.runs.config import read_config
+from avalanche_gd.runs.speed.app import main
+from avalanche_gd.runs.speed.measure import measure_experiences, measure_step
+from avalanche_gd.runs.speed.measurement import Measurement, as_csv, as_table, measured
+from avalanche_gd.runs.speed.passes import BarePasses, Pass, PassLog
+
+
+def config(*overrides):
+    with initialize_config_module("avalanche_gd.conf", version_base="1.3"):
+        few = ["evaluation.images=20", "evaluation.batch_size=20", "threads=1"]
+        return read_config(compose("config", [*few, *overrides]))
+
+
+@pytest.fixture
+def model():
+    return DiffusionModel.from_preset("digits")
+
+
+def test_passes_are_noted_with_their_size_and_whether_they_are_trained(model):
+    log = PassLog(model)
+    model(torch.zeros(5, 1, 8, 8))
+    model.generate(3, steps=2)
+    passes = log.take()
+    assert passes == [Pass(5, True), Pass(3, False), Pass(3, False)]
+    assert sum(a_pass.cost for a_pass in passes) == 5 * 3 + 3 + 3
+    assert log.take() == []
+
+
+def test_bare_passes_run_the_denoiser_as_often_and_leave_the_model_alone(model):
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    bare = BarePasses(model, 1e-3)
+    calls = []
+    for denoiser in (bare._student, bare._teacher):
+        denoiser.register_forward_hook(
+            lambda module, args, output: calls.append(
+                Pass(len(args[0]), torch.is_grad_enabled())
+            )
+        )
+    passes = [Pass(4, True), Pass(2, False), Pass(4, True)]
+    assert bare.seconds(passes) > 0
+    assert calls == passes
+    assert all(parameter.grad is not None for parameter in bare._student.parameters())
+    assert all(torch.equal(model.state_dict()[name], before[name]) for name in before)
+    trained = bare._student.state_dict()
+    assert any(
+        not torch.equal(trained[n], v) for n, v in model.denoiser.state_dict().items()
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "cost"),
+    [("naive", 3), ("generative_replay", 8), ("generative_distillation", 9)],
+)
+def test_a_step_is_measured_beside_its_own_passes(method, cost):
+    row = measure_step(config(f"method={method}", "generator.batch_size=8"), 2)
+    assert (row.name, row.at, row.cost) == (method, 8, cost)
+    assert row.ms >= row.ms_low > 0 and row.passes_high >= row.passes_ms > 0
+    assert row.images_per_second == pytest.approx(8000 / row.ms)
+
+
+def test_memory_does_not_grow_with_the_number_of_experiences():
+    few = config("method=generative_distillation", "generator.batch_size=8")
+    fifth, last = measure_experiences(few, 1, (5, 50))
+    assert (fifth.at, last.at) == (5, 50)
+    assert last.memory_mb < 1.05 * fifth.memory_mb
+
+
+def test_a_row_has_medians_quartiles_and_their_ratio():
+    row = measured("step", "naive", 8, [0.001, 0.003, 0.002], [0.001, 0.001, 0.001])
+    assert (row.ms_low, row.ms, row.ms_high) == pytest.approx((1.5, 2.0, 2.5))
+    assert row.ratio == pytest.approx(2.0)
+    assert measured("evaluation", "FID", 8, [0.5]).ratio is None
+
+
+def test_the_csv_holds_every_field_and_the_ratio():
+    row = Measurement("step", "naive", 8, 2.0, 1.5, 2.5, passes_ms=1.0, cost=3)
+    (read,) = csv.DictReader(as_csv([row]).splitlines())
+    assert set(read) == {f.name for f in dataclasses.fields(row)} | {"ratio"}
+    assert (read["name"], read["ratio"], read["memory_mb"]) == ("naive", "2", "")
+    assert "naive" in as_table([row]) and "2.000" in as_table([row])
+
+
+def test_the_command_measures_and_writes(tmp_path, capsys):
+    out = tmp_path / "speed"
+    main(
+        "A test.",
+        ["--preset=digits", "--methods=naive", "--batch-size=8", "--repeats=1",
+         "--threads=1", "--no-growth", f"--out={out}"],
+    )  # fmt: skip
+    rows = list(csv.DictReader((out / "speed.csv").read_text().splitlines()))
+    parts = [row["part"] for row in rows]
+    assert parts == ["step"] + ["sampling"] * 4 + ["evaluation"] * 4
+    machine = json.loads((out / "speed.json").read_text())
+    assert machine["matrix_product_GFLOPs"] > 0 and machine["denoiser_GFLOPs"] > 0
+    assert machine["machine"]["threads"] == 1 and machine["preset"] == "digits"
+    assert (out / "speed.png").stat().st_size > 10_000
+    assert "images/s" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--repeats=0"], "--repeats must be 1 or more, got 0"),
+        (["--methods=vae_replay"], "vae_replay trains no diffusion model to measure"),
+        (["--methods=magic"], "no method 'magic'"),
+        (["--batch-size=0"], "generator.batch_size must be 1 or more, got 0"),
+        (["--device=cuda:99"], "cuda"),
+    ],
+)
+def test_a_wrong_argument_ends_with_one_line(tmp_path, capsys, arguments, message):
+    with pytest.raises(SystemExit) as ended:
+        main("A test.", [*arguments, f"--out={tmp_path / 'out'}"])
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1, (error, sys.argv)
+    assert not (tmp_path / "out").exists()
