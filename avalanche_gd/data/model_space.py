@@ -53,6 +53,23 @@ def as_benchmark(**streams: Any) -> CLScenario:
     return scenario
 
 
+def on_device(benchmark: Any, device: torch.device) -> CLScenario:
+    """The same streams with all images and labels in the memory of a device.
+
+    So that a step copies nothing to it.
+
+    :param benchmark: such as one of :func:`to_model_space`.
+    """
+    streams = {
+        name: [
+            as_dataset(*(part.to(device) for part in dataset_tensors(exp.dataset)))
+            for exp in stream
+        ]
+        for name, stream in benchmark.streams.items()
+    }
+    return as_benchmark(**streams)
+
+
 def stream_tensors(stream: Any) -> tuple[Tensor, Tensor]:
     """All images and labels of a stream, such as one of :func:`to_model_space`.
 

@@ -32,6 +32,7 @@ def oracle_classifier(
     :param steps: Adam steps of batch 128 at learning rate 1e-3.
     :return: the classifier, frozen, in evaluation mode.
     """
+    images, labels = images.cpu(), labels.cpu()
     num_classes = int(labels.max()) + 1
     shape = (images.shape[1], images.shape[2], images.shape[3])
     with torch.random.fork_rng(devices=[]):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from avalanche_gd.runs.figures import save_comparison
 from avalanche_gd.runs.files import write_text, write_whole
-from avalanche_gd.runs.results import HEADLINES, RunResult, read_run
+from avalanche_gd.runs.results import COSTS, HEADLINES, RunResult, read_run
 from avalanche_gd.runs.settings import by_method
 
 _DIGITS = {"FID": 1, "KLD": 3, "ARD": 3, "accuracy": 3, "forgetting": 3, "seconds": 0}
@@ -17,8 +17,8 @@ _DIGITS = {"FID": 1, "KLD": 3, "ARD": 3, "accuracy": 3, "forgetting": 3, "second
 def compare(folders: list[Path], out: Path) -> str:
     """Write ``comparison.csv`` and ``comparison.png``, and return the table.
 
-    The CSV has a line for each run and experience; the table has the values after the
-    last experience, as mean and standard deviation over seeds.
+    The CSV has a line for each run and experience, the last one with the costs; the table
+    has the values after the last experience, as mean and standard deviation over seeds.
 
     :param folders: of complete runs.
     :param out: the folder of the two files.
@@ -33,16 +33,21 @@ def compare(folders: list[Path], out: Path) -> str:
 def _as_csv(groups: dict[str, list[RunResult]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["method", "seed", "experience", *HEADLINES, "seconds"])
+    writer.writerow(["method", "seed", "experience", *HEADLINES, *COSTS])
     for label, runs in groups.items():
         for run in runs:
             curves = {name: run.curve(name) for name in HEADLINES}
             last = run.config["benchmark"]["n_experiences"] - 1
             for experience in range(last + 1):
                 values = [curves[name].get(experience, "") for name in HEADLINES]
-                seconds = round(run.seconds, 1) if experience == last else ""
-                writer.writerow([label, run.seed, experience + 1, *values, seconds])
+                costs = [_cost(run, name) if experience == last else "" for name in COSTS]
+                writer.writerow([label, run.seed, experience + 1, *values, *costs])
     return text.getvalue()
+
+
+def _cost(run: RunResult, name: str) -> float | str:
+    cost = run.final(name)
+    return "" if cost is None else round(cost, 2)
 
 
 def _as_table(groups: dict[str, list[RunResult]]) -> str:

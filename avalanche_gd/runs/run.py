@@ -14,6 +14,7 @@ import torch
 from hydra.utils import get_method
 from omegaconf import OmegaConf
 
+from avalanche_gd.data.model_space import on_device
 from avalanche_gd.models import DiffusionModel
 from avalanche_gd.runs.check import check
 from avalanche_gd.runs.checkpoint import load_checkpoint, save_checkpoint
@@ -130,7 +131,8 @@ def _make_benchmark(config: RunConfig) -> Any:
             f"{settings.name} has {n_classes} classes, but benchmark.n_classes is "
             f"{settings.n_classes}; set benchmark.n_classes={n_classes}"
         )
-    return benchmark
+    device = config.torch_device
+    return benchmark if device.type == "cpu" else on_device(benchmark, device)
 
 
 @contextmanager

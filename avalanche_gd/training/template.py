@@ -75,6 +75,14 @@ class BudgetedTemplate(SupervisedTemplate):
             kwargs.setdefault("drop_last", has_a_batch)
         super().make_train_dataloader(**kwargs)
 
+    def _obtain_common_dataloader_parameters(self, **kwargs: Any) -> dict[str, Any]:
+        """Avalanche's, but that only what is in the CPU's memory can be pinned."""
+        first = self.adapted_dataset[0][0]
+        if isinstance(first, torch.Tensor) and first.device.type != "cpu":
+            kwargs["pin_memory"] = False
+        parameters: dict[str, Any] = super()._obtain_common_dataloader_parameters(**kwargs)
+        return parameters
+
     def backward(self) -> None:
         """Stop on a loss that is not finite, else run the backward pass."""
         step = self.clock.train_exp_iterations

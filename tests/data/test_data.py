@@ -16,6 +16,7 @@ from torch.utils.data import TensorDataset
 from avalanche_gd import SplitCIFAR10, SplitDigits, SplitFMNIST, to_model_space
 from avalanche_gd.data import stream_tensors
 from avalanche_gd.data.fashion_mnist import DEBIAN_ROOT, fashion_mnist_root
+from avalanche_gd.data.model_space import dataset_tensors, on_device
 from tests.conftest import truncate
 
 NAMES = (
@@ -54,6 +55,22 @@ def test_digits_are_those_of_scikit_learn_in_model_space(digits):
     assert bunch.target[found].tolist() == torch.cat([labels, test_labels]).tolist()
     assert ours.dtype == torch.float32
     assert ours.min() == -1 and ours.max() == 1
+
+
+def test_streams_on_a_device_are_the_same_streams(digits, monkeypatch):
+    moved = []
+    to = torch.Tensor.to
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, d: moved.append(d) or to(self, d))
+    there = on_device(digits, torch.device("cpu"))
+    monkeypatch.undo()
+    assert moved == [torch.device("cpu")] * 20  # images and labels, two streams of five
+    for name in ("train", "test"):
+        for ours, theirs in zip(there.streams[name], digits.streams[name], strict=True):
+            own, others = dataset_tensors(ours.dataset), dataset_tensors(theirs.dataset)
+            assert all(torch.equal(a, b) for a, b in zip(own, others, strict=True))
+            classes = theirs.classes_in_this_experience
+            assert ours.classes_in_this_experience == classes
+            assert ours.origin_stream.benchmark is there
 
 
 def test_the_seed_decides_the_class_order_and_nothing_else(digits):

@@ -58,6 +58,8 @@ def test_a_sweep_ends_with_the_comparison(command, tmp_path):
     ]
     last = [float(r["FID"]) for r in rows if r["method"] == "naive" and r["seconds"]]
     assert table[0][2] == f"{sum(last) / 2:.1f}"
+    costs = {(r["method"], r["F_per_step"]) for r in rows if r["F_per_step"]}
+    assert costs == {("naive", "3.0"), ("generative_distillation", "9.0")}
     width, height = Image.open(folder / "comparison.png").size
     assert width > height > 500
     status, again, _ = command(*sweep)

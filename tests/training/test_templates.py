@@ -17,6 +17,7 @@ from avalanche_gd import (
     fid_metrics,
     generated_image_metrics,
 )
+from avalanche_gd.data.model_space import as_dataset
 from avalanche_gd.training import BudgetedTemplate, NonFiniteLossError
 from tests.conftest import SHAPE, fake_strategy, same_bits, weights
 
@@ -53,6 +54,16 @@ def test_an_experience_smaller_than_a_batch_still_gets_its_steps(tiny_model, dig
     )
     strategy.train(digits.train_stream[0], eval_streams=[])
     assert batches.sizes == [len(digits.train_stream[0].dataset)] * 3
+
+
+@pytest.mark.parametrize(("place", "pinned"), [("cpu", True), ("meta", False)])
+def test_only_what_is_in_the_memory_of_the_cpu_is_pinned(tiny_model, place, pinned):
+    strategy = diffusion_training(tiny_model)
+    strategy.device = torch.device("cuda")  # is asked for its name only
+    images = torch.zeros(4, *SHAPE, device=place)
+    strategy.adapted_dataset = as_dataset(images, torch.zeros(4))
+    parameters = strategy._obtain_common_dataloader_parameters(pin_memory=None)
+    assert parameters["pin_memory"] is pinned
 
 
 def test_without_steps_the_epochs_count(tiny_model, digits):
