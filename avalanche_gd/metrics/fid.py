@@ -67,7 +67,11 @@ def frechet_distance(real: Moments, features: Tensor) -> float:
     """
     if real.count < 2 or len(features) < 2:
         return float("nan")
-    fid = FrechetInceptionDistance(_Identity(features.shape[1]), normalize=True)
+    fid = FrechetInceptionDistance(
+        _Identity(features.shape[1]),
+        normalize=True,
+        sync_on_compute=False,  # of several processes, each has all features
+    )
     fid = fid.to(features.device)
     fid.real_features_sum += real.total
     fid.real_features_cov_sum += real.products

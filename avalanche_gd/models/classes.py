@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from avalanche_gd.models.share import draw_share, gathered
+
 
 class Classes(nn.Module):
     """How many classes there are, which were trained on, and how often none is given.
@@ -22,7 +24,7 @@ class Classes(nn.Module):
 
     def see(self, labels: Tensor) -> None:
         """Note that these classes are trained on."""
-        self.seen[labels] = True
+        self.seen[gathered(labels)] = True  # in every process
 
     def check(self, labels: Tensor, count: int) -> Tensor:
         """The labels as a condition.
@@ -60,14 +62,18 @@ class Classes(nn.Module):
         first = torch.randint(
             len(seen), (1,), generator=generator, device=generator.device
         ).to(seen.device)
-        return seen[(torch.arange(count, device=seen.device) + first) % len(seen)]
+        return draw_share(
+            count, lambda n: seen[(torch.arange(n, device=seen.device) + first) % len(seen)]
+        )
 
     def drop(self, condition: Tensor, generator: torch.Generator | None) -> Tensor:
         """The condition with each class left out with the probability ``dropout``."""
         if self.dropout == 0:
             return condition
         device = condition.device if generator is None else generator.device
-        draw = torch.rand(len(condition), generator=generator, device=device)
+        draw = draw_share(
+            len(condition), lambda n: torch.rand(n, generator=generator, device=device)
+        )
         return condition.masked_fill(draw.to(condition.device) < self.dropout, self.number)
 
 

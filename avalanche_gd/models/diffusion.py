@@ -15,6 +15,7 @@ from avalanche_gd.models.execution import Execution
 from avalanche_gd.models.pretrained import load_pipeline, save_pipeline
 from avalanche_gd.models.sampler import Denoise, Sampler
 from avalanche_gd.models.scheduler import ddim_scheduler
+from avalanche_gd.models.share import draw_share
 from avalanche_gd.models.unet import preset_shape, unet
 
 _TOLERANCE = 1e-3  # of model space: what resizing and rounding may add
@@ -139,8 +140,13 @@ class DiffusionModel(nn.Module, Generator):
             in model space.
         """
         self._check_images(x0)
-        timesteps = torch.randint(self.num_timesteps, (len(x0),), device=x0.device)
-        noise = torch.randn_like(x0)
+        timesteps = draw_share(
+            len(x0), lambda n: torch.randint(self.num_timesteps, (n,), device=x0.device)
+        )
+        noise = draw_share(
+            len(x0),
+            lambda n: torch.randn(n, *x0.shape[1:], dtype=x0.dtype, device=x0.device),
+        )
         x_t = self.add_noise(x0, noise, timesteps)
         if self.num_classes is not None:
             target = self._target(x0, noise, timesteps)
@@ -220,9 +226,11 @@ class DiffusionModel(nn.Module, Generator):
 
     def draw_noise(self, batch_size: int, generator: torch.Generator) -> Tensor:
         """Standard normal noise of the images' shape, on the model's device."""
-        shape = (batch_size, *self.sample_shape)
-        noise = torch.randn(shape, generator=generator, device=generator.device)
-        return noise.to(self.device)
+        shape, device = self.sample_shape, generator.device
+        return draw_share(
+            batch_size,
+            lambda n: torch.randn(n, *shape, generator=generator, device=device),
+        ).to(self.device)
 
     def draw_condition(self, batch_size: int, generator: torch.Generator) -> Tensor | None:
         """The classes of a batch of samples: those trained on so far, as many of each.

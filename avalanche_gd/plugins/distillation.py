@@ -4,11 +4,18 @@ from typing import Any
 
 import torch
 from avalanche.core import SupervisedPlugin
+from avalanche.distributed import DistributedHelper
 from torch import Tensor
 
 from avalanche_gd.models.denoising import Denoising
+from avalanche_gd.models.share import check_shares, gathered, own_share
 from avalanche_gd.plugins.pool import ReplayPool
-from avalanche_gd.plugins.sources import Generation, Source, source_by_name
+from avalanche_gd.plugins.sources import (
+    Generation,
+    Source,
+    Trajectory,
+    source_by_name,
+)
 from avalanche_gd.plugins.teacher import Teacher, default_generator
 from avalanche_gd.plugins.weights import (
     add_replay_loss,
@@ -17,7 +24,7 @@ from avalanche_gd.plugins.weights import (
 )
 
 
-class GenerativeDistillationPlugin(SupervisedPlugin):
+class GenerativeDistillationPlugin(SupervisedPlugin, supports_distributed=True):
     """Teach a diffusion model the predictions of what it was an experience ago.
 
     From the second experience on, with ``theta'`` the model as it stood after the
@@ -94,6 +101,18 @@ class GenerativeDistillationPlugin(SupervisedPlugin):
         model.check_steps(self.teacher_steps)
         if self.pool is not None:
             self.pool.check_memory(model)
+        if DistributedHelper.is_distributed:
+            self.check_shares(strategy.train_mb_size, DistributedHelper.world_size)
+
+    def check_shares(self, batch_size: int, processes: int) -> None:
+        """Whether processes can share the samples of a step.
+
+        :param batch_size: of the current data, in all of them.
+        :param processes: how many there are.
+        :raises ValueError: if they cannot.
+        """
+        each = self.teacher_steps if isinstance(self.source, Trajectory) else 1
+        check_replay_shares(self.replay_ratio, batch_size, processes, each=each)
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Freeze the teacher."""
@@ -149,9 +168,23 @@ def check_ratio(ratio: float) -> float:
     return float(ratio)
 
 
+def replayed(ratio: float, batch_size: int) -> int:
+    """How many samples go with a batch, at least one."""
+    return max(1, round(ratio * batch_size))
+
+
 def resized(batch: Tensor, ratio: float) -> Tensor:
     """A batch cut to a ratio of its size, or repeated up to it; at least one sample."""
-    count = max(1, round(ratio * len(batch)))
-    if count <= len(batch):
-        return batch[:count]
-    return batch[torch.arange(count, device=batch.device) % len(batch)]
+    if ratio == 1:
+        return batch
+    whole = gathered(batch)
+    count = replayed(ratio, len(whole))
+    return own_share(whole[torch.arange(count, device=whole.device) % len(whole)])
+
+
+def check_replay_shares(
+    ratio: float, batch_size: int, processes: int, *, each: int = 1
+) -> None:
+    """:raises ValueError: unless processes can share the samples that go with a batch."""
+    name = f"replay_ratio {ratio:g} times the batch size {batch_size}"
+    check_shares(name, replayed(ratio, batch_size), processes, each=each)

@@ -6,7 +6,7 @@ from avalanche.core import SupervisedPlugin
 from diffusers.training_utils import EMAModel
 
 
-class EMAPlugin(SupervisedPlugin):
+class EMAPlugin(SupervisedPlugin, supports_distributed=True):
     """Ends each experience with the moving average of its weights (diffusers' EMAModel).
 
     After step i of an experience, ``average = d average + (1 - d) weights`` with

@@ -8,6 +8,8 @@ import psutil
 import torch
 from torch import Tensor
 
+from avalanche_gd.models.share import draw_share, unshared
+
 _BATCH_SIZE = 500  # generated at once
 _BYTES = 4  # of a pixel
 _SHARE = 0.5  # of the free memory that a pool may take
@@ -73,10 +75,12 @@ class ReplayPool:
         """
         is_due = self.refresh_every is not None and self._draws == self.refresh_every
         if self._teacher is None or self._teacher() is not teacher or is_due:
-            self._fill(teacher, generator, options)
+            with unshared():  # the same whole pool in every process
+                self._fill(teacher, generator, options)
         assert self._images is not None
         self._draws += 1
-        u = torch.rand(count, generator=generator, device=generator.device)
+        device = generator.device
+        u = draw_share(count, lambda n: torch.rand(n, generator=generator, device=device))
         u = u.to(self._images.device)
         if condition is None or self._first is None:
             return self._images[(u * self.size).long()]

@@ -3,13 +3,25 @@
 from typing import Any
 
 import torch
+from avalanche.distributed import DistributedHelper
 from avalanche.training.plugins import GenerativeReplayPlugin as AvalancheReplayPlugin
 from torch import Tensor
 from torch.nn import functional as F
 
 from avalanche_gd.models.diffusion import DiffusionModel
 from avalanche_gd.models.sampler import check_sampler
-from avalanche_gd.plugins.distillation import check_ratio, check_teacher_steps
+from avalanche_gd.models.share import (
+    check_shares,
+    draw_share,
+    share_of,
+    sharing_processes,
+)
+from avalanche_gd.plugins.distillation import (
+    check_ratio,
+    check_replay_shares,
+    check_teacher_steps,
+    replayed,
+)
 from avalanche_gd.plugins.pool import ReplayPool
 from avalanche_gd.plugins.teacher import Teacher, default_generator
 from avalanche_gd.plugins.weights import (
@@ -22,7 +34,9 @@ LABELS = ("solver", "condition")
 """Who labels the samples that a solver replays."""
 
 
-class GenerativeReplayPlugin(AvalancheReplayPlugin):
+class GenerativeReplayPlugin(  # type: ignore[call-arg]
+    AvalancheReplayPlugin, supports_distributed=True
+):
     """Avalanche's plugin with the weights of the experiences, and a generator's training.
 
     From the second experience on, each step also trains on as many samples of the
@@ -101,6 +115,20 @@ class GenerativeReplayPlugin(AvalancheReplayPlugin):
         """Find the generator, and refuse one that does not generate."""
         super().before_training(strategy, *args, **kwargs)
         self._check(self.generator)
+        if DistributedHelper.is_distributed:
+            self.check_shares(strategy.train_mb_size, DistributedHelper.world_size)
+
+    def check_shares(self, batch_size: int, processes: int) -> None:
+        """Whether processes can share the samples of a step.
+
+        :param batch_size: of the current data, in all of them.
+        :param processes: how many there are.
+        :raises ValueError: if they cannot.
+        """
+        if self.replay_size is None:
+            check_replay_shares(self.replay_ratio, batch_size, processes)
+        else:
+            check_shares("replay_size", self.replay_size, processes)
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Freeze the generator, or the solver that labels its samples."""
@@ -116,8 +144,9 @@ class GenerativeReplayPlugin(AvalancheReplayPlugin):
     def before_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Replay."""
         if Teacher.of(strategy).model is not None:
-            count = max(1, round(self.replay_ratio * len(strategy.mb_x)))
-            samples, condition = self.generate(self.replay_size or count)
+            batch_size = len(strategy.mb_x) * sharing_processes()
+            count = self.replay_size or replayed(self.replay_ratio, batch_size)
+            samples, condition = self.generate(share_of(count))
             loss = self.replay_loss(strategy, samples.to(strategy.device), condition)
             add_replay_loss(strategy, loss, self.lambd, self)
 
@@ -140,7 +169,7 @@ class GenerativeReplayPlugin(AvalancheReplayPlugin):
         """
         model = self.old_generator
         if not isinstance(model, DiffusionModel):
-            return model.generate(count), None
+            return draw_share(count, model.generate), None
         generator = self.random_generator or default_generator(model.device)
         condition = model.draw_condition(count, generator)
         options: dict[str, Any] = dict(
@@ -186,7 +215,9 @@ class GenerativeReplayPlugin(AvalancheReplayPlugin):
             )
 
 
-class SoftGenerativeReplayPlugin(GenerativeReplayPlugin):
+class SoftGenerativeReplayPlugin(  # type: ignore[call-arg]
+    GenerativeReplayPlugin, supports_distributed=True
+):
     """Generative replay for a solver, with the old solver's soft labels.
 
     The samples' loss is distillation at temperature T (arXiv 1503.02531, section 2)::

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from avalanche_gd.models.sampler import check_sampler
+from avalanche_gd.models.share import draw_share, gathered, own_share
 from avalanche_gd.plugins.pool import ReplayPool
 
 
@@ -104,7 +105,9 @@ class SymmetricGaussian:
         noise, timesteps = Gaussian().draw(teacher, current, condition, steps, generator)
         low = timesteps <= (teacher.num_timesteps - 1) // 3
         high = timesteps > 2 * (teacher.num_timesteps - 1) // 3
-        first = torch.arange(len(noise), device=noise.device) < len(noise) // 2
+        first = draw_share(
+            len(noise), lambda n: torch.arange(n, device=noise.device) < n // 2
+        )
         x_t = _mirrored(noise, low | ~high & first, dim=3)
         return _mirrored(x_t, low | ~high & ~first, dim=2), timesteps
 
@@ -191,8 +194,14 @@ class Trajectory:
         steps = min(steps, count)
         number = -(-count // steps)
         x_t = teacher.draw_noise(number, generator)
-        place = torch.rand(number, generator=generator, device=generator.device)
-        given = None if condition is None else condition[:number]
+        device = generator.device
+        place = draw_share(
+            number, lambda n: torch.rand(n, generator=generator, device=device)
+        )
+        given = None
+        if condition is not None:
+            whole = gathered(condition)
+            given = own_share(whole[: -(-len(whole) // steps)])
         visited: list[tuple[Tensor, Tensor, Tensor]] = []
         for j in range(steps):
             share = 1 - (j + place.to(x_t.device)) / steps
@@ -208,10 +217,10 @@ class Trajectory:
 
 def draw_timesteps(teacher: Any, count: int, generator: torch.Generator) -> Tensor:
     """Timesteps uniform over ``[0, T)``, on the teacher's device."""
-    timesteps = torch.randint(
-        teacher.num_timesteps, (count,), generator=generator, device=generator.device
-    )
-    return timesteps.to(teacher.device)
+    high, device = teacher.num_timesteps, generator.device
+    return draw_share(
+        count, lambda n: torch.randint(high, (n,), generator=generator, device=device)
+    ).to(teacher.device)
 
 
 def _noised(teacher: Any, x0: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

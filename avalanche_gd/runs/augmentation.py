@@ -5,12 +5,16 @@ from typing import Any
 import torch
 from avalanche.core import SupervisedPlugin
 
+from avalanche_gd.models.share import draw_share
 
-class HorizontalFlipPlugin(SupervisedPlugin):
+
+class HorizontalFlipPlugin(SupervisedPlugin, supports_distributed=True):
     """Mirrors each image of a batch, left and right, with probability 1/2."""
 
     def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Flip."""
         images = strategy.mbatch[0]
-        flipped = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
+        flipped = draw_share(
+            len(images), lambda n: torch.rand(n, 1, 1, 1, device=images.device) < 0.5
+        )
         strategy.mbatch[0] = torch.where(flipped, images.flip(-1), images)

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from avalanche.core import BasePlugin
 from avalanche.evaluation.metrics import loss_metrics
-from avalanche.logging import InteractiveLogger
 from avalanche.training.plugins import EvaluationPlugin
+from avalanche.training.plugins.evaluation import default_loggers
 from torch.optim import Optimizer
 
 from avalanche_gd.models.diffusion import DiffusionModel
@@ -20,7 +20,7 @@ def default_diffusion_evaluator() -> EvaluationPlugin:
     """The denoising loss, printed: a diffusion model has no accuracy."""
     return EvaluationPlugin(
         loss_metrics(epoch=True, experience=True, stream=True),
-        loggers=[InteractiveLogger()],
+        loggers=default_loggers,
     )
 
 

@@ -6,7 +6,12 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from avalanche.distributed import DistributedHelper
 from avalanche.training.templates import SupervisedTemplate
+from torch import Tensor
+
+from avalanche_gd.models.share import check_shares, own_share, sharing, unshared
+from avalanche_gd.training.parallel import average, check_processes
 
 _CHECK_EVERY = 50  # steps between looks at the loss on an accelerator, which must wait
 _EVALUATION_SEED = 0
@@ -25,6 +30,7 @@ class BudgetedTemplate(SupervisedTemplate):
       the training's alone, and its losses can be compared.
     - A loss that is not finite stops the training and says at which step.
     - An empty experience is refused before any is trained.
+    - Several processes train one model together (:mod:`avalanche_gd.training.parallel`).
 
     :param train_steps: optimizer steps an experience; None to train ``train_epochs``.
     :param kwargs: the arguments of Avalanche's ``SupervisedTemplate``.
@@ -42,7 +48,8 @@ class BudgetedTemplate(SupervisedTemplate):
     def train(self, experiences: Any, eval_streams: Any = None, **kwargs: Any) -> Any:
         """Train on experiences, as Avalanche does.
 
-        :raises ValueError: for an experience that cannot be trained on, before any is.
+        :raises ValueError: for an experience that cannot be trained on, or processes that
+            cannot train together, before any is trained.
         :raises NonFiniteLossError: if the loss becomes infinite or not a number.
         """
         if not isinstance(experiences, Iterable):
@@ -50,6 +57,7 @@ class BudgetedTemplate(SupervisedTemplate):
         experiences = list(experiences)
         for experience in experiences:
             self.check_experience(experience)
+        check_processes(self)
         return super().train(experiences, eval_streams, **kwargs)
 
     def check_experience(self, experience: Any) -> None:
@@ -64,7 +72,7 @@ class BudgetedTemplate(SupervisedTemplate):
     def eval(self, exp_list: Any, **kwargs: Any) -> Any:
         """Evaluate, as Avalanche does, without touching the random state."""
         cuda = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=cuda):
+        with unshared(), torch.random.fork_rng(devices=cuda):
             torch.manual_seed(_EVALUATION_SEED)
             return super().eval(exp_list, **kwargs)
 
@@ -73,18 +81,33 @@ class BudgetedTemplate(SupervisedTemplate):
         if self.train_steps is not None:
             has_a_batch = len(self.adapted_dataset) >= self.train_mb_size
             kwargs.setdefault("drop_last", has_a_batch)
+        if not kwargs.get("drop_last"):
+            last = len(self.adapted_dataset) % self.train_mb_size
+            name = "the last batch of an epoch (give drop_last=True, or train_steps)"
+            check_shares(name, last, DistributedHelper.world_size)
         super().make_train_dataloader(**kwargs)
 
-    def _obtain_common_dataloader_parameters(self, **kwargs: Any) -> dict[str, Any]:
-        """Avalanche's, but that only what is in the CPU's memory can be pinned."""
-        first = self.adapted_dataset[0][0]
-        if isinstance(first, torch.Tensor) and first.device.type != "cpu":
-            kwargs["pin_memory"] = False
-        parameters: dict[str, Any] = super()._obtain_common_dataloader_parameters(**kwargs)
-        return parameters
+    def training_epoch(self, **kwargs: Any) -> None:
+        """Train, on this process's share of each batch where there are several."""
+        if hasattr(self.dataloader, "distributed_sampling"):  # a plugin may have made it
+            self.dataloader.distributed_sampling = False
+        with sharing(DistributedHelper.rank, DistributedHelper.world_size):
+            super().training_epoch(**kwargs)
 
     def backward(self) -> None:
-        """Stop on a loss that is not finite, else run the backward pass."""
+        """Run the backward pass, and stop on a loss that is not finite.
+
+        Of several processes, each then has the mean loss and the mean gradients of all.
+        """
+        if not DistributedHelper.is_distributed:
+            self._check_loss()
+            super().backward()
+            return
+        super().backward()
+        self.loss: Tensor = average(self.loss.detach(), self.optimizer)
+        self._check_loss()
+
+    def _check_loss(self) -> None:
         step = self.clock.train_exp_iterations
         if self.device.type == "cpu" or step % _CHECK_EVERY == 0:
             loss = self.loss.item()
@@ -94,7 +117,23 @@ class BudgetedTemplate(SupervisedTemplate):
                     f"{self.experience.current_experience}; "
                     "lower the learning rate or lambda"
                 )
-        super().backward()
+
+    def _obtain_common_dataloader_parameters(self, **kwargs: Any) -> dict[str, Any]:
+        """Avalanche's, but for data on a GPU, and for whole batches in every process.
+
+        Only what is in the CPU's memory can be pinned.
+        """
+        first = self.adapted_dataset[0][0]
+        if isinstance(first, torch.Tensor) and first.device.type != "cpu":
+            kwargs["pin_memory"] = False
+        if self.is_eval or hasattr(self.experience, "task_labels"):  # Avalanche's loaders
+            kwargs["distributed_sampling"] = False
+        parameters: dict[str, Any] = super()._obtain_common_dataloader_parameters(**kwargs)
+        return parameters
+
+    def _unpack_minibatch(self) -> None:
+        self.mbatch: list[Tensor] = [own_share(part) for part in self.mbatch]
+        super()._unpack_minibatch()
 
     def _after_training_iteration(self, **kwargs: Any) -> None:
         super()._after_training_iteration(**kwargs)

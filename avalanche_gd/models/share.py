@@ -1,0 +1,89 @@
+"""A process's share of a batch, where several processes train one model together.
+
+All of them have the same random state. Each draws what one process would draw for the
+whole batch, and keeps its share of it, which is as large as that of any other and comes
+after those of lower ranks. So together they see what one process would.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+
+import torch
+from avalanche.distributed import DistributedHelper
+from torch import Tensor
+
+_sharing: ContextVar[tuple[int, int]] = ContextVar("sharing", default=(0, 1))
+
+
+@contextmanager
+def sharing(rank: int, processes: int) -> Iterator[None]:
+    """Batches are shared in here.
+
+    :param rank: of this process, from 0.
+    :param processes: how many there are.
+    """
+    token = _sharing.set((rank, processes))
+    try:
+        yield
+    finally:
+        _sharing.reset(token)
+
+
+def unshared() -> AbstractContextManager[None]:
+    """Every process does the whole in here."""
+    return sharing(0, 1)
+
+
+def sharing_processes() -> int:
+    """How many processes share a batch here; 1 where none is shared."""
+    return _sharing.get()[1]
+
+
+def draw_share(count: int, draw: Callable[[int], Tensor]) -> Tensor:
+    """The share of what all processes draw.
+
+    :param count: of this process's samples.
+    :param draw: draws that many samples, ``(N, ...)``.
+    :return: ``(count, ...)``.
+    """
+    rank, processes = _sharing.get()
+    return draw(processes * count)[rank * count : (rank + 1) * count]
+
+
+def own_share(whole: Tensor) -> Tensor:
+    """The share of a batch that every process has.
+
+    :raises ValueError: if it cannot be shared.
+    """
+    return draw_share(share_of(len(whole)), lambda count: whole)
+
+
+def share_of(count: int) -> int:
+    """How many of so many samples are this process's.
+
+    :raises ValueError: if they cannot be shared.
+    """
+    check_shares("a batch", count, sharing_processes())
+    return count // sharing_processes()
+
+
+def gathered(share: Tensor) -> Tensor:
+    """The whole batch that this is a share of; all processes must ask for it."""
+    if sharing_processes() == 1:
+        return share
+    return torch.cat(DistributedHelper.gather_all(share.contiguous(), same_shape=True))
+
+
+def check_shares(name: str, count: int, processes: int, *, each: int = 1) -> None:
+    """Whether processes can share so many samples.
+
+    :param name: of the count, as the user knows it.
+    :param each: what the share of each must be a multiple of.
+    :raises ValueError: if they cannot.
+    """
+    if count % (processes * each):
+        raise ValueError(
+            f"{name} must be a multiple of {processes * each} to be shared by "
+            f"{processes} processes, got {count}"
+        )
