@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from avalanche_gd.runs.config import read_config
 from avalanche_gd.runs.errors import ending_with_one_line, take_over_errors
+from avalanche_gd.runs.processes import give_way, join_processes, leave_processes
 from avalanche_gd.runs.run import run
 
 
@@ -16,7 +17,9 @@ from avalanche_gd.runs.run import run
 def _job(composed: DictConfig) -> str:
     """One run."""
     with ending_with_one_line():
-        return str(run(read_config(composed)))
+        config = read_config(composed)
+        join_processes(config.torch_device)
+        return str(run(config))
 
 
 def quiet() -> None:
@@ -36,6 +39,10 @@ def main() -> None:
     try:
         with ending_with_one_line():
             _job()
+        leave_processes()
+    except Exception:
+        give_way()
+        raise
     except KeyboardInterrupt:
         sys.exit(130)
 

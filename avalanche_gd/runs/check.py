@@ -61,7 +61,7 @@ def check(config: RunConfig, benchmark: Any) -> str:
     )
 
 
-class _StepClock(SupervisedPlugin):
+class _StepClock(SupervisedPlugin, supports_distributed=True):
     """The time of the last step of each experience: the first one also warms up."""
 
     def __init__(self) -> None:

@@ -21,6 +21,7 @@ from avalanche_gd.models import (
     preset_shape,
 )
 from avalanche_gd.plugins.replay import LABELS
+from avalanche_gd.runs.processes import check_parallel, local_rank, process_count
 
 _GENERATORS = ("diffusion", "vae", "none")
 _NOT_OF_THE_EXPERIMENT = ("out", "device", "threads", "check")
@@ -176,10 +177,13 @@ class RunConfig:
 
     @property
     def torch_device(self) -> torch.device:
-        """The device, found if it is ``auto``."""
-        if self.device == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return torch.device(self.device)
+        """The device, found if it is ``auto``; of several processes, each its own GPU."""
+        name = self.device
+        if name == "auto":
+            name = "cuda" if torch.cuda.is_available() else "cpu"
+        if name == "cuda" and process_count() > 1:
+            name = f"cuda:{local_rank()}"
+        return torch.device(name)
 
     def make_plugins(self) -> list[Any]:
         """The generator's plugins, new.
@@ -271,6 +275,7 @@ def _check(config: RunConfig) -> None:
     check_experiences(config.benchmark.n_experiences, config.benchmark.n_classes)
     _check_device(config)
     _check_method(config)
+    check_parallel(config)
 
 
 def _check_method(config: RunConfig) -> None:

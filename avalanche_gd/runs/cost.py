@@ -6,12 +6,15 @@ import torch
 from avalanche.core import SupervisedPlugin
 
 from avalanche_gd.models import DiffusionModel
+from avalanche_gd.models.share import sharing_processes
 
 _BACKWARD = 2  # a backward pass costs as much as two forward passes
 
 
 class PassCounter:
     """Counts passes of a denoiser and its copies in F, one forward pass over a batch.
+
+    Of several processes that share a batch, those of all.
 
     :param model: whose passes are counted from now on.
     :param batch_size: of the batch that F stands for.
@@ -25,7 +28,7 @@ class PassCounter:
 
         def count(images: int) -> None:
             if self.training is not None:
-                share = images / batch_size
+                share = images * sharing_processes() / batch_size
                 factor = 1 + _BACKWARD if torch.is_grad_enabled() else 1
                 self.passes[self.training][-1] += factor * share
 
@@ -48,7 +51,7 @@ class PassCounter:
         }
 
 
-class _CountedPlugin(SupervisedPlugin):
+class _CountedPlugin(SupervisedPlugin, supports_distributed=True):
     def __init__(self, counter: PassCounter, model_name: str):
         super().__init__()
         self._counter, self._name = counter, model_name

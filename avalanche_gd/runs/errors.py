@@ -11,6 +11,7 @@ from typing import NoReturn
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
+from avalanche_gd.runs.processes import give_way
 from avalanche_gd.training import NonFiniteLossError
 
 USER_ERRORS = (
@@ -64,6 +65,7 @@ class OneLineParser(argparse.ArgumentParser):
 
 def exit_with(error: BaseException, command: str = "avalanche-gd") -> NoReturn:
     """Print the line, or the traceback if it is wanted, and end with status 2."""
+    give_way()
     if wants_traceback():
         traceback.print_exception(error)
     else:

@@ -7,13 +7,16 @@ from typing import Any
 from avalanche.core import SupervisedPlugin
 from tqdm import tqdm
 
+from avalanche_gd.models.share import sharing_processes
+from avalanche_gd.runs.processes import is_main
+
 _SHOW_EVERY = 0.5  # seconds between readings of the loss
 
 
-class Progress(SupervisedPlugin):
+class Progress(SupervisedPlugin, supports_distributed=True):
     """Shows experience, step, loss, images a second and the time left.
 
-    Only on a terminal; elsewhere it just keeps the time.
+    Only on a terminal, and in the main process; elsewhere it just keeps the time.
 
     :param model_name: what is trained, as shown.
     :param n_experiences: of the stream.
@@ -38,13 +41,13 @@ class Progress(SupervisedPlugin):
             unit=" images",
             unit_scale=True,
             leave=False,
-            disable=not sys.stderr.isatty(),
+            disable=not (is_main() and sys.stderr.isatty()),
             file=sys.stderr,
         )
 
     def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Move the bar on."""
-        self._bar.update(len(strategy.mb_x))
+        self._bar.update(len(strategy.mb_x) * sharing_processes())
         now = time.perf_counter()
         if not self._bar.disable and now - self._shown > _SHOW_EVERY:
             self._shown = now

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from avalanche_gd.runs.processes import process_count
+
 _PACKAGES = (
     "avalanche-gd",
     "avalanche-lib",
@@ -32,6 +34,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
                 torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
             ),
             "threads": torch.get_num_threads(),
+            "processes": process_count(),
         },
     }
 

@@ -5,12 +5,13 @@ import fcntl
 import io
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from avalanche.distributed import DistributedHelper
 from hydra.utils import get_method
 from omegaconf import OmegaConf
 
@@ -21,6 +22,7 @@ from avalanche_gd.runs.checkpoint import load_checkpoint, save_checkpoint
 from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.figures import save_curves, save_samples
 from avalanche_gd.runs.files import write_json, write_text, write_whole
+from avalanche_gd.runs.processes import is_main, on_main, say
 from avalanche_gd.runs.provenance import provenance
 from avalanche_gd.runs.results import HEADLINES, Row, is_complete
 from avalanche_gd.runs.scholar import Scholar
@@ -31,7 +33,8 @@ def run(config: RunConfig) -> Path:
     """Train and evaluate, experience by experience, from where an earlier try stopped.
 
     Each model begins each experience from a random state that only the seed decides, so
-    that a run that goes on reaches the numbers of one that was never stopped.
+    that a run that goes on reaches the numbers of one that was never stopped. Of several
+    processes, each trains on its share, and the main one writes.
 
     :param config: a checked configuration.
     :return: the run's folder, which a check leaves alone.
@@ -41,15 +44,16 @@ def run(config: RunConfig) -> Path:
     folder = config.folder
     if config.check:
         torch.set_num_threads(config.threads)
-        print(check(config, _make_benchmark(config)), flush=True)
+        say(check(config, _make_benchmark(config)))
         return folder
-    if is_complete(folder):
-        print(f"complete: {folder}")
+    if on_main(lambda: is_complete(folder)):
+        say(f"complete: {folder}")
         return folder
     torch.set_num_threads(config.threads)
     benchmark = _make_benchmark(config)
-    with _locked(folder):
-        print(f"{_name(config)} on {config.benchmark.name}: {folder}", flush=True)
+    with ExitStack() as stack:
+        on_main(lambda: stack.enter_context(_locked(folder)))
+        say(f"{_name(config)} on {config.benchmark.name}: {folder}")
         _run(config, benchmark, folder)
     return folder
 
@@ -62,7 +66,7 @@ def _run(config: RunConfig, benchmark: Any, folder: Path) -> None:
     first = 0
     checkpoint = load_checkpoint(folder / "checkpoints", config.torch_device)
     if checkpoint is not None and not scholar.can_go_on():
-        print(
+        say(
             f"{_name(config)}: beginning anew: a plugin of the method has no state_dict "
             "for checkpoints"
         )
@@ -73,15 +77,19 @@ def _run(config: RunConfig, benchmark: Any, folder: Path) -> None:
         rows = [Row(*row) for row in state["rows"]]
         seconds = state["seconds"]
         n = config.benchmark.n_experiences
-        print(f"{_name(config)}: going on after experience {first}/{n}")
-    write_whole(folder / "config.yaml", lambda path: OmegaConf.save(asdict(config), path))
-    _write_run_json(config, scholar, folder, seconds, completed=False)
+        say(f"{_name(config)}: going on after experience {first}/{n}")
+    if is_main():
+        content = asdict(config)
+        write_whole(folder / "config.yaml", lambda path: OmegaConf.save(content, path))
+        _write_run_json(config, scholar, folder, seconds, completed=False)
     for experience in benchmark.train_stream[first:]:
         index = experience.current_experience
         scholar.train(experience)
         started = time.perf_counter()
         values = scholar.evaluate(benchmark.test_stream[: index + 1])
         rows += [Row(index, name, value) for name, value in values.items()]
+        if not is_main():
+            continue
         _write_samples(scholar, folder / "samples" / f"exp_{index:03d}.png")
         seconds["evaluation"] += time.perf_counter() - started
         _write_metrics(folder, rows)
@@ -95,7 +103,18 @@ def _run(config: RunConfig, benchmark: Any, folder: Path) -> None:
             },
         )
         _write_run_json(config, scholar, folder, seconds, completed=False)
-        print(_summary(index, config, values, _total(scholar, seconds)), flush=True)
+        say(_summary(index, config, values, _total(scholar, seconds)))
+    if is_main():
+        _write_end(config, scholar, folder, rows, seconds)
+
+
+def _write_end(
+    config: RunConfig,
+    scholar: Scholar,
+    folder: Path,
+    rows: list[Row],
+    seconds: dict[str, float],
+) -> None:
     if isinstance(scholar.model, DiffusionModel):
         scholar.model.save_pretrained(folder / "model")
     write_whole(folder / "curves.png", lambda path: save_curves(rows, path))
@@ -111,12 +130,13 @@ def _write_samples(scholar: Scholar, path: Path) -> None:
 
 def _make_benchmark(config: RunConfig) -> Any:
     settings = config.benchmark
-    benchmark = get_method(settings._target_)(
-        settings.n_experiences,
-        seed=config.seed,
-        image_size=config.sample_shape[1],
-        **settings.options,
-    )
+    with DistributedHelper.main_process_first():  # which may download
+        benchmark = get_method(settings._target_)(
+            settings.n_experiences,
+            seed=config.seed,
+            image_size=config.sample_shape[1],
+            **settings.options,
+        )
     shape = tuple(benchmark.train_stream[0].dataset[0][0].shape)
     if shape != config.sample_shape:
         raise ValueError(

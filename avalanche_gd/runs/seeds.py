@@ -17,7 +17,7 @@ def seed_everything(seed: int, *stage: int) -> None:
     RNGManager.set_random_seeds(number)
 
 
-class SeedPlugin(SupervisedPlugin):
+class SeedPlugin(SupervisedPlugin, supports_distributed=True):
     """Begins each experience from a random state that the seed and its index decide.
 
     So a run that goes on from a checkpoint draws what it would have drawn, and what a

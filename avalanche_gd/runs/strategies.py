@@ -30,6 +30,7 @@ from avalanche_gd.metrics import (
 )
 from avalanche_gd.models import DiffusionModel, SmallCNN
 from avalanche_gd.runs.config import RunConfig
+from avalanche_gd.runs.processes import is_main
 from avalanche_gd.training import BudgetedTemplate, DiffusionTraining, SoftGenerativeReplay
 
 
@@ -37,7 +38,7 @@ class BudgetedVAETraining(BudgetedTemplate, VAETraining):
     """Avalanche's ``VAETraining`` with a budget in steps."""
 
 
-class CumulativePlugin(SupervisedPlugin):
+class CumulativePlugin(SupervisedPlugin, supports_distributed=True):
     """Trains an experience on its data and that of all experiences before it."""
 
     def after_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
@@ -45,6 +46,12 @@ class CumulativePlugin(SupervisedPlugin):
         experience = strategy.experience
         so_far = experience.origin_stream[: experience.current_experience + 1]
         strategy.adapted_dataset = concat_datasets([exp.dataset for exp in so_far])
+
+
+class _LinearDecayPlugin(  # type: ignore[call-arg]
+    LRSchedulerPlugin, supports_distributed=True
+):
+    """Avalanche's plugin, which asks for no metric here."""
 
 
 class _PrefixedTensorboardLogger(TensorboardLogger):
@@ -103,9 +110,7 @@ def generator_strategy(
         train_steps=budget.steps,
         device=config.torch_device,
         plugins=[*plugins, *_decay(config, optimizer)],
-        evaluator=EvaluationPlugin(
-            *metrics, loggers=[_PrefixedTensorboardLogger(folder, "generator")]
-        ),
+        evaluator=EvaluationPlugin(*metrics, loggers=_loggers(folder, "generator")),
     )
     if isinstance(model, DiffusionModel):
         return DiffusionTraining(ema_decay=budget.ema_decay, **common)
@@ -139,7 +144,7 @@ def solver_strategy(
             accuracy_metrics(experience=True, stream=True),
             forgetting_metrics(experience=True, stream=True),
             loss_metrics(epoch=True, stream=True),
-            loggers=[_PrefixedTensorboardLogger(folder, "solver")],
+            loggers=_loggers(folder, "solver"),
         ),
     )
     if not config.method.solver_replays:
@@ -158,6 +163,10 @@ def solver_strategy(
     )
 
 
+def _loggers(folder: Path, prefix: str) -> list[TensorboardLogger]:
+    return [_PrefixedTensorboardLogger(folder, prefix)] if is_main() else []
+
+
 def _decay(config: RunConfig, optimizer: torch.optim.Optimizer) -> list[SupervisedPlugin]:
     """Linear decay of the learning rate at the end of each experience."""
     steps, decay_steps = config.generator.steps, config.generator.decay_steps
@@ -166,7 +175,7 @@ def _decay(config: RunConfig, optimizer: torch.optim.Optimizer) -> list[Supervis
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1.0, (steps - step) / decay_steps)
     )
-    return [LRSchedulerPlugin(schedule, step_granularity="iteration")]
+    return [_LinearDecayPlugin(schedule, step_granularity="iteration")]
 
 
 def _adam(model: torch.nn.Module, learning_rate: float) -> torch.optim.Adam:

@@ -19,6 +19,7 @@ from avalanche_gd.runs.errors import (
     ending_with_one_line,
     take_over_errors,
 )
+from avalanche_gd.runs.processes import process_count
 from avalanche_gd.runs.report.app import write_report
 from avalanche_gd.runs.run import run
 
@@ -45,6 +46,8 @@ def main(
     """
     take_over_errors()
     with ending_with_one_line():
+        if process_count() > 1:
+            raise ValueError("a suite starts processes itself (--jobs); leave out torchrun")
         options = _parse(description, scales, methods, arguments)
         place = [f"out={options.out}", f"check={options.check}"]
         overrides = [*scales[options.scale], *place, *options.overrides]

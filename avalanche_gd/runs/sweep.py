@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -13,6 +14,7 @@ from omegaconf import DictConfig
 from avalanche_gd.runs.comparison import compare
 from avalanche_gd.runs.config import RunConfig, read_config
 from avalanche_gd.runs.errors import ending_with_one_line
+from avalanche_gd.runs.processes import is_main, process_count
 
 
 class ComparisonCallback(Callback):
@@ -24,11 +26,12 @@ class ComparisonCallback(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Compose and check every run."""
         with ending_with_one_line(in_callback=True):
+            _check_launcher(config)
             self.configs = [read_config(job) for job in _compose_jobs(config)]
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print the table, and write the CSV and the figure."""
-        if self.configs[0].check:
+        if self.configs[0].check or not is_main():
             return
         folders = list(dict.fromkeys(config.folder for config in self.configs))
         names = sorted(str(folder.relative_to(self.configs[0].out)) for folder in folders)
@@ -38,6 +41,15 @@ class ComparisonCallback(Callback):
             table = compare(folders, out)
         print(f"\n{table}\n\n{out / 'comparison.csv'}")
         print(out / "comparison.png")
+
+
+def _check_launcher(config: DictConfig) -> None:
+    """:raises ValueError: if both torchrun and a launcher would start processes."""
+    name = config.hydra.launcher._target_.rpartition(".")[2]
+    if process_count() > 1 and name != BasicLauncher.__name__:
+        raise ValueError(
+            f"hydra/launcher={name} starts processes of its own; leave it out, or torchrun"
+        )
 
 
 def _compose_jobs(config: DictConfig) -> list[DictConfig]:
