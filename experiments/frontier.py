@@ -4,10 +4,10 @@ python experiments/frontier.py experiments/cost_and_quality
 """
 
 import csv
-import statistics
 import sys
 from collections import defaultdict
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib
 
@@ -21,8 +21,8 @@ NAMES = {
     "method.": "",
     "generator.": "",
     "generative_distillation, ": "",
-    "generative_distillation": "plain",
     "_distillation": "",
+    "replay_ratio=1.0, ": "",
     "pool_size=2000": "pool",
     "teacher_steps=": "k=",
     "replay_ratio=": "ratio ",
@@ -30,17 +30,30 @@ NAMES = {
 }
 
 
-def points(path: Path, quality: str) -> dict[str, tuple[float, list[float]]]:
-    """F a step, and the quality by seed, of each setting after its last experience."""
+class Setting(NamedTuple):
+    """What a setting costs and reaches after its last experience."""
+
+    name: str
+    cost: float
+    """F a step."""
+    value: float
+    """With the first seed, which every setting has been run with."""
+    others: list[float]
+    """With other seeds."""
+
+
+def settings(path: Path, quality: str) -> list[Setting]:
+    """The settings of a comparison's CSV, the cheapest first."""
     finals: dict[str, dict[str, dict[str, str]]] = defaultdict(dict)
     with open(path, newline="") as file:
         for row in csv.DictReader(file):
             finals[row["method"]][row["seed"]] = row  # the last experience stays
-    found = {}
+    found = []
     for label, by_seed in finals.items():
-        cost = next(float(row["F_per_step"]) for row in by_seed.values())
-        found[short(label)] = cost, [float(row[quality]) for row in by_seed.values()]
-    return found
+        cost = next(float(r["F_per_step"]) for r in by_seed.values() if r["F_per_step"])
+        value, *others = (float(row[quality]) for row in by_seed.values())
+        found.append(Setting(short(label), cost, value, others))
+    return sorted(found, key=lambda setting: setting.cost)
 
 
 def short(label: str) -> str:
@@ -50,26 +63,29 @@ def short(label: str) -> str:
     return label
 
 
-def draw(axis: Axes, settings: dict[str, tuple[float, list[float]]], title: str) -> None:
-    """A point for each setting, its seeds, and the line of those that none beats."""
-    means = {name: (f, statistics.fmean(values)) for name, (f, values) in settings.items()}
-    best: list[tuple[float, float]] = []
-    for point in sorted(means.values()):
-        if not best or point[1] < best[-1][1]:
-            best.append(point)
-    axis.step(*zip(*best, strict=True), where="post", color="#9db4cc", zorder=1)
-    for name, (cost, values) in settings.items():
-        mean = means[name][1]
-        on_frontier = (cost, mean) in best
-        axis.plot([cost] * len(values), values, "_", color="#8a8a8a", markersize=9)
-        axis.plot(cost, mean, "o", color="#2f6ba8" if on_frontier else "#c07a1f")
+def draw(axis: Axes, found: list[Setting], title: str) -> None:
+    """A point for each setting, and the line of those that no cheaper one beats."""
+    best: list[Setting] = []
+    for setting in found:
+        if not best or setting.value < best[-1].value:
+            best.append(setting)
+    line = [(setting.cost, setting.value) for setting in best]
+    axis.step(*zip(*line, strict=True), where="post", color="#9db4cc", zorder=1)
+    for index, setting in enumerate(found):
+        place = (setting.cost, setting.value)
+        axis.plot(*place, "o", color="#2f6ba8" if setting in best else "#c07a1f")
+        for value in setting.others:
+            axis.plot(setting.cost, value, "_", color="#8a8a8a", markersize=9)
         axis.annotate(
-            f"{name} ({len(values)})", (cost, mean), (5, 4), textcoords="offset points",
-            fontsize=7.5,
-        )  # fmt: skip
+            setting.name,
+            place,
+            (6, 5 if index % 2 else -12),
+            textcoords="offset points",
+            fontsize=8,
+        )
     axis.set_xlabel("F a step: forward passes of the denoiser, pool included")
-    axis.set_title(title, fontsize=10)
-    axis.margins(x=0.22, y=0.1)
+    axis.set_title(f"{title}; seed 0, other seeds as dashes", fontsize=10)
+    axis.margins(x=0.16, y=0.1)
     axis.grid(alpha=0.3)
 
 
@@ -78,7 +94,7 @@ def main() -> None:
     folder = Path(sys.argv[1])
     figure, axes = plt.subplots(1, 2, figsize=(12, 4.8), layout="constrained")
     for axis, (quality, title) in zip(axes, QUALITIES.items(), strict=True):
-        draw(axis, points(folder / "comparison.csv", quality), title)
+        draw(axis, settings(folder / "comparison.csv", quality), title)
     figure.savefig(folder / "frontier.png", dpi=120)
 
 

@@ -124,9 +124,9 @@ class SolverConfig(BudgetConfig):
     """The solver's budget and its replay."""
 
     replay_steps: int
-    replay_labels: str
-    """Who labels its replay: the old ``solver``, or the generator's ``condition``."""
     temperature: float
+    replay_labels: str = "solver"
+    """Who labels its replay: the old ``solver``, or the generator's ``condition``."""
 
 
 @dataclass

@@ -47,7 +47,10 @@ def differing(several: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def by_method(runs: Sequence[RunResult]) -> dict[str, list[RunResult]]:
-    """The runs by method, in the order given; settings that differ are in the label."""
+    """The runs by method, in the order given; settings that differ are in the label.
+
+    But for options that are off, which are None.
+    """
     settings = [flatten(run.config) for run in runs]
     varied = {
         method: sorted(
@@ -63,7 +66,8 @@ def by_method(runs: Sequence[RunResult]) -> dict[str, list[RunResult]]:
     }
     groups: dict[str, list[RunResult]] = {}
     for run, own in zip(runs, settings, strict=True):
-        extra = [f"{key}={own[key]}" for key in varied[run.method] if key in own]
+        on = [key for key in varied[run.method] if own.get(key) is not None]
+        extra = [f"{key}={own[key]}" for key in on]
         groups.setdefault(", ".join([run.method, *extra]), []).append(run)
     return groups
 
