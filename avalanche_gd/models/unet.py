@@ -29,6 +29,17 @@ PRESETS: dict[str, dict[str, Any]] = {
         layers_per_block=1,
         norm_num_groups=8,
     ),
+    "fmnist-fast": dict(
+        sample_size=16,
+        in_channels=1,
+        out_channels=1,
+        block_out_channels=(16, 32, 64),
+        down_block_types=(_DOWN, _DOWN, _DOWN),
+        up_block_types=(_UP, _UP, _UP),
+        layers_per_block=1,
+        norm_num_groups=8,
+        add_attention=False,
+    ),
     "cifar-small": dict(
         sample_size=16,
         in_channels=3,
@@ -67,7 +78,8 @@ def unet(preset: str, *, num_classes: int | None = None) -> UNet2DModel:
     """A new denoiser of a preset's size, with random weights.
 
     The two ``paper-`` presets are the U-Nets of generative distillation
-    (arXiv 2311.14028, appendix); the three small ones run on a CPU.
+    (arXiv 2311.14028, appendix); the small ones run on a CPU. ``fmnist-fast`` is
+    ``fmnist-small`` without attention.
 
     :param preset: a key of :data:`PRESETS`.
     :param num_classes: for a model conditioned on that many classes: adds an embedding of

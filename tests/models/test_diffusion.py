@@ -167,7 +167,7 @@ def test_a_scheduler_without_add_noise_is_refused():
 
 
 def test_an_unknown_preset_is_refused_with_those_that_exist():
-    names = "digits, fmnist-small, cifar-small, paper-fmnist, paper-cifar10"
+    names = "digits, fmnist-small, fmnist-fast, cifar-small, paper-fmnist, paper-cifar10"
     with pytest.raises(ValueError, match=names):
         unet("mnist")
 
@@ -177,6 +177,7 @@ def test_an_unknown_preset_is_refused_with_those_that_exist():
     [
         ("digits", (1, 8, 8)),
         ("fmnist-small", (1, 16, 16)),
+        ("fmnist-fast", (1, 16, 16)),
         ("cifar-small", (3, 16, 16)),
         ("paper-fmnist", (1, 32, 32)),
         ("paper-cifar10", (3, 32, 32)),

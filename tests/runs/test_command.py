@@ -87,8 +87,8 @@ BAD = {
     ),
     "an unknown preset": (
         ["model=huge"],
-        "no model 'huge'; choose from cifar-small, digits, fmnist-small, paper-cifar10, "
-        "paper-fmnist",
+        "no model 'huge'; choose from cifar-small, digits, fmnist-fast, fmnist-small, "
+        "paper-cifar10, paper-fmnist",
     ),
     "an unknown precision": (
         ["model.precision=half"],
