@@ -1,5 +1,7 @@
 """Small models and streams that the tests share."""
 
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,6 +81,25 @@ def weights(module: nn.Module) -> dict[str, Tensor]:
 def same_bits(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     """Whether two sets of weights are the same to the bit."""
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """A module in two processes, which end if it hangs."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    process = subprocess.Popen(
+        [*command, "--nproc_per_node", "2", "-m", *arguments],
+        cwd=Path(__file__).parents[1],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        output, errors = process.communicate(timeout=300)
+    except subprocess.TimeoutExpired:
+        process.terminate()  # it ends those that it has started
+        process.communicate()
+        raise
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
 def truncate(path: Path) -> None:

@@ -9,14 +9,14 @@ from omegaconf import DictConfig
 
 from avalanche_gd.runs.config import read_config
 from avalanche_gd.runs.errors import ending_with_one_line, take_over_errors
-from avalanche_gd.runs.processes import give_way, join_processes, leave_processes
+from avalanche_gd.runs.processes import ending_all, join_processes, leave_processes
 from avalanche_gd.runs.run import run
 
 
 @hydra.main(version_base="1.3", config_path="pkg://avalanche_gd.conf", config_name="config")
 def _job(composed: DictConfig) -> str:
     """One run."""
-    with ending_with_one_line():
+    with ending_all(), ending_with_one_line():
         config = read_config(composed)
         join_processes(config.torch_device)
         return str(run(config))
@@ -40,9 +40,6 @@ def main() -> None:
         with ending_with_one_line():
             _job()
         leave_processes()
-    except Exception:
-        give_way()
-        raise
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -5,9 +5,12 @@ files and holds the lock.
 """
 
 import os
+import sys
 import time
+import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -90,6 +93,22 @@ def give_way() -> None:
     """
     if not is_main():
         time.sleep(_GRACE)
+
+
+@contextmanager
+def ending_all() -> Iterator[None]:
+    """End this process at an error that nobody expected, and so, by torchrun, the others.
+
+    Hydra would go on with the next run of a sweep, and the others would wait forever.
+    """
+    try:
+        yield
+    except Exception as error:
+        if process_count() == 1:
+            raise
+        give_way()
+        traceback.print_exception(error)
+        sys.exit(1)
 
 
 def check_parallel(config: Any) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from unittest import mock
 
 from avalanche.core import SupervisedPlugin
 
@@ -21,10 +22,15 @@ COMMANDS = {
     "a plugin for one process": ["method=ewc"],
     "a memory": ["method=experience_replay"],
     "a solver's memory": ["method=solver_replay"],
-    "a VAE": ["method=vae_replay"],
+    "a VAE": ["method=naive", "method.generator=vae"],
+    "a VAE's plugin": ["method=vae_replay"],
     "a sweep": ["-m", "method=naive,mir"],
     "a launcher": ["-m", "hydra.launcher._target_=elsewhere.Launcher"],
     "a folder in use": ["method=naive"],
+    "a run": [
+        *("method=naive", "benchmark.n_experiences=1"),
+        "method.plugins=[{_target_: tests.runs.shared_commands.Speaking}]",
+    ],
     "a dry run": ["method=joint", "--check"],
 }
 
@@ -33,11 +39,13 @@ class Dying(SupervisedPlugin, supports_distributed=True):
     """Ends one of the processes in the second step of the second experience.
 
     :param rank: which.
+    :param error: of what kind.
     """
 
-    def __init__(self, rank: int):
+    def __init__(self, rank: int, error: str):
         super().__init__()
         self.rank = rank
+        self.error = {"ValueError": ValueError, "OSError": OSError}[error]
 
     def state_dict(self) -> dict:
         return {}
@@ -47,22 +55,41 @@ class Dying(SupervisedPlugin, supports_distributed=True):
 
     def before_backward(self, strategy, **kwargs):
         if int(os.environ["RANK"]) == self.rank and strategy.clock.train_iterations == 3:
-            raise ValueError("a process died")
+            raise self.error("a process died")
 
 
-def called(out: Path, arguments: list[str]) -> tuple[int, str, str]:
-    """Status, output and errors of the command."""
+class Speaking(SupervisedPlugin, supports_distributed=True):
+    """Says how many images each step has."""
+
+    def after_training_iteration(self, strategy, **kwargs):
+        print(f"a share of {len(strategy.mb_x)}")
+
+
+def called(out: Path, arguments: list[str]) -> tuple[int, str, str, list[str]]:
+    """Status, output and errors of the command, and the files that it wrote."""
     flags = [argument for argument in arguments if argument.startswith("-")]
     rest = [argument for argument in arguments if not argument.startswith("-")]
     sys.argv = ["avalanche-gd", *flags, *SMALL, f"out={out}", *rest]
     status = 0
     output, errors = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+    written = []
+    replace = os.replace
+
+    def noted(beside, path):
+        replace(beside, path)
+        written.append(Path(path).name)
+
+    with (
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(errors),
+        mock.patch("os.replace", noted),
+    ):
         try:
             main()
         except SystemExit as end:
             status = int(end.code or 0)
-    return status, output.getvalue(), errors.getvalue()
+    written = [name for name in written if not name.startswith("oracle")]  # of the cache
+    return status, output.getvalue(), errors.getvalue(), written
 
 
 if __name__ == "__main__":

@@ -3,32 +3,17 @@
 import csv
 import fcntl
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from avalanche_gd.runs.run import run
 from avalanche_gd.runs.suite import main as suite
+from tests.conftest import torchrun
 from tests.runs.shared_commands import COMMANDS
 from tests.runs.test_run import FILES, SMALL, run_killed_after, small_config
 
 TOLERANCE = 1e-4  # relative: sums are rounded in another order, and FID adds to it
-TORCHRUN = [
-    *(sys.executable, "-m", "torch.distributed.run"),
-    *("--standalone", "--nproc_per_node", "2", "-m"),
-]
-
-
-def torchrun(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [*TORCHRUN, *arguments],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
 
 
 def rows(folder: Path) -> dict[tuple[str, str], float]:
@@ -83,7 +68,8 @@ MESSAGES = {
     "a plugin for one process": "method=ewc cannot be trained by several processes",
     "a memory": "method=experience_replay cannot be trained by several processes",
     "a solver's memory": "method=solver_replay cannot be trained by several processes",
-    "a VAE": "method=vae_replay cannot be trained by several processes",
+    "a VAE": "method=naive cannot be trained by several processes",
+    "a VAE's plugin": "method=vae_replay cannot be trained by several processes",
     "a sweep": "method=mir cannot be trained by several processes",
     "a launcher": "hydra/launcher=Launcher starts processes of its own",
     "a folder in use": "is in use by another process; wait for it",
@@ -93,34 +79,46 @@ MESSAGES = {
 @pytest.mark.parametrize("name", MESSAGES)
 def test_what_processes_cannot_share_ends_all_of_them_with_one_line(said, name):
     for answers in said:
-        status, output, errors = answers[name]
+        status, output, errors, _ = answers[name]
         (line,) = errors.splitlines()
         assert status == 2 and not output
         assert line.startswith("avalanche-gd: ") and MESSAGES[name] in line
 
 
 def test_a_dry_run_is_answered_by_the_main_process(said):
-    (status, output, _), (other, silence, _) = (answers["a dry run"] for answers in said)
-    assert (status, other) == (0, 0)
+    (_, output, _, _), (_, silence, _, _) = (answers["a dry run"] for answers in said)
     assert "joint on split_digits, seed 0: works" in output and not silence
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_process_that_fails_ends_all_with_its_line(tmp_path, rank):
-    plugin = f"{{_target_: tests.runs.shared_commands.Dying, rank: {rank}}}"
-    ended = torchrun(
-        "avalanche_gd",
-        *SMALL,
-        f"out={tmp_path}",
-        "method=naive",
-        f"method.plugins=[{plugin}]",
+def test_the_main_process_alone_speaks_and_writes_and_both_train_on_shares(said):
+    (first, output, _, written), (second, silence, _, nothing) = (
+        answers["a run"] for answers in said
     )
-    said = [line for line in ended.stderr.splitlines() if line.startswith("avalanche-gd")]
-    assert said == ["avalanche-gd: a process died"]
-    assert "[rank" not in ended.stderr  # as torch prefixes a traceback
+    assert (first, second) == (0, 0)
+    assert silence == "a share of 32\n" * 2 and "a share of 32" in output
+    assert "experience 1/1: FID" in output
+    assert {"metrics.csv", "run.json", "exp_000.pt", "curves.png"} <= set(written)
+    assert not nothing
+
+
+@pytest.mark.parametrize(
+    "rank, error, status, line",
+    [
+        (0, "ValueError", 2, "avalanche-gd: a process died"),
+        (1, "ValueError", 2, "avalanche-gd: a process died"),
+        (1, "OSError", 1, "OSError: a process died"),
+    ],
+)
+def test_a_process_that_fails_ends_all_with_its_line(tmp_path, rank, error, status, line):
+    dying = f"{{_target_: tests.runs.shared_commands.Dying, rank: {rank}, error: {error}}}"
+    options = [*SMALL, "method=naive", f"method.plugins=[{dying}]", f"out={tmp_path}"]
+    ended = torchrun("avalanche_gd", "-m", *options, "seed=0,1")
     assert ended.returncode != 0
+    lines = ended.stderr.splitlines()
+    assert [said for said in lines if said.endswith("a process died")] == [line]
+    assert "[rank" not in ended.stderr  # as torch prefixes a traceback
     root_cause = ended.stderr.split("Root Cause")[1]
-    assert f"rank      : {rank} " in root_cause and "exitcode  : 2 " in root_cause
+    assert f"rank      : {rank} " in root_cause and f"exitcode  : {status} " in root_cause
     assert [path.name for path in tmp_path.rglob("*.pt")] == ["exp_000.pt"]
 
 

@@ -77,12 +77,13 @@ def outcome(strategy: Any, *watched: Any, **options: Any) -> dict[str, Any]:
     benchmark = SplitDigits(5)
     streams = [benchmark.test_stream[:1]]
     strategy.train(benchmark.train_stream[:2], eval_streams=streams, **options)
-    values = watched[-1].eval(benchmark.test_stream[:2])
+    watched[-1].eval(benchmark.test_stream[:2])
+    recorded = watched[-1].evaluator.get_all_metrics()
     return {
         "losses": [value for noted in losses for value in noted.values],
         "sizes": {size for noted in losses for size in noted.sizes},
         "weights": [weights(one.model) for one in watched],
-        "values": {k: v for k, v in values.items() if isinstance(v, float)},
+        "values": {name: values for name, (_, values) in recorded.items()},
     }
 
 
