@@ -1,7 +1,7 @@
 """Methods on Fashion-MNIST, two classes at a time.
 
-Small: 16x16 images and a small U-Net; generative distillation and generative replay took
-13 minutes side by side on two cores. Paper: the protocol of arXiv 2311.14028 at 32x32, for
+Small: 16x16 images and a small U-Net; generative distillation and generative replay take
+13 minutes together on two cores. Paper: the protocol of arXiv 2311.14028 at 32x32, for
 a GPU (--check estimates the time).
 
     python benchmarks/split_fmnist.py --methods generative_replay,generative_distillation
