@@ -60,6 +60,7 @@ def join_processes(device: torch.device) -> None:
 def leave_processes() -> None:
     """Part from the other processes after all is done."""
     if DistributedHelper.is_distributed:
+        DistributedHelper.barrier()  # or one breaks the connection of the others
         torch.distributed.destroy_process_group()
 
 
