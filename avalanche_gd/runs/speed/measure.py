@@ -40,7 +40,8 @@ def measure_step(
     :param part: of the row.
     :param at: of the row; the batch size where None.
     """
-    config = _with_steps(config, repeats + _WARM_UP)
+    least = [getattr(plugin, "delta_t", 0) for plugin in config.make_plugins()]  # RWalk's
+    config = _with_steps(config, max(repeats + _WARM_UP, *least, 0))
     with _scholar(config) as scholar:
         strategy = scholar.strategies["generator"]
         experiences = _random_stream(config, 2).train_stream
