@@ -3,9 +3,7 @@
 python experiments/frontier.py experiments/cost_and_quality
 """
 
-import csv
 import sys
-from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,8 +13,10 @@ matplotlib.use("Agg")
 
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from results import finals
 
 QUALITIES = {"FID": "FID (lower is better)", "KLD": "KLD of classes (lower is better)"}
+MARKERS = "osD^vP*Xp"
 NAMES = {
     "method.": "",
     "generator.": "",
@@ -44,12 +44,8 @@ class Setting(NamedTuple):
 
 def settings(path: Path, quality: str) -> list[Setting]:
     """The settings of a comparison's CSV, the cheapest first."""
-    finals: dict[str, dict[str, dict[str, str]]] = defaultdict(dict)
-    with open(path, newline="") as file:
-        for row in csv.DictReader(file):
-            finals[row["method"]][row["seed"]] = row  # the last experience stays
     found = []
-    for label, by_seed in finals.items():
+    for label, by_seed in finals(path).items():
         cost = next(float(r["F_per_step"]) for r in by_seed.values() if r["F_per_step"])
         value, *others = (float(row[quality]) for row in by_seed.values())
         found.append(Setting(short(label), cost, value, others))
@@ -64,28 +60,24 @@ def short(label: str) -> str:
 
 
 def draw(axis: Axes, found: list[Setting], title: str) -> None:
-    """A point for each setting, and the line of those that no cheaper one beats."""
+    """A point for each setting, dashes for its other seeds, and the line of the best.
+
+    Those are the settings that no cheaper one beats.
+    """
     best: list[Setting] = []
     for setting in found:
         if not best or setting.value < best[-1].value:
             best.append(setting)
     line = [(setting.cost, setting.value) for setting in best]
-    axis.step(*zip(*line, strict=True), where="post", color="#9db4cc", zorder=1)
-    for index, setting in enumerate(found):
-        place = (setting.cost, setting.value)
-        axis.plot(*place, "o", color="#2f6ba8" if setting in best else "#c07a1f")
+    axis.step(*zip(*line, strict=True), where="post", color="#b8b8b8", zorder=1)
+    for number, setting in enumerate(found):
+        style = dict(color=f"C{number}", marker=MARKERS[number % len(MARKERS)])
+        axis.plot(setting.cost, setting.value, ls="", label=setting.name, **style)
         for value in setting.others:
-            axis.plot(setting.cost, value, "_", color="#8a8a8a", markersize=9)
-        axis.annotate(
-            setting.name,
-            place,
-            (6, 5 if index % 2 else -12),
-            textcoords="offset points",
-            fontsize=8,
-        )
+            axis.plot(setting.cost, value, "_", color=f"C{number}", markersize=10)
     axis.set_xlabel("F a step: forward passes of the denoiser, pool included")
     axis.set_title(f"{title}; seed 0, other seeds as dashes", fontsize=10)
-    axis.margins(x=0.16, y=0.1)
+    axis.margins(x=0.08, y=0.1)
     axis.grid(alpha=0.3)
 
 
@@ -95,6 +87,7 @@ def main() -> None:
     figure, axes = plt.subplots(1, 2, figsize=(12, 4.8), layout="constrained")
     for axis, (quality, title) in zip(axes, QUALITIES.items(), strict=True):
         draw(axis, settings(folder / "comparison.csv", quality), title)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper")
     figure.savefig(folder / "frontier.png", dpi=120)
 
 

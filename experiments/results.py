@@ -38,20 +38,26 @@ def section() -> str:
     return "\n".join(parts)
 
 
-def table(path: Path) -> str:
-    """Means over seeds after the last experience, and their standard deviations."""
-    finals: dict[str, dict[str, dict[str, str]]] = defaultdict(dict)
+def finals(path: Path) -> dict[str, dict[str, dict[str, str]]]:
+    """The rows after the last experience, by method and seed."""
+    found: dict[str, dict[str, dict[str, str]]] = defaultdict(dict)
     with open(path, newline="") as file:
         for row in csv.DictReader(file):
-            finals[row["method"]][row["seed"]] = row  # the last experience stays
-    known = {name for rows in finals.values() for row in rows.values() for name in row}
+            found[row["method"]][row["seed"]] = row  # the last experience stays
+    return found
+
+
+def table(path: Path) -> str:
+    """Means over seeds after the last experience, and their standard deviations."""
+    last = finals(path)
+    known = {name for rows in last.values() for row in rows.values() for name in row}
     columns = {name: digits for name, digits in COLUMNS.items() if name in known}
     headings = [HEADINGS.get(name, name) for name in columns]
     lines = [
         f"| method | seeds | {' | '.join(headings)} |",
         f"| --- | --- |{' --- |' * len(columns)}",
     ]
-    for method, by_seed in finals.items():
+    for method, by_seed in last.items():
         cells = []
         for name, digits in columns.items():
             values = [float(row[name]) for row in by_seed.values() if row.get(name)]

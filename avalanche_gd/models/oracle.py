@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from avalanche_gd.models.cache import cache_folder, save_cached
 from avalanche_gd.models.classifier import SmallCNN
+from avalanche_gd.models.files import cache_folder, write_whole
 
 _BATCH_SIZE = 128
 _LEARNING_RATE = 1e-3
@@ -80,4 +80,4 @@ def _load(oracle: SmallCNN, path: Path) -> bool:
 
 
 def _save(oracle: SmallCNN, path: Path) -> None:
-    save_cached(path, lambda beside: safetensors.torch.save_model(oracle, beside))
+    write_whole(path, lambda beside: safetensors.torch.save_model(oracle, str(beside)))

@@ -4,71 +4,47 @@ from typing import Any
 
 from diffusers import UNet2DModel
 
-_DOWN, _DOWN_ATTENTION = "DownBlock2D", "AttnDownBlock2D"
-_UP, _UP_ATTENTION = "UpBlock2D", "AttnUpBlock2D"
+
+def _arguments(
+    size: int,
+    channels: int,
+    widths: tuple[int, ...],
+    *,
+    attention: int | None,
+    layers: int = 1,
+    groups: int = 8,
+) -> dict[str, Any]:
+    """Of :class:`diffusers.UNet2DModel`.
+
+    :param size: height and width of an image.
+    :param channels: of an image.
+    :param widths: channels of the levels, the largest images first.
+    :param attention: the level that attends, and with it the middle; None for none.
+    """
+    attends = [level == attention for level in range(len(widths))]
+    down = ["AttnDownBlock2D" if own else "DownBlock2D" for own in attends]
+    up = ["AttnUpBlock2D" if own else "UpBlock2D" for own in reversed(attends)]
+    return dict(
+        sample_size=size,
+        in_channels=channels,
+        out_channels=channels,
+        block_out_channels=widths,
+        down_block_types=tuple(down),
+        up_block_types=tuple(up),
+        layers_per_block=layers,
+        norm_num_groups=groups,
+        add_attention=attention is not None,
+    )
+
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "digits": dict(
-        sample_size=8,
-        in_channels=1,
-        out_channels=1,
-        block_out_channels=(16, 32),
-        down_block_types=(_DOWN, _DOWN),
-        up_block_types=(_UP, _UP),
-        layers_per_block=1,
-        norm_num_groups=8,
-        add_attention=False,
-    ),
-    "fmnist-small": dict(
-        sample_size=16,
-        in_channels=1,
-        out_channels=1,
-        block_out_channels=(16, 32, 64),
-        down_block_types=(_DOWN, _DOWN, _DOWN_ATTENTION),
-        up_block_types=(_UP_ATTENTION, _UP, _UP),
-        layers_per_block=1,
-        norm_num_groups=8,
-    ),
-    "fmnist-fast": dict(
-        sample_size=16,
-        in_channels=1,
-        out_channels=1,
-        block_out_channels=(16, 32, 64),
-        down_block_types=(_DOWN, _DOWN, _DOWN),
-        up_block_types=(_UP, _UP, _UP),
-        layers_per_block=1,
-        norm_num_groups=8,
-        add_attention=False,
-    ),
-    "cifar-small": dict(
-        sample_size=16,
-        in_channels=3,
-        out_channels=3,
-        block_out_channels=(16, 32, 64),
-        down_block_types=(_DOWN, _DOWN, _DOWN_ATTENTION),
-        up_block_types=(_UP_ATTENTION, _UP, _UP),
-        layers_per_block=1,
-        norm_num_groups=8,
-    ),
-    "paper-fmnist": dict(
-        sample_size=32,
-        in_channels=1,
-        out_channels=1,
-        block_out_channels=(64, 128, 256, 512),
-        down_block_types=(_DOWN, _DOWN, _DOWN, _DOWN_ATTENTION),
-        up_block_types=(_UP_ATTENTION, _UP, _UP, _UP),
-        layers_per_block=1,
-        norm_num_groups=32,
-    ),
-    "paper-cifar10": dict(
-        sample_size=32,
-        in_channels=3,
-        out_channels=3,
-        block_out_channels=(128, 256, 256, 256),
-        down_block_types=(_DOWN, _DOWN_ATTENTION, _DOWN, _DOWN),
-        up_block_types=(_UP, _UP, _UP_ATTENTION, _UP),
-        layers_per_block=2,
-        norm_num_groups=32,
+    "digits": _arguments(8, 1, (16, 32), attention=None),
+    "fmnist-small": _arguments(16, 1, (16, 32, 64), attention=2),
+    "fmnist-fast": _arguments(16, 1, (16, 32, 64), attention=None),
+    "cifar-small": _arguments(16, 3, (16, 32, 64), attention=2),
+    "paper-fmnist": _arguments(32, 1, (64, 128, 256, 512), attention=3, groups=32),
+    "paper-cifar10": _arguments(
+        32, 3, (128, 256, 256, 256), attention=1, layers=2, groups=32
     ),
 }
 """Arguments of :class:`diffusers.UNet2DModel`, by preset."""

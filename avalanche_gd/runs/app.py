@@ -7,7 +7,7 @@ import warnings
 import hydra
 from omegaconf import DictConfig
 
-from avalanche_gd.runs.config import read_config
+from avalanche_gd.runs.composition import read_config
 from avalanche_gd.runs.errors import ending_with_one_line, take_over_errors
 from avalanche_gd.runs.processes import ending_all, join_processes, leave_processes
 from avalanche_gd.runs.run import run

@@ -6,8 +6,9 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from avalanche_gd.models.files import write_whole
 from avalanche_gd.runs.figures import save_comparison
-from avalanche_gd.runs.files import write_text, write_whole
+from avalanche_gd.runs.files import write_text
 from avalanche_gd.runs.results import COSTS, HEADLINES, RunResult, read_run
 from avalanche_gd.runs.settings import by_method
 

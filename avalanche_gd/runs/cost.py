@@ -8,7 +8,10 @@ from avalanche.core import SupervisedPlugin
 from avalanche_gd.models import DiffusionModel
 from avalanche_gd.models.share import sharing_processes
 
-_BACKWARD = 2  # a backward pass costs as much as two forward passes
+
+def pass_cost(images: int, *, trained: bool) -> int:
+    """Of a pass over images, in forward passes of one: a backward pass is as two."""
+    return images * (3 if trained else 1)
 
 
 class PassCounter:
@@ -28,9 +31,8 @@ class PassCounter:
 
         def count(images: int) -> None:
             if self.training is not None:
-                share = images * sharing_processes() / batch_size
-                factor = 1 + _BACKWARD if torch.is_grad_enabled() else 1
-                self.passes[self.training][-1] += factor * share
+                cost = pass_cost(images, trained=torch.is_grad_enabled())
+                self.passes[self.training][-1] += cost * sharing_processes() / batch_size
 
         model.pass_hooks.append(count)
 

@@ -1,33 +1,10 @@
-"""Files that are whole or absent."""
+"""Text and JSON files that are whole or absent."""
 
 import json
-import os
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Have a file written beside its place, flushed to disk, and renamed into it.
-
-    :param path: where the file goes; its folder is made.
-    :param write: writes a file at the path it is given.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(
-        dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix
-    )
-    os.close(handle)
-    beside = Path(name)
-    try:
-        write(beside)
-        with open(beside, "rb+") as file:
-            os.fsync(file.fileno())
-        beside.chmod(0o644)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+from avalanche_gd.models.files import write_whole
 
 
 def write_text(path: Path, text: str) -> None:

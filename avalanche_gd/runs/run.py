@@ -17,11 +17,12 @@ from omegaconf import OmegaConf
 
 from avalanche_gd.data.model_space import on_device
 from avalanche_gd.models import DiffusionModel
+from avalanche_gd.models.files import write_whole
 from avalanche_gd.runs.check import check
 from avalanche_gd.runs.checkpoint import load_checkpoint, save_checkpoint
 from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.figures import save_curves, save_samples
-from avalanche_gd.runs.files import write_json, write_text, write_whole
+from avalanche_gd.runs.files import write_json, write_text
 from avalanche_gd.runs.processes import is_main, on_main, say
 from avalanche_gd.runs.provenance import provenance
 from avalanche_gd.runs.results import HEADLINES, Row, is_complete

@@ -9,11 +9,11 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_module
 
 from avalanche_gd.runs.app import quiet
 from avalanche_gd.runs.comparison import compare
-from avalanche_gd.runs.config import RunConfig, method_names, read_config
+from avalanche_gd.runs.composition import compose_config, method_names
+from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.errors import (
     OneLineParser,
     ending_with_one_line,
@@ -147,5 +147,4 @@ def _seeds(text: str) -> list[int]:
 
 def _config(overrides: Overrides, jobs: int) -> RunConfig:
     threads = ["threads=1"] if jobs > 1 else []
-    with initialize_config_module("avalanche_gd.conf", version_base="1.3"):
-        return read_config(compose("config", [*threads, *overrides]))
+    return compose_config([*threads, *overrides])

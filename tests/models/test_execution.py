@@ -1,5 +1,4 @@
 import copy
-from functools import partial
 
 import pytest
 import torch
@@ -28,10 +27,18 @@ def models(changed: Execution) -> tuple[DiffusionModel, DiffusionModel]:
 
 
 @pytest.fixture
-def compiled_without_a_compiler(monkeypatch):
+def compiled(monkeypatch):
+    """What is compiled, without a compiler."""
+    functions = []
+    compile_by_torch = torch.compile
+
+    def compile_by_hand(function):
+        functions.append(function)
+        return compile_by_torch(function, backend="eager")
+
     execution._compiled.cache_clear()
-    monkeypatch.setattr(execution.torch, "compile", partial(torch.compile, backend="eager"))
-    yield
+    monkeypatch.setattr(execution.torch, "compile", compile_by_hand)
+    yield functions
     execution._compiled.cache_clear()
     torch.compiler.reset()
 
@@ -73,8 +80,7 @@ class Strides(nn.Module):
         return x_t
 
 
-@pytest.mark.usefixtures("compiled_without_a_compiler")
-def test_a_compiled_model_and_its_copies_run_with_their_own_weights(inputs):
+def test_a_compiled_model_and_its_copies_run_with_their_own_weights(inputs, compiled):
     plain, other = models(Execution(compile=True))
     torch.testing.assert_close(other.denoise(*inputs), plain.denoise(*inputs))
     teacher = copy.deepcopy(other).eval().requires_grad_(False)
@@ -83,9 +89,10 @@ def test_a_compiled_model_and_its_copies_run_with_their_own_weights(inputs):
             parameter.mul_(2)
         torch.testing.assert_close(teacher.denoise(*inputs), plain.denoise(*inputs))
         assert not torch.allclose(other.denoise(*inputs), plain.denoise(*inputs))
+    assert len(compiled) == 1
 
 
-@pytest.mark.usefixtures("compiled_without_a_compiler")
+@pytest.mark.usefixtures("compiled")
 def test_passes_of_a_compiled_model_and_its_copies_are_counted(inputs):
     _, other = models(Execution(compile=True))
     counter = PassCounter(other, batch_size=N)

@@ -1,23 +1,20 @@
-"""Cheaper and better replay: the pool, the ratio, trajectories, samplers, EMA."""
+"""Cheaper replay: what it costs, ratios, trajectories, samplers."""
 
 import numpy as np
 import pytest
 import torch
 from avalanche.core import SupervisedPlugin
-from avalanche.training.templates import SupervisedTemplate
 from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 
 from avalanche_gd import (
     DenoisingLoss,
     DiffusionModel,
-    DiffusionTraining,
     GenerativeDistillationPlugin,
     GenerativeReplayPlugin,
-    SmallCNN,
     ddim_scheduler,
 )
-from avalanche_gd.plugins import SOURCES, ReplayPool, Teacher, Trajectory
-from tests.conftest import SHAPE, fake_strategy, images, same_bits, weights
+from avalanche_gd.plugins import SOURCES, Teacher, Trajectory
+from tests.conftest import SHAPE, fake_strategy, images
 from tests.models.test_conditioning import CLASSES, conditioned, seeded
 from tests.plugins.test_behaviour import train_generator
 
@@ -93,85 +90,6 @@ def test_a_ratio_goes_with_every_source_and_leaves_the_weights_of_the_losses(
     plugin.distillation_loss = lambda s: losses.append(teach(s)) or losses[-1]
     train_generator(model, digits.train_stream[:2], plugin)
     assert losses[0].item() < 1e-12 < losses[-1].item() < 1
-
-
-def test_a_pool_is_what_the_teacher_generates(tiny_model):
-    pool = ReplayPool(40)
-    drawn = pool.draw(tiny_model, 400, steps=3, generator=seeded())
-    expected = tiny_model.generate(40, steps=3, generator=seeded())
-    distances = (drawn[:, None] - expected[None]).abs().amax(dim=(2, 3, 4))
-    assert distances.min(dim=1).values.max() < 1e-6
-    assert len(distances.argmin(dim=1).unique()) == 40  # all of them come up
-
-
-def test_a_pool_is_filled_anew_for_another_teacher_and_when_it_is_due(tiny_model):
-    filled = []
-    generate = tiny_model.generate
-    tiny_model.generate = lambda *a, **k: filled.append(a) or generate(*a, **k)
-    pool, generator = ReplayPool(10, refresh_every=3), seeded()
-    for _ in range(7):
-        pool.draw(tiny_model, 4, steps=1, generator=generator)
-    assert len(filled) == 3
-    pool.draw(conditioned(), 4, torch.tensor([1, 2, 3, 4]), steps=1, generator=generator)
-    assert len(filled) == 3
-    pool.draw(tiny_model, 4, steps=1, generator=generator)
-    assert len(filled) == 4
-
-
-def test_a_pool_gives_the_classes_asked_for():
-    model = conditioned(seen=(2, 3, 7))
-    pool = ReplayPool(31)
-    wanted = torch.tensor([7, 2, 2, 3, 7, 7, 3, 2] * 20)
-    drawn = pool.draw(model, len(wanted), wanted, steps=1, generator=seeded())
-    generator = seeded()
-    condition = model.draw_condition(31, generator).sort().values
-    generated = model.generate(31, condition, steps=1, generator=generator)
-    distances = (drawn[:, None] - generated[None]).abs().amax(dim=(2, 3, 4))
-    assert distances.min(dim=1).values.max() < 1e-6
-    assert torch.equal(condition[distances.argmin(dim=1)], wanted)
-
-
-def test_a_pool_never_reaches_into_the_next_class(monkeypatch):
-    pool, model = ReplayPool(2000), conditioned()
-    pool.draw(model, 1, torch.tensor([0]), steps=1, generator=seeded())
-    pool._images = torch.arange(2000)
-    almost_one = 1 - 2**-24  # the largest number that torch.rand draws
-    monkeypatch.setattr(torch, "rand", lambda n, **_: torch.full((n,), almost_one))
-    wanted = torch.arange(CLASSES)
-    drawn = pool.draw(model, CLASSES, wanted, steps=1, generator=seeded())
-    assert drawn.tolist() == (wanted * 200 + 199).tolist()
-
-
-def test_a_solvers_pool_is_of_its_generator_as_it_is_now(tiny_model, digits):
-    generator = DiffusionTraining(
-        model=tiny_model,
-        optimizer=torch.optim.Adam(tiny_model.parameters(), 1e-2),
-        train_steps=2,
-        evaluator=None,
-    )
-    solver = SmallCNN(SHAPE, 10)
-    plugin = GenerativeReplayPlugin(generator, pool_size=8)
-    filled, generate = [], tiny_model.generate
-    tiny_model.generate = lambda *a, **k: (
-        filled.append(weights(tiny_model.denoiser)) or generate(*a, **k)
-    )
-    SupervisedTemplate(
-        model=solver,
-        optimizer=torch.optim.Adam(solver.parameters()),
-        train_mb_size=64,
-        plugins=[plugin],
-        evaluator=None,
-    ).train(digits.train_stream[:3], eval_streams=[])
-    assert len(filled) == 2
-    assert not same_bits(*filled)
-
-
-@pytest.mark.parametrize("plugin", [GenerativeDistillationPlugin, GenerativeReplayPlugin])
-def test_a_pool_that_the_memory_cannot_hold_is_refused_with_its_size(
-    tiny_model, digits, plugin
-):
-    with pytest.raises(ValueError, match=r"pool of 10+ samples takes 2\d+\.\d GiB of the"):
-        train_generator(tiny_model, digits.train_stream[:1], plugin(pool_size=10**9))
 
 
 @pytest.mark.parametrize(
@@ -295,69 +213,3 @@ def test_a_teacher_samples_by_the_sampler_named(tiny_model, digits):
     finally:
         DiffusionModel._sampler = original
     assert sampler is not None and asked == ["unipc"] * 6
-
-
-def test_an_experience_ends_with_the_average_of_its_weights(tiny_model, digits):
-    history, at_the_end = [], []
-
-    class History(SupervisedPlugin):
-        def before_training_exp(self, strategy, **kwargs):
-            history.append(tiny_model.denoiser.convolution.weight.detach().clone())
-
-        def after_training_iteration(self, strategy, **kwargs):
-            history.append(tiny_model.denoiser.convolution.weight.detach().clone())
-
-        def after_training_exp(self, strategy, **kwargs):
-            at_the_end.append(tiny_model.denoiser.convolution.weight.detach().clone())
-
-    train_generator(
-        tiny_model, digits.train_stream[:1], History(), train_steps=12, ema_decay=0.5
-    )
-    average = history[0]
-    for i, weight in enumerate(history[1:]):
-        decay = min(0.5, (1 + i) / (10 + i)) if i else 0.0
-        average = decay * average + (1 - decay) * weight
-    assert (at_the_end[0] - average).abs().max() < 1e-6
-    assert (at_the_end[0] - history[-1]).abs().max() > 1e-4
-    assert torch.equal(tiny_model.denoiser.convolution.weight, at_the_end[0])
-
-
-def test_the_average_is_the_next_teacher(tiny_model, digits):
-    plugin = GenerativeDistillationPlugin()
-    losses = []
-    teach = plugin.distillation_loss
-    plugin.distillation_loss = lambda s: losses.append(teach(s)) or losses[-1]
-    train_generator(tiny_model, digits.train_stream[:2], plugin, ema_decay=0.9)
-    assert losses[0].item() < 1e-12 < losses[1].item()
-
-
-def test_an_evaluation_in_between_is_of_the_average_and_changes_nothing(digits):
-    trained, evaluated = [], []
-    for eval_every in (-1, 1):
-        torch.manual_seed(0)
-        model = DiffusionModel.from_preset("digits")
-
-        class Evaluated(SupervisedPlugin):
-            def before_eval_forward(self, strategy, **kwargs):
-                evaluated.append(weights(strategy.model))
-
-        raw = []
-
-        class Raw(SupervisedPlugin):
-            def after_training_iteration(self, strategy, **kwargs):
-                raw.append(weights(strategy.model))  # noqa: B023
-
-        strategy = train_generator(
-            model, [], Evaluated(), Raw(), train_steps=None, train_epochs=2,
-            train_mb_size=64, ema_decay=0.9, eval_every=eval_every,
-        )  # fmt: skip
-        strategy.train(digits.train_stream[0], eval_streams=[digits.test_stream[:1]])
-        trained.append(weights(model))
-    assert same_bits(*trained)
-    assert not any(same_bits(evaluated[0], one) for one in raw)
-
-
-@pytest.mark.parametrize("decay", [1.0, -0.1, 2])
-def test_a_decay_out_of_range_is_refused(tiny_model, digits, decay):
-    with pytest.raises(ValueError, match=r"EMA must be in \[0, 1\)"):
-        train_generator(tiny_model, digits.train_stream[:1], ema_decay=decay)

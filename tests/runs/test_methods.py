@@ -21,7 +21,7 @@ from avalanche.training.plugins import GenerativeReplayPlugin as AvalancheReplay
 
 from avalanche_gd import GenerativeDistillationPlugin, GenerativeReplayPlugin, SplitDigits
 from avalanche_gd.plugins import Teacher
-from avalanche_gd.runs.config import method_names
+from avalanche_gd.runs.composition import method_names
 from avalanche_gd.runs.plugin_state import load_plugin_states, plugin_states
 from avalanche_gd.runs.scholar import Scholar
 from tests.conftest import same_bits, weights

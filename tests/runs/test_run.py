@@ -9,10 +9,11 @@ import diffusers
 import pytest
 import torch
 from avalanche.core import SupervisedPlugin
-from hydra import compose, initialize_config_module
 from PIL import Image
 
-from avalanche_gd.runs.config import RunConfig, read_config
+import avalanche_gd.runs.run as runs
+from avalanche_gd.runs.composition import compose_config
+from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.results import read_run
 from avalanche_gd.runs.run import run
 from avalanche_gd.runs.scholar import Scholar
@@ -39,9 +40,7 @@ FILES = {
 
 
 def small_config(out: Path, *overrides: str) -> RunConfig:
-    with initialize_config_module("avalanche_gd.conf", version_base="1.3"):
-        composed = compose("config", [*SMALL, f"out={out}", *overrides])
-    return read_config(composed)
+    return compose_config([*SMALL, f"out={out}", *overrides])
 
 
 def metrics(folder: Path) -> str:
@@ -266,3 +265,13 @@ def test_a_run_that_is_not_complete_is_not_read(tmp_path):
     truncate(folder / "run.json")
     with pytest.raises(ValueError, match="cut short"):
         read_run(folder)
+
+
+@pytest.mark.parametrize(("device", "moved"), [("cpu", []), ("cuda", ["cuda"])])
+def test_the_images_are_kept_on_the_device_of_the_run(tmp_path, monkeypatch, device, moved):
+    seen = []
+    config = small_config(tmp_path)
+    monkeypatch.setattr(RunConfig, "torch_device", torch.device(device))
+    monkeypatch.setattr(runs, "on_device", lambda benchmark, place: seen.append(place.type))
+    runs._make_benchmark(config)
+    assert seen == moved

@@ -5,10 +5,9 @@ import sys
 
 import pytest
 import torch
-from hydra import compose, initialize_config_module
 
 from avalanche_gd import DiffusionModel
-from avalanche_gd.runs.config import read_config
+from avalanche_gd.runs.composition import compose_config
 from avalanche_gd.runs.speed.app import main
 from avalanche_gd.runs.speed.measure import measure_experiences, measure_step
 from avalanche_gd.runs.speed.measurement import Measurement, as_csv, as_table, measured
@@ -16,9 +15,8 @@ from avalanche_gd.runs.speed.passes import BarePasses, Pass, PassLog
 
 
 def config(*overrides):
-    with initialize_config_module("avalanche_gd.conf", version_base="1.3"):
-        few = ["evaluation.images=20", "evaluation.batch_size=20", "threads=1"]
-        return read_config(compose("config", [*few, *overrides]))
+    few = ["evaluation.images=20", "evaluation.batch_size=20", "threads=1"]
+    return compose_config([*few, *overrides])
 
 
 @pytest.fixture
@@ -59,7 +57,12 @@ def test_bare_passes_run_the_denoiser_as_often_and_leave_the_model_alone(model):
 
 @pytest.mark.parametrize(
     ("method", "cost"),
-    [("naive", 3), ("generative_replay", 8), ("generative_distillation", 9)],
+    [
+        ("naive", 3),
+        ("generative_replay", 8),
+        ("generative_distillation", 9),
+        ("rwalk", 6),  # which needs more steps than are measured
+    ],
 )
 def test_a_step_is_measured_beside_its_own_passes(method, cost):
     row = measure_step(config(f"method={method}", "generator.batch_size=8"), 2)

@@ -7,10 +7,9 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_module
 
 from avalanche_gd.data.fashion_mnist import DEBIAN_ROOT
-from avalanche_gd.runs.config import read_config
+from avalanche_gd.runs.composition import compose_config
 from avalanche_gd.runs.scholar import Scholar
 from avalanche_gd.runs.suite import run_all
 from tests.conftest import truncate
@@ -135,14 +134,9 @@ def test_a_wrong_argument_ends_with_one_line(suite, tmp_path, arguments, message
     assert not list(tmp_path.iterdir())
 
 
-def composed(*overrides):
-    with initialize_config_module("avalanche_gd.conf", version_base="1.3"):
-        return read_config(compose("config", list(overrides)))
-
-
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_the_papers_experiments_have_the_papers_settings(name):
-    config = composed(f"experiment={name}")
+    config = compose_config([f"experiment={name}"])
     fashion = "fmnist" in name
     images, epochs = (12_000, 100) if fashion else (10_000, 200)
     assert config.model.preset == ("paper-fmnist" if fashion else "paper-cifar10")

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from avalanche_gd.models.files import write_whole
 from avalanche_gd.runs.errors import (
     USER_ERRORS,
     OneLineParser,
     exit_with,
     take_over_errors,
 )
-from avalanche_gd.runs.files import write_text, write_whole
+from avalanche_gd.runs.files import write_text
 from avalanche_gd.runs.report.collect import collect
 from avalanche_gd.runs.report.page import render, view
 from avalanche_gd.runs.report.style import styles_of

@@ -6,17 +6,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_module
 
 from avalanche_gd.models import PRESETS
 from avalanche_gd.models.execution import PRECISIONS
-from avalanche_gd.runs.config import RunConfig, method_names, read_config
+from avalanche_gd.models.files import write_whole
+from avalanche_gd.runs.composition import compose_config, method_names
+from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.errors import (
     OneLineParser,
     ending_with_one_line,
     take_over_errors,
 )
-from avalanche_gd.runs.files import write_json, write_text, write_whole
+from avalanche_gd.runs.files import write_json, write_text
 from avalanche_gd.runs.provenance import provenance
 from avalanche_gd.runs.speed.figure import save_figure
 from avalanche_gd.runs.speed.machine import denoiser_gflops, product_gflops
@@ -138,8 +139,7 @@ def _config(options: argparse.Namespace, method: str) -> RunConfig:
         f"device={options.device}",
         f"threads={options.threads}",
     ]
-    with initialize_config_module("avalanche_gd.conf", version_base="1.3"):
-        return read_config(compose("config", overrides))
+    return compose_config(overrides)
 
 
 def _diffusion(config: RunConfig) -> RunConfig:

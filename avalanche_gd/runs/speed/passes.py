@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from avalanche_gd.models import DiffusionModel
+from avalanche_gd.runs.cost import pass_cost
 
 
 class Pass(NamedTuple):
@@ -19,8 +20,8 @@ class Pass(NamedTuple):
 
     @property
     def cost(self) -> int:
-        """In forward passes of one image: a backward pass costs as much as two."""
-        return self.images * (3 if self.trained else 1)
+        """In forward passes of one image."""
+        return pass_cost(self.images, trained=self.trained)
 
 
 class PassLog:

@@ -1,4 +1,4 @@
-"""What is computed once and kept between runs."""
+"""Files that are whole or absent, and the folder of those that are kept between runs."""
 
 import os
 import tempfile
@@ -20,17 +20,23 @@ def cache_folder() -> Path:
     )
 
 
-def save_cached(path: Path, write: Callable[[str], Any]) -> None:
-    """Have a file written beside its place, and renamed into it.
+def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
+    """Have a file written beside its place, flushed to disk, and renamed into it.
 
-    :param path: in :func:`cache_folder`, which is made.
-    :param write: writes a file of the name it is given.
+    :param path: where the file goes; its folder is made.
+    :param write: writes a file at the path it is given.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    handle, name = tempfile.mkstemp(
+        dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix
+    )
     os.close(handle)
+    beside = Path(name)
     try:
         write(beside)
+        with open(beside, "rb+") as file:
+            os.fsync(file.fileno())
+        beside.chmod(0o644)
         os.replace(beside, path)
     finally:
-        Path(beside).unlink(missing_ok=True)
+        beside.unlink(missing_ok=True)
