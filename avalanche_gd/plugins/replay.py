@@ -232,6 +232,8 @@ class SoftGenerativeReplayPlugin(  # type: ignore[call-arg]
     :param teacher_steps: as in :class:`GenerativeReplayPlugin`.
     :param lambd: as in :class:`GenerativeReplayPlugin`.
     :param replay_size: as in :class:`GenerativeReplayPlugin`.
+    :param pool_size: as in :class:`GenerativeReplayPlugin`.
+    :param pool_refresh: as in :class:`GenerativeReplayPlugin`.
     :param labels: as in :class:`GenerativeReplayPlugin`.
     :param generator: as in :class:`GenerativeReplayPlugin`.
     :raises ValueError: for a temperature of 0 or below, and as in
@@ -246,6 +248,8 @@ class SoftGenerativeReplayPlugin(  # type: ignore[call-arg]
         teacher_steps: int = 2,
         lambd: float = 1.0,
         replay_size: int | None = None,
+        pool_size: int | None = None,
+        pool_refresh: int | None = None,
         labels: str = "solver",
         generator: torch.Generator | None = None,
     ):
@@ -254,6 +258,8 @@ class SoftGenerativeReplayPlugin(  # type: ignore[call-arg]
             teacher_steps=teacher_steps,
             lambd=lambd,
             replay_size=replay_size,
+            pool_size=pool_size,
+            pool_refresh=pool_refresh,
             labels=labels,
             generator=generator,
         )

@@ -76,6 +76,9 @@ def _check(config: RunConfig) -> None:
             f"generator.decay_steps must be from 0 to generator.steps, "
             f"{config.generator.steps}, got {config.generator.decay_steps}"
         )
+    pool_size = config.solver.pool_size
+    if pool_size is not None and pool_size < 1:
+        raise ValueError(f"solver.pool_size must be 1 or more, got {pool_size}")
     decay = config.generator.ema_decay
     if decay is not None and not 0 <= decay < 1:
         raise ValueError(f"generator.ema_decay must be in [0, 1), got {decay}")

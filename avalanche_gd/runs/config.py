@@ -115,6 +115,8 @@ class SolverConfig(BudgetConfig):
 
     replay_steps: int
     temperature: float
+    pool_size: int | None = None
+    """Samples that its generator makes once an experience, to replay from."""
     replay_labels: str = "solver"
     """Who labels its replay: the old ``solver``, or the generator's ``condition``."""
 

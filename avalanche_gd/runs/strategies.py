@@ -158,6 +158,7 @@ def solver_strategy(
         generator_strategy=generator,
         temperature=budget.temperature,
         teacher_steps=budget.replay_steps,
+        pool_size=budget.pool_size,
         labels=budget.replay_labels,
         **common,
     )

@@ -31,6 +31,9 @@ class SoftGenerativeReplay(BudgetedTemplate):
     :param teacher_steps: k, the generator's sampling steps.
     :param lambd: lambda, the weight of replay.
     :param replay_size: samples a step; None for as many as the batch has.
+    :param pool_size: samples that a diffusion model generates once an experience, to draw
+        those of a step from; None for new ones in each step.
+    :param pool_refresh: steps after which the pool is filled anew; None for never.
     :param labels: of the samples: ``"solver"``, the old solver's soft labels, or
         ``"condition"``, the class that a conditioned generator was asked for.
     :param train_mb_size: batch size in training.
@@ -57,6 +60,8 @@ class SoftGenerativeReplay(BudgetedTemplate):
         teacher_steps: int = 2,
         lambd: float = 1.0,
         replay_size: int | None = None,
+        pool_size: int | None = None,
+        pool_refresh: int | None = None,
         labels: str = "solver",
         train_mb_size: int = 64,
         train_epochs: int = 1,
@@ -76,6 +81,8 @@ class SoftGenerativeReplay(BudgetedTemplate):
             teacher_steps=teacher_steps,
             lambd=lambd,
             replay_size=replay_size,
+            pool_size=pool_size,
+            pool_refresh=pool_refresh,
             labels=labels,
         )
         super().__init__(

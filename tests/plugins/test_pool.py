@@ -4,7 +4,12 @@ import pytest
 import torch
 from avalanche.training.templates import SupervisedTemplate
 
-from avalanche_gd import GenerativeDistillationPlugin, GenerativeReplayPlugin, SmallCNN
+from avalanche_gd import (
+    GenerativeDistillationPlugin,
+    GenerativeReplayPlugin,
+    SmallCNN,
+    SoftGenerativeReplay,
+)
 from avalanche_gd.plugins import ReplayPool
 from tests.conftest import SHAPE, same_bits, weights
 from tests.models.test_conditioning import CLASSES, conditioned, seeded
@@ -75,6 +80,23 @@ def test_a_solvers_pool_is_of_its_generator_as_it_is_now(tiny_model, digits):
     ).train(digits.train_stream[:3], eval_streams=[])
     assert len(filled) == 2
     assert not same_bits(*filled)
+
+
+@pytest.mark.parametrize(("refresh", "fills"), [(None, 1), (2, 3)])
+def test_the_template_of_a_solver_replays_from_a_pool(tiny_model, digits, refresh, fills):
+    solver, sizes = SmallCNN(SHAPE, 10), []
+    generate = tiny_model.generate
+    tiny_model.generate = lambda n, *a, **k: sizes.append(n) or generate(n, *a, **k)
+    SoftGenerativeReplay(
+        model=solver,
+        optimizer=torch.optim.Adam(solver.parameters()),
+        generator_strategy=train_generator(tiny_model, [], train_steps=2),
+        pool_size=9,
+        pool_refresh=refresh,
+        train_steps=6,
+        evaluator=None,
+    ).train(digits.train_stream[:2], eval_streams=[])
+    assert sizes == [9] * fills
 
 
 @pytest.mark.parametrize("plugin", [GenerativeDistillationPlugin, GenerativeReplayPlugin])

@@ -161,6 +161,10 @@ BAD = {
         "generator.ema_decay must be in [0, 1), got 1.0",
     ),
     "a pool of nothing": (["method.pool_size=0"], "must hold 1 sample or more, got 0"),
+    "a solver's pool of nothing": (
+        ["solver.pool_size=0"],
+        "solver.pool_size must be 1 or more, got 0",
+    ),
     "a ratio of nothing": (["method.replay_ratio=0"], "replay_ratio must be above 0"),
     "an unknown sampler": (
         ["method.teacher_sampler=euler"],

@@ -120,6 +120,13 @@ def test_passes_are_counted_in_f(tmp_path):
     assert costs["ewc"]["F_total"] > 24
 
 
+def test_a_solver_with_a_pool_costs_its_generation_once_an_experience(tmp_path):
+    options = ["solver.pool_size=32", "solver.steps=10", "benchmark.n_experiences=3"]
+    folder = run(small_config(tmp_path, *options))
+    cost = json.loads((folder / "run.json").read_text())["cost"]
+    assert cost["F_total_solver"] == 2 * 2 * 32 / 64  # two experiences of k = 2
+
+
 class Counting(SupervisedPlugin):
     """Remembers how many experiences it has seen, and no checkpoint of it is known."""
 
