@@ -22,6 +22,7 @@ from tests.conftest import truncate
 SMALL = [
     "generator.steps=2",
     "generator.decay_steps=0",
+    "solver.pool_size=null",
     "solver.steps=2",
     "evaluation.images=70",
     "threads=1",
@@ -121,10 +122,10 @@ def test_passes_are_counted_in_f(tmp_path):
 
 
 def test_a_solver_with_a_pool_costs_its_generation_once_an_experience(tmp_path):
-    options = ["solver.pool_size=32", "solver.steps=10", "benchmark.n_experiences=3"]
+    options = ["solver.pool_size=32", "solver.steps=10"]
     folder = run(small_config(tmp_path, *options))
     cost = json.loads((folder / "run.json").read_text())["cost"]
-    assert cost["F_total_solver"] == 2 * 2 * 32 / 64  # two experiences of k = 2
+    assert cost["F_total_solver"] == 4 * 2 * 32 / 64  # four experiences of k = 2
 
 
 class Counting(SupervisedPlugin):

@@ -67,6 +67,7 @@ def measure_sampling(config: RunConfig, repeats: int) -> list[Measurement]:
     """Sampling batches of training and of evaluation size, beside its passes alone."""
     seed_everything(config.seed)
     model = config.model.make(config.benchmark.n_classes).to(config.torch_device)
+    model.eval()  # as a teacher, and in an evaluation
     bare = BarePasses(model, config.generator.learning_rate)
     rows = []
     for images in dict.fromkeys(
