@@ -95,8 +95,9 @@ class DiffusionModel(nn.Module, Generator):
         self.guidance = guidance
         self.execution = execution or Execution()
         self.execution.prepare(denoiser)
-        self.pass_hooks: list[Callable[[int], None]] = []
-        """Called with the number of images of each pass, also of copies of this model."""
+        self.pass_hooks: list[Callable[[int], Callable[[], None]]] = []
+        """Called with the number of images of each forward pass, also of copies of this
+        model; what they return is called at each backward pass that follows it."""
         self._samplers = {"own": Sampler(noise_scheduler)}
         # A buffer, so that it is copied, moved and saved with the weights.
         seed = torch.initial_seed() & 0x7FFF_FFFF_FFFF_FFFF
@@ -168,9 +169,12 @@ class DiffusionModel(nn.Module, Generator):
         :raises ValueError: for a condition too many or too few.
         """
         options = self._class_labels(condition)
+        prediction = self.execution(self.denoiser, x_t, timesteps, **options)
         for hook in self.pass_hooks:
-            hook(len(x_t))
-        return self.execution(self.denoiser, x_t, timesteps, **options)
+            note_backward = hook(len(x_t))
+            if prediction.requires_grad:
+                prediction.register_hook(lambda _, note=note_backward: note())
+        return prediction
 
     def add_noise(self, x0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """``x_t = sqrt(alpha_bar[t]) x_0 + sqrt(1 - alpha_bar[t]) noise``.

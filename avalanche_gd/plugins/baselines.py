@@ -26,11 +26,13 @@ from avalanche_gd.models.denoising import NoisyImages
 
 
 class SynapticIntelligencePlugin(AvalancheSynapticIntelligencePlugin):
-    """Synaptic intelligence that works on the CPU too.
+    """Synaptic intelligence that works on the CPU too, and does not look for names.
 
     Avalanche's plugin keeps the weights of before a step by reference where they are on the
     CPU already, so that they are those of after the step, no step moves a weight, and the
-    penalty stays zero. Here they are copied.
+    penalty stays zero. Here they are copied. And it asks four times a step, of each module
+    and all in it, which weights are excluded, which takes as long as the U-Net's passes;
+    here it asks once an experience.
 
     The arguments are Avalanche's.
     """
@@ -39,11 +41,41 @@ class SynapticIntelligencePlugin(AvalancheSynapticIntelligencePlugin):
         """Keep the weights of before the experience."""
         super().before_training_exp(strategy, **kwargs)
         _copy(self.ewc_data[0])
+        allowed = self.allowed_parameters(strategy.model, self.excluded_parameters)
+        self._allowed = _Parameters(dict(allowed))
 
     def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Keep the weights of before the step."""
-        super().before_training_iteration(strategy, **kwargs)
+        self.pre_update(self._allowed, self.syn_data, set())
         _copy(self.syn_data["old_theta"])
+
+    def before_backward(self, strategy: Any, **kwargs: Any) -> None:
+        """Add the penalty."""
+        number = min(strategy.clock.train_exp_counter, len(self.si_lambda) - 1)
+        penalty = self.compute_ewc_loss(
+            self._allowed,
+            self.ewc_data,
+            set(),
+            self.device(strategy),
+            lambd=self.si_lambda[number],
+        )
+        if penalty is not None:
+            strategy.loss += penalty.to(strategy.device)
+
+    def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
+        """Follow the path of the weights."""
+        self.post_update(self._allowed, self.syn_data, set())
+
+
+class _Parameters(nn.Module):
+    """Parameters of a model, by their names there, without its modules."""
+
+    def __init__(self, parameters: dict[str, nn.Parameter]):
+        super().__init__()
+        self._named = parameters
+
+    def named_parameters(self, *_: Any, **__: Any) -> Iterator[tuple[str, nn.Parameter]]:
+        return iter(self._named.items())
 
 
 class MASPlugin(AvalancheMASPlugin):

@@ -1,17 +1,15 @@
 """What a run costs in passes of the denoiser."""
 
+from collections.abc import Callable
 from typing import Any
 
-import torch
 from avalanche.core import SupervisedPlugin
 
 from avalanche_gd.models import DiffusionModel
 from avalanche_gd.models.share import sharing_processes
 
-
-def pass_cost(images: int, *, trained: bool) -> int:
-    """Of a pass over images, in forward passes of one: a backward pass is as two."""
-    return images * (3 if trained else 1)
+BACKWARD = 2
+"""What a backward pass costs, in forward passes over as many images."""
 
 
 class PassCounter:
@@ -29,12 +27,16 @@ class PassCounter:
         self.training: str | None = None
         """The model in training; None outside, as in an evaluation."""
 
-        def count(images: int) -> None:
-            if self.training is not None:
-                cost = pass_cost(images, trained=torch.is_grad_enabled())
-                self.passes[self.training][-1] += cost * sharing_processes() / batch_size
+        def count(images: int) -> Callable[[], None]:
+            cost = images * sharing_processes() / batch_size
+            self._add(cost)
+            return lambda: self._add(BACKWARD * cost)
 
         model.pass_hooks.append(count)
+
+    def _add(self, cost: float) -> None:
+        if self.training is not None:
+            self.passes[self.training][-1] += cost
 
     def plugin(self, model_name: str) -> "_CountedPlugin":
         """Counts what a strategy's training takes, as that of this model."""

@@ -1,5 +1,7 @@
 """The adapters of Avalanche's plugins, each against what it mends."""
 
+import copy
+
 import numpy as np
 import pytest
 import qpsolvers
@@ -8,6 +10,7 @@ from avalanche.core import SupervisedPlugin
 from avalanche.training.plugins import (
     SynapticIntelligencePlugin as AvalancheSynapticIntelligencePlugin,
 )
+from avalanche.training.plugins import synaptic_intelligence
 
 from avalanche_gd import DiffusionModel
 from avalanche_gd.plugins import baselines
@@ -18,7 +21,7 @@ from avalanche_gd.plugins.baselines import (
     RWalkPlugin,
     SynapticIntelligencePlugin,
 )
-from tests.conftest import fake_strategy, images
+from tests.conftest import fake_strategy, images, same_bits, weights
 from tests.plugins.test_behaviour import train_generator
 
 
@@ -42,6 +45,45 @@ def test_si_follows_the_path_of_the_weights(tiny_model, digits):
     assert trajectory.abs().max() > 0
     importance = plugin.ewc_data[1][name].data
     assert importance.max() > 0
+
+
+class CopyingSI(AvalancheSynapticIntelligencePlugin):
+    """Avalanche's, which looks for the names at each step, with the weights copied."""
+
+    def before_training_exp(self, strategy, **kwargs):
+        super().before_training_exp(strategy, **kwargs)
+        baselines._copy(self.ewc_data[0])
+
+    def before_training_iteration(self, strategy, **kwargs):
+        super().before_training_iteration(strategy, **kwargs)
+        baselines._copy(self.syn_data["old_theta"])
+
+
+@pytest.mark.parametrize("si_lambda", [1e4, [1e4, 1e5]])
+def test_si_has_the_bits_of_avalanches_without_its_search_for_names(
+    tiny_model, digits, monkeypatch, si_lambda
+):
+    searches = []
+    search = synaptic_intelligence.get_layers_and_params
+    monkeypatch.setattr(
+        synaptic_intelligence,
+        "get_layers_and_params",
+        lambda model: searches.append(model) or search(model),
+    )
+    found = []
+    for kind in (CopyingSI, SynapticIntelligencePlugin):
+        searches.clear()
+        model = copy.deepcopy(tiny_model)
+        plugin = kind(si_lambda, excluded_parameters=["*.bias"])
+        torch.manual_seed(5)
+        train_generator(model, digits.train_stream[:3], plugin)
+        importance = {name: data.data for name, data in plugin.ewc_data[1].items()}
+        found.append((weights(model), importance, searches.count(model)))
+    (expected, expected_importance, often), (actual, importance, once) = found
+    assert same_bits(actual, expected)
+    assert same_bits(importance, expected_importance)
+    assert not any(name.endswith("bias") for name in importance)
+    assert often > 20 and once == 3 * 4  # an experience's start and end
 
 
 def test_avalanches_own_si_still_needs_the_adapter(tiny_model, digits):

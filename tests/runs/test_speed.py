@@ -24,29 +24,34 @@ def model():
     return DiffusionModel.from_preset("digits")
 
 
-def test_passes_are_noted_with_their_size_and_whether_they_are_trained(model):
+def test_passes_are_noted_with_their_size_and_the_backward_passes_that_follow(model):
     log = PassLog(model)
-    model(torch.zeros(5, 1, 8, 8))
+    loss = model(torch.zeros(5, 1, 8, 8)).prediction.square().mean()
     model.generate(3, steps=2)
+    torch.autograd.grad(loss, list(model.parameters()), retain_graph=True)
+    loss.backward()
+    model(torch.zeros(4, 1, 8, 8))
     passes = log.take()
-    assert passes == [Pass(5, True), Pass(3, False), Pass(3, False)]
-    assert sum(a_pass.cost for a_pass in passes) == 5 * 3 + 3 + 3
+    assert passes == [Pass(5, backward=2), Pass(3), Pass(3), Pass(4)]
+    assert [a_pass.cost for a_pass in passes] == [5 * (1 + 2 + 2), 3, 3, 4]
     assert log.take() == []
 
 
 def test_bare_passes_run_the_denoiser_as_often_and_leave_the_model_alone(model):
     before = {name: value.clone() for name, value in model.state_dict().items()}
     bare = BarePasses(model, 1e-3)
-    calls = []
-    for denoiser in (bare._student, bare._teacher):
-        denoiser.register_forward_hook(
-            lambda module, args, output: calls.append(
-                Pass(len(args[0]), torch.is_grad_enabled())
-            )
-        )
-    passes = [Pass(4, True), Pass(2, False), Pass(4, True)]
-    assert bare.seconds(passes) > 0
-    assert calls == passes
+    calls, backward = [], []
+
+    def note(module, args, output):
+        calls.append(len(args[0]))
+        if torch.is_grad_enabled():
+            output.sample.register_hook(lambda _: backward.append(len(args[0])))
+
+    bare._student.register_forward_hook(note)
+    bare._teacher.register_forward_hook(note)
+    assert bare.seconds([Pass(4, 1), Pass(2), Pass(5, 2)]) > 0
+    assert calls == [4, 2, 5]
+    assert sorted(backward) == [4, 5, 5]
     assert all(parameter.grad is not None for parameter in bare._student.parameters())
     assert all(torch.equal(model.state_dict()[name], before[name]) for name in before)
     trained = bare._student.state_dict()
@@ -62,6 +67,7 @@ def test_bare_passes_run_the_denoiser_as_often_and_leave_the_model_alone(model):
         ("generative_replay", 8),
         ("generative_distillation", 9),
         ("rwalk", 6),  # which needs more steps than are measured
+        ("mir", 5 + 2 * 200 / 8 + 3),  # a second backward pass, the memory twice, replay
     ],
 )
 def test_a_step_is_measured_beside_its_own_passes(method, cost):

@@ -74,7 +74,7 @@ def measure_sampling(config: RunConfig, repeats: int) -> list[Measurement]:
         (config.generator.batch_size, config.evaluation.batch_size)
     ):
         for steps in _SAMPLED_BY:
-            passes = [Pass(images, trained=False)] * steps
+            passes = [Pass(images)] * steps
             taken, alone = [], []
             for _ in range(1 + repeats):
                 generate = partial(model.generate, images, steps=steps)

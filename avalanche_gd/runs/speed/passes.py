@@ -2,26 +2,27 @@
 
 import copy
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from avalanche_gd.models import DiffusionModel
-from avalanche_gd.runs.cost import pass_cost
+from avalanche_gd.runs.cost import BACKWARD
 
 
 class Pass(NamedTuple):
-    """A pass of the denoiser over a batch."""
+    """A forward pass of the denoiser over a batch."""
 
     images: int
-    trained: bool
-    """Whether a backward pass follows."""
+    backward: int = 0
+    """How many backward passes follow it."""
 
     @property
     def cost(self) -> int:
         """In forward passes of one image."""
-        return pass_cost(self.images, trained=self.trained)
+        return self.images * (1 + BACKWARD * self.backward)
 
 
 class PassLog:
@@ -32,14 +33,21 @@ class PassLog:
 
     def __init__(self, model: DiffusionModel):
         self._passes: list[Pass] = []
-        model.pass_hooks.append(
-            lambda images: self._passes.append(Pass(images, torch.is_grad_enabled()))
-        )
+
+        def note(images: int) -> Callable[[], None]:
+            passes, index = self._passes, len(self._passes)
+            passes.append(Pass(images))
+
+            def note_backward() -> None:
+                passes[index] = Pass(images, passes[index].backward + 1)
+
+            return note_backward
+
+        model.pass_hooks.append(note)
 
     def take(self) -> list[Pass]:
         """The passes since the last time."""
-        taken = self._passes.copy()
-        self._passes.clear()
+        taken, self._passes = self._passes, []
         return taken
 
 
@@ -67,17 +75,22 @@ class BarePasses:
         """How long they take, with a step of Adam if one of them is trained."""
         inputs = [self._input(images) for images, _ in passes]
         began = clock(self._device)
-        losses: list[Tensor] = []
-        for (x_t, timesteps), (_, trained) in zip(inputs, passes, strict=True):
-            if trained:
+        losses: list[tuple[Tensor, int]] = []
+        for (x_t, timesteps), (_, backward) in zip(inputs, passes, strict=True):
+            if backward:
                 prediction = self._execution(self._student, x_t, timesteps)
-                losses.append((prediction - x_t).square().mean())
+                losses.append(((prediction - x_t).square().mean(), backward))
             else:
                 with torch.no_grad():
                     self._execution(self._teacher, x_t, timesteps)
         if losses:
+            for loss, backward in losses:
+                for _ in range(1, backward):
+                    torch.autograd.grad(
+                        loss, list(self._student.parameters()), retain_graph=True
+                    )
             self._optimizer.zero_grad()
-            torch.stack(losses).sum().backward()
+            torch.stack([loss for loss, _ in losses]).sum().backward()
             self._optimizer.step()
         return clock(self._device) - began
 
