@@ -68,6 +68,8 @@ def test_a_method_is_averaged_over_its_seeds_and_the_best_is_marked(tmp_path):
     assert rf"naive & 3 & 30.0 $\pm$ {half} & " in tex
     assert r"joint & 3 & \textbf{2.0} $\pm$ 0.0 & " in tex
     assert not re.search(r"(?<!\\)_", tex.replace(r"\usepackage", ""))
+    assert r"\linewidth\resizebox{\linewidth}" in tex and "Seconds" not in tex
+    assert tex.count("{") - tex.count(r"\{") == tex.count("}") - tex.count(r"\}")
 
 
 def test_nothing_is_best_where_one_method_is_alone(tmp_path):

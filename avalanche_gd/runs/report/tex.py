@@ -20,9 +20,15 @@ _ESCAPES = {
 }
 
 
+_LEFT_OUT = {"seconds", "F_total"}  # a page is narrow, and F a step says what it costs
+
+
 def as_tex(sections: Sequence[Section]) -> str:
-    r"""``table.tex``: a ``table`` for each section, which asks for ``booktabs`` alone."""
-    head = "% By avalanche-gd-report. In the preamble: \\usepackage{booktabs}\n"
+    r"""``table.tex``: a ``table`` for each section, at most as wide as the text.
+
+    Asks for ``booktabs`` and ``graphicx``. Seconds and F in all are left to ``table.csv``.
+    """
+    head = "% By avalanche-gd-report. In the preamble: \\usepackage{booktabs,graphicx}\n"
     return head + "".join("\n" + _table(section) for section in sections)
 
 
@@ -41,6 +47,7 @@ def _table(section: Section) -> str:
         index
         for index in range(len(lines[0].cells))
         if any(line.cells[index].estimate is not None for line in lines)
+        and lines[0].cells[index].column.name not in _LEFT_OUT
     ]
     headings = ["Method", "Seeds"]
     headings += [_heading(lines[0].cells[index]) for index in shown]
@@ -54,13 +61,15 @@ def _table(section: Section) -> str:
             r"  \centering\small\setlength{\tabcolsep}{4pt}",
             rf"  \caption{{{_caption(section, lines)}}}",
             rf"  \label{{tab:{section.slug.replace('_', '-')}}}",
-            rf"  \begin{{tabular}}{{l{'r' * (len(headings) - 1)}}}",
+            r"  \par\medskip",
+            rf"  \sbox0{{\begin{{tabular}}{{l{'r' * (len(headings) - 1)}}}",
             r"    \toprule",
             "    " + " & ".join(headings) + r" \\",
             r"    \midrule",
             *(f"    {row}" for row in body),
             r"    \bottomrule",
-            r"  \end{tabular}",
+            r"  \end{tabular}}",
+            r"  \ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi",
             r"\end{table}",
             "",
         ]
