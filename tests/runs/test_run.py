@@ -22,7 +22,6 @@ from tests.conftest import truncate
 SMALL = [
     "generator.steps=2",
     "generator.decay_steps=0",
-    "solver.pool_size=null",
     "solver.steps=2",
     "evaluation.images=70",
     "threads=1",
