@@ -79,7 +79,8 @@ def _measurements(
             config, model=dataclasses.replace(config.model, preset=preset)
         )
         weights = sum(p.numel() for p in other.model.make(1).parameters()) / 1000
-        yield [measure_step(other, repeats, part="step by model", at=round(weights))]
+        row = measure_step(other, repeats, part="step by model", at=round(weights))
+        yield [dataclasses.replace(row, name=preset)]
     yield measure_experiences(config, max(1, repeats // 4))
 
 

@@ -13,11 +13,8 @@ from matplotlib.ticker import ScalarFormatter
 
 from avalanche_gd.runs.speed.measurement import Measurement
 
-_GROWTH = {
-    "step by experience": "experience",
-    "step by batch": "batch size",
-    "step by model": "thousands of weights",
-}
+_GROWTH = {"step by experience": "experience", "step by batch": "batch size"}
+_BARS = {"step": "by method", "step by model": "by model"}
 
 
 def save_figure(rows: Sequence[Measurement], path: Path) -> None:
@@ -25,19 +22,23 @@ def save_figure(rows: Sequence[Measurement], path: Path) -> None:
 
     :param rows: of all parts, some of which may be missing.
     """
-    by_part = {part: [row for row in rows if row.part == part] for part in _GROWTH}
-    grown = {part: own for part, own in by_part.items() if own}
+    by_part = {p: [row for row in rows if row.part == p] for p in (*_BARS, *_GROWTH)}
+    shown = {part: own for part, own in by_part.items() if own}
     figure, axes = plt.subplots(
         1,
-        1 + len(grown),
-        figsize=(6 + 3 * len(grown), 4.8),
+        len(shown),
+        figsize=(3 + 3 * len(shown), 4.8),
         layout="constrained",
-        width_ratios=[1.6, *[1] * len(grown)],
+        width_ratios=[1.6 if part == "step" else 1 for part in shown],
         squeeze=False,
     )
-    _bars(axes[0][0], [row for row in rows if row.part == "step"])
-    for axis, (part, own) in zip(axes[0][1:], grown.items(), strict=True):
-        _curves(axis, own, _GROWTH[part])
+    for axis, (part, own) in zip(axes[0], shown.items(), strict=True):
+        if part in _BARS:
+            _bars(axis, own)
+            axis.set_title(_BARS[part], fontsize=10)
+        else:
+            _curves(axis, own, _GROWTH[part])
+            axis.set_title(f"by {_GROWTH[part]}", fontsize=10)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
@@ -56,8 +57,8 @@ def _bars(axis: Any, rows: Sequence[Measurement]) -> None:
         axis.text(row.ms, place, f" {row.ratio:.2f}", va="center", fontsize=8)
     axis.set_yticks(places, [row.name for row in rows], fontsize=8)
     axis.invert_yaxis()
-    axis.margins(x=0.12)
-    axis.set_xlabel("ms; the number is step over passes")
+    axis.margins(x=0.2)
+    axis.set_xlabel("ms, and step over passes")
     axis.legend(fontsize=8)
 
 

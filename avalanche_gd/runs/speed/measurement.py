@@ -15,6 +15,7 @@ class Measurement:
     part: str
     """``step``, ``sampling``, ``evaluation``, or what grows in ``step by ...``."""
     name: str
+    """The method; the preset in ``step by model``; otherwise what is measured."""
     at: float
     """Where it was measured: the experience, the batch size, the thousands of weights."""
     ms: float
