@@ -3,7 +3,8 @@
 For each method, a step of its strategy in the second experience, in turns with the same
 forward and backward passes of the denoiser and a step of Adam alone; then sampling, an
 evaluation by its parts, and a step of generative distillation by batch size, model and
-experience, up to 50. The images are random: nothing is read. About 8 minutes on two cores.
+experience, up to 50. The images are random: nothing is read. 8 to 15 minutes on two
+cores.
 
     python benchmarks/speed.py
     python benchmarks/speed.py --preset paper-fmnist --device cuda --precision bfloat16

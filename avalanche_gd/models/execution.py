@@ -21,7 +21,7 @@ class Execution:
 
     :param precision: ``"bfloat16"`` runs the denoiser's convolutions and products in it
         (torch's automatic mixed precision; its range is that of float32, so that no
-        gradient is scaled). Meant for GPUs: most CPUs are slower with it.
+        gradient is scaled). For GPUs, and for CPUs that multiply in it (AMX).
     :param channels_last: keeps weights and images with the channels innermost, as a GPU's
         tensor cores want them.
     :param compile: has torch.compile fuse the denoiser's operations. The first pass of
