@@ -97,7 +97,7 @@ def test_passes_of_a_compiled_model_and_its_copies_are_counted(inputs):
     _, other = models(Execution(compile=True))
     counter = PassCounter(other, batch_size=N)
     counter.training, counter.passes["generator"] = "generator", [0.0]
-    other.denoise(*inputs)
+    other.denoise(*inputs).sum().backward()
     teacher = copy.deepcopy(other)
     with torch.no_grad():
         teacher.denoise(*inputs)
