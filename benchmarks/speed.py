@@ -3,7 +3,7 @@
 For each method, a step of its strategy in the second experience, in turns with the same
 forward and backward passes of the denoiser and a step of Adam alone; then sampling, an
 evaluation by its parts, and a step of generative distillation by batch size, model and
-experience, up to 50. The images are random: nothing is read. 8 to 15 minutes on two
+experience, up to 50. The images are random: nothing is read. About 15 minutes on two
 cores.
 
     python benchmarks/speed.py

@@ -2,12 +2,15 @@ import csv
 import dataclasses
 import json
 import sys
+from functools import partial
 
 import pytest
 import torch
+from PIL import Image
 
 from avalanche_gd import DiffusionModel
 from avalanche_gd.runs.composition import compose_config
+from avalanche_gd.runs.speed import app
 from avalanche_gd.runs.speed.app import main
 from avalanche_gd.runs.speed.measure import measure_experiences, measure_step
 from avalanche_gd.runs.speed.measurement import Measurement, as_csv, as_table, measured
@@ -114,6 +117,29 @@ def test_the_command_measures_and_writes(tmp_path, capsys):
     assert machine["machine"]["threads"] == 1 and machine["preset"] == "digits"
     assert (out / "speed.png").stat().st_size > 10_000
     assert "images/s" in capsys.readouterr().out
+
+
+def test_growth_is_measured_by_batch_by_preset_and_by_experience(tmp_path, monkeypatch):
+    def step(config, repeats, *, part="step", at=None):
+        at = config.generator.batch_size if at is None else at
+        return measured(part, config.method.name, at, [0.2], [0.1])
+
+    few = partial(measured, seconds=[0.2], passes=[0.1])
+    experiences = [few("step by experience", "generative_distillation", n) for n in (1, 2)]
+    monkeypatch.setattr(app, "measure_step", step)
+    monkeypatch.setattr(app, "measure_sampling", lambda *_: [])
+    monkeypatch.setattr(app, "measure_evaluation", lambda *_: [])
+    monkeypatch.setattr(app, "measure_experiences", lambda *_: experiences)
+    main("A test.", ["--methods=naive", "--threads=1", f"--out={tmp_path}"])
+    rows = list(csv.DictReader((tmp_path / "speed.csv").read_text().splitlines()))
+    found = [(row["part"], row["name"], float(row["at"])) for row in rows]
+    by_model = [(name, at) for part, name, at in found if part == "step by model"]
+    assert by_model == [
+        ("digits", 160), ("fmnist-small", 687), ("fmnist-fast", 620), ("cifar-small", 687)
+    ]  # fmt: skip
+    assert [at for part, _, at in found if part == "step by batch"] == [16, 64, 256]
+    width, _ = Image.open(tmp_path / "speed.png").size
+    assert width == 120 * (3 + 3 * 4)  # a plot of each part
 
 
 @pytest.mark.parametrize(

@@ -110,21 +110,28 @@ def test_gradients_are_clipped_to_the_norm(tiny_model, digits):
 
 
 @pytest.mark.parametrize("share", [0.5, 0.995, 1.0, 1.005, 2.0])
-def test_clipping_has_the_bits_of_torchs(tiny_model, share):
+def test_clipping_has_the_bits_of_torchs(tiny_model, monkeypatch, share):
     parameters = list(tiny_model.parameters())
     gradients = [torch.randn_like(parameter) for parameter in parameters]
     norm = torch.cat([gradient.flatten() for gradient in gradients]).norm().item()
-    found = []
+    found, calls = [], []
     strategy = diffusion_training(tiny_model, max_grad_norm=share * norm)
+    clip_to_norm = torch.nn.utils.clip_grad_norm_
+    monkeypatch.setattr(
+        torch.nn.utils,
+        "clip_grad_norm_",
+        lambda *arguments: calls.append(1) or clip_to_norm(*arguments),
+    )
     for clip in (
         strategy._before_update,
-        lambda: torch.nn.utils.clip_grad_norm_(parameters, share * norm),
+        lambda: clip_to_norm(parameters, share * norm),
     ):
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient.clone()
         clip()
         found.append({str(i): p.grad for i, p in enumerate(parameters)})
     assert same_bits(*found)
+    assert len(calls) == (share < 1.01)  # longer by far, and it is not asked to
 
 
 def test_a_loss_that_is_not_finite_stops_and_says_where(tiny_model, digits):
