@@ -13,7 +13,7 @@ F is one forward pass over the batch; ratio is the time of the work over that of
 passes, both medians.
 """
 
-from avalanche_gd.runs.speed.app import main
+from avalanche_gd.profiling.speed_command import main
 
 if __name__ == "__main__":
     main(__doc__)

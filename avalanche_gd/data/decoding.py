@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
 
-from avalanche_gd.models.files import cache_folder, write_whole
+from avalanche_gd.storage import cache_folder, write_whole
 
 _MODES = {1: "L", 3: "RGB"}  # PIL's names, by channels
 _RULE = "shorter side resized bilinearly, centre"  # another one makes other pixels

@@ -12,7 +12,7 @@ from avalanche.benchmarks.classic import SplitFMNIST as AvalancheSplitFMNIST
 from avalanche.benchmarks.scenarios.generic_scenario import CLScenario
 
 from avalanche_gd.data.model_space import check_experiences, to_model_space
-from avalanche_gd.models.files import cache_folder
+from avalanche_gd.storage import cache_folder
 
 DEBIAN_ROOT = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package ``dataset-fashion-mnist`` puts the data set."""

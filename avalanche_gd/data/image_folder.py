@@ -17,7 +17,7 @@ from avalanche_gd.data.model_space import check_experiences, to_model_space
 
 _TEST_SHARE = 0.2  # of each class, where the root has no test images of its own
 
-Samples = list[tuple[str, int]]
+LabelledFiles = list[tuple[str, int]]
 """Files and their classes."""
 
 
@@ -68,14 +68,14 @@ def SplitImageFolder(
     return to_model_space(benchmark, (channels, image_size, image_size))
 
 
-def _dataset(pixels: Tensor, samples: Samples) -> TensorDataset:
+def _dataset(pixels: Tensor, samples: LabelledFiles) -> TensorDataset:
     labels = [label for _, label in samples]
     dataset = TensorDataset(pixels, torch.tensor(labels))
     dataset.targets = labels  # type: ignore[attr-defined]
     return dataset
 
 
-def _find(root: Path) -> tuple[Samples, Samples]:
+def _find(root: Path) -> tuple[LabelledFiles, LabelledFiles]:
     """The training and the test samples of a root."""
     if not root.is_dir():
         raise ValueError(f"no folder {root}; give a folder of class folders as root")
@@ -118,11 +118,11 @@ def _image_folder(folder: Path) -> ImageFolder:
     return found
 
 
-def _hold_out(found: ImageFolder) -> tuple[Samples, Samples]:
+def _hold_out(found: ImageFolder) -> tuple[LabelledFiles, LabelledFiles]:
     """A share of each class for the test stream, always the same."""
     generator = torch.Generator().manual_seed(0)
-    train: Samples = []
-    test: Samples = []
+    train: LabelledFiles = []
+    test: LabelledFiles = []
     for label, samples in groupby(found.samples, key=itemgetter(1)):
         own = list(samples)
         if len(own) == 1:

@@ -5,10 +5,10 @@ from avalanche_gd.metrics.class_balance import (
     class_balance_metrics,
     kl_divergence,
 )
-from avalanche_gd.metrics.denoising import denoising_loss_metrics
+from avalanche_gd.metrics.denoising_loss import denoising_loss_metrics
 from avalanche_gd.metrics.fid import fid_metrics
-from avalanche_gd.metrics.generation import Sampling, generate_images
 from avalanche_gd.metrics.grid import generated_image_metrics
+from avalanche_gd.metrics.shared_images import Sampling, generate_images
 from avalanche_gd.metrics.summary import generation_summary
 
 __all__ = [

@@ -5,14 +5,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from avalanche_gd.metrics.generation import (
+from avalanche_gd.metrics.plugin import GenerationMetric
+from avalanche_gd.metrics.shared_images import (
     ExperienceKey,
-    Generation,
     Sampling,
+    SharedImages,
     classifier_labels,
     experience_key,
 )
-from avalanche_gd.metrics.plugin import GenerationMetric
 
 _EPSILON = 1e-8
 
@@ -58,7 +58,7 @@ class ClassBalance(GenerationMetric):
 
     def compute(self, strategy: Any, experiences: list[ExperienceKey]) -> dict[str, float]:
         """KLD and ARD over the evaluated experiences."""
-        generation = Generation.of(strategy)
+        generation = SharedImages.of(strategy)
         classifier = self._classifier or generation.oracle(strategy)
         images = generation.images(strategy.model, self.sampling)
         generated = classifier_labels(

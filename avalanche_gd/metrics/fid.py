@@ -9,15 +9,15 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from avalanche_gd.metrics.features import feature_extractor
-from avalanche_gd.metrics.generation import (
+from avalanche_gd.metrics.plugin import GenerationMetric
+from avalanche_gd.metrics.shared_images import (
     ExperienceKey,
-    Generation,
     Sampling,
+    SharedImages,
     classifier_labels,
     experience_key,
     in_batches,
 )
-from avalanche_gd.metrics.plugin import GenerationMetric
 from avalanche_gd.metrics.summary import Qualities, generation_summary
 
 
@@ -120,7 +120,7 @@ class FID(GenerationMetric):
 
     def compute(self, strategy: Any, experiences: list[ExperienceKey]) -> dict[str, float]:
         """FID over the stream and by experience, as asked for."""
-        generation = Generation.of(strategy)
+        generation = SharedImages.of(strategy)
         images, condition = generation.samples(strategy.model, self.sampling)
         features = self._features(strategy, images)
         values = {}
@@ -156,7 +156,7 @@ class FID(GenerationMetric):
     def _features(self, strategy: Any, images: Tensor) -> Tensor:
         extractor = self._extractor
         if extractor is None:
-            extractor = Generation.of(strategy).oracle(strategy).get_features
+            extractor = SharedImages.of(strategy).oracle(strategy).get_features
         elif isinstance(extractor, nn.Module):
             extractor = extractor.to(strategy.device)
         return in_batches(extractor, images, self.sampling.batch_size)

@@ -5,16 +5,16 @@ from typing import Any
 from avalanche.evaluation.metric_results import LoggingType, MetricValue, TensorImage
 from torchvision.utils import make_grid
 
-from avalanche_gd.metrics.generation import (
+from avalanche_gd.metrics.plugin import GenerationMetric, full_name
+from avalanche_gd.metrics.shared_images import (
     ExperienceKey,
-    Generation,
     Sampling,
+    SharedImages,
     has_classes,
 )
-from avalanche_gd.metrics.plugin import GenerationMetric, full_name
 
 
-class GeneratedImages(GenerationMetric):
+class ImageGrid(GenerationMetric):
     """See :func:`generated_image_metrics`."""
 
     def __init__(self, sampling: Sampling, shown: int):
@@ -34,7 +34,7 @@ class GeneratedImages(GenerationMetric):
         """Emit the grid, of a model that knows what to generate."""
         if not has_classes(strategy.model):
             return []
-        images = Generation.of(strategy).images(strategy.model, self.sampling)
+        images = SharedImages.of(strategy).images(strategy.model, self.sampling)
         grid = make_grid((images[: self.shown].cpu() + 1) / 2, nrow=8, padding=1)
         return [
             MetricValue(
@@ -63,4 +63,4 @@ def generated_image_metrics(
     :return: the metrics, for an ``EvaluationPlugin``.
     :raises ValueError: if fewer images are generated than shown.
     """
-    return [GeneratedImages(sampling or Sampling(), shown)]
+    return [ImageGrid(sampling or Sampling(), shown)]

@@ -8,10 +8,10 @@ from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metric_results import MetricValue
 from avalanche.evaluation.metric_utils import get_metric_name
 
-from avalanche_gd.metrics.generation import (
+from avalanche_gd.metrics.shared_images import (
     ExperienceKey,
-    Generation,
     Sampling,
+    SharedImages,
     experience_key,
     has_classes,
 )
@@ -52,14 +52,14 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
 
     def before_training_exp(self, strategy: Any) -> None:
         """Note the classes that are trained on."""
-        Generation.of(strategy).observe(strategy.experience)
-        Generation.of(strategy).forget_images()
+        SharedImages.of(strategy).observe(strategy.experience)
+        SharedImages.of(strategy).forget_images()
 
     def before_eval(self, strategy: Any) -> None:
         """Begin with new images."""
         self.reset()
         self._evaluated = []
-        Generation.of(strategy).forget_images()
+        SharedImages.of(strategy).forget_images()
 
     def before_eval_exp(self, strategy: Any) -> None:
         """Note the experience."""
@@ -71,7 +71,7 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
 
     def after_eval(self, strategy: Any) -> list[MetricValue]:
         """Judge."""
-        seen = Generation.of(strategy).seen_classes
+        seen = SharedImages.of(strategy).seen_classes
         trained = [key for key in self._evaluated if self._classes[key] <= seen]
         if not trained or not has_classes(strategy.model):
             warnings.warn(

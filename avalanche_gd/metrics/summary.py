@@ -1,4 +1,4 @@
-"""Generation over time, in three numbers."""
+"""SharedImages over time, in three numbers."""
 
 import statistics
 

@@ -1,7 +1,7 @@
 """Diffusion models, their denoisers, and the classifiers beside them."""
 
-from avalanche_gd.models.classes import check_conditioning
 from avalanche_gd.models.classifier import SmallCNN
+from avalanche_gd.models.conditioning import check_conditioning
 from avalanche_gd.models.denoising import Denoising, NoisyImages
 from avalanche_gd.models.diffusion import DiffusionModel
 from avalanche_gd.models.execution import Execution

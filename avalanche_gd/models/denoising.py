@@ -52,7 +52,7 @@ class NoisyImages:
         if self._given is None or self._given[0] is not labels:
             condition = self.model.check_condition(labels, len(self.x_t))
             if self.model.training:
-                self.model.classes.see(condition)
+                self.model.conditioning.see(condition)
                 condition = self.model.drop_condition(condition)
             prediction = self.model.denoise(self.x_t, self.timesteps, condition)
             self._given = labels, Denoising(prediction, self.target, self.timesteps)

@@ -9,13 +9,13 @@ import torch
 from avalanche.models.generator import Generator
 from torch import Tensor, nn
 
-from avalanche_gd.models.classes import Classes, check_conditioning
+from avalanche_gd.distributed.shares import draw_share
+from avalanche_gd.models.conditioning import ClassConditioning, check_conditioning
 from avalanche_gd.models.denoising import Denoising, NoisyImages
 from avalanche_gd.models.execution import Execution
 from avalanche_gd.models.pretrained import load_pipeline, save_pipeline
 from avalanche_gd.models.sampler import Denoise, Sampler
 from avalanche_gd.models.scheduler import ddim_scheduler
-from avalanche_gd.models.share import draw_share
 from avalanche_gd.models.unet import preset_shape, unet
 
 _TOLERANCE = 1e-3  # of model space: what resizing and rounding may add
@@ -103,7 +103,7 @@ class DiffusionModel(nn.Module, Generator):
         seed = torch.initial_seed() & 0x7FFF_FFFF_FFFF_FFFF
         self.register_buffer("sampling_seed", torch.tensor(seed))
         if num_classes is not None:
-            self.classes = Classes(num_classes, condition_dropout)
+            self.conditioning = ClassConditioning(num_classes, condition_dropout)
 
     @classmethod
     def from_preset(
@@ -244,7 +244,7 @@ class DiffusionModel(nn.Module, Generator):
         """
         if self.num_classes is None:
             return None
-        return self.classes.draw(batch_size, generator)
+        return self.conditioning.draw(batch_size, generator)
 
     def check_condition(self, labels: Tensor, count: int) -> Tensor:
         """The labels as the condition of ``count`` images.
@@ -254,7 +254,7 @@ class DiffusionModel(nn.Module, Generator):
         """
         if self.num_classes is None:
             raise ValueError(_NOT_CONDITIONED)
-        return self.classes.check(labels, count)
+        return self.conditioning.check(labels, count)
 
     def drop_condition(
         self, condition: Tensor | None, generator: torch.Generator | None = None
@@ -264,7 +264,7 @@ class DiffusionModel(nn.Module, Generator):
         :param condition: ``(N,)``; None stays None.
         :param generator: the source of randomness; None for torch's own random state.
         """
-        return None if condition is None else self.classes.drop(condition, generator)
+        return None if condition is None else self.conditioning.drop(condition, generator)
 
     @torch.no_grad()
     def reverse(
@@ -382,7 +382,7 @@ class DiffusionModel(nn.Module, Generator):
             num_classes=embeddings - 1 if embeddings else None,
         )
         if model.num_classes is not None:
-            model.classes.seen.fill_(True)
+            model.conditioning.seen.fill_(True)
         return model
 
     def _sampler(self, name: str) -> Sampler:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from avalanche_gd.models.classifier import SmallCNN
-from avalanche_gd.models.files import cache_folder, write_whole
+from avalanche_gd.storage import cache_folder, write_whole
 
 _BATCH_SIZE = 128
 _LEARNING_RATE = 1e-3

@@ -7,8 +7,8 @@ from avalanche.core import SupervisedPlugin
 from avalanche.distributed import DistributedHelper
 from torch import Tensor
 
+from avalanche_gd.distributed.shares import check_shares, gathered, own_share
 from avalanche_gd.models.denoising import Denoising
-from avalanche_gd.models.share import check_shares, gathered, own_share
 from avalanche_gd.plugins.pool import ReplayPool
 from avalanche_gd.plugins.sources import (
     Generation,
@@ -16,10 +16,11 @@ from avalanche_gd.plugins.sources import (
     Trajectory,
     source_by_name,
 )
-from avalanche_gd.plugins.teacher import Teacher, default_generator
-from avalanche_gd.plugins.weights import (
+from avalanche_gd.plugins.teacher import (
+    Teacher,
     add_replay_loss,
     check_lambda,
+    default_generator,
     experience_number,
 )
 

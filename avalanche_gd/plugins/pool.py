@@ -8,7 +8,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from avalanche_gd.models.share import draw_share, unshared
+from avalanche_gd.distributed.shares import draw_share, unshared
 
 _BATCH_SIZE = 500  # generated at once
 _BYTES = 4  # of a pixel

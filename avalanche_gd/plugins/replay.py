@@ -8,14 +8,14 @@ from avalanche.training.plugins import GenerativeReplayPlugin as AvalancheReplay
 from torch import Tensor
 from torch.nn import functional as F
 
-from avalanche_gd.models.diffusion import DiffusionModel
-from avalanche_gd.models.sampler import check_sampler
-from avalanche_gd.models.share import (
+from avalanche_gd.distributed.shares import (
     check_shares,
     draw_share,
     share_of,
     sharing_processes,
 )
+from avalanche_gd.models.diffusion import DiffusionModel
+from avalanche_gd.models.sampler import check_sampler
 from avalanche_gd.plugins.distillation import (
     check_ratio,
     check_replay_shares,
@@ -23,10 +23,11 @@ from avalanche_gd.plugins.distillation import (
     replayed,
 )
 from avalanche_gd.plugins.pool import ReplayPool
-from avalanche_gd.plugins.teacher import Teacher, default_generator
-from avalanche_gd.plugins.weights import (
+from avalanche_gd.plugins.teacher import (
+    Teacher,
     add_replay_loss,
     check_lambda,
+    default_generator,
     experience_number,
 )
 

@@ -5,8 +5,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from avalanche_gd.distributed.shares import draw_share, gathered, own_share
 from avalanche_gd.models.sampler import check_sampler
-from avalanche_gd.models.share import draw_share, gathered, own_share
 from avalanche_gd.plugins.pool import ReplayPool
 
 

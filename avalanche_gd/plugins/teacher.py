@@ -1,10 +1,10 @@
-"""The frozen model of the experience before, one for all plugins of a strategy."""
+"""The frozen model of the experience before, and how the loss that it teaches is weighted."""
 
 import copy
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class Teacher:
@@ -54,3 +54,35 @@ def default_generator(device: torch.device) -> torch.Generator:
         index = torch.cuda.current_device() if device.index is None else device.index
         return torch.cuda.default_generators[index]
     return torch.default_generator
+
+
+def check_lambda(lambd: float) -> float:
+    """:raises ValueError: if lambda is negative."""
+    if lambd < 0:
+        raise ValueError(f"lambd must be 0 or more, got {lambd!r}")
+    return float(lambd)
+
+
+def experience_number(strategy: Any) -> int:
+    """n = 1, 2, ...: the number of the experience in training."""
+    return strategy.clock.train_exp_counter + 1
+
+
+def add_replay_loss(strategy: Any, replay_loss: Tensor, lambd: float, user: Any) -> None:
+    """Turn ``L_cur`` into ``(1/n) L_cur + (1 - 1/n) lambda L_rep``.
+
+    The mean losses are weighted, not their samples: a single mean over both batches
+    would weight by batch size (arXiv 2311.14028, equation 4). Only the criterion's own
+    loss is scaled, so that a penalty another plugin has added stays as it was; of
+    several plugins that replay, the first scales it.
+
+    :param strategy: in ``before_backward``, with the criterion's loss in
+        ``strategy.loss``.
+    :param replay_loss: L_rep, a scalar.
+    :param lambd: lambda.
+    :param user: the plugin that replays.
+    """
+    n = experience_number(strategy)
+    if Teacher.of(strategy).is_led_by(user):
+        strategy.loss = strategy.loss + (1 / n - 1) * strategy.criterion()
+    strategy.loss = strategy.loss + (1 - 1 / n) * lambd * replay_loss

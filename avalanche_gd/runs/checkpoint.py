@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from avalanche_gd.models.files import write_whole
+from avalanche_gd.storage import write_whole
 
 _KEPT = 2
 

@@ -6,11 +6,10 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from avalanche_gd.models.files import write_whole
-from avalanche_gd.runs.figures import save_comparison
-from avalanche_gd.runs.files import write_text
+from avalanche_gd.report.settings import by_method
+from avalanche_gd.runs.pictures import save_comparison
 from avalanche_gd.runs.results import COSTS, HEADLINES, RunResult, read_run
-from avalanche_gd.runs.settings import by_method
+from avalanche_gd.storage import write_text, write_whole
 
 _DIGITS = {"FID": 1, "KLD": 3, "ARD": 3, "accuracy": 3, "forgetting": 3, "seconds": 0}
 

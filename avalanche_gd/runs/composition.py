@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 from importlib.resources import files
+from typing import Any
 
 import torch
+from avalanche.training.plugins import ReplayPlugin
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
 from avalanche_gd.data.model_space import check_experiences
+from avalanche_gd.distributed.launch import process_count
+from avalanche_gd.distributed.shares import check_shares
 from avalanche_gd.models import check_conditioning
 from avalanche_gd.plugins.replay import LABELS
 from avalanche_gd.runs.config import RunConfig
-from avalanche_gd.runs.processes import check_parallel
 
 _GENERATORS = ("diffusion", "vae", "none")
 
@@ -97,7 +100,7 @@ def _check(config: RunConfig) -> None:
     check_experiences(config.benchmark.n_experiences, config.benchmark.n_classes)
     _check_device(config)
     _check_method(config)
-    check_parallel(config)
+    _check_parallel(config)
 
 
 def _check_method(config: RunConfig) -> None:
@@ -144,3 +147,44 @@ def _check_device(config: RunConfig) -> None:
         ) from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError("device=cuda, but torch finds no GPU here; choose device=cpu")
+
+
+def _check_parallel(config: RunConfig) -> None:
+    """Whether the processes can share a run.
+
+    :raises ValueError: if not.
+    """
+    count = process_count()
+    if count == 1:
+        return
+    parts: list[tuple[str, int, list[Any]]] = [
+        ("generator", config.generator.batch_size, config.make_plugins()),
+        ("solver", config.solver.batch_size, config.make_solver_plugins()),
+    ]
+    for name, batch_size, plugins in parts:
+        check_shares(f"{name}.batch_size", batch_size, count)
+        if config.method.generator == "vae" or not all(map(_shares, plugins)):
+            raise ValueError(
+                f"method={config.method.name} cannot be trained by several processes; "
+                "run it without torchrun"
+            )
+        for plugin in plugins:
+            if hasattr(plugin, "check_shares"):
+                plugin.check_shares(batch_size, count)
+    if config.torch_device.type == "cuda":
+        _check_devices(config.device, count)
+
+
+def _check_devices(device: str, count: int) -> None:
+    if device.startswith("cuda:"):
+        raise ValueError(f"device={device} is one GPU for {count} processes; use cuda")
+    if torch.cuda.device_count() < count:
+        raise ValueError(
+            f"{count} processes need as many GPUs, but there are "
+            f"{torch.cuda.device_count()}; start fewer, or choose device=cpu"
+        )
+
+
+def _shares(plugin: Any) -> bool:
+    """Whether a plugin works on shares; ReplayPlugin's last batches are of any size."""
+    return plugin.supports_distributed and not isinstance(plugin, ReplayPlugin)

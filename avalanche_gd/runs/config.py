@@ -10,9 +10,9 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
+from avalanche_gd.distributed.launch import local_rank, process_count
 from avalanche_gd.metrics import Sampling
 from avalanche_gd.models import DiffusionModel, Execution, preset_shape
-from avalanche_gd.runs.processes import local_rank, process_count
 
 _NOT_OF_THE_EXPERIMENT = ("out", "device", "threads", "check")
 

@@ -11,7 +11,7 @@ from typing import NoReturn
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
-from avalanche_gd.runs.processes import give_way
+from avalanche_gd.distributed.launch import give_way
 from avalanche_gd.training import NonFiniteLossError
 
 USER_ERRORS = (

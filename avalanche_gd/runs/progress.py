@@ -7,8 +7,8 @@ from typing import Any
 from avalanche.core import SupervisedPlugin
 from tqdm import tqdm
 
-from avalanche_gd.models.share import sharing_processes
-from avalanche_gd.runs.processes import is_main
+from avalanche_gd.distributed.launch import is_main
+from avalanche_gd.distributed.shares import sharing_processes
 
 _SHOW_EVERY = 0.5  # seconds between readings of the loss
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from avalanche_gd.runs.processes import process_count
+from avalanche_gd.distributed.launch import process_count
 
 _PACKAGES = (
     "avalanche-gd",

@@ -16,18 +16,17 @@ from hydra.utils import get_method
 from omegaconf import OmegaConf
 
 from avalanche_gd.data.model_space import on_device
+from avalanche_gd.distributed.launch import is_main, on_main, say
 from avalanche_gd.models import DiffusionModel
-from avalanche_gd.models.files import write_whole
-from avalanche_gd.runs.check import check
 from avalanche_gd.runs.checkpoint import load_checkpoint, save_checkpoint
 from avalanche_gd.runs.config import RunConfig
-from avalanche_gd.runs.figures import save_curves, save_samples
-from avalanche_gd.runs.files import write_json, write_text
-from avalanche_gd.runs.processes import is_main, on_main, say
+from avalanche_gd.runs.dry_run import dry_run
+from avalanche_gd.runs.learner import Learner
+from avalanche_gd.runs.pictures import save_curves, save_samples
 from avalanche_gd.runs.provenance import provenance
 from avalanche_gd.runs.results import HEADLINES, Row, is_complete
-from avalanche_gd.runs.scholar import Scholar
 from avalanche_gd.runs.seeds import seed_everything
+from avalanche_gd.storage import write_json, write_text, write_whole
 
 
 def run(config: RunConfig) -> Path:
@@ -45,7 +44,7 @@ def run(config: RunConfig) -> Path:
     folder = config.folder
     if config.check:
         torch.set_num_threads(config.threads)
-        say(check(config, _make_benchmark(config)))
+        say(dry_run(config, _make_benchmark(config)))
         return folder
     if on_main(lambda: is_complete(folder)):
         say(f"complete: {folder}")
@@ -61,12 +60,12 @@ def run(config: RunConfig) -> Path:
 
 def _run(config: RunConfig, benchmark: Any, folder: Path) -> None:
     seed_everything(config.seed)
-    scholar = Scholar(config, folder)
+    learner = Learner(config, folder)
     rows: list[Row] = []
     seconds = {"evaluation": 0.0}
     first = 0
     checkpoint = load_checkpoint(folder / "checkpoints", config.torch_device)
-    if checkpoint is not None and not scholar.can_go_on():
+    if checkpoint is not None and not learner.can_go_on():
         say(
             f"{_name(config)}: beginning anew: a plugin of the method has no state_dict "
             "for checkpoints"
@@ -74,7 +73,7 @@ def _run(config: RunConfig, benchmark: Any, folder: Path) -> None:
     elif checkpoint is not None:
         last, state = checkpoint
         first = last + 1
-        scholar.load_state_dict(state["scholar"], benchmark.train_stream[:first])
+        learner.load_state_dict(state["learner"], benchmark.train_stream[:first])
         rows = [Row(*row) for row in state["rows"]]
         seconds = state["seconds"]
         n = config.benchmark.n_experiences
@@ -82,49 +81,49 @@ def _run(config: RunConfig, benchmark: Any, folder: Path) -> None:
     if is_main():
         content = asdict(config)
         write_whole(folder / "config.yaml", lambda path: OmegaConf.save(content, path))
-        _write_run_json(config, scholar, folder, seconds, completed=False)
+        _write_run_json(config, learner, folder, seconds, completed=False)
     for experience in benchmark.train_stream[first:]:
         index = experience.current_experience
-        scholar.train(experience)
+        learner.train(experience)
         started = time.perf_counter()
-        values = scholar.evaluate(benchmark.test_stream[: index + 1])
+        values = learner.evaluate(benchmark.test_stream[: index + 1])
         rows += [Row(index, name, value) for name, value in values.items()]
         if not is_main():
             continue
-        _write_samples(scholar, folder / "samples" / f"exp_{index:03d}.png")
+        _write_samples(learner, folder / "samples" / f"exp_{index:03d}.png")
         seconds["evaluation"] += time.perf_counter() - started
         _write_metrics(folder, rows)
         save_checkpoint(
             folder / "checkpoints",
             index,
             {
-                "scholar": scholar.state_dict(),
+                "learner": learner.state_dict(),
                 "rows": [tuple(row) for row in rows],
                 "seconds": seconds,
             },
         )
-        _write_run_json(config, scholar, folder, seconds, completed=False)
-        say(_summary(index, config, values, _total(scholar, seconds)))
+        _write_run_json(config, learner, folder, seconds, completed=False)
+        say(_summary(index, config, values, _total(learner, seconds)))
     if is_main():
-        _write_end(config, scholar, folder, rows, seconds)
+        _write_end(config, learner, folder, rows, seconds)
 
 
 def _write_end(
     config: RunConfig,
-    scholar: Scholar,
+    learner: Learner,
     folder: Path,
     rows: list[Row],
     seconds: dict[str, float],
 ) -> None:
-    if isinstance(scholar.model, DiffusionModel):
-        scholar.model.save_pretrained(folder / "model")
+    if isinstance(learner.model, DiffusionModel):
+        learner.model.save_pretrained(folder / "model")
     write_whole(folder / "curves.png", lambda path: save_curves(rows, path))
-    scholar.close()
-    _write_run_json(config, scholar, folder, seconds, completed=True)
+    learner.close()
+    _write_run_json(config, learner, folder, seconds, completed=True)
 
 
-def _write_samples(scholar: Scholar, path: Path) -> None:
-    images = scholar.generated_images()
+def _write_samples(learner: Learner, path: Path) -> None:
+    images = learner.generated_images()
     if images is not None:
         write_whole(path, lambda beside: save_samples(images, beside))
 
@@ -178,13 +177,13 @@ def _write_metrics(folder: Path, rows: list[Row]) -> None:
     write_text(folder / "metrics.csv", text.getvalue())
 
 
-def _total(scholar: Scholar, seconds: dict[str, float]) -> dict[str, float]:
-    return scholar.seconds() | seconds
+def _total(learner: Learner, seconds: dict[str, float]) -> dict[str, float]:
+    return learner.seconds() | seconds
 
 
 def _write_run_json(
     config: RunConfig,
-    scholar: Scholar,
+    learner: Learner,
     folder: Path,
     seconds: dict[str, float],
     *,
@@ -195,8 +194,8 @@ def _write_run_json(
         "benchmark": config.benchmark.name,
         "method": config.method.name,
         "seed": config.seed,
-        "seconds": {k: round(v, 3) for k, v in _total(scholar, seconds).items()},
-        "cost": scholar.cost(),
+        "seconds": {k: round(v, 3) for k, v in _total(learner, seconds).items()},
+        "cost": learner.cost(),
         **provenance(config.torch_device),
     }
     write_json(folder / "run.json", content)

@@ -22,6 +22,7 @@ from avalanche.training.plugins.generative_replay import TrainGeneratorAfterExpP
 from avalanche.training.supervised import VAETraining
 from torchvision.transforms import Normalize
 
+from avalanche_gd.distributed.launch import is_main
 from avalanche_gd.metrics import (
     class_balance_metrics,
     denoising_loss_metrics,
@@ -30,7 +31,6 @@ from avalanche_gd.metrics import (
 )
 from avalanche_gd.models import DiffusionModel, SmallCNN
 from avalanche_gd.runs.config import RunConfig
-from avalanche_gd.runs.processes import is_main
 from avalanche_gd.training import BudgetedTemplate, DiffusionTraining, SoftGenerativeReplay
 
 

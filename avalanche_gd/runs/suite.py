@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from avalanche_gd.runs.app import quiet
+from avalanche_gd.distributed.launch import process_count
+from avalanche_gd.report.report_command import write_report
 from avalanche_gd.runs.comparison import compare
 from avalanche_gd.runs.composition import compose_config, method_names
 from avalanche_gd.runs.config import RunConfig
@@ -19,9 +20,8 @@ from avalanche_gd.runs.errors import (
     ending_with_one_line,
     take_over_errors,
 )
-from avalanche_gd.runs.processes import process_count
-from avalanche_gd.runs.report.app import write_report
 from avalanche_gd.runs.run import run
+from avalanche_gd.runs.run_command import quiet
 
 MAIN_METHODS = ("generative_distillation", "generative_replay", "joint", "naive")
 """What a suite compares unless it is told otherwise, the longest first."""

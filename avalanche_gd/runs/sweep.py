@@ -11,11 +11,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from avalanche_gd.distributed.launch import is_main, process_count
 from avalanche_gd.runs.comparison import compare
 from avalanche_gd.runs.composition import read_config
 from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.errors import ending_with_one_line
-from avalanche_gd.runs.processes import is_main, process_count
 
 
 class ComparisonCallback(Callback):

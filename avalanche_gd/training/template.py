@@ -10,8 +10,8 @@ from avalanche.distributed import DistributedHelper
 from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor
 
-from avalanche_gd.models.share import check_shares, own_share, sharing, unshared
-from avalanche_gd.training.parallel import average, check_processes
+from avalanche_gd.distributed.gradients import average, check_processes
+from avalanche_gd.distributed.shares import check_shares, own_share, sharing, unshared
 
 _CHECK_EVERY = 50  # steps between looks at the loss on an accelerator, which must wait
 _EVALUATION_SEED = 0
@@ -30,7 +30,7 @@ class BudgetedTemplate(SupervisedTemplate):
       the training's alone, and its losses can be compared.
     - A loss that is not finite stops the training and says at which step.
     - An empty experience is refused before any is trained.
-    - Several processes train one model together (:mod:`avalanche_gd.training.parallel`).
+    - Several processes train one model together (:mod:`avalanche_gd.distributed.gradients`).
 
     :param train_steps: optimizer steps an experience; None to train ``train_epochs``.
     :param kwargs: the arguments of Avalanche's ``SupervisedTemplate``.

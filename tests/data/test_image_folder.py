@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from avalanche_gd import SplitImageFolder
 from avalanche_gd.data import stream_tensors
-from avalanche_gd.models.files import cache_folder
+from avalanche_gd.storage import cache_folder
 from tests.conftest import truncate
 
 CIFAR = Path(__file__).parents[3] / "shared" / "data" / "cifar10-jpeg.tar.xz"

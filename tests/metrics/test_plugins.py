@@ -24,7 +24,7 @@ from avalanche_gd.metrics import (
     generate_images,
     generated_image_metrics,
 )
-from avalanche_gd.metrics.generation import Generation, generate_samples
+from avalanche_gd.metrics.shared_images import SharedImages, generate_samples
 from tests.conftest import truncate
 from tests.metrics.test_values import plain_fid
 
@@ -147,7 +147,7 @@ def test_the_order_and_the_batch_size_do_not_matter(digits, num_classes):
     model = DiffusionModel.from_preset("digits", num_classes=num_classes)
     if num_classes:
         seen = digits.train_stream[0].classes_in_this_experience
-        model.classes.see(torch.tensor(sorted(seen)))
+        model.conditioning.see(torch.tensor(sorted(seen)))
     results = []
     for batch_size, order in ((7, 1), (64, -1)):
         sampling = Sampling(images=60, steps=2, batch_size=batch_size)
@@ -155,7 +155,7 @@ def test_the_order_and_the_batch_size_do_not_matter(digits, num_classes):
         strategy = trained(model, digits, *metrics[::order], experiences=0)
         strategy.eval_mb_size = batch_size
         for experience in digits.train_stream[:2]:
-            Generation.of(strategy).observe(experience)
+            SharedImages.of(strategy).observe(experience)
         results.append(strategy.eval(digits.test_stream[:2]))
     for name in (FID, KLD, ARD):
         assert results[0][name] == pytest.approx(results[1][name], rel=1e-5)

@@ -1,4 +1,4 @@
-"""Generation over time, against a second statement."""
+"""SharedImages over time, against a second statement."""
 
 import numpy as np
 import pytest

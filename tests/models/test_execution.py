@@ -6,7 +6,7 @@ from torch import nn
 
 from avalanche_gd import DiffusionModel, Execution
 from avalanche_gd.models import execution
-from avalanche_gd.runs.cost import PassCounter
+from avalanche_gd.runs.passes import PassCounter
 
 N = 4
 

@@ -5,7 +5,7 @@ import torch
 
 from avalanche_gd import SmallCNN, oracle_classifier
 from avalanche_gd.data import stream_tensors
-from avalanche_gd.models.files import cache_folder
+from avalanche_gd.storage import cache_folder
 from tests.conftest import images, same_bits, truncate, weights
 
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 from PIL import Image
 
-from avalanche_gd.runs.app import main
+from avalanche_gd.runs.run_command import main
 from avalanche_gd.training import NonFiniteLossError
 from tests.conftest import truncate
 from tests.runs.test_run import SMALL
@@ -215,16 +215,16 @@ def test_a_checkpoint_cut_short_ends_with_one_line(command, tmp_path, monkeypatc
 
 
 def test_a_run_that_diverges_keeps_its_last_checkpoint(command, tmp_path, monkeypatch):
-    from avalanche_gd.runs.scholar import Scholar
+    from avalanche_gd.runs.learner import Learner
 
-    train = Scholar.train
+    train = Learner.train
 
     def diverging(self, experience):
         if experience.current_experience == 1:
             raise NonFiniteLossError("the loss is nan at step 3 of experience 1")
         train(self, experience)
 
-    monkeypatch.setattr(Scholar, "train", diverging)
+    monkeypatch.setattr(Learner, "train", diverging)
     status, _, errors = command("method=naive")
     assert status == 2 and "nan at step 3 of experience 1" in errors
     assert [path.name for path in tmp_path.rglob("*.pt")] == ["exp_000.pt"]

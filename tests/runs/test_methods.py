@@ -22,8 +22,8 @@ from avalanche.training.plugins import GenerativeReplayPlugin as AvalancheReplay
 from avalanche_gd import GenerativeDistillationPlugin, GenerativeReplayPlugin, SplitDigits
 from avalanche_gd.plugins import Teacher
 from avalanche_gd.runs.composition import method_names
-from avalanche_gd.runs.plugin_state import load_plugin_states, plugin_states
-from avalanche_gd.runs.scholar import Scholar
+from avalanche_gd.runs.learner import Learner
+from avalanche_gd.training.plugin_state import load_plugin_states, plugin_states
 from tests.conftest import same_bits, weights
 from tests.runs.test_run import small_config
 
@@ -127,13 +127,13 @@ def make(method, conditional, folder):
         f"solver.steps={STEPS}",
     )
     torch.manual_seed(0)
-    return Scholar(config, folder)
+    return Learner(config, folder)
 
 
 def first_experience(method, conditional, stream, folder):
-    scholar = make(method, conditional, folder)
-    scholar.train(stream[0])
-    return scholar
+    learner = make(method, conditional, folder)
+    learner.train(stream[0])
+    return learner
 
 
 @pytest.fixture(scope="module")
@@ -145,11 +145,11 @@ def stream():
 def test_every_method_trains_has_its_effect_and_survives_a_checkpoint(
     method, conditional, stream, tmp_path
 ):
-    scholar = first_experience(method, conditional, stream, tmp_path / "first")
+    learner = first_experience(method, conditional, stream, tmp_path / "first")
     file = io.BytesIO()
-    torch.save(scholar.state_dict(), file)
+    torch.save(learner.state_dict(), file)
     state = torch.load(io.BytesIO(file.getvalue()), weights_only=True)
-    scholar.train(stream[1])
+    learner.train(stream[1])
 
     again = make(method, conditional, tmp_path / "again")
     assert again.can_go_on()
@@ -165,14 +165,14 @@ def test_every_method_trains_has_its_effect_and_survives_a_checkpoint(
         watch = watches[name]
         assert len(watch.losses) == STEPS
         assert all(map(math.isfinite, watch.losses))
-        whole = weights(scholar.strategies[name].model)
+        whole = weights(learner.strategies[name].model)
         assert same_bits(weights(strategy.model), whole)
         for plugin in again.method_plugins[name]:
             effect = EFFECTS.get(type(plugin)) or EFFECTS.get(type(plugin).__base__)
             if effect is not None:
                 effect(plugin, watch, strategy)
     if conditional:
-        assert again.model.classes.seen.sum() == 4
+        assert again.model.conditioning.seen.sum() == 4
 
 
 def test_each_method_is_described_in_the_readme():

@@ -14,9 +14,9 @@ from PIL import Image
 import avalanche_gd.runs.run as runs
 from avalanche_gd.runs.composition import compose_config
 from avalanche_gd.runs.config import RunConfig
+from avalanche_gd.runs.learner import Learner
 from avalanche_gd.runs.results import read_run
 from avalanche_gd.runs.run import run
-from avalanche_gd.runs.scholar import Scholar
 from tests.conftest import truncate
 
 SMALL = [
@@ -53,7 +53,7 @@ class Killed(BaseException):
 
 def run_killed_after(index: int, config: RunConfig) -> None:
     """Run until an experience is trained, and die before its checkpoint is written."""
-    train = Scholar.train
+    train = Learner.train
 
     def dying(self, experience):
         train(self, experience)
@@ -61,7 +61,7 @@ def run_killed_after(index: int, config: RunConfig) -> None:
             raise Killed
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Scholar, "train", dying)
+        patch.setattr(Learner, "train", dying)
         run(config)
 
 
@@ -187,9 +187,9 @@ def test_a_killed_run_goes_on_to_the_numbers_of_one_that_was_not(
     config = small_config(tmp_path / "killed", *options)
     run_killed_after(2, config)
     trained = []
-    train = Scholar.train
+    train = Learner.train
     monkeypatch.setattr(
-        Scholar,
+        Learner,
         "train",
         lambda self, exp: (trained.append(exp.current_experience), train(self, exp)),
     )
@@ -227,7 +227,7 @@ def test_a_finished_run_is_not_run_twice(tmp_path, capsys, monkeypatch):
     config = small_config(tmp_path, "method=naive")
     folder = run(config)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    monkeypatch.setattr(Scholar, "train", None)
+    monkeypatch.setattr(Learner, "train", None)
     assert run(config) == folder
     assert "complete" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before

@@ -10,7 +10,7 @@ import pytest
 
 from avalanche_gd.data.fashion_mnist import DEBIAN_ROOT
 from avalanche_gd.runs.composition import compose_config
-from avalanche_gd.runs.scholar import Scholar
+from avalanche_gd.runs.learner import Learner
 from avalanche_gd.runs.suite import run_all
 from tests.conftest import truncate
 from tests.runs.test_run import SMALL, Killed, metrics, small_config
@@ -81,7 +81,7 @@ def test_a_killed_suite_runs_only_what_is_missing_to_the_same_numbers(
         ]
 
     whole = [metrics(folder) for folder in run_all(configs("whole"), 1)]
-    train, trained = Scholar.train, []
+    train, trained = Learner.train, []
 
     def dying(self, experience):
         trained.append((self.config.method.name, experience.current_experience))
@@ -89,7 +89,7 @@ def test_a_killed_suite_runs_only_what_is_missing_to_the_same_numbers(
             raise Killed
         train(self, experience)
 
-    monkeypatch.setattr(Scholar, "train", dying)
+    monkeypatch.setattr(Learner, "train", dying)
     with pytest.raises(Killed):
         run_all(configs("killed"), 1)
     folders = run_all(configs("killed"), 1)
@@ -152,7 +152,7 @@ def test_the_papers_experiments_have_the_papers_settings(name):
 
 
 def test_a_sweep_may_be_an_experiments_own(suite, monkeypatch, tmp_path, capfd):
-    from avalanche_gd.runs.app import main
+    from avalanche_gd.runs.run_command import main
 
     small = ["benchmark=split_digits", "model=digits", "benchmark.n_experiences=1", *SMALL]
     arguments = ["-m", "experiment=paper_fmnist", "method=naive", *small]
@@ -167,7 +167,7 @@ def test_a_sweep_may_be_an_experiments_own(suite, monkeypatch, tmp_path, capfd):
 def test_a_check_estimates_the_time_and_leaves_nothing(
     suite, monkeypatch, tmp_path, capfd, method
 ):
-    from avalanche_gd.runs.app import main
+    from avalanche_gd.runs.run_command import main
 
     monkeypatch.setattr(sys, "argv", ["avalanche-gd", "--check", f"method={method}"])
     main()
@@ -181,7 +181,7 @@ def test_a_check_estimates_the_time_and_leaves_nothing(
     not DEBIAN_ROOT.is_dir(), reason="Debian's dataset-fashion-mnist is not installed"
 )
 def test_the_check_of_a_sweep_checks_each_run(suite, monkeypatch, capfd):
-    from avalanche_gd.runs.app import main
+    from avalanche_gd.runs.run_command import main
 
     arguments = ["--check", "-m", "benchmark=split_fmnist", "method=naive,joint"]
     monkeypatch.setattr(sys, "argv", ["avalanche-gd", *arguments, *SMALL])
@@ -201,7 +201,7 @@ def test_a_suite_can_be_checked(suite, tmp_path):
 def test_flips_mirror_half_of_the_images():
     import torch
 
-    from avalanche_gd.runs.augmentation import HorizontalFlipPlugin
+    from avalanche_gd.data.augmentation import HorizontalFlipPlugin
     from tests.conftest import fake_strategy, images
 
     batch = images(400)

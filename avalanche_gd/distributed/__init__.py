@@ -1,0 +1,1 @@
+"""Several processes that train one model together: launch, shares of a batch, gradients."""

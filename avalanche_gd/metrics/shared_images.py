@@ -1,0 +1,170 @@
+"""What all metrics of generated images share in one evaluation."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from avalanche_gd.data.model_space import stream_tensors
+from avalanche_gd.models.diffusion import DiffusionModel
+from avalanche_gd.models.oracle import oracle_classifier
+
+ExperienceKey = tuple[str, int]
+"""The name of a stream and the index of an experience in it."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How images are generated for an evaluation.
+
+    :param images: how many.
+    :param steps: k, the sampling steps.
+    :param eta: 0 for DDIM, 1 for ancestral sampling.
+    :param seed: decides the noise, the same in every evaluation.
+    :param batch_size: images at once; with eta 0 it does not change them.
+    :raises ValueError: if there are fewer than 2 images, or the steps or the batch size
+        are below 1.
+    """
+
+    images: int = 2000
+    steps: int = 10
+    eta: float = 0.0
+    seed: int = 0
+    batch_size: int = 500
+
+    def __post_init__(self) -> None:
+        if self.images < 2:
+            raise ValueError(f"images must be 2 or more, got {self.images}")
+        if self.steps < 1 or self.batch_size < 1:
+            raise ValueError(
+                "steps and batch_size must be 1 or more, "
+                f"got {self.steps} and {self.batch_size}"
+            )
+
+
+class GeneratedBatch(NamedTuple):
+    """What a model generated."""
+
+    images: Tensor
+    """In model space, ``(N, C, H, W)``."""
+    condition: Tensor | None
+    """The class that each was asked for, ``(N,)``; None without conditioning."""
+
+
+class SharedImages:
+    """The generated images of a strategy's evaluation, made once for all its metrics."""
+
+    def __init__(self) -> None:
+        self.seen_classes: set[int] = set()
+        """The classes the strategy has been trained on."""
+        self.seen_experiences: set[ExperienceKey] = set()
+        """The experiences it has been trained on."""
+        self._samples: dict[Sampling, GeneratedBatch] = {}
+        self._oracles: dict[int, nn.Module] = {}
+
+    @classmethod
+    def of(cls, strategy: Any) -> "SharedImages":
+        """What the metrics of this strategy share; it lives as long as the strategy."""
+        if not hasattr(strategy, "_generation"):
+            strategy._generation = cls()
+        return strategy._generation
+
+    def observe(self, experience: Any) -> None:
+        """Remember the classes of an experience that is trained on."""
+        self.seen_classes |= {int(c) for c in experience.classes_in_this_experience}
+        self.seen_experiences.add(experience_key(experience))
+
+    def forget_images(self) -> None:
+        """Let go of the images: the model will change, or an evaluation begins."""
+        self._samples.clear()
+
+    def samples(self, model: Any, sampling: Sampling) -> GeneratedBatch:
+        """``sampling.images`` samples of the model."""
+        if sampling not in self._samples:
+            self._samples[sampling] = generate_samples(model, sampling)
+        return self._samples[sampling]
+
+    def images(self, model: Any, sampling: Sampling) -> Tensor:
+        """Their images in model space, ``(sampling.images, C, H, W)``."""
+        return self.samples(model, sampling).images
+
+    def oracle(self, strategy: Any) -> nn.Module:
+        """The oracle of the benchmark that is evaluated, from the cache if it is there.
+
+        :raises ValueError: if the evaluated stream does not know its benchmark.
+        """
+        benchmark = strategy.experience.origin_stream.benchmark
+        if benchmark is None:
+            raise ValueError(
+                "the oracle needs a stream that knows its benchmark; make the benchmark "
+                "with to_model_space, or pass features= or classifier= yourself"
+            )
+        if id(benchmark) not in self._oracles:
+            images, labels = stream_tensors(benchmark.train_stream)
+            oracle = oracle_classifier(images, labels).to(strategy.device)
+            self._oracles = {id(benchmark): oracle}
+        return self._oracles[id(benchmark)]
+
+
+def experience_key(experience: Any) -> ExperienceKey:
+    """What an experience is known by."""
+    return experience.origin_stream.name, experience.current_experience
+
+
+def has_classes(model: Any) -> bool:
+    """Whether a model knows what to generate: a conditioned one, once it was trained."""
+    if isinstance(model, DiffusionModel) and model.num_classes is not None:
+        return bool(model.conditioning.seen.any())
+    return True
+
+
+def generate_images(model: Any, sampling: Sampling) -> Tensor:
+    """The images of :func:`generate_samples`."""
+    return generate_samples(model, sampling).images
+
+
+def generate_samples(model: Any, sampling: Sampling) -> GeneratedBatch:
+    """GeneratedBatch of a diffusion model, a batch at a time from noise that is drawn at once.
+
+    A conditioned one is asked for the classes that it was trained on, as many of each. Of
+    another generator of Avalanche's, its ``generate``. The random state is left alone.
+    """
+    if not isinstance(model, DiffusionModel):
+        return GeneratedBatch(_plainly_generated(model, sampling), None)
+    generator = torch.Generator().manual_seed(sampling.seed)
+    noise = model.draw_noise(sampling.images, generator)
+    condition = model.draw_condition(sampling.images, generator)
+    size = sampling.batch_size
+    parts = noise.split(size)
+    conditions = [None] * len(parts) if condition is None else condition.split(size)
+    batches = [
+        model.reverse(
+            part, wanted, steps=sampling.steps, eta=sampling.eta, generator=generator
+        )
+        for part, wanted in zip(parts, conditions, strict=True)
+    ]
+    return GeneratedBatch(torch.cat(batches), condition)
+
+
+@torch.no_grad()
+def _plainly_generated(model: Any, sampling: Sampling) -> Tensor:
+    training = model.training
+    model.eval()
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(sampling.seed)
+            return model.generate(sampling.images).clamp(-1, 1)
+    finally:
+        model.train(training)
+
+
+@torch.no_grad()
+def in_batches(function: Any, images: Tensor, batch_size: int) -> Tensor:
+    """A function of images applied a batch at a time."""
+    return torch.cat([function(part) for part in images.split(batch_size)])
+
+
+def classifier_labels(classifier: nn.Module, images: Tensor, batch_size: int) -> Tensor:
+    """The most likely classes, ``(N,)``."""
+    return in_batches(classifier, images, batch_size).argmax(dim=1)

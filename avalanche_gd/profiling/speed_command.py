@@ -1,0 +1,156 @@
+"""The command line of the speed measurement."""
+
+import argparse
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from avalanche_gd.models import PRESETS
+from avalanche_gd.models.execution import PRECISIONS
+from avalanche_gd.profiling.machine import denoiser_gflops, product_gflops
+from avalanche_gd.profiling.measure import (
+    measure_evaluation,
+    measure_experiences,
+    measure_sampling,
+    measure_step,
+)
+from avalanche_gd.profiling.speed_figure import save_figure
+from avalanche_gd.profiling.timing_table import Measurement, as_csv, as_table
+from avalanche_gd.runs.composition import compose_config, method_names
+from avalanche_gd.runs.config import RunConfig
+from avalanche_gd.runs.errors import (
+    OneLineParser,
+    ending_with_one_line,
+    take_over_errors,
+)
+from avalanche_gd.runs.provenance import provenance
+from avalanche_gd.storage import write_json, write_text, write_whole
+
+_GROWING = "generative_distillation"
+_SMALL = [name for name in PRESETS if not name.startswith("paper-")]
+
+
+def main(description: str, arguments: Sequence[str] | None = None) -> None:
+    """Measure, print a table, and write ``speed.csv``, ``speed.json``, ``speed.png``.
+
+    :param description: of the command.
+    :param arguments: of the command line; None for the process's own.
+    """
+    take_over_errors()
+    with ending_with_one_line():
+        options = _parse(description, arguments)
+        out = Path(options.out)
+        config = _config(options, "naive")
+        methods = options.methods or _diffusion_methods(options)
+        for method in methods:
+            _diffusion(_config(options, method))
+        torch.set_num_threads(config.threads)
+        write_json(out / "speed.json", _machine(config))
+        print((out / "speed.json").read_text())
+        rows: list[Measurement] = []
+        for more in _measurements(options, methods):
+            print(as_table(more) + "\n", flush=True)
+            rows += more
+            write_text(out / "speed.csv", as_csv(rows))
+        write_whole(out / "speed.png", lambda path: save_figure(rows, path))
+        print(out / "speed.csv")
+
+
+def _measurements(
+    options: argparse.Namespace, methods: Sequence[str]
+) -> Iterator[list[Measurement]]:
+    repeats = options.repeats
+    config = _config(options, _GROWING)
+    for method in methods:
+        yield [measure_step(_config(options, method), repeats)]
+    yield measure_sampling(config, repeats)
+    yield measure_evaluation(config, max(1, repeats // 4))
+    if not options.growth:
+        return
+    for batch_size in (16, 64, 256):
+        budget = dataclasses.replace(config.generator, batch_size=batch_size)
+        larger = dataclasses.replace(config, generator=budget)
+        yield [measure_step(larger, repeats, part="step by batch")]
+    for preset in PRESETS if config.torch_device.type == "cuda" else _SMALL:
+        other = dataclasses.replace(
+            config, model=dataclasses.replace(config.model, preset=preset)
+        )
+        weights = sum(p.numel() for p in other.model.make(1).parameters()) / 1000
+        row = measure_step(other, repeats, part="step by model", at=round(weights))
+        yield [dataclasses.replace(row, name=preset)]
+    yield measure_experiences(config, max(1, repeats // 4))
+
+
+def _machine(config: RunConfig) -> dict[str, object]:
+    device = config.torch_device
+    model = config.model.make(config.benchmark.n_classes).to(device)
+    return {
+        "preset": config.model.preset,
+        "batch_size": config.generator.batch_size,
+        "execution": dataclasses.asdict(config.model.execution()),
+        "matrix_product_GFLOPs": round(product_gflops(device)),
+        "denoiser_GFLOPs": round(denoiser_gflops(model, config.generator.batch_size)),
+        **provenance(device),
+    }
+
+
+def _parse(description: str, arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = OneLineParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--preset", choices=list(PRESETS), default="fmnist-small")
+    parser.add_argument(
+        "--methods",
+        type=lambda text: text.split(","),
+        help="separated by commas (default: all that train a diffusion model)",
+    )
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--threads", type=int, default=2, help="of the CPU")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32")
+    parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument(
+        "--repeats", type=int, default=20, help="of each timing (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--growth",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="measure 50 experiences, other batch sizes and other models too",
+    )
+    parser.add_argument("--out", default="runs/speed", help="(default: %(default)s)")
+    options = parser.parse_args(arguments)
+    if options.repeats < 1:
+        raise ValueError(f"--repeats must be 1 or more, got {options.repeats}")
+    return options
+
+
+def _config(options: argparse.Namespace, method: str) -> RunConfig:
+    overrides = [
+        f"method={method}",
+        f"model={options.preset}",
+        f"model.precision={options.precision}",
+        f"model.channels_last={options.channels_last}",
+        f"model.compile={options.compile}",
+        f"generator.batch_size={options.batch_size}",
+        f"device={options.device}",
+        f"threads={options.threads}",
+    ]
+    return compose_config(overrides)
+
+
+def _diffusion(config: RunConfig) -> RunConfig:
+    if config.method.generator != "diffusion":
+        raise ValueError(f"{config.method.name} trains no diffusion model to measure")
+    return config
+
+
+def _diffusion_methods(options: argparse.Namespace) -> list[str]:
+    return [
+        name
+        for name in method_names()
+        if _config(options, name).method.generator == "diffusion"
+    ]

@@ -1,0 +1,217 @@
+"""The runs below some folders, sorted into what may be averaged together."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from avalanche_gd.report.settings import (
+    by_method,
+    differing,
+    flatten,
+    of_method,
+    outside_method,
+)
+from avalanche_gd.runs.results import (
+    RunResult,
+    is_complete,
+    read_rows,
+    read_run,
+    read_settings,
+)
+
+_SHOWN_PARTS = 3  # BENCHMARK/METHOD/seed-N-DIGEST
+
+
+@dataclass
+class Unfinished:
+    """A run that has not reached its end, and is in no average."""
+
+    folder: Path
+    experiences: int = 0
+    """How many are trained and evaluated."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """Empty if the run was killed before it wrote it."""
+
+
+@dataclass
+class Section:
+    """Complete runs of one benchmark that differ in nothing but method and seed."""
+
+    benchmark: str
+    settings: dict[str, Any]
+    """What they share: all settings but the method's, by dotted name."""
+    methods: dict[str, list[RunResult]]
+    """By label: the method, and those of its own settings that vary here."""
+    differs: dict[str, Any] = field(default_factory=dict)
+    """The settings that tell it from the benchmark's other sections."""
+    number: int = 1
+    """Among the benchmark's sections."""
+
+    @property
+    def runs(self) -> list[RunResult]:
+        """All runs, method by method."""
+        return [run for runs in self.methods.values() for run in runs]
+
+    @property
+    def has_equal_seeds(self) -> bool:
+        """Whether all methods have the same seeds."""
+        seeds = {tuple(run.seed for run in runs) for runs in self.methods.values()}
+        return len(seeds) == 1
+
+    @property
+    def n_experiences(self) -> int:
+        """Of the stream."""
+        return self.settings["benchmark.n_experiences"]
+
+    @property
+    def features(self) -> str:
+        """Whose features FID is in."""
+        return str(self.settings.get("evaluation.features", "an oracle classifier"))
+
+    @property
+    def difference(self) -> str:
+        """What tells it from the benchmark's other sections, in words; or empty."""
+        return ", ".join(f"{name} = {value}" for name, value in self.differs.items())
+
+    @property
+    def slug(self) -> str:
+        """Its name in files and links."""
+        return self.benchmark if self.number == 1 else f"{self.benchmark}-{self.number}"
+
+
+@dataclass
+class Collection:
+    """What was found."""
+
+    sections: list[Section]
+    unfinished: list[Unfinished]
+    duplicates: list[tuple[Path, Path]]
+    """Runs that are left out, and the same run that is kept."""
+
+
+def collect(folders: Sequence[Path]) -> Collection:
+    """Read all runs below the folders.
+
+    :param folders: of runs, at any depth.
+    :raises ValueError: if a folder has no run, a run is damaged, or two runs with the
+        same method, seed and settings have different results.
+    """
+    found: dict[Path, Path] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise ValueError(f"no folder {folder}; give folders of runs, such as runs")
+        below = list(_find(folder, set()))
+        if not below:
+            raise ValueError(
+                f"no run in {folder}; give a folder that avalanche-gd wrote to, such as "
+                "runs"
+            )
+        for path in below:
+            found.setdefault(path.resolve(), path)
+    complete = [path for path in found.values() if is_complete(path)]
+    unfinished = [_read_unfinished(p) for p in found.values() if p not in complete]
+    runs, duplicates = _without_duplicates([read_run(path) for path in complete])
+    return Collection(_sections(runs), unfinished, duplicates)
+
+
+def shown(folder: Path) -> str:
+    """The end of a run's path, which says what it is and nothing of the machine."""
+    return "/".join(folder.resolve().parts[-_SHOWN_PARTS:])
+
+
+def _find(folder: Path, seen: set[Path]) -> Iterator[Path]:
+    """The runs' folders, in order; links are followed, once."""
+    if folder.resolve() in seen:
+        return
+    seen.add(folder.resolve())
+    if _is_run(folder):
+        yield folder
+        return
+    below = [path for path in sorted(folder.iterdir()) if path.is_dir()]
+    own = [path for path in below if path.name in ("checkpoints", "samples")]
+    if (folder / ".lock").is_file() and below == own:
+        yield folder  # killed before it wrote its configuration
+        return
+    for path in below:
+        if not path.name.startswith(".") and os.access(path, os.R_OK | os.X_OK):
+            yield from _find(path, seen)
+
+
+def _is_run(folder: Path) -> bool:
+    if (folder / "run.json").is_file():
+        return True
+    config = folder / "config.yaml"
+    if not config.is_file():
+        return False
+    is_of_hydra = b"\ndefaults:" in config.read_bytes()  # what runs are composed from
+    return not is_of_hydra
+
+
+def _read_unfinished(folder: Path) -> Unfinished:
+    if not (folder / "config.yaml").is_file() and not (folder / "run.json").is_file():
+        return Unfinished(folder)
+    has_rows = (folder / "metrics.csv").is_file()
+    experiences = {row.experience for row in read_rows(folder)} if has_rows else set()
+    return Unfinished(folder, len(experiences), read_settings(folder))
+
+
+def _without_duplicates(
+    runs: list[RunResult],
+) -> tuple[list[RunResult], list[tuple[Path, Path]]]:
+    kept: dict[str, RunResult] = {}
+    duplicates = []
+    for run in runs:
+        settings = sorted(flatten(run.config).items())
+        first = kept.setdefault(repr((run.seed, settings)), run)
+        if first is run:
+            continue
+        if _results(first) != _results(run):
+            raise ValueError(
+                f"{first.folder} and {run.folder} have the same method, seed and "
+                "settings and different results; leave one of them out"
+            )
+        duplicates.append((run.folder, first.folder))
+    return list(kept.values()), duplicates
+
+
+def _results(run: RunResult) -> list[str]:
+    """Comparable, also where a value is not a number."""
+    return sorted(repr(row) for row in run.rows)
+
+
+def _sections(runs: list[RunResult]) -> list[Section]:
+    groups: dict[str, list[RunResult]] = {}
+    for run in runs:
+        shared = sorted(outside_method(flatten(run.config)).items())
+        groups.setdefault(repr(shared), []).append(run)
+    sections = [
+        Section(
+            benchmark=group[0].config["benchmark"]["name"],
+            settings=outside_method(flatten(group[0].config)),
+            methods=by_method(sorted(group, key=_order)),
+        )
+        for group in groups.values()
+    ]
+    sections.sort(key=lambda section: (section.benchmark, -len(section.runs)))
+    for benchmark in {section.benchmark for section in sections}:
+        own = [section for section in sections if section.benchmark == benchmark]
+        names = differing([section.settings for section in own])
+        for number, section in enumerate(own, start=1):
+            section.number = number
+            section.differs = {
+                name: section.settings.get(name, "not recorded") for name in names
+            }
+    return sections
+
+
+def _order(run: RunResult) -> tuple[Any, ...]:
+    """The naive method first, those with all data at once last, then by seed."""
+    method = run.config["method"]
+    learns = bool(method.get("solver_replays") or method.get("plugins"))
+    settings = [
+        (name, (0, value) if isinstance(value, int | float) else (1, repr(value)))
+        for name, value in sorted(of_method(flatten(run.config)).items())
+    ]
+    return bool(method.get("cumulative")), learns, run.method, settings, run.seed

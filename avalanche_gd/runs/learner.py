@@ -1,0 +1,148 @@
+"""A learner: a generator and a solver that learn a stream together."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from avalanche_gd.data.augmentation import HorizontalFlipPlugin
+from avalanche_gd.metrics.shared_images import SharedImages
+from avalanche_gd.models import DiffusionModel
+from avalanche_gd.runs.config import RunConfig
+from avalanche_gd.runs.passes import PassCounter
+from avalanche_gd.runs.progress import Progress
+from avalanche_gd.runs.seeds import SeedPlugin
+from avalanche_gd.runs.strategies import (
+    CumulativePlugin,
+    generator_strategy,
+    make_generator,
+    solver_strategy,
+)
+from avalanche_gd.training.plugin_state import remembers
+from avalanche_gd.training.strategy_state import load_strategy_state, strategy_state
+
+_NUMBERS = {"generator": 1, "solver": 2}  # of their random states
+
+
+class Learner:
+    """A generator, or none, and a classifier under one method.
+
+    :param config: of the run.
+    :param folder: for TensorBoard's files.
+    """
+
+    def __init__(self, config: RunConfig, folder: Path):
+        self.config = config
+        self.model = make_generator(config)
+        self.counter: PassCounter | None = None
+        if isinstance(self.model, DiffusionModel):
+            self.counter = PassCounter(self.model, config.generator.batch_size)
+        self.strategies: dict[str, Any] = {}
+        """The strategies by the name of their model: generator, solver."""
+        self.progress: dict[str, Progress] = {}
+        self.method_plugins: dict[str, list[Any]] = {}
+        generator = None
+        if self.model is not None:
+            plugins = self._plugins("generator", config.make_plugins())
+            generator = generator_strategy(config, self.model, plugins, folder)
+            self.strategies["generator"] = generator
+        plugins = self._plugins("solver", config.make_solver_plugins())
+        self.strategies["solver"] = solver_strategy(config, generator, plugins, folder)
+        if not config.method.solver_replays:
+            return
+        # Avalanche's own strategy brings plugins that remember something too.
+        self.method_plugins["solver"] += [
+            plugin
+            for plugin in self.strategies["solver"].plugins
+            if remembers(plugin) and plugin not in plugins
+        ]
+
+    def train(self, experience: Any) -> None:
+        """Train the solver on an experience, then the generator."""
+        self.strategies["solver"].train(experience, eval_streams=[])
+        if "generator" in self.strategies and not self.config.method.solver_replays:
+            self.strategies["generator"].train(experience, eval_streams=[])
+        if self.counter is not None:
+            self.counter.training = None
+
+    def evaluate(self, stream: Any) -> dict[str, float]:
+        """The metrics of both by ``generator/NAME`` and ``solver/NAME``."""
+        values = {}
+        for prefix, strategy in self.strategies.items():
+            strategy.evaluator.reset_last_metrics()
+            for name, value in strategy.eval(stream).items():
+                if isinstance(value, float):  # images are for the loggers
+                    values[f"{prefix}/{name}"] = value
+        return values
+
+    def generated_images(self) -> torch.Tensor | None:
+        """The images of the last evaluation, ``(N, C, H, W)``, in model space."""
+        if self.model is None:
+            return None
+        sampling = self.config.evaluation.sampling()
+        return SharedImages.of(self.strategies["generator"]).images(self.model, sampling)
+
+    def seconds(self) -> dict[str, float]:
+        """The time in training so far, by model."""
+        return {name: progress.seconds for name, progress in self.progress.items()}
+
+    def cost(self) -> dict[str, float]:
+        """The passes of the denoiser; empty without a diffusion model."""
+        if self.counter is None:
+            return {}
+        return self.counter.summary(self.config.generator.steps)
+
+    def close(self) -> None:
+        """Write what TensorBoard's files still lack."""
+        for strategy in self.strategies.values():
+            for logger in strategy.evaluator.loggers:
+                logger.writer.close()
+
+    def can_go_on(self) -> bool:
+        """Whether a checkpoint holds all that the method's plugins remember."""
+        return all(
+            remembers(plugin)
+            for plugins in self.method_plugins.values()
+            for plugin in plugins
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next experience depends on, in tensors and plain containers."""
+        return {
+            "strategies": {
+                name: strategy_state(strategy, self.method_plugins[name])
+                for name, strategy in self.strategies.items()
+            },
+            "seconds": self.seconds(),
+            "passes": None if self.counter is None else self.counter.passes,
+        }
+
+    def load_state_dict(self, state: dict[str, Any], seen: Any) -> None:
+        """Go on from a state.
+
+        :param state: from :meth:`state_dict`.
+        :param seen: the training experiences that led to it.
+        """
+        for name, strategy in self.strategies.items():
+            plugins = self.method_plugins[name]
+            load_strategy_state(strategy, plugins, state["strategies"][name])
+            self.progress[name].seconds = state["seconds"][name]
+        if self.counter is not None:
+            self.counter.passes = state["passes"]
+        if "generator" in self.strategies:
+            for experience in seen:
+                SharedImages.of(self.strategies["generator"]).observe(experience)
+
+    def _plugins(self, model_name: str, method_plugins: list[Any]) -> list[Any]:
+        """The plugins of a strategy, of which those of the method come second."""
+        config = self.config
+        self.method_plugins[model_name] = method_plugins
+        self.progress[model_name] = Progress(model_name, config.benchmark.n_experiences)
+        return [
+            SeedPlugin(config.seed, _NUMBERS[model_name]),
+            *([] if self.counter is None else [self.counter.plugin(model_name)]),
+            *([CumulativePlugin()] if config.method.cumulative else []),
+            *([HorizontalFlipPlugin()] if config.benchmark.horizontal_flips else []),
+            *method_plugins,
+            self.progress[model_name],
+        ]

@@ -1,0 +1,60 @@
+"""The state of an Avalanche strategy between experiences, for checkpoints."""
+
+from typing import Any
+
+from avalanche_gd.training.plugin_state import load_plugin_states, plugin_states
+
+_CLOCK = (
+    "train_iterations",
+    "train_exp_counter",
+    "train_exp_epochs",
+    "train_exp_iterations",
+    "train_epoch_iterations",
+    "total_iterations",
+)
+
+
+def strategy_state(strategy: Any, plugins: list[Any]) -> dict[str, Any]:
+    """All that its next experience depends on, in tensors and plain containers.
+
+    :param strategy: of Avalanche.
+    :param plugins: those of its plugins that remember something.
+    """
+    return {
+        "model": strategy.model.state_dict(),
+        "optimizer": strategy.optimizer.state_dict(),
+        "clock": {name: getattr(strategy.clock, name) for name in _CLOCK},
+        "plugins": plugin_states(plugins),
+        "first_values": {
+            str(metric): dict(metric.forgetting.initial)
+            for metric in strategy.evaluator.metrics
+            if hasattr(metric, "forgetting")
+        },
+        "qualities": [
+            metric.qualities
+            for metric in strategy.evaluator.metrics
+            if hasattr(metric, "qualities")
+        ],
+    }
+
+
+def load_strategy_state(strategy: Any, plugins: list[Any], state: dict[str, Any]) -> None:
+    """Go on from a state.
+
+    :param strategy: new.
+    :param plugins: new, in the order they were in.
+    :param state: of :func:`strategy_state`.
+    """
+    strategy.model.load_state_dict(state["model"])
+    # Avalanche empties the optimizer the first time it sees the model: let it do so now.
+    strategy.make_optimizer(reset_optimizer_state=True)
+    strategy.optimizer.load_state_dict(state["optimizer"])
+    for name, count in state["clock"].items():
+        setattr(strategy.clock, name, count)
+    load_plugin_states(plugins, state["plugins"], strategy.model)
+    qualities = iter(state["qualities"])
+    for metric in strategy.evaluator.metrics:
+        if hasattr(metric, "forgetting"):
+            metric.forgetting.initial = dict(state["first_values"][str(metric)])
+        if hasattr(metric, "qualities"):
+            metric.qualities = next(qualities)

@@ -1,0 +1,267 @@
+"""The report's numbers: what is averaged, and with which interval."""
+
+import csv
+import re
+import shutil
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from avalanche_gd.report.collect import collect
+from avalanche_gd.report.estimates import estimate
+from avalanche_gd.report.matrix import Shade, contrast, matrices
+from avalanche_gd.report.report_command import write_report
+from avalanche_gd.report.tables import DASH, lines_of
+from tests.helpers.fake_runs import write_run
+from tests.runs.test_run import run, small_config
+
+
+def read_csv(path):
+    with open(path, newline="") as file:
+        return {(row["method"], row["metric"]): row for row in csv.DictReader(file)}
+
+
+def cells(section):
+    return {
+        line.label: {cell.column.name: cell for cell in line.cells}
+        for line in lines_of(section)
+    }
+
+
+@pytest.mark.parametrize("count", [2, 3, 10])
+def test_the_interval_is_students(count):
+    values = np.random.default_rng(count).normal(50, 9, count).tolist()
+    found = estimate(values)
+    low, high = stats.t.interval(
+        0.95, df=count - 1, loc=np.mean(values), scale=stats.sem(values)
+    )
+    assert found.mean == pytest.approx(np.mean(values))
+    assert found.mean - found.half_width == pytest.approx(low)
+    assert found.mean + found.half_width == pytest.approx(high)
+
+
+def test_one_seed_has_no_interval_and_none_has_no_mean():
+    assert estimate([3.0]).half_width is None
+    assert estimate([]) is None
+    assert np.isnan(estimate([3.0, float("nan")]).mean)
+
+
+def test_a_method_is_averaged_over_its_seeds_and_the_best_is_marked(tmp_path):
+    for seed, fid in enumerate((10.0, 20.0, 60.0)):
+        write_run(tmp_path, "naive", seed, values={"FID": fid, "accuracy": 0.2})
+        write_run(tmp_path, "joint", seed, values={"FID": 2.0, "accuracy": 0.9})
+    write_report([tmp_path], tmp_path / "report")
+    table = read_csv(tmp_path / "report" / "table.csv")
+    naive = table["naive", "FID"]
+    assert float(naive["mean"]) == 30
+    low, high = stats.t.interval(0.95, df=2, loc=30, scale=stats.sem([10, 20, 60]))
+    assert float(naive["ci95_low"]) == pytest.approx(low)
+    assert float(naive["ci95_high"]) == pytest.approx(high)
+    assert (naive["seeds"], naive["n"], naive["best"]) == ("0 1 2", "3", "0")
+    assert table["joint", "FID"]["best"] == "1"
+    assert table["joint", "accuracy"]["best"] == "1"
+    assert table["naive", "accuracy"]["best"] == "0"
+    tex = (tmp_path / "report" / "table.tex").read_text()
+    assert r"\toprule" in tex and r"split\_digits" in tex
+    half = f"{(high - low) / 2:.1f}"
+    assert rf"naive & 3 & 30.0 $\pm$ {half} & " in tex
+    assert r"joint & 3 & \textbf{2.0} $\pm$ 0.0 & " in tex
+    assert not re.search(r"(?<!\\)_", tex.replace(r"\usepackage", ""))
+    assert r"\linewidth\resizebox{\linewidth}" in tex and "Seconds" not in tex
+    assert tex.count("{") - tex.count(r"\{") == tex.count("}") - tex.count(r"\}")
+
+
+def test_nothing_is_best_where_one_method_is_alone(tmp_path):
+    write_run(tmp_path, "naive")
+    (section,) = collect([tmp_path]).sections
+    assert not any(cell.is_best for line in lines_of(section) for cell in line.cells)
+
+
+def test_what_is_the_same_in_print_is_best_together(tmp_path):
+    write_run(tmp_path, "naive", values={"FID": 20.01})
+    write_run(tmp_path, "joint", values={"FID": 20.02})
+    (section,) = collect([tmp_path]).sections
+    assert [cells(section)[name]["FID"].is_best for name in ("naive", "joint")] == [
+        True,
+        True,
+    ]
+
+
+def test_what_a_run_lacks_is_a_dash_and_the_rest_is_shown(tmp_path):
+    write_run(tmp_path, "ewc", generates=False)
+    write_run(tmp_path, "joint", cost={"F_per_step": 3.0, "F_total": 6000.0})
+    write_report([tmp_path], tmp_path / "report")
+    (section,) = collect([tmp_path]).sections
+    found = cells(section)
+    assert found["ewc"]["FID"].text == found["ewc"]["F_total"].text == DASH
+    assert found["joint"]["F_total"].text == "6000"
+    assert not found["joint"]["FID"].is_best  # nothing to be better than
+    tex = (tmp_path / "report" / "table.tex").read_text()
+    assert "ewc & 1 & -- & " in tex
+    assert (tmp_path / "report/figures/split_digits-fid-by-f.pdf").is_file()
+
+
+def test_a_metric_that_some_seeds_lack_says_over_how_many_it_is(tmp_path):
+    write_run(tmp_path, "naive", 0, generates=False)
+    write_run(tmp_path, "naive", 1, values={"FID": 7.0})
+    (section,) = collect([tmp_path]).sections
+    assert cells(section)["naive"]["FID"].text == "7.0 (n = 1)"
+
+
+def test_a_value_that_is_not_finite_is_shown_as_such_and_never_best(tmp_path):
+    write_run(tmp_path, "naive", values={"FID": float("nan")})
+    write_run(tmp_path, "replay", values={"FID": 5.0})
+    write_run(tmp_path, "joint", values={"FID": 4.0})
+    write_report([tmp_path], tmp_path / "report")
+    (section,) = collect([tmp_path]).sections
+    assert cells(section)["naive"]["FID"].text == "not finite"
+    assert [cell["FID"].is_best for cell in cells(section).values()] == [False, False, True]
+
+
+def test_settings_that_differ_make_sections_that_say_so(tmp_path):
+    write_run(tmp_path / "a", "naive", 0, values={"FID": 10.0})
+    write_run(
+        tmp_path / "b", "naive", 1, values={"FID": 90.0}, settings={"generator.steps": 9}
+    )
+    write_report([tmp_path / "a", tmp_path / "b"], tmp_path / "report")
+    sections = collect([tmp_path]).sections
+    assert [section.difference for section in sections] == [
+        "generator.steps = 2",
+        "generator.steps = 9",
+    ]
+    assert [cells(section)["naive"]["FID"].text for section in sections] == ["10.0", "90.0"]
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "are not averaged together" in page
+    assert "split_digits: generator.steps = 9" in page
+
+
+def test_settings_of_a_method_that_vary_make_lines(tmp_path):
+    for place, lambd in (("a", 1.0), ("b", 2.0)):
+        settings = {"method.lambd": lambd, "method.plugins.0.lambd": lambd}
+        write_run(tmp_path / place, "replay", settings=settings)
+    write_run(tmp_path, "naive")
+    (section,) = collect([tmp_path]).sections
+    assert list(section.methods) == [
+        "naive",
+        "replay, method.lambd=1.0",
+        "replay, method.lambd=2.0",
+    ]
+
+
+def test_arguments_of_plugins_that_vary_make_lines(tmp_path):
+    write_run(tmp_path / "a", "replay", 0)
+    write_run(tmp_path / "b", "replay", 1, settings={"method.plugins.0.lambd": 7.0})
+    (section,) = collect([tmp_path]).sections
+    assert len(section.methods) == 2
+    assert "replay, method.plugins.0.lambd=7.0" in section.methods
+
+
+def test_place_device_and_threads_do_not_tell_runs_apart(tmp_path):
+    write_run(tmp_path, "naive", 0)
+    write_run(tmp_path, "naive", 1, settings={"device": "cuda", "threads": 8, "out": "x"})
+    (section,) = collect([tmp_path]).sections
+    assert [run.seed for run in section.methods["naive"]] == [0, 1]
+
+
+def test_a_setting_that_a_run_is_too_old_for_has_its_default(tmp_path):
+    for seed in (0, 1):
+        folder = write_run(tmp_path, "replay", seed)
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace("  teacher_steps: 2\n", ""))
+    assert "teacher_steps" not in config.read_text()
+    (section,) = collect([tmp_path]).sections
+    assert list(section.methods) == ["replay"]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_an_unfinished_run_is_listed_and_in_no_average(tmp_path, killed):
+    write_run(tmp_path, "naive", 0, values={"FID": 10.0})
+    folder = write_run(tmp_path, "naive", 1, values={"FID": 99.0}, experiences=2)
+    if killed:
+        (folder / "run.json").unlink()
+    write_report([tmp_path], tmp_path / "report")
+    table = read_csv(tmp_path / "report" / "table.csv")
+    assert table["naive", "FID"]["n"] == "1"
+    assert float(table["naive", "FID"]["mean"]) == 10
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "Unfinished runs" in page and "2 of 3" in page
+    assert "split_digits/naive/seed-1" in page
+
+
+def test_runs_killed_before_their_first_file_and_alone_are_listed(tmp_path):
+    folder = tmp_path / "split_digits" / "naive" / "seed-0"
+    folder.mkdir(parents=True)
+    (folder / ".lock").touch()
+    write_report([tmp_path], tmp_path / "report")
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "split_digits/naive/seed-0" in page and "0 of ?" in page
+    assert "Report of 0 complete runs" in page
+
+
+def test_the_same_run_twice_counts_once(tmp_path):
+    write_run(tmp_path / "a", "naive", 0)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    found = collect([tmp_path, tmp_path / "a"])
+    assert len(found.sections[0].runs) == 1
+    assert len(found.duplicates) == 1
+    write_report([tmp_path], tmp_path / "report")
+    assert "counts once" in (tmp_path / "report" / "report.html").read_text()
+
+
+def test_the_matrix_is_after_each_experience_on_each(tmp_path):
+    write_run(tmp_path, "naive", 0)
+    write_run(tmp_path, "naive", 1)
+    (matrix,) = matrices(collect([tmp_path]).sections[0])
+    shown = [[shade and round(shade.value, 3) for shade in row] for row in matrix.rows]
+    assert shown == [[0.1, None, None], [0.1, 0.2, None], [0.1, 0.2, 0.3]]
+    assert matrix.seeds == 2
+
+
+def test_the_matrix_can_be_read_in_every_shade():
+    for value in np.linspace(-0.1, 1.1, 200):
+        shade = Shade(float(value))
+        pair = [
+            [int(css[i : i + 2], 16) for i in (1, 3, 5)]
+            for css in (shade.background, shade.colour)
+        ]
+        assert contrast(*pair) >= 4.5
+    assert contrast((0, 0, 0), (255, 255, 255)) == pytest.approx(21)
+
+
+def test_a_report_is_the_same_bytes_each_time_and_leaves_other_files(tmp_path):
+    write_run(tmp_path / "runs", "naive")
+    out = tmp_path / "report"
+    files = write_report([tmp_path / "runs"], out)
+    before = {path: path.read_bytes() for path in files}
+    (out / "notes.txt").write_text("mine")
+    assert write_report([tmp_path / "runs"], out) == files
+    assert {path: path.read_bytes() for path in files} == before
+    assert (out / "notes.txt").read_text() == "mine"
+    names = {path.name for path in files}
+    assert {"report.html", "table.csv", "table.tex", "split_digits-fid.pdf"} <= names
+    assert set(out.rglob("*")) - {out / "figures", out / "notes.txt"} == set(files)
+
+
+def test_real_runs_are_reported(tmp_path):
+    folder = run(
+        small_config(tmp_path / "runs", "method=naive", "benchmark.n_experiences=2")
+    )
+    write_report([tmp_path / "runs"], tmp_path / "report")
+    with open(folder / "metrics.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if "FID_Stream" in row["metric"]]
+    table = read_csv(tmp_path / "report" / "table.csv")
+    assert float(table["naive", "FID"]["mean"]) == float(rows[-1]["value"])
+    assert len(list((tmp_path / "report" / "figures").iterdir())) >= 7
+
+
+def test_settings_of_a_method_are_in_the_order_of_their_numbers(tmp_path):
+    for steps in (10, 2, 1):
+        write_run(
+            tmp_path / str(steps),
+            "generative_replay",
+            settings={"method.teacher_steps": steps},
+        )
+    (section,) = collect([tmp_path]).sections
+    labels = [f"generative_replay, method.teacher_steps={steps}" for steps in (1, 2, 10)]
+    assert list(section.methods) == labels

@@ -1,0 +1,121 @@
+"""The report's command: what it refuses, in one line and before it writes a file."""
+
+import json
+
+import pytest
+
+from avalanche_gd.report.report_command import main
+from tests.conftest import truncate
+from tests.helpers.fake_runs import write_run
+
+
+@pytest.fixture
+def command(monkeypatch, tmp_path, capfd):
+    """Call the command in an empty folder; gives status and errors."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("HYDRA_FULL_ERROR", "AVALANCHE_GD_ONE_LINE"):
+        monkeypatch.setenv(name, "0")  # so that it is restored, whatever main sets
+        monkeypatch.delenv(name)
+
+    def call(*arguments):
+        status = 0
+        try:
+            main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            status = end.code
+        return status, capfd.readouterr().err
+
+    return call
+
+
+def _cut(name):
+    return lambda folder: truncate(folder / name)
+
+
+def _cut_a_digit(folder):
+    path = folder / "metrics.csv"
+    path.write_text(path.read_text()[:-2])
+
+
+def _drop_the_last_experience(folder):
+    path = folder / "metrics.csv"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if not line.startswith("2,")))
+
+
+def _cut_at_a_line(folder):
+    path = folder / "config.yaml"
+    path.write_text(path.read_text().split("evaluation:")[0])
+
+
+DAMAGE = {
+    "run.json": _cut("run.json"),
+    "metrics.csv": _cut("metrics.csv"),
+    "config.yaml": _cut("config.yaml"),
+    "metrics.csv in a number": _cut_a_digit,
+    "metrics.csv at an experience": _drop_the_last_experience,
+    "config.yaml at a line": _cut_at_a_line,
+    "config.yaml away": lambda folder: (folder / "config.yaml").unlink(),
+    "metrics.csv away": lambda folder: (folder / "metrics.csv").unlink(),
+    "exp_001.png": _cut("samples/exp_001.png"),
+    "run.json as a list": lambda folder: (folder / "run.json").write_text("[]\n"),
+    "run.json without seconds": lambda folder: (folder / "run.json").write_text(
+        json.dumps({"completed": True})
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_run_cut_short_is_one_line_that_names_the_file(command, tmp_path, name):
+    write_run(tmp_path, "joint")
+    folder = write_run(tmp_path, "naive")
+    DAMAGE[name](folder)
+    status, errors = command(tmp_path)
+    (line,) = errors.splitlines()
+    assert status == 2
+    assert line.startswith("avalanche-gd-report: ")
+    assert name.split()[0] in line and str(folder) in line and "delete" in line
+    assert not (tmp_path / "report").exists()
+
+
+def test_the_same_seed_with_different_results_is_refused(command, tmp_path):
+    folders = [
+        write_run(tmp_path / place, "naive", values={"FID": fid})
+        for place, fid in (("a", 1.0), ("b", 2.0))
+    ]
+    status, errors = command(tmp_path / "a", tmp_path / "b")
+    (line,) = errors.splitlines()
+    assert status == 2 and all(str(folder) in line for folder in folders)
+    assert "same method, seed and settings and different results" in line
+    assert not (tmp_path / "report").exists()
+
+
+def test_places_without_runs_are_one_line(command, tmp_path):
+    write_run(tmp_path / "runs")
+    (tmp_path / "empty").mkdir()
+    for bad, message in (("empty", "no run in empty"), ("nowhere", "no folder nowhere")):
+        status, errors = command("runs", bad)
+        (line,) = errors.splitlines()
+        assert status == 2 and line.startswith("avalanche-gd-report: ") and message in line
+    assert not (tmp_path / "report").exists()
+
+
+def test_bad_arguments_are_one_line(command, tmp_path):
+    write_run(tmp_path / "runs")
+    (tmp_path / "file").touch()
+    for arguments, message in (
+        ([], "FOLDER"),
+        (["runs", "--to", "x"], "--to"),
+        (["runs", "--out", "file"], "file is a file; choose a folder with --out"),
+    ):
+        status, errors = command(*arguments)
+        (line,) = errors.splitlines()
+        assert status == 2 and message in line
+
+
+def test_the_command_writes_to_report_and_hydras_files_are_no_runs(command, tmp_path):
+    write_run(tmp_path / "runs")
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "config.yaml").write_text("# of Hydra\ndefaults:\n  - a: b\n")
+    assert command(".") == (0, "")
+    assert (tmp_path / "report" / "report.html").is_file()
