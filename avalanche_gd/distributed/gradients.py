@@ -2,9 +2,9 @@
 
 Under ``torchrun``, call Avalanche's ``DistributedHelper.init_distributed(seed)`` first, and
 go on as in one process. All processes load the same batches and draw the same random
-numbers, of which each keeps its share (:mod:`avalanche_gd.distributed.shares`), and average their
-gradients: so the losses and the weights are those of one process, but for rounding. All of
-them evaluate all data, and so have the same values.
+numbers, of which each keeps its share (:mod:`avalanche_gd.distributed.shares`), and average
+their gradients: so the losses and the weights are those of one process, but for rounding.
+All of them evaluate all data, and so have the same values.
 
 What the processes do not share: dropout in a denoiser, and the noise that a sampler adds on
 its way; each draws these for its share alone. Of the metrics on training batches, the loss
@@ -12,18 +12,96 @@ is of the whole batch, and others are of the share.
 """
 
 import hashlib
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from avalanche.distributed import DistributedHelper
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
 
 from avalanche_gd.distributed.shares import check_shares
 
+Run = Callable[..., Tensor]
+"""Calls a module with inputs: ``run(module, *inputs, **options)``."""
+
+_averaged: ContextVar[tuple[nn.Module, nn.Module] | None] = ContextVar(
+    "averaged", default=None
+)
+
+
+@contextmanager
+def averaging_gradients(module: nn.Module, run: Run) -> Iterator[None]:
+    """Have torch's ``DistributedDataParallel`` average a module's gradients in here.
+
+    It does so while the backward pass goes on, a bucket at a time, for the passes of
+    :func:`averaging_passes`. It goes around a denoiser, not around the diffusion model,
+    whose methods the plugins call.
+
+    :param run: how the module is called.
+    """
+    parallel = DistributedDataParallel(_Passes(module, run), find_unused_parameters=True)
+    token = _averaged.set((module, parallel))
+    try:
+        with warnings.catch_warnings():  # most denoisers use all of their parameters
+            warnings.filterwarnings("ignore", message=".*find_unused_parameters=True")
+            yield
+    finally:
+        _averaged.reset(token)
+
+
+def averaging_passes(module: nn.Module) -> nn.Module | None:
+    """What to call in place of the module, where its gradients are averaged; else None.
+
+    Its copies, and passes without gradients, are called as they are.
+    """
+    found = _averaged.get()
+    if found is None or found[0] is not module or not torch.is_grad_enabled():
+        return None
+    return found[1]
+
+
+class _Passes(nn.Module):
+    """A module, called in its way."""
+
+    def __init__(self, module: nn.Module, run: Run):
+        super().__init__()
+        self.module = module
+        self._run = run
+
+    def forward(self, *inputs: Tensor, **options: Any) -> Tensor:
+        return self._run(self.module, *inputs, **options)
+
+
+def average_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """Average the gradients over the processes, in one message after the backward pass.
+
+    For models that plugins copy and call as they like, such as a solver: torch's
+    ``DistributedDataParallel`` would have to wrap them.
+
+    :param optimizer: of the parameters whose gradients are averaged in their place.
+    """
+    groups = optimizer.param_groups
+    gradients = [p.grad for group in groups for p in group["params"] if p.grad is not None]
+    flat = average(torch.cat([gradient.flatten() for gradient in gradients]))
+    means = flat.split([gradient.numel() for gradient in gradients])
+    for gradient, mean in zip(gradients, means, strict=True):
+        gradient.copy_(mean.view_as(gradient))
+
+
+def average(value: Tensor) -> Tensor:
+    """The mean of a value over the processes."""
+    mean = value.detach().clone()
+    torch.distributed.all_reduce(mean)
+    return mean / DistributedHelper.world_size
+
 
 def check_processes(strategy: Any) -> None:
-    """Whether the processes can train a strategy's model together, and begin alike.
+    """Raise ValueError unless the processes can train a strategy's model, and begin alike.
 
     :raises ValueError: if they cannot share a batch, if the model has batch
         normalization, or if their weights or random states differ.
@@ -42,27 +120,6 @@ def check_processes(strategy: Any) -> None:
             "the processes have other weights or random states than each other; call "
             "DistributedHelper.init_distributed(seed) before making the model"
         )
-
-
-def average(loss: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
-    """Average the gradients over the processes, and the loss.
-
-    In one message, and without torch's ``DistributedDataParallel``: that would wrap the
-    model, whose methods the plugins call.
-
-    :param loss: of this process.
-    :param optimizer: of the parameters whose gradients are averaged in their place.
-    :return: the mean loss.
-    """
-    groups = optimizer.param_groups
-    gradients = [p.grad for group in groups for p in group["params"] if p.grad is not None]
-    flat = torch.cat([part.flatten() for part in (loss, *gradients)])
-    torch.distributed.all_reduce(flat)
-    flat /= DistributedHelper.world_size
-    first, *means = flat.split([part.numel() for part in (loss, *gradients)])
-    for gradient, mean in zip(gradients, means, strict=True):
-        gradient.copy_(mean.view_as(gradient))
-    return first.view_as(loss).clone()
 
 
 def _digest(strategy: Any) -> str:

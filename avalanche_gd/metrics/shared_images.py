@@ -125,7 +125,7 @@ def generate_images(model: Any, sampling: Sampling) -> Tensor:
 
 
 def generate_samples(model: Any, sampling: Sampling) -> GeneratedBatch:
-    """GeneratedBatch of a diffusion model, a batch at a time from noise that is drawn at once.
+    """Images of a diffusion model, a batch at a time from noise that is drawn at once.
 
     A conditioned one is asked for the classes that it was trained on, as many of each. Of
     another generator of Avalanche's, its ``generate``. The random state is left alone.

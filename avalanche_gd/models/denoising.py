@@ -1,7 +1,10 @@
-"""What a pass of a diffusion model hands to the criterion."""
+"""What a pass of a diffusion model is asked, and what it hands to the criterion."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -20,6 +23,79 @@ class Denoising(NamedTuple):
     """The timestep of each sample, ``(N,)``, integers in ``[0, T)``."""
 
 
+class Noised(NamedTuple):
+    """A batch of images, noised."""
+
+    x_t: Tensor
+    """Noisy images, ``(N, C, H, W)``."""
+    target: Tensor
+    """What a denoiser should predict there, of the same shape."""
+    timesteps: Tensor
+    """Of each, ``(N,)``."""
+
+
+@dataclass(eq=False)
+class Question:
+    """Noisy images that a model denoises beside a batch, in the same pass.
+
+    Put it into :attr:`DiffusionModel.questions <avalanche_gd.DiffusionModel>` before the
+    forward pass of a training step: one pass over two batches takes less than two passes.
+    """
+
+    x_t: Tensor
+    """``(N, C, H, W)``."""
+    timesteps: Tensor
+    """``(N,)``."""
+    condition: Tensor | None = None
+    """Of a conditioned model: the classes, ``(N,)``, where ``num_classes`` is none."""
+    output: Any = None
+    """The model's output in whose pass it is answered."""
+    prediction: Tensor | None = None
+    """The answer, once that pass is made."""
+
+    def answer(self, model: Any, output: Any) -> Tensor:
+        """The denoiser's prediction there, ``(N, C, H, W)``.
+
+        :param model: the :class:`~avalanche_gd.DiffusionModel` that was asked.
+        :param output: its output in the training step that the answer is for. If the
+            question was not answered in that pass, as where another plugin called the
+            model in between, a pass is made for it.
+        """
+        if self.prediction is not None and self.output is output:
+            return self.prediction
+        return model.denoise(self.x_t, self.timesteps, self.condition)
+
+
+def denoise_together(
+    model: Any, noised: Noised, condition: Tensor | None, questions: Sequence[Question]
+) -> Tensor:
+    """The prediction for a batch, and the answers to questions, in one pass.
+
+    A question about the batch itself, without a condition of its own, takes no part in the
+    pass: the prediction for the batch is its answer.
+
+    :param noised: the batch.
+    :param condition: its classes, ``(N,)``; None without conditioning.
+    """
+    beside = [
+        question
+        for question in questions
+        if question.x_t is not noised.x_t or question.condition is not None
+    ]
+    parts = [Question(noised.x_t, noised.timesteps, condition), *beside]
+    conditions = [part.condition for part in parts if part.condition is not None]
+    predictions = model.denoise(
+        torch.cat([part.x_t for part in parts]),
+        torch.cat([part.timesteps for part in parts]),
+        torch.cat(conditions) if conditions else None,
+    ).split([len(part.x_t) for part in parts])
+    for question in questions:
+        question.prediction = predictions[0]
+    for question, prediction in zip(beside, predictions[1:], strict=True):
+        question.prediction = prediction
+    return predictions[0]
+
+
 class NoisyImages:
     """The output of a conditioned model, which waits for the classes.
 
@@ -28,16 +104,14 @@ class NoisyImages:
     in all of them.
 
     :param model: the conditioned :class:`~avalanche_gd.DiffusionModel`.
-    :param x_t: noisy images, ``(N, C, H, W)``.
-    :param target: as in :class:`Denoising`.
-    :param timesteps: as in :class:`Denoising`.
+    :param noised: the batch.
+    :param questions: what to denoise in the same pass.
     """
 
-    def __init__(self, model: Any, x_t: Tensor, target: Tensor, timesteps: Tensor):
+    def __init__(self, model: Any, noised: Noised, questions: Sequence[Question] = ()):
         self.model = model
-        self.x_t = x_t
-        self.target = target
-        self.timesteps = timesteps
+        self.noised = noised
+        self.questions = questions
         self._given: tuple[Tensor, Denoising] | None = None
 
     def given(self, labels: Tensor | None) -> Denoising:
@@ -50,10 +124,14 @@ class NoisyImages:
         if labels is None:
             raise ValueError("a conditioned model is trained with labels; got none")
         if self._given is None or self._given[0] is not labels:
-            condition = self.model.check_condition(labels, len(self.x_t))
+            condition = self.model.check_condition(labels, len(self.noised.x_t))
             if self.model.training:
                 self.model.conditioning.see(condition)
                 condition = self.model.drop_condition(condition)
-            prediction = self.model.denoise(self.x_t, self.timesteps, condition)
-            self._given = labels, Denoising(prediction, self.target, self.timesteps)
+            prediction = denoise_together(
+                self.model, self.noised, condition, self.questions
+            )
+            self.questions = ()  # answered
+            denoising = Denoising(prediction, self.noised.target, self.noised.timesteps)
+            self._given = labels, denoising
         return self._given[1]

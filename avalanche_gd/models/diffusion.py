@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,18 @@ import torch
 from avalanche.models.generator import Generator
 from torch import Tensor, nn
 
+from avalanche_gd.distributed.gradients import averaging_passes
 from avalanche_gd.distributed.shares import draw_share
 from avalanche_gd.models.conditioning import ClassConditioning, check_conditioning
-from avalanche_gd.models.denoising import Denoising, NoisyImages
+from avalanche_gd.models.denoising import (
+    Denoising,
+    Noised,
+    NoisyImages,
+    Question,
+    denoise_together,
+)
 from avalanche_gd.models.execution import Execution
+from avalanche_gd.models.prediction import NoiseProcess
 from avalanche_gd.models.pretrained import load_pipeline, save_pipeline
 from avalanche_gd.models.sampler import Denoise, Sampler
 from avalanche_gd.models.scheduler import ddim_scheduler
@@ -42,9 +51,9 @@ class DiffusionModel(nn.Module, Generator):
         ``(N,)``; returns a tensor of the images' shape, or an object that has it as
         ``sample``, as a :class:`diffusers.UNet2DModel` does. With ``num_classes``, also
         with ``class_labels``, ``(N,)``, where ``num_classes`` itself stands for none.
-    :param noise_scheduler: a diffusers scheduler with ``add_noise``. Its configuration
-        decides what the denoiser predicts and how images are sampled. It is never
-        changed by sampling.
+    :param noise_scheduler: a diffusers scheduler with ``alphas_cumprod``, which decide
+        the noise. Its configuration decides what the denoiser predicts and how images are
+        sampled. It is never changed by sampling.
     :param sample_shape: ``(C, H, W)`` of an image.
     :param sampling_steps: the steps of :meth:`generate` where none are asked for, as
         Avalanche's own plugins do.
@@ -56,8 +65,9 @@ class DiffusionModel(nn.Module, Generator):
         it doubles the cost of sampling.
     :param execution: the denoiser's precision, memory layout and compilation; by default,
         float32 as it is.
-    :raises TypeError: if the scheduler has no ``add_noise``.
-    :raises ValueError: if ``sampling_steps`` is not in ``[1, T]``, if there is no class,
+    :raises TypeError: if the scheduler has no ``alphas_cumprod``.
+    :raises ValueError: if the scheduler's ``prediction_type`` is unknown, if
+        ``sampling_steps`` is not in ``[1, T]``, if there is no class,
         if the dropout is not in ``[0, 1)``, if the guidance is negative, or with guidance
         but no dropout or no classes.
 
@@ -81,14 +91,11 @@ class DiffusionModel(nn.Module, Generator):
         execution: Execution | None = None,
     ):
         super().__init__()
-        if not callable(getattr(noise_scheduler, "add_noise", None)):
-            raise TypeError(
-                f"noise_scheduler must be a diffusers scheduler with add_noise, "
-                f"not {type(noise_scheduler).__name__}"
-            )
         check_conditioning(num_classes, condition_dropout, guidance)
         self.denoiser: Any = denoiser
         self.noise_scheduler = noise_scheduler
+        self.process = NoiseProcess(noise_scheduler)
+        """The noise, and what the denoiser predicts of it."""
         self.sample_shape = tuple(sample_shape)
         self.sampling_steps = self.check_steps(sampling_steps)
         self.num_classes = num_classes
@@ -98,6 +105,11 @@ class DiffusionModel(nn.Module, Generator):
         self.pass_hooks: list[Callable[[int], Callable[[], None]]] = []
         """Called with the number of images of each forward pass, also of copies of this
         model; what they return is called at each backward pass that follows it."""
+        self.questions: list[Question] = []
+        """What is denoised beside the next batch that is trained on, in one pass."""
+        self.one_pass = True
+        """Whether plugins ask so; if not, they make passes of their own, to compare."""
+        self._noised: tuple[Tensor, Noised] | None = None
         self._samplers = {"own": Sampler(noise_scheduler)}
         # A buffer, so that it is copied, moved and saved with the weights.
         seed = torch.initial_seed() & 0x7FFF_FFFF_FFFF_FFFF
@@ -124,7 +136,7 @@ class DiffusionModel(nn.Module, Generator):
     @property
     def num_timesteps(self) -> int:
         """T, the number of timesteps the model is trained on."""
-        return self.noise_scheduler.config.num_train_timesteps
+        return self.process.num_timesteps
 
     @property
     def device(self) -> torch.device:
@@ -141,19 +153,29 @@ class DiffusionModel(nn.Module, Generator):
             in model space.
         """
         self._check_images(x0)
-        timesteps = draw_share(
-            len(x0), lambda n: torch.randint(self.num_timesteps, (n,), device=x0.device)
-        )
-        noise = draw_share(
-            len(x0),
-            lambda n: torch.randn(n, *x0.shape[1:], dtype=x0.dtype, device=x0.device),
-        )
-        x_t = self.add_noise(x0, noise, timesteps)
-        if self.num_classes is not None:
-            target = self._target(x0, noise, timesteps)
-            return NoisyImages(self, x_t, target, timesteps)
-        prediction = self.denoise(x_t, timesteps)
-        return Denoising(prediction, self._target(x0, noise, timesteps), timesteps)
+        ahead, self._noised = self._noised, None
+        noised = ahead[1] if ahead is not None and ahead[0] is x0 else self._noise(x0)
+        questions: list[Question] = []
+        if self.training and torch.is_grad_enabled():
+            questions, self.questions = self.questions, []
+        output: Denoising | NoisyImages
+        if self.num_classes is None:
+            prediction = denoise_together(self, noised, None, questions)
+            output = Denoising(prediction, noised.target, noised.timesteps)
+        else:
+            output = NoisyImages(self, noised, questions)
+        for question in questions:
+            question.output = output
+        return output
+
+    def noise_ahead(self, x0: Tensor) -> Noised:
+        """Noise a batch as the next forward pass would, which then takes this noise.
+
+        :param x0: the very tensor that the model will be called with.
+        """
+        noised = self._noise(x0)
+        self._noised = x0, noised
+        return noised
 
     def denoise(
         self, x_t: Tensor, timesteps: Tensor, condition: Tensor | None = None
@@ -169,7 +191,8 @@ class DiffusionModel(nn.Module, Generator):
         :raises ValueError: for a condition too many or too few.
         """
         options = self._class_labels(condition)
-        prediction = self.execution(self.denoiser, x_t, timesteps, **options)
+        run = averaging_passes(self.denoiser) or partial(self.execution, self.denoiser)
+        prediction = run(x_t, timesteps, **options)
         for hook in self.pass_hooks:
             note_backward = hook(len(x_t))
             if prediction.requires_grad:
@@ -177,13 +200,8 @@ class DiffusionModel(nn.Module, Generator):
         return prediction
 
     def add_noise(self, x0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """``x_t = sqrt(alpha_bar[t]) x_0 + sqrt(1 - alpha_bar[t]) noise``.
-
-        :param x0: clean images, ``(N, C, H, W)``.
-        :param noise: standard normal, of the same shape.
-        :param timesteps: ``(N,)``, in ``[0, T)``.
-        """
-        return self.noise_scheduler.add_noise(x0, noise, timesteps)
+        """As :meth:`~avalanche_gd.models.prediction.NoiseProcess.add_noise`."""
+        return self.process.add_noise(x0, noise, timesteps)
 
     def generate(
         self,
@@ -289,36 +307,35 @@ class DiffusionModel(nn.Module, Generator):
         k = self.sampling_steps if steps is None else self.check_steps(steps)
         with self._evaluating():
             return self._sampler(sampler).reverse(
-                self._guided(condition), noise, k, eta, generator
+                self.guided(condition), noise, k, eta, generator
             )
 
     def sampling_timesteps(self, steps: int) -> list[int]:
         """The timesteps that sampling in k steps visits, from the noisiest on."""
         return self._sampler("own").timesteps(self.check_steps(steps))
 
-    def ddim_step(
-        self, x_t: Tensor, t: int, end: Tensor, condition: Tensor | None = None
-    ) -> Tensor:
-        """One deterministic DDIM step to a timestep of each sample's own, 1F.
+    def guided(self, condition: Tensor | None) -> Denoise:
+        """The denoiser under a condition as sampling calls it, with the model's guidance.
 
-        :param x_t: noisy images at timestep ``t``, ``(N, C, H, W)``.
-        :param t: their timestep.
-        :param end: the timesteps to go to, ``(N,)``, in ``[0, T)``.
         :param condition: of a conditioned model: the classes, ``(N,)``.
+        :return: a function of ``x_t`` and timesteps; 1F, with guidance 2F.
         """
-        timesteps = torch.full((len(x_t),), t, device=x_t.device)
-        output = self._guided(condition)(x_t, timesteps)
-        return self.ddim_move(x_t, output, timesteps, end)
 
-    def ddim_move(self, x_t: Tensor, output: Tensor, t: Tensor, end: Tensor) -> Tensor:
-        """A DDIM step after its pass of the denoiser, from and to each sample's own time.
+        def plain(x_t: Tensor, timesteps: Tensor) -> Tensor:
+            return self.denoise(x_t, timesteps, condition)
 
-        :param x_t: noisy images at timesteps ``t``, ``(N, C, H, W)``.
-        :param output: the denoiser's prediction at them.
-        :param t: their timesteps, ``(N,)``.
-        :param end: the timesteps to go to, ``(N,)``.
-        """
-        return self._sampler("own").ddim_step(x_t, output, t, end)
+        def guided(x_t: Tensor, timesteps: Tensor) -> Tensor:
+            assert condition is not None and self.num_classes is not None
+            none = torch.full_like(condition, self.num_classes)
+            both = self.denoise(
+                torch.cat([x_t, x_t]),
+                torch.cat([timesteps, timesteps]),
+                torch.cat([condition, none]),
+            )
+            given, without = both.chunk(2)
+            return without + self.guidance * (given - without)
+
+        return plain if self.guidance == 1 else guided
 
     def check_steps(self, steps: int) -> int:
         """:raises ValueError: unless ``steps`` is an integer in ``[1, T]``."""
@@ -399,32 +416,17 @@ class DiffusionModel(nn.Module, Generator):
             raise ValueError("this model is conditioned on the class; give condition=")
         return {"class_labels": condition}
 
-    def _guided(self, condition: Tensor | None) -> Denoise:
-        """The denoiser under a condition, with classifier-free guidance where it is set."""
-
-        def plain(x_t: Tensor, timesteps: Tensor) -> Tensor:
-            return self.denoise(x_t, timesteps, condition)
-
-        def guided(x_t: Tensor, timesteps: Tensor) -> Tensor:
-            assert condition is not None and self.num_classes is not None
-            none = torch.full_like(condition, self.num_classes)
-            both = self.denoise(
-                torch.cat([x_t, x_t]),
-                torch.cat([timesteps, timesteps]),
-                torch.cat([condition, none]),
-            )
-            given, without = both.chunk(2)
-            return without + self.guidance * (given - without)
-
-        return plain if self.guidance == 1 else guided
-
-    def _target(self, x0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        prediction_type = self.noise_scheduler.config.prediction_type
-        if prediction_type == "epsilon":
-            return noise
-        if prediction_type == "v_prediction":
-            return self.noise_scheduler.get_velocity(x0, noise, timesteps)
-        return x0
+    def _noise(self, x0: Tensor) -> Noised:
+        """Each image noised to a timestep of its own, by torch's own random state."""
+        device, shape = x0.device, x0.shape[1:]
+        timesteps = draw_share(
+            len(x0), lambda n: torch.randint(self.num_timesteps, (n,), device=device)
+        )
+        noise = draw_share(
+            len(x0), lambda n: torch.randn(n, *shape, dtype=x0.dtype, device=device)
+        )
+        x_t = self.process.add_noise(x0, noise, timesteps)
+        return Noised(x_t, self.process.target(x0, noise, timesteps), timesteps)
 
     def _check_images(self, x0: Tensor) -> None:
         if x0.shape[1:] != self.sample_shape:

@@ -65,30 +65,6 @@ class Sampler:
             x_t = self.scheduler.step(prediction, t, x_t, **options).prev_sample
         return x_t.clamp(-1, 1)
 
-    def ddim_step(self, x_t: Tensor, output: Tensor, t: Tensor, end: Tensor) -> Tensor:
-        """One deterministic DDIM step between timesteps of each sample's own.
-
-        (arXiv 2010.02502, equation 12 with sigma = 0, the predicted image clipped to
-        model space.)
-
-        :param output: the denoiser's prediction at ``x_t``.
-        :param t: the timesteps of ``x_t``, ``(N,)``.
-        :param end: the timesteps to go to, ``(N,)``.
-        """
-        alpha_bar = self.scheduler.alphas_cumprod.to(x_t)
-        a, a_end = (alpha_bar[times].view(-1, 1, 1, 1) for times in (t, end))
-        prediction_type = self.scheduler.config.prediction_type
-        if prediction_type == "epsilon":
-            x0 = (x_t - (1 - a).sqrt() * output) / a.sqrt()
-            noise = output
-        elif prediction_type == "v_prediction":
-            x0 = a.sqrt() * x_t - (1 - a).sqrt() * output
-            noise = a.sqrt() * output + (1 - a).sqrt() * x_t
-        else:
-            x0 = output
-            noise = (x_t - a.sqrt() * x0) / (1 - a).sqrt()
-        return a_end.sqrt() * x0.clamp(-1, 1) + (1 - a_end).sqrt() * noise
-
     def _options(self, eta: float, generator: torch.Generator | None) -> dict[str, Any]:
         options: dict[str, Any] = {"eta": eta, "generator": generator}
         if eta and "eta" not in self._takes:

@@ -2,7 +2,7 @@
 
 from avalanche_gd.plugins.distillation import GenerativeDistillationPlugin
 from avalanche_gd.plugins.ema import EMAPlugin
-from avalanche_gd.plugins.pool import ReplayPool
+from avalanche_gd.plugins.pool import LookAhead, ReplayPool
 from avalanche_gd.plugins.replay import (
     GenerativeReplayPlugin,
     SoftGenerativeReplayPlugin,
@@ -14,11 +14,13 @@ from avalanche_gd.plugins.sources import (
     Gaussian,
     Generation,
     PartialGeneration,
+    Retraining,
     Source,
     SymmetricGaussian,
     Trajectory,
 )
 from avalanche_gd.plugins.teacher import Teacher
+from avalanche_gd.plugins.teaching import Taught, TeachingRequest
 
 __all__ = [
     "SOURCES",
@@ -28,12 +30,16 @@ __all__ = [
     "Generation",
     "GenerativeDistillationPlugin",
     "GenerativeReplayPlugin",
+    "LookAhead",
     "PartialGeneration",
     "ReplayPool",
+    "Retraining",
     "SoftGenerativeReplayPlugin",
     "Source",
     "SymmetricGaussian",
+    "Taught",
     "Teacher",
+    "TeachingRequest",
     "Trajectory",
     "soft_label_loss",
 ]

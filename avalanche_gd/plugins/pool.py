@@ -1,18 +1,97 @@
-"""Samples of a teacher, generated once and drawn from."""
+"""The samples of a teacher: made for some steps ahead, or once and drawn from."""
 
 import math
 import weakref
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import psutil
 import torch
 from torch import Tensor
 
 from avalanche_gd.distributed.shares import draw_share, unshared
+from avalanche_gd.models.sampler import check_sampler
+
+LOOK_AHEAD = 4
+"""Steps that a teacher samples for at once, unless it is told otherwise."""
 
 _BATCH_SIZE = 500  # generated at once
 _BYTES = 4  # of a pixel
 _SHARE = 0.5  # of the free memory that a pool may take
+
+
+class Drawn(NamedTuple):
+    """What a step may replay."""
+
+    condition: Tensor | None
+    """The class of each sample, ``(N,)``, evenly over those that the teacher was trained
+    on; None if it is not conditioned."""
+    images: Callable[[], Tensor]
+    """Makes the samples, ``(N, C, H, W)``, where they are not there yet."""
+
+
+class LookAhead:
+    """A teacher's samples, made for several steps at once.
+
+    A teacher is frozen for an experience, and a pass over several batches takes less time
+    than one over each. The samples are those that it would make step by step.
+
+    :param ahead: steps, 1 or more; 1 for none ahead.
+    :param steps: k, the sampling steps.
+    :param sampler: a name in :data:`~avalanche_gd.models.sampler.SAMPLERS`.
+    :raises ValueError: for an ``ahead`` below 1, or an unknown sampler.
+    """
+
+    def __init__(self, ahead: int, *, steps: int, sampler: str = "own"):
+        if not isinstance(ahead, int) or ahead < 1:
+            raise ValueError(f"look_ahead must be an integer of 1 or more, got {ahead!r}")
+        self.ahead = ahead
+        self.options = dict(steps=steps, sampler=check_sampler(sampler))
+        self._waiting: list[Drawn] = []
+        self._of: tuple[Any, int] | None = None
+
+    def draw(self, teacher: Any, count: int, generator: torch.Generator) -> Drawn:
+        """Samples for a step.
+
+        :param teacher: a :class:`~avalanche_gd.DiffusionModel`.
+        :param count: how many.
+        :param generator: the source of all randomness.
+        """
+        if self._waiting and self._of != (id(teacher), count):
+            # The last batch of an epoch may be smaller: what waits is for those after it.
+            return self._window(teacher, count, generator, 1)[0]
+        if not self._waiting:
+            self._of = id(teacher), count
+            self._waiting = self._window(teacher, count, generator, self.ahead)
+        return self._waiting.pop(0)
+
+    def forget(self) -> None:
+        """Let go of the samples: the teacher changes."""
+        self._waiting = []
+
+    def check_memory(self, model: Any) -> None:
+        """Do nothing: a few batches fit where a training step does."""
+
+    def _window(
+        self, teacher: Any, count: int, generator: torch.Generator, steps: int
+    ) -> list[Drawn]:
+        conditions = [teacher.draw_condition(count, generator) for _ in range(steps)]
+        made: list[Tensor] = []
+
+        def images(step: int) -> Tensor:
+            if not made:
+                noise = [teacher.draw_noise(count, generator) for _ in range(steps)]
+                condition = None if conditions[0] is None else torch.cat(conditions)
+                samples = teacher.reverse(
+                    torch.cat(noise), condition, generator=generator, **self.options
+                )
+                made.extend(samples.split(count))
+            return made[step]
+
+        return [
+            Drawn(condition, lambda step=step: images(step))  # type: ignore[misc]
+            for step, condition in enumerate(conditions)
+        ]
 
 
 class ReplayPool:
@@ -24,26 +103,33 @@ class ReplayPool:
     :param size: how many samples it holds.
     :param refresh_every: draws after which it is filled anew; None for never within an
         experience.
-    :raises ValueError: for a size or a refresh below 1.
+    :param steps: k, the sampling steps.
+    :param sampler: a name in :data:`~avalanche_gd.models.sampler.SAMPLERS`.
+    :raises ValueError: for a size or a refresh below 1, or an unknown sampler.
     """
 
-    def __init__(self, size: int, refresh_every: int | None = None):
+    def __init__(
+        self,
+        size: int,
+        refresh_every: int | None = None,
+        *,
+        steps: int,
+        sampler: str = "own",
+    ):
         if size < 1:
             raise ValueError(f"a pool must hold 1 sample or more, got {size}")
         if refresh_every is not None and refresh_every < 1:
             raise ValueError(f"refresh_every must be 1 or more, got {refresh_every}")
         self.size = size
         self.refresh_every = refresh_every
+        self.options = dict(steps=steps, sampler=check_sampler(sampler))
         self._images: Tensor | None = None
         self._first: Tensor | None = None
         self._teacher: Any = None
         self._draws = 0
 
     def check_memory(self, model: Any) -> None:
-        """Whether the samples of this model fit.
-
-        :raises ValueError: if they would take more than half of the free memory.
-        """
+        """Raise ValueError if this model's samples would take half of the free memory."""
         needed = self.size * math.prod(model.sample_shape) * _BYTES
         if model.device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(model.device)
@@ -55,28 +141,31 @@ class ReplayPool:
                 f"{free / 2**30:.1f} GiB that are free; make it smaller"
             )
 
-    def draw(
-        self,
-        teacher: Any,
-        count: int,
-        condition: Tensor | None = None,
-        *,
-        generator: torch.Generator,
-        **options: Any,
-    ) -> Tensor:
+    def draw(self, teacher: Any, count: int, generator: torch.Generator) -> Drawn:
         """Samples with replacement.
 
         :param teacher: fills the pool where it is another's, or due.
         :param count: how many.
-        :param condition: the class of each, ``(count,)``; None without conditioning.
         :param generator: the source of all randomness.
-        :param options: of the teacher's ``generate``.
-        :return: ``(count, C, H, W)``.
         """
+        condition = teacher.draw_condition(count, generator)
+        return Drawn(condition, lambda: self._draw(teacher, count, condition, generator))
+
+    def forget(self) -> None:
+        """Let go of the samples: the teacher changes."""
+        self._images = self._first = self._teacher = None
+
+    def _draw(
+        self,
+        teacher: Any,
+        count: int,
+        condition: Tensor | None,
+        generator: torch.Generator,
+    ) -> Tensor:
         is_due = self.refresh_every is not None and self._draws == self.refresh_every
         if self._teacher is None or self._teacher() is not teacher or is_due:
             with unshared():  # the same whole pool in every process
-                self._fill(teacher, generator, options)
+                self._fill(teacher, generator)
         assert self._images is not None
         self._draws += 1
         device = generator.device
@@ -88,17 +177,11 @@ class ReplayPool:
         within = (u * (end - first)).long()  # before the sum, which would round up to end
         return self._images[first + within]
 
-    def empty(self) -> None:
-        """Let go of the samples, as when a teacher has learned more."""
-        self._images = self._first = self._teacher = None
-
-    def _fill(
-        self, teacher: Any, generator: torch.Generator, options: dict[str, Any]
-    ) -> None:
+    def _fill(self, teacher: Any, generator: torch.Generator) -> None:
         """Generate, sorted by class."""
+        self.forget()
         self._draws = 0
         self._teacher = weakref.ref(teacher)
-        self._images = self._first = None
         condition = teacher.draw_condition(self.size, generator)
         if condition is not None:
             condition = condition.sort().values
@@ -110,8 +193,25 @@ class ReplayPool:
                     min(_BATCH_SIZE, self.size - start),
                     None if condition is None else condition[start : start + _BATCH_SIZE],
                     generator=generator,
-                    **options,
+                    **self.options,
                 )
                 for start in range(0, self.size, _BATCH_SIZE)
             ]
         )
+
+
+def teacher_samples(
+    *,
+    steps: int,
+    sampler: str,
+    look_ahead: int,
+    pool_size: int | None,
+    pool_refresh: int | None,
+) -> LookAhead | ReplayPool:
+    """What the options of a plugin stand for: a pool, or samples that are made ahead.
+
+    :raises ValueError: as both do.
+    """
+    if pool_size is not None:
+        return ReplayPool(pool_size, pool_refresh, steps=steps, sampler=sampler)
+    return LookAhead(look_ahead, steps=steps, sampler=sampler)

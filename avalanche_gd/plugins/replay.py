@@ -8,25 +8,16 @@ from avalanche.training.plugins import GenerativeReplayPlugin as AvalancheReplay
 from torch import Tensor
 from torch.nn import functional as F
 
-from avalanche_gd.distributed.shares import (
-    check_shares,
-    draw_share,
-    share_of,
-    sharing_processes,
-)
+from avalanche_gd.distributed.shares import draw_share
 from avalanche_gd.models.diffusion import DiffusionModel
-from avalanche_gd.models.sampler import check_sampler
-from avalanche_gd.plugins.distillation import (
-    check_ratio,
-    check_replay_shares,
-    check_teacher_steps,
-    replayed,
-)
-from avalanche_gd.plugins.pool import ReplayPool
+from avalanche_gd.plugins.lesson import Lesson, ReplaySize
+from avalanche_gd.plugins.pool import LOOK_AHEAD, teacher_samples
+from avalanche_gd.plugins.sources import Retraining
 from avalanche_gd.plugins.teacher import (
     Teacher,
     add_replay_loss,
     check_lambda,
+    check_teacher_steps,
     default_generator,
     experience_number,
 )
@@ -45,10 +36,11 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
 
         L = (1/n) L_cur + (1 - 1/n) lambda L_rep
 
-    where L_rep is the strategy's own criterion on the samples: with a diffusion model,
-    standard generative replay (8F a step at k = 2). Two uses, as in Avalanche:
+    where L_rep is the strategy's own criterion on the samples. Two uses, as in Avalanche:
 
-    - In the strategy of a generator, without arguments: the generator replays itself.
+    - In the strategy of a generator, without arguments: the generator replays itself. With
+      a diffusion model, that is standard generative replay (8F a step at k = 2), and the
+      model sees samples and current images in one pass.
     - In the strategy of a solver, with ``generator_strategy``: the samples get the label
       that the old solver finds most likely, and the generator is trained on each
       experience right after the solver. (In Avalanche that takes a second plugin.)
@@ -64,6 +56,8 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
     :param replay_size: samples a step; None for as many as the current batch has.
     :param replay_ratio: samples for each of the current batch, where ``replay_size`` is
         None; above 0.
+    :param look_ahead: steps for which a diffusion model samples at once
+        (:class:`~avalanche_gd.plugins.LookAhead`).
     :param pool_size: has a diffusion model generate that many samples once an experience,
         to draw from (:class:`~avalanche_gd.plugins.ReplayPool`).
     :param pool_refresh: steps after which the pool is filled anew; None for never.
@@ -73,9 +67,9 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
         old solver says, or ``"condition"``, what a conditioned generator was asked for.
     :param generator: the source of all randomness of a diffusion model's samples; None
         for torch's own random state.
-    :raises ValueError: for a negative lambda, teacher steps or a replay size below 1, or
-        labels from a condition that the generator does not have; when training starts,
-        for teacher steps above T.
+    :raises ValueError: for a negative lambda, teacher steps, a replay size or a look-ahead
+        below 1, or labels from a condition that the generator does not have; when training
+        starts, for teacher steps above T.
     :raises TypeError: if the generator has no ``generate``; without
         ``generator_strategy``, when training starts.
     """
@@ -88,6 +82,7 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
         lambd: float = 1.0,
         replay_size: int | None = None,
         replay_ratio: float = 1.0,
+        look_ahead: int = LOOK_AHEAD,
         pool_size: int | None = None,
         pool_refresh: int | None = None,
         teacher_sampler: str = "own",
@@ -97,39 +92,60 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
         super().__init__(
             generator_strategy, replay_size=replay_size, is_weighted_replay=True
         )
-        self.replay_ratio = check_ratio(replay_ratio)
-        self.pool = None if pool_size is None else ReplayPool(pool_size, pool_refresh)
-        self.teacher_sampler = check_sampler(teacher_sampler)
         if labels not in LABELS:
             raise ValueError(f"no labels {labels!r}; choose from {', '.join(LABELS)}")
         self.labels = labels
-        if replay_size is not None and replay_size < 1:
-            raise ValueError(f"replay_size must be 1 or more, got {replay_size!r}")
         self.teacher_steps = check_teacher_steps(teacher_steps)
         self.lambd = check_lambda(lambd)
-        self.random_generator = generator
+        samples = teacher_samples(
+            steps=teacher_steps,
+            sampler=teacher_sampler,
+            look_ahead=look_ahead,
+            pool_size=pool_size,
+            pool_refresh=pool_refresh,
+        )
+        self.lesson = Lesson(
+            Retraining(),
+            samples,
+            size=ReplaySize(replay_ratio, replay_size),
+            steps=teacher_steps,
+            generator=generator,
+        )
         self.old_model: Any = None
         if generator_strategy is not None:
-            self._check(self.generator)
+            self.check_model(self.generator)
 
     def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Find the generator, and refuse one that does not generate."""
         super().before_training(strategy, *args, **kwargs)
-        self._check(self.generator)
+        self.check_model(self.generator)
         if DistributedHelper.is_distributed:
             self.check_shares(strategy.train_mb_size, DistributedHelper.world_size)
 
-    def check_shares(self, batch_size: int, processes: int) -> None:
-        """Whether processes can share the samples of a step.
+    def check_model(self, model: Any) -> None:
+        """Raise unless the generator can be replayed from.
 
-        :param batch_size: of the current data, in all of them.
-        :param processes: how many there are.
-        :raises ValueError: if they cannot.
+        :raises TypeError: if it has no method ``generate``.
+        :raises ValueError: for teacher steps above T, a pool that memory cannot hold, or
+            labels from a condition that it does not have.
         """
-        if self.replay_size is None:
-            check_replay_shares(self.replay_ratio, batch_size, processes)
-        else:
-            check_shares("replay_size", self.replay_size, processes)
+        if not callable(getattr(model, "generate", None)):
+            raise TypeError(
+                f"the generator {type(model).__name__} has no method generate; "
+                "give a DiffusionModel or another avalanche.models.generator.Generator"
+            )
+        if isinstance(model, DiffusionModel):
+            model.check_steps(self.teacher_steps)
+            self.lesson.samples.check_memory(model)
+        if self.labels == "condition" and getattr(model, "num_classes", None) is None:
+            raise ValueError(
+                'labels="condition" needs a generator that is conditioned on the class; '
+                "make it with num_classes="
+            )
+
+    def check_shares(self, batch_size: int, processes: int) -> None:
+        """As :meth:`~avalanche_gd.plugins.lesson.Lesson.check_shares`."""
+        self.lesson.check_shares(batch_size, processes)
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Freeze the generator, or the solver that labels its samples."""
@@ -142,22 +158,28 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
                 self.old_generator = self.generator.eval()
                 self.old_model = teacher.model
 
+    def before_forward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Ask a diffusion model about its samples beside its current batch."""
+        if self._retrains(strategy):
+            self.lesson.begin(strategy, self.old_generator)
+
     def before_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Replay."""
-        if Teacher.of(strategy).model is not None:
-            batch_size = len(strategy.mb_x) * sharing_processes()
-            count = self.replay_size or replayed(self.replay_ratio, batch_size)
-            samples, condition = self.generate(share_of(count))
+        if Teacher.of(strategy).model is None:
+            return
+        if self._retrains(strategy):
+            loss = self.lesson.loss(strategy, self.old_generator)
+        else:
+            samples, condition = self.generate(self.lesson.size.share(len(strategy.mb_x)))
             loss = self.replay_loss(strategy, samples.to(strategy.device), condition)
-            add_replay_loss(strategy, loss, self.lambd, self)
+        add_replay_loss(strategy, loss, self.lambd, self)
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Let go of the copy, and train the generator on the same experience."""
         super().after_training_exp(strategy, *args, **kwargs)
         self.old_generator = self.old_model = None
         Teacher.of(strategy).release(self)
-        if self.pool is not None:
-            self.pool.empty()
+        self.lesson.samples.forget()
         if not self.model_is_generator:
             self.generator_strategy.train(strategy.experience, eval_streams=[], **kwargs)
 
@@ -171,14 +193,9 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
         model = self.old_generator
         if not isinstance(model, DiffusionModel):
             return draw_share(count, model.generate), None
-        generator = self.random_generator or default_generator(model.device)
-        condition = model.draw_condition(count, generator)
-        options: dict[str, Any] = dict(
-            steps=self.teacher_steps, sampler=self.teacher_sampler, generator=generator
-        )
-        if self.pool is not None:
-            return self.pool.draw(model, count, condition, **options), condition
-        return model.generate(count, condition, **options), condition
+        generator = self.lesson.generator or default_generator(model.device)
+        drawn = self.lesson.samples.draw(model, count, generator)
+        return drawn.images(), drawn.condition
 
     def replay_loss(
         self, strategy: Any, samples: Tensor, condition: Tensor | None
@@ -199,21 +216,13 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
         strategy.mbatch, strategy.mb_output = current
         return loss
 
-    def _check(self, model: Any) -> None:
-        if not callable(getattr(model, "generate", None)):
-            raise TypeError(
-                f"the generator {type(model).__name__} has no method generate; "
-                "give a DiffusionModel or another avalanche.models.generator.Generator"
-            )
-        if isinstance(model, DiffusionModel):
-            model.check_steps(self.teacher_steps)
-            if self.pool is not None:
-                self.pool.check_memory(model)
-        if self.labels == "condition" and getattr(model, "num_classes", None) is None:
-            raise ValueError(
-                'labels="condition" needs a generator that is conditioned on the class; '
-                "make it with num_classes="
-            )
+    def _retrains(self, strategy: Any) -> bool:
+        """Whether a diffusion model replays itself in this step."""
+        return (
+            self.model_is_generator
+            and isinstance(strategy.model, DiffusionModel)
+            and Teacher.of(strategy).model is not None
+        )
 
 
 class SoftGenerativeReplayPlugin(  # type: ignore[call-arg]
@@ -230,40 +239,15 @@ class SoftGenerativeReplayPlugin(  # type: ignore[call-arg]
 
     :param generator_strategy: as in :class:`GenerativeReplayPlugin`, and needed here.
     :param temperature: T, above 0.
-    :param teacher_steps: as in :class:`GenerativeReplayPlugin`.
-    :param lambd: as in :class:`GenerativeReplayPlugin`.
-    :param replay_size: as in :class:`GenerativeReplayPlugin`.
-    :param pool_size: as in :class:`GenerativeReplayPlugin`.
-    :param pool_refresh: as in :class:`GenerativeReplayPlugin`.
-    :param labels: as in :class:`GenerativeReplayPlugin`.
-    :param generator: as in :class:`GenerativeReplayPlugin`.
+    :param options: the other arguments of :class:`GenerativeReplayPlugin`.
     :raises ValueError: for a temperature of 0 or below, and as in
         :class:`GenerativeReplayPlugin`.
     """
 
     def __init__(
-        self,
-        generator_strategy: Any,
-        *,
-        temperature: float = 2.0,
-        teacher_steps: int = 2,
-        lambd: float = 1.0,
-        replay_size: int | None = None,
-        pool_size: int | None = None,
-        pool_refresh: int | None = None,
-        labels: str = "solver",
-        generator: torch.Generator | None = None,
+        self, generator_strategy: Any, *, temperature: float = 2.0, **options: Any
     ):
-        super().__init__(
-            generator_strategy,
-            teacher_steps=teacher_steps,
-            lambd=lambd,
-            replay_size=replay_size,
-            pool_size=pool_size,
-            pool_refresh=pool_refresh,
-            labels=labels,
-            generator=generator,
-        )
+        super().__init__(generator_strategy, **options)
         if temperature <= 0:
             raise ValueError(f"temperature must be above 0, got {temperature!r}")
         self.temperature = float(temperature)

@@ -1,69 +1,35 @@
 """Where the noisy images come from on which a student is taught."""
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from avalanche_gd.distributed.shares import draw_share, gathered, own_share
-from avalanche_gd.models.sampler import check_sampler
-from avalanche_gd.plugins.pool import ReplayPool
+from avalanche_gd.plugins.teaching import Taught, TeachingRequest
 
 
 @runtime_checkable
 class Source(Protocol):
-    """A source of noisy images and their timesteps."""
+    """A source of noisy images, and of what a student is taught there."""
 
-    def draw(
-        self,
-        teacher: Any,
-        current: Tensor,
-        condition: Tensor | None,
-        steps: int,
-        generator: torch.Generator,
-    ) -> tuple[Tensor, Tensor]:
-        """Noisy images to distil on.
+    def draw(self, request: TeachingRequest) -> Taught:
+        """What a step teaches.
 
-        :param teacher: the frozen :class:`~avalanche_gd.DiffusionModel`.
-        :param current: the clean images of the current batch, ``(N, C, H, W)``.
-        :param condition: the class that the teacher is asked for at each image, ``(N,)``,
-            evenly over those it was trained on; None if it is not conditioned.
-        :param steps: k, the teacher's sampling steps.
-        :param generator: the source of all randomness.
-        :return: ``x_t`` of shape ``(N, C, H, W)`` and ``t`` of shape ``(N,)``.
+        :param request: the teacher, the current batch, and ways to ask the teacher.
         """
 
 
 class Generation:
     """The teacher's samples, noised again: ``x_0 ~ teacher``, ``x_t = q(x_t | x_0)``.
 
-    Generative distillation proper (arXiv 2311.14028, algorithm 1). Costs k F.
-
-    :param pool: draws the samples from there; see its cost.
-    :param sampler: of the teacher, a name in :data:`~avalanche_gd.models.sampler.SAMPLERS`.
+    Generative distillation proper (arXiv 2311.14028, algorithm 1). Costs k F, from a pool
+    less.
     """
 
-    def __init__(self, pool: ReplayPool | None = None, sampler: str = "own"):
-        self.pool = pool
-        self.sampler = check_sampler(sampler)
-
-    def draw(
-        self,
-        teacher: Any,
-        current: Tensor,
-        condition: Tensor | None,
-        steps: int,
-        generator: torch.Generator,
-    ) -> tuple[Tensor, Tensor]:
+    def draw(self, request: TeachingRequest) -> Taught:
         """See :meth:`Source.draw`."""
-        options: dict[str, Any] = dict(
-            steps=steps, sampler=self.sampler, generator=generator
-        )
-        if self.pool is not None:
-            x0 = self.pool.draw(teacher, len(current), condition, **options)
-        else:
-            x0 = teacher.generate(len(current), condition, **options)
-        return _noised(teacher, x0, generator)
+        return request.noised(request.samples())
 
 
 class Gaussian:
@@ -72,17 +38,10 @@ class Gaussian:
     (arXiv 2311.14028, section 4.) Costs nothing.
     """
 
-    def draw(
-        self,
-        teacher: Any,
-        current: Tensor,
-        condition: Tensor | None,
-        steps: int,
-        generator: torch.Generator,
-    ) -> tuple[Tensor, Tensor]:
+    def draw(self, request: TeachingRequest) -> Taught:
         """See :meth:`Source.draw`."""
-        timesteps = draw_timesteps(teacher, len(current), generator)
-        return teacher.draw_noise(len(current), generator), timesteps
+        timesteps = request.draw_timesteps()
+        return request.taught(request.draw_noise(), timesteps)
 
 
 class SymmetricGaussian:
@@ -93,41 +52,31 @@ class SymmetricGaussian:
     batch, top and bottom in the second; below (333 and less) both. Costs nothing.
     """
 
-    def draw(
-        self,
-        teacher: Any,
-        current: Tensor,
-        condition: Tensor | None,
-        steps: int,
-        generator: torch.Generator,
-    ) -> tuple[Tensor, Tensor]:
+    def draw(self, request: TeachingRequest) -> Taught:
         """See :meth:`Source.draw`."""
-        noise, timesteps = Gaussian().draw(teacher, current, condition, steps, generator)
-        low = timesteps <= (teacher.num_timesteps - 1) // 3
-        high = timesteps > 2 * (teacher.num_timesteps - 1) // 3
+        timesteps = request.draw_timesteps()
+        noise = request.draw_noise()
+        last = request.teacher.num_timesteps - 1
+        low, high = timesteps <= last // 3, timesteps > 2 * last // 3
         first = draw_share(
             len(noise), lambda n: torch.arange(n, device=noise.device) < n // 2
         )
         x_t = _mirrored(noise, low | ~high & first, dim=3)
-        return _mirrored(x_t, low | ~high & ~first, dim=2), timesteps
+        return request.taught(_mirrored(x_t, low | ~high & ~first, dim=2), timesteps)
 
 
 class Current:
     """The current data, noised: ``x_t = q(x_t | x_0)``, the idea of LwF.
 
-    (arXiv 2311.14028, section 4.) Costs nothing.
+    (arXiv 2311.14028, section 4.) With as many samples as the batch has, these are the
+    noisy images that the student is trained on in the same step: its prediction there is
+    used twice, and a step costs 4F. (A conditioned student is asked about them again, under
+    a class that the teacher knows.)
     """
 
-    def draw(
-        self,
-        teacher: Any,
-        current: Tensor,
-        condition: Tensor | None,
-        steps: int,
-        generator: torch.Generator,
-    ) -> tuple[Tensor, Tensor]:
+    def draw(self, request: TeachingRequest) -> Taught:
         """See :meth:`Source.draw`."""
-        return _noised(teacher, current, generator)
+        return request.taught(*request.noised_current())
 
 
 class PartialGeneration:
@@ -138,23 +87,19 @@ class PartialGeneration:
     teacher itself would denoise next. Costs k F.
     """
 
-    def draw(
-        self,
-        teacher: Any,
-        current: Tensor,
-        condition: Tensor | None,
-        steps: int,
-        generator: torch.Generator,
-    ) -> tuple[Tensor, Tensor]:
+    def draw(self, request: TeachingRequest) -> Taught:
         """See :meth:`Source.draw`."""
-        timesteps = draw_timesteps(teacher, len(current), generator)
-        x_t = teacher.draw_noise(len(current), generator)
-        visited = teacher.sampling_timesteps(steps)
-        for t, next_t in zip(visited, [*visited[1:], -1], strict=True):
-            end = timesteps.clamp(min=next_t)
-            stepped = teacher.ddim_step(x_t, t, end, condition)
+        teacher, process = request.teacher, request.teacher.process
+        timesteps = request.draw_timesteps()
+        x_t = request.draw_noise()
+        denoise = teacher.guided(request.condition)
+        visited = teacher.sampling_timesteps(request.steps)
+        for now, following in zip(visited, [*visited[1:], -1], strict=True):
+            t = torch.full_like(timesteps, now)
+            end = timesteps.clamp(min=following)
+            stepped = process.ddim_step(x_t, denoise(x_t, t), t, end)
             x_t = torch.where((end < t).view(-1, 1, 1, 1), stepped, x_t)
-        return x_t, timesteps
+        return request.taught(x_t, timesteps)
 
 
 class Trajectory:
@@ -164,70 +109,44 @@ class Trajectory:
     place u in all of them, ``t_j = T (1 - (j + u) / k)``, u drawn for each trajectory: so
     that over the batch all t are covered. It starts from noise, as if ``t_0`` were T - 1,
     and goes on by DDIM; the teacher's prediction there is the target at each ``x_t``. A
-    batch of N takes N / k trajectories, and costs 1F, the targets included.
+    batch of N takes N / k trajectories, and costs 1F, the targets included. The class of a
+    trajectory is the first of its samples', or none as ``condition_dropout`` says.
     """
 
-    def draw(
-        self,
-        teacher: Any,
-        current: Tensor,
-        condition: Tensor | None,
-        steps: int,
-        generator: torch.Generator,
-    ) -> tuple[Tensor, Tensor]:
+    def draw(self, request: TeachingRequest) -> Taught:
         """See :meth:`Source.draw`."""
-        return self.draw_taught(teacher, current, condition, steps, generator)[:2]
-
-    def draw_taught(
-        self,
-        teacher: Any,
-        current: Tensor,
-        condition: Tensor | None,
-        steps: int,
-        generator: torch.Generator,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """``x_t`` and t as :meth:`Source.draw`, the targets there, and their condition.
-
-        The condition of a trajectory is the first of its samples'.
-        """
-        count = len(current)
-        steps = min(steps, count)
+        teacher, count = request.teacher, request.count
+        steps = min(request.steps, count)
         number = -(-count // steps)
-        x_t = teacher.draw_noise(number, generator)
-        device = generator.device
-        place = draw_share(
-            number, lambda n: torch.rand(n, generator=generator, device=device)
-        )
-        given = None
+        condition = teacher.drop_condition(request.condition, request.generator)
         if condition is not None:
             whole = gathered(condition)
-            given = own_share(whole[: -(-len(whole) // steps)])
+            condition = own_share(whole[: -(-len(whole) // steps)])
+        x_t = teacher.draw_noise(number, request.generator)
+        place = request.draw_uniform(number)
         visited: list[tuple[Tensor, Tensor, Tensor]] = []
         for j in range(steps):
-            share = 1 - (j + place.to(x_t.device)) / steps
+            share = 1 - (j + place) / steps
             t = (share * teacher.num_timesteps).long().clamp(max=teacher.num_timesteps - 1)
             if visited:
                 x, before, output = visited[-1]
-                x_t = teacher.ddim_move(x, output, before, t)
-            visited.append((x_t, t, teacher.denoise(x_t, t, given)))
+                x_t = teacher.process.ddim_step(x, output, before, t)
+            visited.append((x_t, t, teacher.denoise(x_t, t, condition)))
         x_t, t, target = (torch.cat(parts)[:count] for parts in zip(*visited, strict=True))
-        repeated = None if given is None else given.repeat(steps)[:count]
-        return x_t, t, target, repeated
+        if condition is not None:
+            condition = condition.repeat(steps)[:count]
+        return Taught(x_t, t, target, condition)
 
 
-def draw_timesteps(teacher: Any, count: int, generator: torch.Generator) -> Tensor:
-    """Timesteps uniform over ``[0, T)``, on the teacher's device."""
-    high, device = teacher.num_timesteps, generator.device
-    return draw_share(
-        count, lambda n: torch.randint(high, (n,), generator=generator, device=device)
-    ).to(teacher.device)
+class Retraining:
+    """The teacher's samples, noised again, with their own noise as the target.
 
+    Not distillation, but generative replay. Costs k F, from a pool less.
+    """
 
-def _noised(teacher: Any, x0: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Clean images, each noised to a random timestep."""
-    timesteps = draw_timesteps(teacher, len(x0), generator)
-    noise = teacher.draw_noise(len(x0), generator)
-    return teacher.add_noise(x0, noise, timesteps), timesteps
+    def draw(self, request: TeachingRequest) -> Taught:
+        """See :meth:`Source.draw`."""
+        return request.retrained(request.samples())
 
 
 def _mirrored(images: Tensor, chosen: Tensor, *, dim: int) -> Tensor:
@@ -247,7 +166,7 @@ SOURCES: dict[str, type] = {
     "partial_generation": PartialGeneration,
     "trajectory": Trajectory,
 }
-"""The sources by name."""
+"""The sources of distillation by name."""
 
 
 def source_by_name(source: str | Source) -> Source:

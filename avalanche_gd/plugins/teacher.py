@@ -1,4 +1,4 @@
-"""The frozen model of the experience before, and how the loss that it teaches is weighted."""
+"""The frozen model of the experience before, and the weights of what it teaches."""
 
 import copy
 from typing import Any
@@ -57,10 +57,17 @@ def default_generator(device: torch.device) -> torch.Generator:
 
 
 def check_lambda(lambd: float) -> float:
-    """:raises ValueError: if lambda is negative."""
+    """Raise ValueError if lambda is negative."""
     if lambd < 0:
         raise ValueError(f"lambd must be 0 or more, got {lambd!r}")
     return float(lambd)
+
+
+def check_teacher_steps(steps: int) -> int:
+    """Raise ValueError unless the steps are an integer of at least 1."""
+    if not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"teacher_steps must be an integer from 1 to T, got {steps!r}")
+    return steps
 
 
 def experience_number(strategy: Any) -> int:

@@ -30,6 +30,7 @@ from avalanche_gd.metrics import (
     generated_image_metrics,
 )
 from avalanche_gd.models import DiffusionModel, SmallCNN
+from avalanche_gd.plugins import SoftGenerativeReplayPlugin
 from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.training import BudgetedTemplate, DiffusionTraining, SoftGenerativeReplay
 
@@ -154,14 +155,14 @@ def solver_strategy(
         replay = GenerativeReplayPlugin(generator_strategy=generator)
         common["plugins"] = [*plugins, replay, TrainGeneratorAfterExpPlugin()]
         return BudgetedTemplate(**common)
-    return SoftGenerativeReplay(
-        generator_strategy=generator,
+    replay = SoftGenerativeReplayPlugin(
+        generator,
         temperature=budget.temperature,
         teacher_steps=budget.replay_steps,
         pool_size=budget.pool_size,
         labels=budget.replay_labels,
-        **common,
     )
+    return SoftGenerativeReplay(replay=replay, **common)
 
 
 def _loggers(folder: Path, prefix: str) -> list[TensorboardLogger]:

@@ -5,12 +5,14 @@ from typing import Any
 
 import torch
 from avalanche.core import BasePlugin
+from avalanche.distributed import DistributedHelper
 from avalanche.evaluation.metrics import loss_metrics
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.plugins.evaluation import default_loggers
 from torch import Tensor
 from torch.optim import Optimizer
 
+from avalanche_gd.distributed.gradients import averaging_gradients
 from avalanche_gd.models.diffusion import DiffusionModel
 from avalanche_gd.plugins.ema import EMAPlugin
 from avalanche_gd.training.losses import DenoisingLoss
@@ -35,20 +37,15 @@ class DiffusionTraining(BudgetedTemplate):
     :param model: a :class:`~avalanche_gd.DiffusionModel`.
     :param optimizer: over the model's parameters. The paper: Adam, 2e-4.
     :param criterion: called with a :class:`~avalanche_gd.Denoising` and labels.
-    :param train_mb_size: batch size in training.
-    :param train_epochs: passes over an experience, where ``train_steps`` is None.
-    :param train_steps: optimizer steps an experience, on full batches.
-    :param eval_mb_size: batch size in evaluation.
-    :param device: where to train.
     :param plugins: Avalanche plugins.
     :param evaluator: an ``EvaluationPlugin``, or a function that makes one.
-    :param eval_every: as in Avalanche's templates.
     :param ema_decay: ends each experience with the moving average of its weights
         (:class:`~avalanche_gd.plugins.EMAPlugin`); None for the last weights.
     :param max_grad_norm: gradients are clipped to this norm; None not to clip.
-    :param kwargs: further arguments of ``SupervisedTemplate``.
-    :raises ValueError: if ``train_steps`` is below 1, ``max_grad_norm`` is not above 0,
-        or ``ema_decay`` is not in ``[0, 1)``.
+    :param kwargs: further arguments of :class:`~avalanche_gd.training.BudgetedTemplate`:
+        the budget in steps or epochs, batch sizes, the device, ...
+    :raises ValueError: if ``max_grad_norm`` is not above 0, ``ema_decay`` is not in
+        ``[0, 1)``, or the budget is refused.
     :raises TypeError: if the model is not a diffusion model.
     """
 
@@ -58,16 +55,10 @@ class DiffusionTraining(BudgetedTemplate):
         model: DiffusionModel,
         optimizer: Optimizer,
         criterion: Any = None,
-        train_mb_size: int = 64,
-        train_epochs: int = 1,
-        train_steps: int | None = None,
-        eval_mb_size: int = 256,
-        device: str | torch.device = "cpu",
         plugins: Sequence[BasePlugin] | None = None,
         evaluator: (
             EvaluationPlugin | Callable[[], EvaluationPlugin] | None
         ) = default_diffusion_evaluator,
-        eval_every: int = -1,
         ema_decay: float | None = None,
         max_grad_norm: float | None = 1.0,
         **kwargs: Any,
@@ -84,14 +75,8 @@ class DiffusionTraining(BudgetedTemplate):
             model=model,
             optimizer=optimizer,
             criterion=DenoisingLoss() if criterion is None else criterion,
-            train_mb_size=train_mb_size,
-            train_epochs=train_epochs,
-            train_steps=train_steps,
-            eval_mb_size=eval_mb_size,
-            device=device,
             plugins=[*average, *(plugins or [])],
             evaluator=evaluator,
-            eval_every=eval_every,
             **kwargs,
         )
         self.max_grad_norm = max_grad_norm
@@ -106,6 +91,17 @@ class DiffusionTraining(BudgetedTemplate):
                 f"experience {experience.current_experience} has class {max(classes)}, "
                 f"but labels must be from 0 to num_classes - 1 = {number - 1}"
             )
+
+    def _train_exp(self, *arguments: Any, **kwargs: Any) -> None:
+        """Train; of several processes, with gradients averaged in the backward pass."""
+        if not DistributedHelper.is_distributed:
+            super()._train_exp(*arguments, **kwargs)
+            return
+        with averaging_gradients(self.model.denoiser, self.model.execution):
+            super()._train_exp(*arguments, **kwargs)
+
+    def average_gradients(self) -> None:
+        """Do nothing: the gradients are averaged already."""
 
     def _before_update(self, **kwargs: Any) -> None:
         super()._before_update(**kwargs)

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from avalanche_gd.models.denoising import Denoising, NoisyImages
+from avalanche_gd.models.prediction import NoiseProcess
 
 _REDUCTIONS = ("mean", "none")
 
@@ -16,11 +16,9 @@ class DenoisingLoss(nn.Module):
     ``L = E || eps - eps_theta(x_t, t) ||^2`` per pixel (arXiv 2006.11239, equation 14),
     as the criterion of an Avalanche strategy.
 
-    With ``min_snr_gamma``, each sample is weighted by its timestep (min-SNR, arXiv
-    2303.09556, section 3.4): with ``SNR(t) = alpha_bar[t] / (1 - alpha_bar[t])``, by
-    ``min(SNR, gamma)`` on the image, which is ``min(SNR, gamma) / SNR`` on the noise and
-    ``min(SNR, gamma) / (SNR + 1)`` on v. Distillation is weighted alike, as plugins use
-    the strategy's criterion.
+    With ``min_snr_gamma``, each sample is weighted by its timestep
+    (:meth:`~avalanche_gd.models.prediction.NoiseProcess.min_snr_weights`). Distillation is
+    weighted alike, as plugins use the strategy's criterion.
 
     :param reduction: ``"mean"`` over the batch, or ``"none"`` for one loss a sample;
         an attribute, as some of Avalanche's plugins change it for a while.
@@ -49,7 +47,8 @@ class DenoisingLoss(nn.Module):
         self.reduction = reduction
         self._weights: Tensor | None = None
         if min_snr_gamma is not None:
-            self._weights = _min_snr_weights(noise_scheduler, min_snr_gamma)
+            process = NoiseProcess(noise_scheduler)
+            self._weights = process.min_snr_weights(min_snr_gamma)
 
     def forward(
         self, denoising: Denoising | NoisyImages, y: Tensor | None = None
@@ -68,17 +67,3 @@ class DenoisingLoss(nn.Module):
             self._weights = self._weights.to(error.device)
             error = error * self._weights[denoising.timesteps]
         return error if self.reduction == "none" else error.mean()
-
-
-def _min_snr_weights(noise_scheduler: Any, gamma: float) -> Tensor:
-    """The weight of each timestep, ``(T,)``."""
-    alpha_bar = noise_scheduler.alphas_cumprod.double()
-    snr = alpha_bar / (1 - alpha_bar)
-    clamped = snr.clamp(max=gamma)
-    by_target = {
-        "epsilon": clamped / snr,
-        "v_prediction": clamped / (snr + 1),
-        "sample": clamped,
-    }
-    weights: Tensor = by_target[noise_scheduler.config.prediction_type]
-    return weights.to(torch.float32)

@@ -10,7 +10,11 @@ from avalanche.distributed import DistributedHelper
 from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor
 
-from avalanche_gd.distributed.gradients import average, check_processes
+from avalanche_gd.distributed.gradients import (
+    average,
+    average_gradients,
+    check_processes,
+)
 from avalanche_gd.distributed.shares import check_shares, own_share, sharing, unshared
 
 _CHECK_EVERY = 50  # steps between looks at the loss on an accelerator, which must wait
@@ -30,19 +34,31 @@ class BudgetedTemplate(SupervisedTemplate):
       the training's alone, and its losses can be compared.
     - A loss that is not finite stops the training and says at which step.
     - An empty experience is refused before any is trained.
-    - Several processes train one model together (:mod:`avalanche_gd.distributed.gradients`).
+    - Several processes train one model together
+      (:mod:`avalanche_gd.distributed.gradients`).
 
     :param train_steps: optimizer steps an experience; None to train ``train_epochs``.
-    :param kwargs: the arguments of Avalanche's ``SupervisedTemplate``.
+    :param train_mb_size: batch size in training.
+    :param eval_mb_size: batch size in evaluation.
+    :param kwargs: the other arguments of Avalanche's ``SupervisedTemplate``: ``model``,
+        ``optimizer``, ``criterion``, ``train_epochs``, ``device``, ``plugins``,
+        ``evaluator``, ``eval_every``, ...
     :raises ValueError: if ``train_steps`` is below 1.
     """
 
-    def __init__(self, *, train_steps: int | None = None, **kwargs: Any):
+    def __init__(
+        self,
+        *,
+        train_steps: int | None = None,
+        train_mb_size: int = 64,
+        eval_mb_size: int = 256,
+        **kwargs: Any,
+    ):
         if train_steps is not None and train_steps < 1:
             raise ValueError(f"train_steps must be 1 or more, got {train_steps!r}")
         if train_steps is not None:
             kwargs["train_epochs"] = sys.maxsize
-        super().__init__(**kwargs)
+        super().__init__(train_mb_size=train_mb_size, eval_mb_size=eval_mb_size, **kwargs)
         self.train_steps = train_steps
 
     def train(self, experiences: Any, eval_streams: Any = None, **kwargs: Any) -> Any:
@@ -104,8 +120,13 @@ class BudgetedTemplate(SupervisedTemplate):
             super().backward()
             return
         super().backward()
-        self.loss: Tensor = average(self.loss.detach(), self.optimizer)
+        self.average_gradients()
+        self.loss: Tensor = average(self.loss)
         self._check_loss()
+
+    def average_gradients(self) -> None:
+        """Average the gradients over the processes, after the backward pass."""
+        average_gradients(self.optimizer)
 
     def _check_loss(self) -> None:
         step = self.clock.train_exp_iterations

@@ -20,6 +20,7 @@ from avalanche_gd import (
     Sampling,
     SmallCNN,
     SoftGenerativeReplay,
+    SoftGenerativeReplayPlugin,
     SplitDigits,
     ddim_scheduler,
     denoising_loss_metrics,
@@ -102,11 +103,10 @@ def solved(generator: DiffusionModel, **options: Any) -> dict[str, Any]:
     strategy = SoftGenerativeReplay(
         model=solver,
         optimizer=torch.optim.Adam(solver.parameters(), 1e-2),
-        generator_strategy=of_generator,
+        replay=SoftGenerativeReplayPlugin(of_generator, **options),
         train_mb_size=BATCH,
         train_steps=STEPS,
         evaluator=None,
-        **options,
     )
     return outcome(strategy, strategy, of_generator)
 

@@ -161,9 +161,13 @@ def test_a_condition_is_refused(tiny_model):
         tiny_model.generate(2, condition=torch.tensor([0, 1]))
 
 
-def test_a_scheduler_without_add_noise_is_refused():
-    with pytest.raises(TypeError, match="add_noise"):
+def test_a_scheduler_that_does_not_say_what_it_noises_is_refused():
+    with pytest.raises(TypeError, match="scheduler with alphas_cumprod, not object"):
         DiffusionModel(TinyDenoiser(), object(), SHAPE)
+    unknown = ddim_scheduler()
+    unknown.register_to_config(prediction_type="x0")
+    with pytest.raises(ValueError, match="no prediction_type 'x0'; choose from epsilon, "):
+        DiffusionModel(TinyDenoiser(), unknown, SHAPE)
 
 
 def test_an_unknown_preset_is_refused_with_those_that_exist():

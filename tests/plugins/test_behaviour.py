@@ -139,17 +139,17 @@ def test_the_solver_replays_from_the_generator_of_the_experience_before(tiny_mod
     strategy = SoftGenerativeReplay(
         model=solver,
         optimizer=torch.optim.Adam(solver.parameters()),
-        generator_strategy=generator,
+        replay=SoftGenerativeReplayPlugin(generator, look_ahead=1),
         train_steps=2,
         evaluator=None,
     )
     strategy.train(digits.train_stream[0], eval_streams=[])
     after_first = weights(tiny_model.denoiser)
     replayed_from = []
-    generate = tiny_model.generate
-    tiny_model.generate = lambda *args, **kwargs: (
+    reverse = tiny_model.reverse
+    tiny_model.reverse = lambda *args, **kwargs: (
         replayed_from.append(weights(tiny_model.denoiser)),
-        generate(*args, **kwargs),
+        reverse(*args, **kwargs),
     )[1]
     strategy.train(digits.train_stream[1], eval_streams=[])
     assert len(replayed_from) == 2
@@ -181,8 +181,8 @@ def test_a_step_costs_the_passes_that_the_design_counts(tiny_model, digits):
     passes = []
     counting = dict(
         naive=([], 1),
-        replay=([GenerativeReplayPlugin()], 4),
-        distillation=([GenerativeDistillationPlugin()], 5),
+        replay=([GenerativeReplayPlugin(look_ahead=1)], 3),
+        distillation=([GenerativeDistillationPlugin(look_ahead=1)], 4),
     )
     for plugins, expected in counting.values():
         strategy = train_generator(tiny_model, digits.train_stream[0], *plugins)

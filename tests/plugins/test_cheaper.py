@@ -15,6 +15,7 @@ from avalanche_gd import (
 )
 from avalanche_gd.plugins import SOURCES, Teacher, Trajectory
 from tests.conftest import SHAPE, fake_strategy, images
+from tests.helpers.lessons import note_losses, request_of
 from tests.models.test_conditioning import CLASSES, conditioned, seeded
 from tests.plugins.test_behaviour import train_generator
 
@@ -58,6 +59,10 @@ def cost(model, digits, plugin, steps=4):
         (dict(source="trajectory", teacher_steps=4), 7),
         (dict(source="trajectory", teacher_steps=4, replay_ratio=0.5), 5),
         (dict(source="gaussian", replay_ratio=0.5), 5),
+        (dict(source="current"), 4),
+        (dict(source="current", replay_ratio=0.5), 5),
+        (dict(look_ahead=1), 9),
+        (dict(look_ahead=2, teacher_steps=5), 12),
     ],
 )
 def test_a_distillation_step_costs_what_it_says(tiny_model, digits, options, expected):
@@ -85,9 +90,7 @@ def test_a_ratio_goes_with_every_source_and_leaves_the_weights_of_the_losses(
 ):
     model = DiffusionModel.from_preset("digits", num_classes=num_classes)
     plugin = GenerativeDistillationPlugin(4, source=name, replay_ratio=0.5)
-    losses = []
-    teach = plugin.distillation_loss
-    plugin.distillation_loss = lambda s: losses.append(teach(s)) or losses[-1]
+    losses = note_losses(plugin)
     train_generator(model, digits.train_stream[:2], plugin)
     assert losses[0].item() < 1e-12 < losses[-1].item() < 1
 
@@ -100,6 +103,8 @@ def test_a_ratio_goes_with_every_source_and_leaves_the_weights_of_the_losses(
         (dict(replay_ratio=0), "replay_ratio must be above 0, got 0"),
         (dict(replay_ratio=-1.0), "replay_ratio must be above 0"),
         (dict(teacher_sampler="euler"), "no sampler 'euler'; choose from own, dpmsolver"),
+        (dict(look_ahead=0), "look_ahead must be an integer of 1 or more, got 0"),
+        (dict(look_ahead=2.5), "look_ahead must be an integer of 1 or more, got 2.5"),
     ],
 )
 @pytest.mark.parametrize("plugin", [GenerativeDistillationPlugin, GenerativeReplayPlugin])
@@ -123,8 +128,8 @@ def test_trajectories_are_ddim_from_noise_and_their_passes_are_the_targets(
     single = tiny_model.draw_noise
     tiny_model.draw_noise = lambda *arguments: single(*arguments).double()
     with torch.no_grad():
-        x_t, t, target, condition = Trajectory().draw_taught(
-            tiny_model, images(count).double(), None, 4, seeded()
+        x_t, t, target, condition = Trajectory().draw(
+            request_of(tiny_model, images(count).double(), steps=4, seed=0)
         )
     assert condition is None and len(x_t) == len(t) == len(target) == count
     steps = min(4, count)
@@ -152,7 +157,7 @@ def test_trajectories_are_ddim_from_noise_and_their_passes_are_the_targets(
 
 def test_trajectories_cover_all_timesteps_evenly(tiny_model):
     with torch.no_grad():
-        _, t, _, _ = Trajectory().draw_taught(tiny_model, images(4000), None, 10, seeded())
+        t = Trajectory().draw(request_of(tiny_model, images(4000), steps=10)).timesteps
     counts = torch.bincount(t // 100, minlength=10)
     assert counts.sum() == 4000 and counts.min() > 330 and counts.max() < 470
 
@@ -163,8 +168,8 @@ def test_a_trajectory_keeps_its_class():
         GenerativeDistillationPlugin(4, source="trajectory", generator=seeded()),
     )
     student = conditioned(dropout=0.5)
-    strategy = fake_strategy(student, 2, mb_x=images(16), mb_y=torch.ones(16))
-    strategy._criterion = DenoisingLoss()
+    batch = dict(mb_x=images(16), mb_y=torch.ones(16), mb_output=None)
+    strategy = fake_strategy(student, 2, **batch, _criterion=DenoisingLoss())
     Teacher.of(strategy).freeze(teacher, plugin)
     asked = []
     for model in (Teacher.of(strategy).model, student):
@@ -198,18 +203,15 @@ def test_a_sampler_by_name_is_diffusers_own(tiny_model, name, kind):
     assert int(scheduler.timesteps[0]) == 999
 
 
-def test_a_teacher_samples_by_the_sampler_named(tiny_model, digits):
+def test_a_teacher_samples_by_the_sampler_named(tiny_model, digits, monkeypatch):
     asked = []
-    sampler = tiny_model._sampler
-    DiffusionModel._sampler, original = (
-        lambda self, name: asked.append(name) or original(self, name),
-        DiffusionModel._sampler,
+    reverse = DiffusionModel.reverse
+    monkeypatch.setattr(
+        DiffusionModel,
+        "reverse",
+        lambda *a, **k: asked.append((k["sampler"], k["steps"])) or reverse(*a, **k),
     )
-    try:
-        for plugin in (GenerativeDistillationPlugin, GenerativeReplayPlugin):
-            train_generator(
-                tiny_model, digits.train_stream[:2], plugin(teacher_sampler="unipc")
-            )
-    finally:
-        DiffusionModel._sampler = original
-    assert sampler is not None and asked == ["unipc"] * 6
+    for plugin in (GenerativeDistillationPlugin, GenerativeReplayPlugin):
+        replay = plugin(teacher_steps=3, look_ahead=1, teacher_sampler="unipc")
+        train_generator(tiny_model, digits.train_stream[:2], replay)
+    assert asked == [("unipc", 3)] * 6

@@ -47,9 +47,8 @@ def plain_alpha_bar(t):
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_distillation(tiny_model, n):
     teacher = other(tiny_model)
-    plugin = GenerativeDistillationPlugin(
-        2, 1.5, generator=torch.Generator().manual_seed(11)
-    )
+    generator = torch.Generator().manual_seed(11)
+    plugin = GenerativeDistillationPlugin(2, 1.5, look_ahead=1, generator=generator)
     strategy, current = strategy_in_experience(n, tiny_model, teacher, images(8), plugin)
     plugin.before_backward(strategy)
     if n == 1:
@@ -71,21 +70,21 @@ def test_distillation(tiny_model, n):
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_generative_replay(tiny_model, n):
     teacher = other(tiny_model)
+    generator = torch.Generator().manual_seed(11)
     plugin = GenerativeReplayPlugin(
-        teacher_steps=2, lambd=0.7, generator=torch.Generator().manual_seed(11)
+        teacher_steps=2, lambd=0.7, look_ahead=1, generator=generator
     )
     strategy, current = strategy_in_experience(n, tiny_model, teacher, images(8), plugin)
     plugin.before_training(strategy)
     plugin.old_generator = Teacher.of(strategy).model
-    torch.manual_seed(13)
     plugin.before_backward(strategy)
     if n == 1:
         assert strategy.loss.item() == current
         return
-    x0 = teacher.generate(8, steps=2, generator=torch.Generator().manual_seed(11))
-    torch.manual_seed(13)
-    t = torch.randint(1000, (8,))
-    eps = torch.randn(8, *SHAPE)
+    generator.manual_seed(11)
+    x0 = teacher.generate(8, steps=2, generator=generator)
+    t = torch.randint(1000, (8,), generator=generator)
+    eps = torch.randn(8, *SHAPE, generator=generator)
     a = plain_alpha_bar(t.numpy())
     x_t = np.sqrt(a) * x0.numpy() + np.sqrt(1 - a) * eps.numpy()
     with torch.no_grad():

@@ -5,20 +5,22 @@ import torch
 from avalanche.training.templates import SupervisedTemplate
 
 from avalanche_gd import (
+    DiffusionModel,
     GenerativeDistillationPlugin,
     GenerativeReplayPlugin,
     SmallCNN,
     SoftGenerativeReplay,
+    SoftGenerativeReplayPlugin,
 )
-from avalanche_gd.plugins import ReplayPool
+from avalanche_gd.plugins import LookAhead, ReplayPool
 from tests.conftest import SHAPE, same_bits, weights
 from tests.models.test_conditioning import CLASSES, conditioned, seeded
 from tests.plugins.test_behaviour import train_generator
 
 
 def test_a_pool_is_what_the_teacher_generates(tiny_model):
-    pool = ReplayPool(40)
-    drawn = pool.draw(tiny_model, 400, steps=3, generator=seeded())
+    pool = ReplayPool(40, steps=3)
+    drawn = pool.draw(tiny_model, 400, seeded()).images()
     expected = tiny_model.generate(40, steps=3, generator=seeded())
     distances = (drawn[:, None] - expected[None]).abs().amax(dim=(2, 3, 4))
     assert distances.min(dim=1).values.max() < 1e-6
@@ -29,22 +31,22 @@ def test_a_pool_is_filled_anew_for_another_teacher_and_when_it_is_due(tiny_model
     filled = []
     generate = tiny_model.generate
     tiny_model.generate = lambda *a, **k: filled.append(a) or generate(*a, **k)
-    pool, generator = ReplayPool(10, refresh_every=3), seeded()
+    pool, generator = ReplayPool(10, refresh_every=3, steps=1), seeded()
     for _ in range(7):
-        pool.draw(tiny_model, 4, steps=1, generator=generator)
+        pool.draw(tiny_model, 4, generator).images()
     assert len(filled) == 3
-    pool.draw(conditioned(), 4, torch.tensor([1, 2, 3, 4]), steps=1, generator=generator)
+    pool.draw(conditioned(), 4, generator).images()
     assert len(filled) == 3
-    pool.draw(tiny_model, 4, steps=1, generator=generator)
+    pool.draw(tiny_model, 4, generator).images()
     assert len(filled) == 4
 
 
-def test_a_pool_gives_the_classes_asked_for():
+def test_a_pool_gives_the_classes_that_it_says():
     model = conditioned(seen=(2, 3, 7))
-    pool = ReplayPool(31)
-    wanted = torch.tensor([7, 2, 2, 3, 7, 7, 3, 2] * 20)
-    drawn = pool.draw(model, len(wanted), wanted, steps=1, generator=seeded())
+    wanted, drawn_images = ReplayPool(31, steps=1).draw(model, 160, seeded())
+    drawn = drawn_images()
     generator = seeded()
+    assert torch.equal(wanted, model.draw_condition(160, generator))
     condition = model.draw_condition(31, generator).sort().values
     generated = model.generate(31, condition, steps=1, generator=generator)
     distances = (drawn[:, None] - generated[None]).abs().amax(dim=(2, 3, 4))
@@ -53,14 +55,58 @@ def test_a_pool_gives_the_classes_asked_for():
 
 
 def test_a_pool_never_reaches_into_the_next_class(monkeypatch):
-    pool, model = ReplayPool(2000), conditioned()
-    pool.draw(model, 1, torch.tensor([0]), steps=1, generator=seeded())
-    pool._images = torch.arange(2000)
+    class Numbered:
+        """A teacher whose samples say in which place they were made."""
+
+        num_classes, made = CLASSES, 0
+
+        def draw_condition(self, count, generator):
+            return torch.arange(count) % CLASSES
+
+        def generate(self, count, condition, **options):
+            first, self.made = self.made, self.made + count
+            return torch.arange(first, first + count)
+
+    pool, teacher = ReplayPool(2000, steps=1), Numbered()
     almost_one = 1 - 2**-24  # the largest number that torch.rand draws
     monkeypatch.setattr(torch, "rand", lambda n, **_: torch.full((n,), almost_one))
-    wanted = torch.arange(CLASSES)
-    drawn = pool.draw(model, CLASSES, wanted, steps=1, generator=seeded())
-    assert drawn.tolist() == (wanted * 200 + 199).tolist()
+    condition, drawn_images = pool.draw(teacher, CLASSES, seeded())
+    assert drawn_images().tolist() == (condition * 200 + 199).tolist()
+
+
+@pytest.mark.parametrize("num_classes", [None, CLASSES])
+def test_what_is_made_ahead_is_what_would_be_made_step_by_step(num_classes):
+    model = DiffusionModel.from_preset("digits", num_classes=num_classes)
+    if num_classes:
+        model.conditioning.see(torch.tensor([2, 3, 7]))
+    ahead, generator = LookAhead(3, steps=2), seeded()
+    steps = [ahead.draw(model, 5, generator) for _ in range(3)]
+    made = [step.images() for step in steps]
+    plain = seeded()
+    conditions = [model.draw_condition(5, plain) for _ in range(3)]
+    for condition, step, images in zip(conditions, steps, made, strict=True):
+        expected = model.reverse(model.draw_noise(5, plain), condition, steps=2)
+        assert (images - expected).abs().max() < 1e-5
+        assert step.condition is condition is None or torch.equal(step.condition, condition)
+
+
+def test_samples_are_made_ahead_once_for_as_many_steps_as_asked(tiny_model):
+    sizes = []
+    reverse = tiny_model.reverse
+    tiny_model.reverse = lambda noise, *a, **k: (
+        sizes.append(len(noise)) or reverse(noise, *a, **k)
+    )
+    ahead, generator = LookAhead(4, steps=1), seeded()
+    for _ in range(5):
+        assert len(ahead.draw(tiny_model, 6, generator).images()) == 6
+    assert sizes == [24, 24]
+    assert len(ahead.draw(tiny_model, 2, generator).images()) == 2  # of a last, small batch
+    assert sizes == [24, 24, 2]
+    ahead.draw(tiny_model, 6, generator).images()
+    assert sizes == [24, 24, 2]  # what waits is not lost by it
+    ahead.forget()
+    ahead.draw(tiny_model, 6, generator)  # of a source that takes no samples
+    assert sizes == [24, 24, 2]
 
 
 def test_a_solvers_pool_is_of_its_generator_as_it_is_now(tiny_model, digits):
@@ -90,9 +136,11 @@ def test_the_template_of_a_solver_replays_from_a_pool(tiny_model, digits, refres
     SoftGenerativeReplay(
         model=solver,
         optimizer=torch.optim.Adam(solver.parameters()),
-        generator_strategy=train_generator(tiny_model, [], train_steps=2),
-        pool_size=9,
-        pool_refresh=refresh,
+        replay=SoftGenerativeReplayPlugin(
+            train_generator(tiny_model, [], train_steps=2),
+            pool_size=9,
+            pool_refresh=refresh,
+        ),
         train_steps=6,
         evaluator=None,
     ).train(digits.train_stream[:2], eval_streams=[])

@@ -4,18 +4,21 @@ import numpy as np
 import pytest
 import torch
 
-from avalanche_gd import DiffusionModel, ddim_scheduler
-from avalanche_gd.plugins import SOURCES, PartialGeneration
-from avalanche_gd.plugins import sources as module
+from avalanche_gd import DiffusionModel, GenerativeDistillationPlugin, ddim_scheduler
+from avalanche_gd.plugins import SOURCES, PartialGeneration, TeachingRequest
 from tests.conftest import SHAPE, TinyDenoiser, images
+from tests.helpers.lessons import note_losses, request_of
+from tests.plugins.test_behaviour import train_generator
 
 COUNT = 64
 
 
-def draw(name, teacher, current, steps=2, seed=3):
-    generator = torch.Generator().manual_seed(seed)
+def draw(name, teacher, current, steps=2):
     with torch.no_grad():
-        return SOURCES[name]().draw(teacher, current, None, steps, generator)
+        taught = SOURCES[name]().draw(request_of(teacher, current, steps=steps))
+        target = teacher.denoise(taught.x_t, taught.timesteps)
+    assert (taught.target - target).abs().max() < 1e-6 and taught.condition is None
+    return taught.x_t, taught.timesteps
 
 
 def drawn_first(teacher, seed=3):
@@ -66,17 +69,20 @@ def test_symmetric_gaussian(tiny_model):
     ("t", "kind"), [(333, "both"), (334, "one"), (666, "one"), (667, "plain")]
 )
 def test_symmetric_gaussian_changes_at_the_thirds(tiny_model, monkeypatch, t, kind):
-    monkeypatch.setattr(module, "draw_timesteps", lambda *_: torch.full((2,), t))
+    monkeypatch.setattr(TeachingRequest, "draw_timesteps", lambda _: torch.full((2,), t))
     x_t, _ = draw("symmetric_gaussian", tiny_model, images(2))
     across, down = (torch.isclose(x_t, x_t.flip(d)).flatten(1).all(1) for d in (3, 2))
     expected = {"both": [True] * 4, "one": [True, False, False, True]}
     assert [*across.tolist(), *down.tolist()] == expected.get(kind, [False] * 4)
 
 
-def test_an_odd_size_keeps_its_middle():
-    line = torch.arange(5.0).view(1, 1, 1, 5)
-    mirrored = module._mirrored(line, torch.tensor([True]), dim=3)
-    assert mirrored.flatten().tolist() == [0, 1, 2, 1, 0]
+def test_an_odd_size_keeps_its_middle(monkeypatch):
+    model = DiffusionModel(TinyDenoiser(), ddim_scheduler(), (1, 5, 5))
+    monkeypatch.setattr(TeachingRequest, "draw_timesteps", lambda _: torch.zeros(2).long())
+    x_t, _ = draw("symmetric_gaussian", model, images(2, (1, 5, 5)))
+    noise = torch.randn(2, 1, 5, 5, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(x_t[..., :3, :3], noise[..., :3, :3])
+    assert torch.equal(x_t, x_t.flip(2)) and torch.equal(x_t, x_t.flip(3))
 
 
 def test_current(tiny_model):
@@ -138,10 +144,9 @@ def test_equal_timesteps_are_the_reverse_process_stopped_there(
     model = DiffusionModel(TinyDenoiser(), scheduler, SHAPE)
     visited = model.sampling_timesteps(10)
     stop = visited[4]
-    monkeypatch.setattr(module, "draw_timesteps", lambda *_: torch.full((3,), stop))
-    generator = torch.Generator().manual_seed(1)
+    monkeypatch.setattr(TeachingRequest, "draw_timesteps", lambda _: torch.full((3,), stop))
     with torch.no_grad():
-        x_t, _ = PartialGeneration().draw(model, images(3), None, 10, generator)
+        x_t = PartialGeneration().draw(request_of(model, images(3), steps=10, seed=1)).x_t
         expected = model.draw_noise(3, torch.Generator().manual_seed(1))
         scheduler.set_timesteps(10)
         for t in visited[:4]:
@@ -152,12 +157,7 @@ def test_equal_timesteps_are_the_reverse_process_stopped_there(
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_every_source_teaches(tiny_model, digits, name):
-    from avalanche_gd import GenerativeDistillationPlugin
-    from tests.plugins.test_behaviour import train_generator
-
     plugin = GenerativeDistillationPlugin(source=name)
-    losses = []
-    teach = plugin.distillation_loss
-    plugin.distillation_loss = lambda s: losses.append(teach(s)) or losses[-1]
+    losses = note_losses(plugin)
     train_generator(tiny_model, digits.train_stream[:2], plugin)
     assert losses[0].item() < 1e-12 < losses[-1].item()
