@@ -7,8 +7,8 @@ from avalanche.core import SupervisedPlugin
 from avalanche.distributed import DistributedHelper
 from torch import Tensor
 
-from avalanche_gd.plugins.lesson import Lesson, ReplaySize
-from avalanche_gd.plugins.pool import LOOK_AHEAD, teacher_samples
+from avalanche_gd.plugins.lesson import Lesson
+from avalanche_gd.plugins.pool import LOOK_AHEAD
 from avalanche_gd.plugins.sources import (
     Current,
     Gaussian,
@@ -22,7 +22,6 @@ from avalanche_gd.plugins.teacher import (
     Teacher,
     add_replay_loss,
     check_lambda,
-    check_teacher_steps,
     experience_number,
 )
 
@@ -83,7 +82,6 @@ class GenerativeDistillationPlugin(SupervisedPlugin, supports_distributed=True):
         generator: torch.Generator | None = None,
     ):
         super().__init__()
-        self.teacher_steps = check_teacher_steps(teacher_steps)
         self.lambd = check_lambda(lambd)
         self.source = source_by_name(source)
         if isinstance(self.source, _WITHOUT_SAMPLES) and (
@@ -92,18 +90,14 @@ class GenerativeDistillationPlugin(SupervisedPlugin, supports_distributed=True):
             raise ValueError(
                 f'pool_size and teacher_sampler are for source="generation", not {source!r}'
             )
-        samples = teacher_samples(
-            steps=teacher_steps,
-            sampler=teacher_sampler,
+        self.lesson = Lesson(
+            self.source,
+            teacher_steps=teacher_steps,
+            replay_ratio=replay_ratio,
             look_ahead=look_ahead,
             pool_size=pool_size,
             pool_refresh=pool_refresh,
-        )
-        self.lesson = Lesson(
-            self.source,
-            samples,
-            size=ReplaySize(replay_ratio),
-            steps=teacher_steps,
+            teacher_sampler=teacher_sampler,
             generator=generator,
         )
 
@@ -125,8 +119,7 @@ class GenerativeDistillationPlugin(SupervisedPlugin, supports_distributed=True):
                     "GenerativeDistillationPlugin needs a DiffusionModel; "
                     f"{type(model).__name__} has no method {method}"
                 )
-        model.check_steps(self.teacher_steps)
-        self.lesson.samples.check_memory(model)
+        self.lesson.check_model(model)
 
     def check_shares(self, batch_size: int, processes: int) -> None:
         """As :meth:`~avalanche_gd.plugins.lesson.Lesson.check_shares`."""

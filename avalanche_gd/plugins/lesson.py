@@ -18,68 +18,56 @@ from avalanche_gd.plugins.teacher import default_generator
 from avalanche_gd.plugins.teaching import Taught, TeachingRequest
 
 
-class ReplaySize:
-    """How many samples are replayed with a batch.
-
-    :param ratio: for each image of the batch, above 0; at least one sample in all.
-    :param size: a number that does not depend on the batch; None for the ratio.
-    :raises ValueError: for a ratio of 0 or below, or a size below 1.
-    """
-
-    def __init__(self, ratio: float = 1.0, size: int | None = None):
-        if not ratio > 0:
-            raise ValueError(f"replay_ratio must be above 0, got {ratio}")
-        if size is not None and size < 1:
-            raise ValueError(f"replay_size must be 1 or more, got {size!r}")
-        self.ratio = float(ratio)
-        self.size = size
-
-    def of(self, batch_size: int) -> int:
-        """With a batch of so many images."""
-        return self.size or max(1, round(self.ratio * batch_size))
-
-    def share(self, batch_size: int) -> int:
-        """This process's share of those, with its share of a batch."""
-        processes = sharing_processes()
-        return self.of(batch_size * processes) // processes
-
-    def check_shares(self, batch_size: int, processes: int, *, each: int = 1) -> None:
-        """Raise ValueError unless processes can share the samples of a step.
-
-        :param batch_size: of the current data, in all of them.
-        :param each: what the share of each must be a multiple of.
-        """
-        name = f"replay_ratio {self.ratio:g} times the batch size {batch_size}"
-        if self.size is not None:
-            name = "replay_size"
-        check_shares(name, self.of(batch_size), processes, each=each)
-
-
 class Lesson:
     """Has a student taught by a source, in the forward pass of its current batch.
 
+    The options are those of :class:`~avalanche_gd.GenerativeDistillationPlugin` and
+    :class:`~avalanche_gd.GenerativeReplayPlugin`.
+
     :param source: draws what is taught.
-    :param samples: the teacher's, for sources that take some.
-    :param size: how many are taught with a batch.
-    :param steps: k, the teacher's sampling steps.
-    :param generator: the source of all randomness; None for torch's own random state.
+    :raises ValueError: for teacher steps, a replay size, a look-ahead or a pool below 1, a
+        ratio of 0 or below, or an unknown sampler.
     """
 
     def __init__(
         self,
         source: Source,
-        samples: LookAhead | ReplayPool,
         *,
-        size: ReplaySize,
-        steps: int,
+        teacher_steps: int,
+        replay_ratio: float,
+        look_ahead: int,
+        pool_size: int | None,
+        pool_refresh: int | None,
+        teacher_sampler: str,
         generator: torch.Generator | None,
+        replay_size: int | None = None,
     ):
+        if not isinstance(teacher_steps, int) or teacher_steps < 1:
+            raise ValueError(
+                f"teacher_steps must be an integer from 1 to T, got {teacher_steps!r}"
+            )
+        if not replay_ratio > 0:
+            raise ValueError(f"replay_ratio must be above 0, got {replay_ratio}")
+        if replay_size is not None and replay_size < 1:
+            raise ValueError(f"replay_size must be 1 or more, got {replay_size!r}")
         self.source = source
-        self.samples = samples
-        self.size = size
-        self.steps = steps
+        self.steps = teacher_steps
+        self.ratio, self.size = float(replay_ratio), replay_size
         self.generator = generator
+        how: dict[str, Any] = dict(steps=teacher_steps, sampler=teacher_sampler)
+        self.samples: LookAhead | ReplayPool = LookAhead(look_ahead, **how)
+        if pool_size is not None:
+            self.samples = ReplayPool(pool_size, pool_refresh, **how)
         self._asked: tuple[Taught, Question] | None = None
+
+    def count(self, batch_size: int) -> int:
+        """How many samples go with a batch of so many images, at least one."""
+        return self.size or max(1, round(self.ratio * batch_size))
+
+    def share(self, share: int) -> int:
+        """This process's share of those, with its share of a batch."""
+        processes = sharing_processes()
+        return self.count(share * processes) // processes
 
     def begin(self, strategy: Any, teacher: Any) -> None:
         """Draw, and ask the student: before the forward pass of a step."""
@@ -113,8 +101,17 @@ class Lesson:
 
         :param batch_size: of the current data, in all of them.
         """
+        name = f"replay_ratio {self.ratio:g} times the batch size {batch_size}"
+        if self.size is not None:
+            name = "replay_size"
         each = self.steps if isinstance(self.source, Trajectory) else 1
-        self.size.check_shares(batch_size, processes, each=each)
+        check_shares(name, self.count(batch_size), processes, each=each)
+
+    def check_model(self, model: Any) -> None:
+        """Raise ValueError for steps above T, or a pool that the memory cannot hold."""
+        model.check_steps(self.steps)
+        if isinstance(self.samples, ReplayPool):
+            self.samples.check_memory(model)
 
     def _request(self, strategy: Any, teacher: Any) -> TeachingRequest:
         generator = self.generator or default_generator(teacher.device)
@@ -134,8 +131,8 @@ class Lesson:
 
     def _resized(self, batch: Tensor) -> Tensor:
         """The batch cut or repeated to as many images as are taught with it."""
-        if self.size.share(len(batch)) == len(batch):
+        if self.share(len(batch)) == len(batch):
             return batch
         whole = gathered(batch)
-        index = torch.arange(self.size.of(len(whole)), device=whole.device) % len(whole)
+        index = torch.arange(self.count(len(whole)), device=whole.device) % len(whole)
         return own_share(whole[index])

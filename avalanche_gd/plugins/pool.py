@@ -69,9 +69,6 @@ class LookAhead:
         """Let go of the samples: the teacher changes."""
         self._waiting = []
 
-    def check_memory(self, model: Any) -> None:
-        """Do nothing: a few batches fit where a training step does."""
-
     def _window(
         self, teacher: Any, count: int, generator: torch.Generator, steps: int
     ) -> list[Drawn]:
@@ -198,20 +195,3 @@ class ReplayPool:
                 for start in range(0, self.size, _BATCH_SIZE)
             ]
         )
-
-
-def teacher_samples(
-    *,
-    steps: int,
-    sampler: str,
-    look_ahead: int,
-    pool_size: int | None,
-    pool_refresh: int | None,
-) -> LookAhead | ReplayPool:
-    """What the options of a plugin stand for: a pool, or samples that are made ahead.
-
-    :raises ValueError: as both do.
-    """
-    if pool_size is not None:
-        return ReplayPool(pool_size, pool_refresh, steps=steps, sampler=sampler)
-    return LookAhead(look_ahead, steps=steps, sampler=sampler)

@@ -10,14 +10,13 @@ from torch.nn import functional as F
 
 from avalanche_gd.distributed.shares import draw_share
 from avalanche_gd.models.diffusion import DiffusionModel
-from avalanche_gd.plugins.lesson import Lesson, ReplaySize
-from avalanche_gd.plugins.pool import LOOK_AHEAD, teacher_samples
+from avalanche_gd.plugins.lesson import Lesson
+from avalanche_gd.plugins.pool import LOOK_AHEAD
 from avalanche_gd.plugins.sources import Retraining
 from avalanche_gd.plugins.teacher import (
     Teacher,
     add_replay_loss,
     check_lambda,
-    check_teacher_steps,
     default_generator,
     experience_number,
 )
@@ -95,20 +94,16 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
         if labels not in LABELS:
             raise ValueError(f"no labels {labels!r}; choose from {', '.join(LABELS)}")
         self.labels = labels
-        self.teacher_steps = check_teacher_steps(teacher_steps)
         self.lambd = check_lambda(lambd)
-        samples = teacher_samples(
-            steps=teacher_steps,
-            sampler=teacher_sampler,
+        self.lesson = Lesson(
+            Retraining(),
+            teacher_steps=teacher_steps,
+            replay_ratio=replay_ratio,
+            replay_size=replay_size,
             look_ahead=look_ahead,
             pool_size=pool_size,
             pool_refresh=pool_refresh,
-        )
-        self.lesson = Lesson(
-            Retraining(),
-            samples,
-            size=ReplaySize(replay_ratio, replay_size),
-            steps=teacher_steps,
+            teacher_sampler=teacher_sampler,
             generator=generator,
         )
         self.old_model: Any = None
@@ -135,8 +130,7 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
                 "give a DiffusionModel or another avalanche.models.generator.Generator"
             )
         if isinstance(model, DiffusionModel):
-            model.check_steps(self.teacher_steps)
-            self.lesson.samples.check_memory(model)
+            self.lesson.check_model(model)
         if self.labels == "condition" and getattr(model, "num_classes", None) is None:
             raise ValueError(
                 'labels="condition" needs a generator that is conditioned on the class; '
@@ -170,7 +164,7 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
         if self._retrains(strategy):
             loss = self.lesson.loss(strategy, self.old_generator)
         else:
-            samples, condition = self.generate(self.lesson.size.share(len(strategy.mb_x)))
+            samples, condition = self.generate(self.lesson.share(len(strategy.mb_x)))
             loss = self.replay_loss(strategy, samples.to(strategy.device), condition)
         add_replay_loss(strategy, loss, self.lambd, self)
 

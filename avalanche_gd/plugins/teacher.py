@@ -63,13 +63,6 @@ def check_lambda(lambd: float) -> float:
     return float(lambd)
 
 
-def check_teacher_steps(steps: int) -> int:
-    """Raise ValueError unless the steps are an integer of at least 1."""
-    if not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"teacher_steps must be an integer from 1 to T, got {steps!r}")
-    return steps
-
-
 def experience_number(strategy: Any) -> int:
     """n = 1, 2, ...: the number of the experience in training."""
     return strategy.clock.train_exp_counter + 1
