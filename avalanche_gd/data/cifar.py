@@ -1,16 +1,12 @@
 """CIFAR-10 and CIFAR-100, read or downloaded by torchvision."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import torch
-from avalanche.benchmarks.classic import SplitCIFAR10 as AvalancheSplitCIFAR10
-from avalanche.benchmarks.classic import SplitCIFAR100 as AvalancheSplitCIFAR100
+from avalanche.benchmarks.datasets import default_dataset_location
 from avalanche.benchmarks.scenarios.generic_scenario import CLScenario
 from torchvision.datasets import CIFAR10, CIFAR100
 
-from avalanche_gd.data.model_space import check_experiences, to_model_space
+from avalanche_gd.data.model_space import check_experiences, class_incremental
 
 
 def SplitCIFAR10(
@@ -20,7 +16,7 @@ def SplitCIFAR10(
     image_size: int = 32,
     root: str | Path | None = None,
 ) -> CLScenario:
-    """Class-incremental CIFAR-10 by Avalanche's ``SplitCIFAR10``, in model space.
+    """Class-incremental CIFAR-10 like Avalanche's ``SplitCIFAR10``, in model space.
 
     :param n_experiences: 1, 2, 5 or 10, each with as many classes.
     :param seed: decides the order of the classes. The global random state is left alone.
@@ -32,9 +28,7 @@ def SplitCIFAR10(
     :raises ValueError: if the classes cannot be dealt evenly to the experiences, if
         ``root`` does not hold the data set, or if it cannot be downloaded.
     """
-    check_experiences(n_experiences, n_classes=10)
-    benchmark = _read("CIFAR-10", CIFAR10, AvalancheSplitCIFAR10, n_experiences, seed, root)
-    return to_model_space(benchmark, (3, image_size, image_size))
+    return _split(CIFAR10, 10, n_experiences, seed, image_size, root)
 
 
 def SplitCIFAR100(
@@ -44,7 +38,7 @@ def SplitCIFAR100(
     image_size: int = 32,
     root: str | Path | None = None,
 ) -> CLScenario:
-    """Class-incremental CIFAR-100 by Avalanche's ``SplitCIFAR100``, in model space.
+    """Class-incremental CIFAR-100 like Avalanche's ``SplitCIFAR100``, in model space.
 
     :param n_experiences: a divisor of 100; each gets as many classes.
     :param seed: decides the order of the classes. The global random state is left alone.
@@ -55,35 +49,36 @@ def SplitCIFAR100(
         shape ``(3, image_size, image_size)``, with the 100 fine labels.
     :raises ValueError: as :func:`SplitCIFAR10` does.
     """
-    check_experiences(n_experiences, n_classes=100)
-    benchmark = _read(
-        "CIFAR-100", CIFAR100, AvalancheSplitCIFAR100, n_experiences, seed, root
-    )
-    return to_model_space(benchmark, (3, image_size, image_size))
+    return _split(CIFAR100, 100, n_experiences, seed, image_size, root)
 
 
-def _read(
-    name: str,
+def _split(
     dataset: type[CIFAR10],
-    split: Callable[..., Any],
+    n_classes: int,
     n_experiences: int,
     seed: int,
+    image_size: int,
     root: str | Path | None,
-) -> Any:
-    """Avalanche's benchmark, of a root that holds the data set or may be downloaded to."""
-    if root is not None:
-        root = Path(root).expanduser()
-        names = (dataset.base_folder, dataset.filename)
-        if not any((root / name).exists() for name in names):
-            raise ValueError(
-                f"no {name} in {root}: looked for {' and '.join(names)}; "
-                "give the folder that holds either"
-            )
-    with torch.random.fork_rng(devices=[]):
-        try:
-            return split(n_experiences, seed=seed, dataset_root=root)
-        except (OSError, RuntimeError) as error:
-            raise ValueError(
-                f"{name} could not be read or downloaded ({error}); give a folder with "
-                f"an undamaged {dataset.filename} as root ({dataset.url})"
-            ) from error
+) -> CLScenario:
+    """Check, read or download, and split."""
+    check_experiences(n_experiences, n_classes)
+    name = f"CIFAR-{n_classes}"
+    names = (dataset.base_folder, dataset.filename)
+    if root is None:
+        root = default_dataset_location(dataset.__name__.lower())
+    elif not any(Path(root).expanduser().joinpath(entry).exists() for entry in names):
+        raise ValueError(
+            f"no {name} in {root}: looked for {' and '.join(names)}; "
+            "give the folder that holds either"
+        )
+    try:
+        train, test = (
+            dataset(Path(root).expanduser(), train=part, download=True)
+            for part in (True, False)
+        )
+    except (OSError, RuntimeError) as error:
+        raise ValueError(
+            f"{name} could not be read or downloaded ({error}); give a folder with "
+            f"an undamaged {dataset.filename} as root ({dataset.url})"
+        ) from error
+    return class_incremental(train, test, n_experiences, seed=seed, image_size=image_size)

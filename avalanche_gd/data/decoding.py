@@ -1,24 +1,23 @@
 """Image files as pixels of one size, decoded once."""
 
-import hashlib
 import os
-import warnings
+from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
-import safetensors.torch
 import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
 
-from avalanche_gd.storage import cache_folder, write_whole
+from avalanche_gd.storage import cached
 
 _MODES = {1: "L", 3: "RGB"}  # PIL's names, by channels
 _RULE = "shorter side resized bilinearly, centre"  # another one makes other pixels
 
 
 def decoded_images(
-    root: Path, files: list[str], *, channels: int, image_size: int
+    root: Path, files: Sequence[str], *, channels: int, image_size: int
 ) -> Tensor:
     """The pixels of image files, from the cache where they are there.
 
@@ -33,14 +32,16 @@ def decoded_images(
     :raises ValueError: if a file cannot be read as an image of 8 bits a channel.
     """
     shape = (len(files), channels, image_size, image_size)
-    path = cache_folder() / f"images-{_digest(root, files, shape)}.st"
-    images = _load(path, shape)
-    if images is None:
+
+    def decode() -> dict[str, Tensor]:
         images = torch.empty(shape, dtype=torch.uint8)
         for place, file in zip(images, files, strict=True):
             place.copy_(_decode(file, channels, image_size))
-        _save(images, path)
-    return images
+        return {"images": images}
+
+    states = (_state(root, file) for file in files)
+    key = chain((_RULE, shape, str(root.resolve())), states)
+    return cached("images", key, decode)["images"]
 
 
 def _decode(file: str, channels: int, image_size: int) -> Tensor:
@@ -56,36 +57,10 @@ def _decode(file: str, channels: int, image_size: int) -> Tensor:
     return pil_to_tensor(center_crop(resize(pixels, [image_size]), [image_size]))
 
 
-def _digest(root: Path, files: list[str], shape: tuple[int, ...]) -> str:
-    digest = hashlib.sha256(repr((_RULE, shape, str(root.resolve()))).encode())
-    for file in files:
-        try:
-            state = os.stat(file)
-        except OSError as error:  # such as a link that leads nowhere
-            raise ValueError(
-                f"cannot read the image {file} ({error.strerror}); replace or delete it"
-            ) from error
-        name = os.path.relpath(file, root)
-        digest.update(repr((name, state.st_size, state.st_mtime_ns)).encode())
-    return digest.hexdigest()[:16]
-
-
-def _load(path: Path, shape: tuple[int, ...]) -> Tensor | None:
-    if not path.exists():
-        return None
-    try:
-        images = safetensors.torch.load_file(path)["images"]
-        if images.dtype != torch.uint8 or images.shape != shape:
-            raise ValueError(f"not the pixels of {shape[0]} images")
-    except Exception as error:  # a cache may be thrown away at any time
-        warnings.warn(
-            f"cached images {path} are unreadable ({error}); decoding anew", stacklevel=2
-        )
-        return None
-    return images
-
-
-def _save(images: Tensor, path: Path) -> None:
-    write_whole(
-        path, lambda beside: safetensors.torch.save_file({"images": images}, beside)
-    )
+def _state(root: Path, file: str) -> tuple[object, ...]:
+    """What changes with a file: its name, its size, its time of change."""
+    name = file.removeprefix(str(root))
+    if not os.path.exists(file):  # a link that leads nowhere, which decoding refuses
+        return (name,)
+    state = os.stat(file)
+    return name, state.st_size, state.st_mtime_ns

@@ -1,13 +1,11 @@
 """scikit-learn's handwritten digits: a benchmark with nothing to download."""
 
 import torch
-from avalanche.benchmarks import nc_benchmark
 from avalanche.benchmarks.scenarios.generic_scenario import CLScenario
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
-from torch.utils.data import TensorDataset
 
-from avalanche_gd.data.model_space import check_experiences, to_model_space
+from avalanche_gd.data.model_space import as_dataset, check_experiences, class_incremental
 
 _TEST_SHARE = 0.2
 _MAXIMUM = 16  # of a pixel in scikit-learn's digits
@@ -35,21 +33,8 @@ def SplitDigits(
     digits = load_digits()
     images = torch.tensor(digits.images, dtype=torch.float32)[:, None] / _MAXIMUM
     labels = torch.tensor(digits.target)
-    train, test = train_test_split(
+    parts = train_test_split(
         range(len(images)), test_size=_TEST_SHARE, stratify=labels, random_state=0
     )
-    with torch.random.fork_rng(devices=[]):
-        benchmark = nc_benchmark(
-            _dataset(images[train], labels[train]),
-            _dataset(images[test], labels[test]),
-            n_experiences=n_experiences,
-            task_labels=False,
-            seed=seed,
-        )
-    return to_model_space(benchmark, (1, image_size, image_size))
-
-
-def _dataset(images: torch.Tensor, labels: torch.Tensor) -> TensorDataset:
-    dataset = TensorDataset(images, labels)
-    dataset.targets = labels.tolist()  # type: ignore[attr-defined]
-    return dataset
+    train, test = (as_dataset(images[part], labels[part]) for part in parts)
+    return class_incremental(train, test, n_experiences, seed=seed, image_size=image_size)

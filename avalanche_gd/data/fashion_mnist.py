@@ -1,18 +1,17 @@
 """Fashion-MNIST, found where it is or downloaded."""
 
 import gzip
-import hashlib
-import os
-import shutil
-import tempfile
+import struct
 from pathlib import Path
+from typing import Any
 
 import torch
-from avalanche.benchmarks.classic import SplitFMNIST as AvalancheSplitFMNIST
+from avalanche.benchmarks.datasets.external_datasets.fmnist import get_fmnist_dataset
 from avalanche.benchmarks.scenarios.generic_scenario import CLScenario
+from torch import Tensor
 
-from avalanche_gd.data.model_space import check_experiences, to_model_space
-from avalanche_gd.storage import cache_folder
+from avalanche_gd.data.model_space import as_dataset, check_experiences, class_incremental
+from avalanche_gd.storage import cached
 
 DEBIAN_ROOT = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package ``dataset-fashion-mnist`` puts the data set."""
@@ -33,7 +32,7 @@ def SplitFMNIST(
     image_size: int = 16,
     root: str | Path | None = None,
 ) -> CLScenario:
-    """Class-incremental Fashion-MNIST by Avalanche's ``SplitFMNIST``, in model space.
+    """Class-incremental Fashion-MNIST like Avalanche's ``SplitFMNIST``, in model space.
 
     :param n_experiences: 1, 2, 5 or 10, each with as many classes.
     :param seed: decides the order of the classes. The global random state is left alone.
@@ -47,77 +46,65 @@ def SplitFMNIST(
         ``root`` does not hold the data set, or if it cannot be downloaded.
     """
     check_experiences(n_experiences, n_classes=10)
-    dataset_root = fashion_mnist_root(root)
-    with torch.random.fork_rng(devices=[]):
-        try:
-            benchmark = AvalancheSplitFMNIST(
-                n_experiences, seed=seed, dataset_root=dataset_root
-            )
-        except (OSError, RuntimeError) as error:
-            raise ValueError(
-                f"Fashion-MNIST could not be read or downloaded ({error}); "
-                "apt-get install dataset-fashion-mnist, or give its folder as root"
-            ) from error
-    return to_model_space(benchmark, (1, image_size, image_size))
+    files = _find(root)
+    train, test = (_read(*files[:2]), _read(*files[2:])) if files else _download()
+    return class_incremental(train, test, n_experiences, seed=seed, image_size=image_size)
 
 
-def fashion_mnist_root(root: str | Path | None = None) -> Path | None:
-    """A root that torchvision accepts, or None to let it download.
-
-    :param root: as in :func:`SplitFMNIST`.
-    :raises ValueError: if ``root`` does not hold the data set.
-    """
+def _find(root: str | Path | None) -> list[Path]:
+    """The four files, or none of them where they are to be downloaded."""
+    folder = DEBIAN_ROOT if root is None else Path(root).expanduser()
+    for place in (folder / _RAW, folder):
+        files = [
+            plain if (plain := place / name).is_file() else place / f"{name}.gz"
+            for name in _FILES
+        ]
+        if all(file.is_file() for file in files):
+            return files
     if root is None:
-        root = DEBIAN_ROOT
-        if _find(root) is None:
-            return None
-    root = Path(root).expanduser()
-    for folder in (root / _RAW, root):
-        if (files := _find(folder)) is not None:
-            return _unpacked(files)
+        return []
     raise ValueError(
-        f"no Fashion-MNIST in {root}: looked for {_FILES[0]}[.gz] and three more; "
+        f"no Fashion-MNIST in {folder}: looked for {_FILES[0]}[.gz] and three more; "
         "give the folder that holds them"
     )
 
 
-def _find(folder: Path) -> list[Path] | None:
-    """The four files in a folder, or None if one is missing."""
-    found = []
-    for name in _FILES:
-        present = [
-            path for path in (folder / name, folder / f"{name}.gz") if path.is_file()
-        ]
-        if not present:
-            return None
-        found.append(present[0])
-    return found
+def _read(images_file: Path, labels_file: Path) -> Any:
+    """A dataset of two files, unpacked once."""
+
+    def unpack() -> dict[str, Tensor]:
+        return {"images": _read_idx(images_file), "labels": _read_idx(labels_file)}
+
+    states = [(path.resolve(), path.stat()) for path in (images_file, labels_file)]
+    key = [(str(path), state.st_size, state.st_mtime_ns) for path, state in states]
+    content = cached("fashion-mnist", key, unpack)
+    images, labels = content["images"], content["labels"]
+    if images.shape != (len(labels), 28, 28) or labels.unique().tolist() != [*range(10)]:
+        raise ValueError(
+            f"{images_file} and {labels_file.name} are not 28x28 images of ten classes and "
+            "their labels; replace them"
+        )
+    return as_dataset(images[:, None], labels)
 
 
-def _unpacked(files: list[Path]) -> Path:
-    """A root of torchvision's with these files unpacked, made once and kept."""
-    states = [
-        (str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns)
-        for path in files
-    ]
-    digest = hashlib.sha256(repr(states).encode()).hexdigest()[:16]
-    root = cache_folder() / f"fashion-mnist-{digest}"
-    if root.exists():
-        return root
-    root.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
+def _read_idx(path: Path) -> Tensor:
+    """The bytes of an idx file: two zeros, a type, the number of sizes; sizes; values."""
     try:
-        (beside / _RAW).mkdir(parents=True)
-        for name, path in zip(_FILES, files, strict=True):
-            with _open(path) as packed, open(beside / _RAW / name, "wb") as unpacked:
-                shutil.copyfileobj(packed, unpacked)
-        os.rename(beside, root)
-    except (OSError, EOFError) as error:
-        shutil.rmtree(beside, ignore_errors=True)
-        if not root.exists():  # another process may have been first
-            raise ValueError(f"cannot unpack {files[0].parent}: {error}") from error
-    return root
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            content = bytearray(file.read())
+        start = 4 + 4 * content[3]
+        sizes = struct.unpack(f">{content[3]}I", content[4:start])
+        return torch.frombuffer(content, dtype=torch.uint8, offset=start).view(sizes)
+    except Exception as error:  # whatever gzip, struct and torch raise
+        raise ValueError(f"cannot read {path} ({error}); replace it") from error
 
 
-def _open(path: Path):
-    return gzip.open(path) if path.suffix == ".gz" else open(path, "rb")
+def _download() -> Any:
+    try:
+        return get_fmnist_dataset(None)
+    except Exception as error:  # torchvision's reader has no errors of its own
+        reason = " ".join(str(error).split())  # its lines as one
+        raise ValueError(
+            f"Fashion-MNIST could not be read or downloaded ({reason}); "
+            "apt-get install dataset-fashion-mnist, or give its folder as root"
+        ) from error

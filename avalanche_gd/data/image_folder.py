@@ -5,15 +5,12 @@ from operator import itemgetter
 from pathlib import Path
 
 import torch
-from avalanche.benchmarks import nc_benchmark
 from avalanche.benchmarks.scenarios.generic_scenario import CLScenario
-from torch import Tensor
-from torch.utils.data import TensorDataset
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from avalanche_gd.data.decoding import decoded_images
-from avalanche_gd.data.model_space import check_experiences, to_model_space
+from avalanche_gd.data.model_space import as_dataset, check_experiences, class_incremental
 
 _TEST_SHARE = 0.2  # of each class, where the root has no test images of its own
 
@@ -53,26 +50,14 @@ def SplitImageFolder(
     if channels not in (1, 3):
         raise ValueError(f"channels must be 3, or 1 for grey, got {channels}")
     root = Path(root).expanduser()
-    train, test = _find(root)
-    check_experiences(n_experiences, n_classes=len({label for _, label in train}))
-    files = [path for path, _ in train + test]
+    train_files, test_files = _find(root)
+    check_experiences(n_experiences, n_classes=len({label for _, label in train_files}))
+    files, labels = zip(*train_files, *test_files, strict=True)
     pixels = decoded_images(root, files, channels=channels, image_size=image_size)
-    with torch.random.fork_rng(devices=[]):
-        benchmark = nc_benchmark(
-            _dataset(pixels[: len(train)], train),
-            _dataset(pixels[len(train) :], test),
-            n_experiences=n_experiences,
-            task_labels=False,
-            seed=seed,
-        )
-    return to_model_space(benchmark, (channels, image_size, image_size))
-
-
-def _dataset(pixels: Tensor, samples: LabelledFiles) -> TensorDataset:
-    labels = [label for _, label in samples]
-    dataset = TensorDataset(pixels, torch.tensor(labels))
-    dataset.targets = labels  # type: ignore[attr-defined]
-    return dataset
+    sizes = [len(train_files), len(test_files)]
+    parts = zip(pixels.split(sizes), torch.tensor(labels).split(sizes), strict=True)
+    train, test = (as_dataset(*part) for part in parts)
+    return class_incremental(train, test, n_experiences, seed=seed, image_size=image_size)
 
 
 def _find(root: Path) -> tuple[LabelledFiles, LabelledFiles]:

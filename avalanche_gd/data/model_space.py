@@ -1,11 +1,16 @@
 """Any Avalanche classification benchmark, in model space, transformed once."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import torch
-from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline
+from avalanche.benchmarks import (
+    benchmark_from_datasets,
+    nc_benchmark,
+    with_classes_timeline,
+)
 from avalanche.benchmarks.scenarios.generic_scenario import CLScenario
 from avalanche.benchmarks.scenarios.task_aware import with_task_labels
 from avalanche.benchmarks.utils import (
@@ -16,9 +21,30 @@ from avalanche.benchmarks.utils import (
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
-from torchvision.transforms.functional import pil_to_tensor
+from torchvision.transforms.functional import get_dimensions, pil_to_tensor
 
 _CHUNK = 1024  # images brought to model space at once
+
+
+def class_incremental(
+    train: Any, test: Any, n_experiences: int, *, seed: int, image_size: int
+) -> CLScenario:
+    """Avalanche's ``nc_benchmark`` of two datasets, in model space.
+
+    :param train: a dataset with ``targets``, the classes from 0; its items are as
+        :func:`to_model_space` takes them.
+    :param test: such a dataset.
+    :param n_experiences: see :func:`check_experiences`.
+    :param seed: decides the order of the classes. The global random state is left alone.
+    :param image_size: height and width of the result; it has the channels of the images.
+    """
+    generator = torch.Generator().manual_seed(int(seed))
+    order = torch.randperm(int(max(train.targets)) + 1, generator=generator)
+    benchmark = nc_benchmark(
+        train, test, n_experiences, task_labels=False, fixed_class_order=order.tolist()
+    )
+    channels, _, _ = get_dimensions(train[0][0])
+    return to_model_space(benchmark, (channels, image_size, image_size))
 
 
 def to_model_space(benchmark: Any, sample_shape: tuple[int, int, int]) -> CLScenario:
@@ -35,11 +61,7 @@ def to_model_space(benchmark: Any, sample_shape: tuple[int, int, int]) -> CLScen
     :raises ValueError: if the channels do not fit, or a float image is outside
         ``[0, 1]``.
     """
-    streams = {
-        name: [_tensor_dataset(exp.dataset, sample_shape) for exp in stream]
-        for name, stream in benchmark.streams.items()
-    }
-    return as_benchmark(**streams)
+    return _each(benchmark, partial(_tensor_dataset, sample_shape=sample_shape))
 
 
 def as_benchmark(**streams: Any) -> CLScenario:
@@ -60,11 +82,15 @@ def on_device(benchmark: Any, device: torch.device) -> CLScenario:
 
     :param benchmark: such as one of :func:`to_model_space`.
     """
+    return _each(
+        benchmark,
+        lambda dataset: as_dataset(*(x.to(device) for x in dataset_tensors(dataset))),
+    )
+
+
+def _each(benchmark: Any, change: Callable[[Any], Any]) -> CLScenario:
     streams = {
-        name: [
-            as_dataset(*(part.to(device) for part in dataset_tensors(exp.dataset)))
-            for exp in stream
-        ]
+        name: [change(experience.dataset) for experience in stream]
         for name, stream in benchmark.streams.items()
     }
     return as_benchmark(**streams)
@@ -85,7 +111,7 @@ def dataset_tensors(dataset: Any) -> tuple[Tensor, Tensor]:
     :return: ``(N, C, H, W)`` and ``(N,)``.
     """
     images = [item[0] for item in _items(dataset)]
-    return torch.stack(images), torch.tensor([int(label) for label in dataset.targets])
+    return torch.stack(images), _labels(dataset)
 
 
 def as_dataset(images: Tensor, labels: Tensor) -> TaskAwareSupervisedClassificationDataset:
@@ -116,19 +142,17 @@ def check_experiences(n_experiences: int, n_classes: int) -> None:
 def _tensor_dataset(
     dataset: Any, sample_shape: tuple[int, int, int]
 ) -> TaskAwareSupervisedClassificationDataset:
-    labels = torch.tensor([int(label) for label in dataset.targets])
-    images = _tensor(dataset.remove_current_transform_group(), sample_shape)
-    return as_dataset(images, labels)
-
-
-def _tensor(dataset: Any, sample_shape: tuple[int, int, int]) -> Tensor:
-    """The images of a dataset, of which only a chunk is ever held twice."""
+    """A dataset in model space, of whose images only a chunk is ever held twice."""
     images = torch.empty(len(dataset), *sample_shape)
-    items = _items(dataset)
+    items = _items(dataset.remove_current_transform_group())
     for part in images.split(_CHUNK):
         pixels = [_as_tensor(item[0], sample_shape) for item in islice(items, len(part))]
         part.copy_(_in_model_space(torch.stack(pixels), sample_shape))
-    return images
+    return as_dataset(images, _labels(dataset))
+
+
+def _labels(dataset: Any) -> Tensor:
+    return torch.tensor([int(label) for label in dataset.targets])
 
 
 def _items(dataset: Any) -> Iterator[Any]:

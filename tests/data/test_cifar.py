@@ -5,9 +5,10 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from avalanche.benchmarks.classic import SplitCIFAR10 as AvalancheSplitCIFAR10
 from torchvision.datasets import CIFAR10, CIFAR100
 
-from avalanche_gd import SplitCIFAR10, SplitCIFAR100
+from avalanche_gd import SplitCIFAR10, SplitCIFAR100, to_model_space
 from avalanche_gd.data import stream_tensors
 
 
@@ -70,6 +71,17 @@ def test_the_seed_decides_the_class_order_and_the_size_is_chosen(write, tmp_path
     assert order(0) == order(0) != order(1)
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_streams_are_those_of_avalanche(write, tmp_path, seed):
+    write(CIFAR10, 10)
+    ours = SplitCIFAR10(root=tmp_path, seed=seed, image_size=16)
+    theirs = AvalancheSplitCIFAR10(5, dataset_root=tmp_path, seed=seed)
+    theirs = to_model_space(theirs, (3, 16, 16))
+    for own, other in zip(ours.train_stream, theirs.train_stream, strict=True):
+        pairs = zip(stream_tensors([own]), stream_tensors([other]), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+
+
 @pytest.mark.parametrize(
     ("split", "name", "file"),
     [
@@ -89,7 +101,7 @@ def test_a_failed_download_says_what_to_do(monkeypatch, tmp_path):
 
     monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", offline)
     monkeypatch.setattr(
-        "avalanche.benchmarks.datasets.external_datasets.cifar.default_dataset_location",
+        "avalanche_gd.data.cifar.default_dataset_location",
         lambda name: tmp_path / name,
     )
     for split, file in (

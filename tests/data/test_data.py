@@ -1,6 +1,7 @@
 """The streams in model space."""
 
 import gzip
+import os
 import shutil
 import struct
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from avalanche.benchmarks import nc_benchmark
+from avalanche.benchmarks.classic import SplitFMNIST as AvalancheSplitFMNIST
 from PIL import Image
 from sklearn.datasets import load_digits
 from torch.nn import functional as F
@@ -15,8 +17,8 @@ from torch.utils.data import TensorDataset
 
 from avalanche_gd import SplitCIFAR10, SplitDigits, SplitFMNIST, to_model_space
 from avalanche_gd.data import stream_tensors
-from avalanche_gd.data.fashion_mnist import DEBIAN_ROOT, fashion_mnist_root
-from avalanche_gd.data.model_space import dataset_tensors, on_device
+from avalanche_gd.data.fashion_mnist import DEBIAN_ROOT
+from avalanche_gd.data.model_space import as_dataset, dataset_tensors, on_device
 from tests.conftest import truncate
 
 NAMES = (
@@ -84,6 +86,26 @@ def test_the_seed_decides_the_class_order_and_nothing_else(digits):
     assert sorted(c for classes in order(other) for c in classes) == list(range(10))
     tests = [stream_tensors(b.test_stream)[0].flatten(1) for b in (digits, other)]
     assert {tuple(r) for r in tests[0].tolist()} == {tuple(r) for r in tests[1].tolist()}
+
+
+@pytest.mark.parametrize("n_experiences", [1, 2, 5, 10])
+def test_the_class_order_is_that_of_avalanche_and_no_device_is_reseeded(
+    digits, monkeypatch, n_experiences
+):
+    images, labels = stream_tensors(digits.train_stream)
+    for seed in range(3):
+        theirs = nc_benchmark(
+            as_dataset(images, labels),
+            as_dataset(images, labels),
+            n_experiences,
+            task_labels=False,
+            seed=seed,
+        )
+        with monkeypatch.context() as patch:
+            patch.setattr("torch.cuda.manual_seed_all", None)  # would fail if called
+            ours = SplitDigits(n_experiences, seed=seed)
+        for own, other in zip(ours.train_stream, theirs.train_stream, strict=True):
+            assert list(own.dataset.targets) == list(other.dataset.targets)
 
 
 def test_images_are_resized_once_and_labels_follow(digits):
@@ -179,24 +201,116 @@ def test_a_root_without_the_data_set_is_refused(tmp_path, idx_folder):
         SplitFMNIST(5, root=idx_folder)
 
 
-def test_a_packed_file_cut_short_is_refused(tmp_path, idx_folder):
+def pack(folder) -> None:
     for name in NAMES:
-        with gzip.open(idx_folder / f"{name}.gz", "wb") as file:
-            file.write((idx_folder / name).read_bytes())
-        (idx_folder / name).unlink()
-    truncate(idx_folder / f"{NAMES[0]}.gz")
-    with pytest.raises(ValueError, match="cannot unpack"):
-        fashion_mnist_root(idx_folder)
+        with gzip.open(folder / f"{name}.gz", "wb") as file:
+            file.write((folder / name).read_bytes())
+        (folder / name).unlink()
 
 
-def test_a_failed_download_says_what_to_do(tmp_path, monkeypatch):
-    def offline(*args, **kwargs):
-        raise RuntimeError("Error downloading train-images-idx3-ubyte.gz")
+def test_packed_files_are_unpacked_once(idx_folder, monkeypatch):
+    pack(idx_folder)
+    first = stream_tensors(SplitFMNIST(5, root=idx_folder).train_stream)
+    monkeypatch.setattr("gzip.open", None)  # would fail if called
+    again = stream_tensors(SplitFMNIST(5, root=idx_folder).train_stream)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    os.utime(idx_folder / f"{NAMES[0]}.gz", (0, 0))
+    with pytest.raises(ValueError, match="cannot read"):
+        SplitFMNIST(5, root=idx_folder)
 
+
+@pytest.mark.parametrize("seed", [0, 1, 7])
+@pytest.mark.parametrize("image_size", [16, 28])
+def test_the_streams_are_those_of_avalanche(idx_folder, tmp_path, seed, image_size):
+    raw = tmp_path / "FashionMNIST" / "raw"
+    raw.parent.mkdir()
+    idx_folder.rename(raw)
+    ours = SplitFMNIST(5, seed=seed, root=tmp_path, image_size=image_size)
+    theirs = AvalancheSplitFMNIST(5, seed=seed, dataset_root=tmp_path)
+    theirs = to_model_space(theirs, (1, image_size, image_size))
+    for name in ("train", "test"):
+        for own, other in zip(ours.streams[name], theirs.streams[name], strict=True):
+            pairs = zip(
+                dataset_tensors(own.dataset), dataset_tensors(other.dataset), strict=True
+            )
+            assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def cut_short(folder):
+    truncate(folder / NAMES[0])
+
+
+def cut_short_when_packed(folder):
+    pack(folder)
+    truncate(folder / f"{NAMES[0]}.gz")
+
+
+def empty(folder):
+    (folder / NAMES[1]).write_bytes(b"")
+
+
+def no_idx(folder):
+    (folder / NAMES[2]).write_text("not an idx file")
+
+
+def labels_of_no_class(folder):
+    content = (folder / NAMES[3]).read_bytes()
+    (folder / NAMES[3]).write_bytes(content[:-1] + b"\xff")
+
+
+def labels_for_images(folder):
+    shutil.copy(folder / NAMES[1], folder / NAMES[0])
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (cut_short, f"cannot read .*{NAMES[0]} .*; replace it"),
+        (cut_short_when_packed, f"cannot read .*{NAMES[0]}.gz .*; replace it"),
+        (empty, f"cannot read .*{NAMES[1]} .*; replace it"),
+        (no_idx, f"cannot read .*{NAMES[2]} .*; replace it"),
+        (labels_of_no_class, f"{NAMES[2]} and {NAMES[3]} are not 28x28 images of ten"),
+        (labels_for_images, f"{NAMES[0]} and {NAMES[1]} are not 28x28 images of ten"),
+    ],
+)
+def test_damaged_files_are_refused_in_one_line(idx_folder, damage, message):
+    damage(idx_folder)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=message) as caught:
+            SplitFMNIST(5, root=idx_folder)
+        assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.fixture
+def no_debian(tmp_path, monkeypatch):
+    """The root that torchvision downloads to; Debian's package is not there."""
     monkeypatch.setattr("avalanche_gd.data.fashion_mnist.DEBIAN_ROOT", tmp_path)
-    monkeypatch.setattr("avalanche_gd.data.fashion_mnist.AvalancheSplitFMNIST", offline)
-    with pytest.raises(ValueError, match="apt-get install dataset-fashion-mnist"):
+    monkeypatch.setattr(
+        "avalanche.benchmarks.datasets.external_datasets.fmnist.default_dataset_location",
+        lambda name: tmp_path / name,
+    )
+    return tmp_path / "fashionmnist"
+
+
+def test_without_local_files_torchvision_downloads(idx_folder, no_debian, monkeypatch):
+    def download(url, download_root, filename, md5):
+        shutil.copy(idx_folder / filename.removesuffix(".gz"), download_root)
+
+    monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", download)
+    ours = stream_tensors(SplitFMNIST(5).train_stream)
+    assert (no_debian / "FashionMNIST" / "raw" / NAMES[0]).is_file()
+    local = stream_tensors(SplitFMNIST(5, root=idx_folder).train_stream)
+    assert all(torch.equal(a, b) for a, b in zip(ours, local, strict=True))
+
+
+def test_a_failed_download_says_what_to_do_in_one_line(no_debian, monkeypatch):
+    def offline(*args, **kwargs):
+        raise RuntimeError("no network")
+
+    monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", offline)
+    with pytest.raises(ValueError, match="apt-get install dataset-fashion-mnist") as caught:
         SplitFMNIST(5)
+    assert len(str(caught.value).splitlines()) == 1
 
 
 @pytest.mark.skipif(

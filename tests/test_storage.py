@@ -1,0 +1,183 @@
+"""Files that are whole or absent, and the cache."""
+
+import resource
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+from avalanche_gd.storage import cache_folder, cached, write_text, write_whole
+from tests.conftest import same_bits, truncate
+
+
+@pytest.fixture(autouse=True)
+def _empty_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("AVALANCHE_GD_CACHE", str(tmp_path / "cache"))
+
+
+def content() -> dict[str, torch.Tensor]:
+    return {
+        "images": torch.arange(24, dtype=torch.uint8).view(2, 3, 4),
+        "weights": torch.linspace(-1, 1, 5),
+        "half": torch.ones(3, dtype=torch.bfloat16),
+        "steps": torch.tensor(7),
+        "nothing": torch.empty(0, 3),
+    }
+
+
+def never() -> dict[str, torch.Tensor]:
+    raise AssertionError("made anew")
+
+
+def test_what_is_made_is_kept_and_read_back_to_the_bit():
+    assert same_bits(cached("thing", ["key"], content), content())
+    assert same_bits(cached("thing", ["key"], never), content())
+    (file,) = cache_folder().iterdir()
+    assert file.name.startswith("thing-")
+    assert file.stat().st_mode & 0o777 == 0o644  # others may share the folder
+
+
+def test_what_is_read_back_may_be_changed_without_changing_the_file():
+    cached("thing", ["key"], content)
+    cached("thing", ["key"], never)["weights"].zero_()
+    assert same_bits(cached("thing", ["key"], never), content())
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").is_file(), reason="needs Linux's /proc")
+def test_what_is_read_back_is_mapped_and_not_copied():
+    def maps() -> str:
+        return Path("/proc/self/maps").read_text()
+
+    made = cached("thing", ["key"], content)
+    (file,) = cache_folder().iterdir()
+    assert str(file) not in maps()
+    read = cached("thing", ["key"], never)
+    assert str(file) in maps()
+    assert same_bits(read, made)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ["b", 1, torch.zeros(4)],
+        ["a", 2, torch.zeros(4)],
+        ["a", "1", torch.zeros(4)],
+        ["a", 1, torch.ones(4)],
+        ["a", 1, torch.zeros(4, dtype=torch.int32)],
+        ["a", 1, torch.zeros(2, 2)],
+        ["a", 1],
+        ["a", 1, torch.zeros(4), None],
+    ],
+)
+def test_another_key_is_made_anew(other):
+    key = ["a", 1, torch.zeros(4)]
+    cached("thing", key, content)
+    cached("thing", iter(key), never)
+    with pytest.raises(AssertionError, match="made anew"):
+        cached("thing", other, never)
+    with pytest.raises(AssertionError, match="made anew"):
+        cached("other", key, never)
+
+
+def test_tensors_in_a_key_are_told_apart_by_their_values_and_not_by_their_memory():
+    matrix = torch.arange(6.0).view(2, 3)
+    for strided in (matrix.T, matrix.flatten()[::2]):
+        compact = strided.clone(memory_format=torch.contiguous_format)
+        cached("thing", [strided], content)
+        cached("thing", [compact], never)
+
+
+def test_a_flipped_byte_is_never_used():
+    cached("thing", ["key"], content)
+    (file,) = cache_folder().iterdir()
+    whole = file.read_bytes()
+    unnoticed = 0
+    for place in range(len(whole)):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 0x04]) + whole[place + 1 :])
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            assert same_bits(cached("thing", ["key"], content), content())
+        assert all(len(str(w.message).splitlines()) == 1 for w in caught)
+        unnoticed += not caught
+    assert unnoticed == 0
+    assert same_bits(cached("thing", ["key"], never), content())
+
+
+def swap(file: Path) -> None:
+    cached("thing", ["another key"], lambda: {"weights": torch.zeros(5)})
+    (other,) = set(file.parent.iterdir()) - {file}
+    other.replace(file)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        truncate,
+        swap,
+        lambda file: file.write_bytes(b""),
+        lambda file: file.write_bytes(b"\xff" * 64),
+        lambda file: torch.save(content(), file),
+    ],
+)
+def test_a_file_that_is_not_what_was_kept_is_a_warning_and_made_anew(damage):
+    cached("thing", ["key"], content)
+    (file,) = cache_folder().iterdir()
+    damage(file)
+    with pytest.warns(UserWarning, match="cannot use the cached .*; made anew") as caught:
+        assert same_bits(cached("thing", ["key"], content), content())
+    assert len(caught) == 1 and len(str(caught[0].message).splitlines()) == 1
+    assert same_bits(cached("thing", ["key"], never), content())
+    assert list(cache_folder().iterdir()) == [file]
+
+
+def test_two_that_make_it_at_once_are_both_right():
+    def slower():
+        assert same_bits(cached("thing", ["key"], content), content())
+        return content()
+
+    assert same_bits(cached("thing", ["key"], slower), content())
+    assert same_bits(cached("thing", ["key"], never), content())
+    assert len(list(cache_folder().iterdir())) == 1
+
+
+def test_what_cannot_be_made_is_not_kept():
+    with pytest.raises(AssertionError):
+        cached("thing", ["key"], never)
+    assert not cache_folder().exists()
+
+
+def test_a_cache_folder_that_cannot_be_written_is_a_warning():
+    cache_folder().write_text("a file where the folder should be")
+    with pytest.warns(UserWarning, match="set AVALANCHE_GD_CACHE to a folder") as caught:
+        assert same_bits(cached("thing", ["key"], content), content())
+    assert len(caught) == 1 and len(str(caught[0].message).splitlines()) == 1
+
+
+def test_a_full_disk_is_a_warning_and_leaves_nothing():
+    cache_folder().mkdir()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with pytest.warns(UserWarning, match="set AVALANCHE_GD_CACHE to a folder"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+        try:
+            made = cached("thing", ["key"], content)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert same_bits(made, content())
+    assert not list(cache_folder().iterdir())
+
+
+def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path):
+    file = tmp_path / "folder" / "file.txt"
+    write_text(file, "old")
+
+    def fail(beside: Path) -> None:
+        beside.write_text("half of the ne")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(file, fail)
+    assert file.read_text() == "old"
+    write_text(file, "new")
+    assert file.read_text() == "new"
+    assert list(file.parent.iterdir()) == [file]
