@@ -112,6 +112,15 @@ def test_a_metric_that_some_seeds_lack_says_over_how_many_it_is(tmp_path):
     assert cells(section)["naive"]["FID"].text == "7.0 (n = 1)"
 
 
+def test_a_count_that_is_the_same_for_every_seed_is_exact(tmp_path):
+    for seed in (0, 1):
+        write_run(tmp_path, "naive", seed, cost={"F_per_step": 3.0, "F_total": 6000.0})
+    (section,) = collect([tmp_path]).sections
+    found = cells(section)["naive"]
+    assert (found["F_per_step"].text, found["F_total"].text) == ("3.0", "6000")
+    assert found["seconds"].text == "10 ± 0"
+
+
 def test_a_value_that_is_not_finite_is_shown_as_such_and_never_best(tmp_path):
     write_run(tmp_path, "naive", values={"FID": float("nan")})
     write_run(tmp_path, "replay", values={"FID": 5.0})
