@@ -1,4 +1,4 @@
-"""Draws what a setting costs against how good it is, from a comparison's CSV.
+"""Draws what a setting costs against how good it is, from an experiment's CSV.
 
 python experiments/frontier.py experiments/cost_and_quality
 """
@@ -15,7 +15,9 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from results import finals
 
-QUALITIES = {"FID": "FID (lower is better)", "KLD": "KLD of classes (lower is better)"}
+from avalanche_gd.runs.columns import METRICS, Column
+
+QUALITIES = [metric for metric in METRICS if metric.name in ("FID", "KLD")]
 MARKERS = "osD^vP*Xp"
 NAMES = {
     "method.": "",
@@ -42,12 +44,12 @@ class Setting(NamedTuple):
     """With other seeds."""
 
 
-def settings(path: Path, quality: str) -> list[Setting]:
-    """The settings of a comparison's CSV, the cheapest first."""
+def settings(path: Path, quality: Column) -> list[Setting]:
+    """The settings of an experiment's CSV, the cheapest first."""
     found = []
     for label, by_seed in finals(path).items():
         cost = next(float(r["F_per_step"]) for r in by_seed.values() if r["F_per_step"])
-        value, *others = (float(row[quality]) for row in by_seed.values())
+        value, *others = (float(row[quality.name]) for row in by_seed.values())
         found.append(Setting(short(label), cost, value, others))
     return sorted(found, key=lambda setting: setting.cost)
 
@@ -85,8 +87,8 @@ def main() -> None:
     """Write ``frontier.png`` beside the CSV."""
     folder = Path(sys.argv[1])
     figure, axes = plt.subplots(1, 2, figsize=(12, 4.8), layout="constrained")
-    for axis, (quality, title) in zip(axes, QUALITIES.items(), strict=True):
-        draw(axis, settings(folder / "comparison.csv", quality), title)
+    for axis, quality in zip(axes, QUALITIES, strict=True):
+        draw(axis, settings(folder / "runs.csv", quality), quality.label)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper")
     figure.savefig(folder / "frontier.png", dpi=120)
 

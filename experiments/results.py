@@ -9,13 +9,13 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from avalanche_gd.runs.comparison import spread
+from avalanche_gd.report.estimates import estimate
+from avalanche_gd.report.tables import Cell
+from avalanche_gd.runs.columns import COSTS, METRICS
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
 BEGIN, END = "<!-- results: experiments/results.py -->\n", "<!-- results end -->\n"
-COLUMNS = {"FID": 1, "KLD": 3, "accuracy": 3, "forgetting": 3, "F_per_step": 1}
-HEADINGS = {"F_per_step": "F a step"}  # a cost is the same for every seed
 
 EXPERIMENTS = {
     "split_fmnist_small": "Fashion-MNIST at 16x16, 400 steps of batch 64 an experience",
@@ -32,39 +32,45 @@ def section() -> str:
     """The results section, a table for each experiment that has been measured."""
     parts = []
     for name, title in EXPERIMENTS.items():
-        path = HERE / name / "comparison.csv"
+        path = HERE / name / "runs.csv"
         if path.is_file():
             parts.append(f"[`{name}`](experiments/{name}): {title}.\n\n{table(path)}\n")
     return "\n".join(parts)
 
 
 def finals(path: Path) -> dict[str, dict[str, dict[str, str]]]:
-    """The rows after the last experience, by method and seed."""
+    """The rows after the last experience, by method and seed.
+
+    Settings that tell a report's sections apart are part of the method here.
+    """
     found: dict[str, dict[str, dict[str, str]]] = defaultdict(dict)
     with open(path, newline="") as file:
         for row in csv.DictReader(file):
-            found[row["method"]][row["seed"]] = row  # the last experience stays
+            label = ", ".join(filter(None, [row["method"], row.get("settings")]))
+            found[label][row["seed"]] = row  # the last experience stays
     return found
 
 
 def table(path: Path) -> str:
-    """Means over seeds after the last experience, and their standard deviations."""
+    """Means over seeds after the last experience, with their confidence intervals."""
     last = finals(path)
     known = {name for rows in last.values() for row in rows.values() for name in row}
-    columns = {name: digits for name, digits in COLUMNS.items() if name in known}
-    headings = [HEADINGS.get(name, name) for name in columns]
-    lines = [
-        f"| method | seeds | {' | '.join(headings)} |",
-        f"| --- | --- |{' --- |' * len(columns)}",
+    columns = [
+        column
+        for column in (*METRICS, *COSTS)
+        if column.name in known and "paper" not in column.left_out_of
     ]
+    lines = [["Method", "Seeds", *(column.heading for column in columns)]]
+    lines.append(["---"] * len(lines[0]))
     for method, by_seed in last.items():
         cells = []
-        for name, digits in columns.items():
-            values = [float(row[name]) for row in by_seed.values() if row.get(name)]
-            cells.append(spread(values[:1] if name in HEADINGS else values, digits))
+        for column in columns:
+            texts = [row.get(column.name) for row in by_seed.values()]
+            values = [float(text) if text else None for text in texts]
+            cells.append(Cell(column, estimate(values), len(by_seed)).text)
         label = method.replace("method.", "").replace("generator.", "")
-        lines.append(f"| `{label}` | {len(by_seed)} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        lines.append([f"`{label}`", str(len(by_seed)), *cells])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def main() -> None:

@@ -66,14 +66,19 @@ class Section:
         return self.settings["benchmark.n_experiences"]
 
     @property
-    def features(self) -> str:
-        """Whose features FID is in."""
-        return str(self.settings.get("evaluation.features", "an oracle classifier"))
+    def length(self) -> str:
+        """The same in words."""
+        return f"{self.n_experiences} experience{'s' if self.n_experiences > 1 else ''}"
 
     @property
     def difference(self) -> str:
         """What tells it from the benchmark's other sections, in words; or empty."""
         return ", ".join(f"{name} = {value}" for name, value in self.differs.items())
+
+    @property
+    def title(self) -> str:
+        """The benchmark, and what tells it from its other sections."""
+        return ": ".join(filter(None, [self.benchmark, self.difference]))
 
     @property
     def slug(self) -> str:
@@ -112,8 +117,21 @@ def collect(folders: Sequence[Path]) -> Collection:
             found.setdefault(path.resolve(), path)
     complete = [path for path in found.values() if is_complete(path)]
     unfinished = [_read_unfinished(p) for p in found.values() if p not in complete]
-    runs, duplicates = _without_duplicates([read_run(path) for path in complete])
-    return Collection(_sections(runs), unfinished, duplicates)
+    kept: dict[str, RunResult] = {}
+    duplicates = []
+    for path in complete:
+        run = read_run(path)
+        identity = repr((run.seed, sorted(flatten(run.config).items())))
+        first = kept.setdefault(identity, run)
+        if first is run:
+            continue
+        if _results(first) != _results(run):
+            raise ValueError(
+                f"{first.folder} and {run.folder} have the same method, seed and "
+                "settings and different results; leave one of them out"
+            )
+        duplicates.append((run.folder, first.folder))
+    return Collection(_sections(list(kept.values())), unfinished, duplicates)
 
 
 def shown(folder: Path) -> str:
@@ -157,25 +175,6 @@ def _read_unfinished(folder: Path) -> Unfinished:
     return Unfinished(folder, len(experiences), read_settings(folder))
 
 
-def _without_duplicates(
-    runs: list[RunResult],
-) -> tuple[list[RunResult], list[tuple[Path, Path]]]:
-    kept: dict[str, RunResult] = {}
-    duplicates = []
-    for run in runs:
-        settings = sorted(flatten(run.config).items())
-        first = kept.setdefault(repr((run.seed, settings)), run)
-        if first is run:
-            continue
-        if _results(first) != _results(run):
-            raise ValueError(
-                f"{first.folder} and {run.folder} have the same method, seed and "
-                "settings and different results; leave one of them out"
-            )
-        duplicates.append((run.folder, first.folder))
-    return list(kept.values()), duplicates
-
-
 def _results(run: RunResult) -> list[str]:
     """Comparable, also where a value is not a number."""
     return sorted(repr(row) for row in run.rows)
@@ -184,16 +183,13 @@ def _results(run: RunResult) -> list[str]:
 def _sections(runs: list[RunResult]) -> list[Section]:
     groups: dict[str, list[RunResult]] = {}
     for run in runs:
-        shared = sorted(outside_method(flatten(run.config)).items())
+        shared = sorted(outside_method(run).items())
         groups.setdefault(repr(shared), []).append(run)
-    sections = [
-        Section(
-            benchmark=group[0].config["benchmark"]["name"],
-            settings=outside_method(flatten(group[0].config)),
-            methods=by_method(sorted(group, key=_order)),
-        )
-        for group in groups.values()
-    ]
+    sections = []
+    for group in groups.values():
+        settings = outside_method(group[0])
+        methods = by_method(sorted(group, key=_order))
+        sections.append(Section(settings["benchmark.name"], settings, methods))
     sections.sort(key=lambda section: (section.benchmark, -len(section.runs)))
     for benchmark in {section.benchmark for section in sections}:
         own = [section for section in sections if section.benchmark == benchmark]
@@ -212,6 +208,6 @@ def _order(run: RunResult) -> tuple[Any, ...]:
     learns = bool(method.get("solver_replays") or method.get("plugins"))
     settings = [
         (name, (0, value) if isinstance(value, int | float) else (1, repr(value)))
-        for name, value in sorted(of_method(flatten(run.config)).items())
+        for name, value in sorted(of_method(run).items())
     ]
     return bool(method.get("cumulative")), learns, run.method, settings, run.seed

@@ -32,6 +32,11 @@ class Drawing:
         return data_uri(self.svg, "image/svg+xml")
 
 
+def panels(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, Any]:
+    """An empty figure of so many inches, and its axes by row and column."""
+    return plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+
+
 def draw(figure: Figure, name: str, alt: str) -> Drawing:
     """The figure, which is closed."""
     svg, pdf = io.BytesIO(), io.BytesIO()

@@ -20,27 +20,28 @@ class Estimate(NamedTuple):
     """How many seeds it is over."""
 
 
-def estimate(values: Sequence[float]) -> Estimate | None:
+def estimate(values: Sequence[float | None]) -> Estimate | None:
     """The mean, and its confidence interval by Student's t distribution.
 
     ``t(0.975, n - 1) s / sqrt(n)`` to either side, with the standard deviation ``s`` of
     the sample of ``n``. What is not finite stays so.
 
-    :param values: one for each seed; None is returned if there are none.
+    :param values: one for each seed, None where it is not known; None is returned if
+        none is.
 
     >>> mean, half_width, seeds = estimate([1.0, 2.0, 3.0])
     >>> print(f"{mean} ± {half_width:.3f} over {seeds}")
     2.0 ± 2.484 over 3
     """
-    count = len(values)
+    known = [value for value in values if value is not None]
+    count = len(known)
     if count == 0:
         return None
-    if not all(math.isfinite(value) for value in values):
+    if not all(map(math.isfinite, known)):
         return Estimate(math.nan, None, count)
-    mean = statistics.fmean(values)
+    mean = statistics.fmean(known)
     if count == 1:
         return Estimate(mean, None, count)
     quantile = float(student.ppf((1 + CONFIDENCE) / 2, count - 1))
-    return Estimate(
-        mean, quantile * statistics.stdev(values, mean) / math.sqrt(count), count
-    )
+    half_width = quantile * statistics.stdev(known, mean) / math.sqrt(count)
+    return Estimate(mean, half_width, count)

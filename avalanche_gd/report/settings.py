@@ -22,14 +22,14 @@ def flatten(config: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in flat.items() if not _is_repeated(key, flat)}
 
 
-def of_method(settings: dict[str, Any]) -> dict[str, Any]:
+def of_method(run: RunResult) -> dict[str, Any]:
     """Those flat settings that are the method's own."""
-    return {key: value for key, value in settings.items() if key.startswith("method.")}
+    return flatten({"method": run.config["method"]})
 
 
-def outside_method(settings: dict[str, Any]) -> dict[str, Any]:
+def outside_method(run: RunResult) -> dict[str, Any]:
     """Those flat settings that methods must share to be compared."""
-    return {key: value for key, value in settings.items() if not key.startswith("method.")}
+    return flatten({key: part for key, part in run.config.items() if key != "method"})
 
 
 def differing(several: Sequence[dict[str, Any]]) -> list[str]:
@@ -47,41 +47,28 @@ def differing(several: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def by_method(runs: Sequence[RunResult]) -> dict[str, list[RunResult]]:
-    """The runs by method, in the order given; settings that differ are in the label.
+    """The runs by method, in the order given; its settings that differ are in the label.
 
     But for options that are off, which are None.
     """
-    settings = [flatten(run.config) for run in runs]
-    varied = {
-        method: sorted(
-            differing(
-                [
-                    own
-                    for run, own in zip(runs, settings, strict=True)
-                    if run.method == method
-                ]
-            )
-        )
-        for method in {run.method for run in runs}
-    }
     groups: dict[str, list[RunResult]] = {}
-    for run, own in zip(runs, settings, strict=True):
-        on = [key for key in varied[run.method] if own.get(key) is not None]
-        extra = [f"{key}={own[key]}" for key in on]
-        groups.setdefault(", ".join([run.method, *extra]), []).append(run)
+    for method in dict.fromkeys(run.method for run in runs):
+        settings = [(run, of_method(run)) for run in runs if run.method == method]
+        varied = sorted(differing([own for _, own in settings]))
+        for run, own in settings:
+            on = [f"{key}={own[key]}" for key in varied if own.get(key) is not None]
+            groups.setdefault(", ".join([method, *on]), []).append(run)
     return groups
 
 
 def _flatten(value: Any, name: str) -> dict[str, Any]:
-    if isinstance(value, dict):
-        parts = [(str(key), part) for key, part in value.items()]
-    elif isinstance(value, list):
-        parts = [(str(index), part) for index, part in enumerate(value)]
-    else:
+    if isinstance(value, list):
+        value = dict(enumerate(value))
+    if not isinstance(value, dict):
         return {name: value}
     flat: dict[str, Any] = {}
-    for key, part in parts:
-        flat |= _flatten(part, f"{name}.{key}" if name else key)
+    for key, part in value.items():
+        flat |= _flatten(part, f"{name}.{key}" if name else str(key))
     return flat
 
 

@@ -1,7 +1,6 @@
 """How a method is drawn: the same in all figures."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from avalanche_gd.report.collect import Section
@@ -12,41 +11,21 @@ _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _LINES = ("-", "--", ":", "-.")
 
-
-@dataclass(frozen=True)
-class Style:
-    """A method's colour, marker and line."""
-
-    colour: str
-    marker: str
-    line: str
-
-    @property
-    def of_line(self) -> dict[str, Any]:
-        """As matplotlib's ``plot`` takes it."""
-        return {"linestyle": self.line, **self.of_marker}
-
-    @property
-    def of_marker(self) -> dict[str, Any]:
-        """The same without the line."""
-        return {
-            "color": self.colour,
-            "marker": self.marker,
-            "markeredgecolor": "white",
-            "markeredgewidth": 0.8,
-            "markersize": 8,
-        }
+Style = dict[str, Any]
+"""A method's ``color``, marker and line, as matplotlib's ``plot`` takes them."""
 
 
 def styles_of(sections: Sequence[Section]) -> dict[str, Style]:
     """A style for each label of a report; one that no other has, for up to 28."""
     labels = dict.fromkeys(label for section in sections for label in section.methods)
-    colours = len(_COLOURS)
     return {
-        label: Style(
-            _COLOURS[i % colours],
-            _MARKERS[i % len(_MARKERS)],
-            _LINES[i // colours % len(_LINES)],
-        )
+        label: {
+            "color": _COLOURS[i % len(_COLOURS)],
+            "marker": _MARKERS[i % len(_MARKERS)],
+            "linestyle": _LINES[i // len(_COLOURS) % len(_LINES)],
+            "markeredgecolor": "white",
+            "markeredgewidth": 0.8,
+            "markersize": 8,
+        }
         for i, label in enumerate(labels)
     }

@@ -3,42 +3,16 @@
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from textwrap import fill
+from typing import Any
 
 from avalanche_gd.report.collect import Section
 from avalanche_gd.report.estimates import Estimate, estimate
+from avalanche_gd.runs.columns import COSTS, METRICS, Column
 
-DASH = "\N{EN DASH}"
-
-_CSV_HEAD = (
-    *("benchmark", "settings", "method", "seeds", "metric"),
-    *("mean", "ci95_low", "ci95_high", "n", "best"),
-)
-
-
-class Column(NamedTuple):
-    """A metric or a cost of the table."""
-
-    name: str
-    """Of :data:`~avalanche_gd.runs.results.HEADLINES` or ``COSTS``."""
-    heading: str
-    digits: int
-    best: str
-    """Which value is in bold: the ``lowest``, the ``highest``, or none."""
-
-
-COLUMNS = (
-    Column("FID", "FID", 1, "lowest"),
-    Column("KLD", "KLD", 3, "lowest"),
-    Column("ARD", "ARD", 3, "lowest"),
-    Column("accuracy", "Accuracy", 3, "highest"),
-    Column("forgetting", "Forgetting", 3, "lowest"),
-    Column("seconds", "Seconds", 0, "lowest"),
-    Column("F_per_step", "F a step", 1, ""),
-    Column("F_total", "F in all", 0, ""),
-)
+_WIDTH = 88  # of a table of one seed in a terminal
 
 
 @dataclass
@@ -54,34 +28,26 @@ class Cell:
     @property
     def mean(self) -> str:
         """As shown."""
+        return self.column.text(self.estimate and self.estimate.mean)
+
+    @property
+    def spread(self) -> str:
+        """What follows the mean: its interval, and over how many seeds if not over all.
+
+        Empty where there is neither, or a count is exact.
+        """
         if self.estimate is None:
-            return DASH
-        if not math.isfinite(self.estimate.mean):
-            return "not finite"
-        return _rounded(self.estimate.mean, self.column.digits)
-
-    @property
-    def half_width(self) -> str:
-        """Of the interval, as shown; empty if there is none, or a count is exact."""
-        if self.estimate is None or self.estimate.half_width is None:
             return ""
-        if self.estimate.half_width == 0 and not self.column.best:
-            return ""
-        return _rounded(self.estimate.half_width, self.column.digits)
-
-    @property
-    def note(self) -> str:
-        """Over how many seeds it is, if not over all."""
-        if self.estimate is None or self.estimate.seeds == self.seeds:
-            return ""
-        return f"n = {self.estimate.seeds}"
+        _, half_width, seeds = self.estimate
+        is_exact = half_width == 0 and not self.column.better
+        interval = "" if half_width is None or is_exact else self.column.text(half_width)
+        note = "" if seeds == self.seeds else f" (n = {seeds})"
+        return f" ± {interval}{note}" if interval else note
 
     @property
     def text(self) -> str:
         """All of it."""
-        spread = f" ± {self.half_width}" if self.half_width else ""
-        note = f" ({self.note})" if self.note else ""
-        return f"{self.mean}{spread}{note}"
+        return self.mean + self.spread
 
 
 @dataclass
@@ -93,56 +59,124 @@ class Line:
     cells: list[Cell]
 
 
-def lines_of(section: Section) -> list[Line]:
-    """The table's lines; the best of each column is marked, where methods compete."""
+def lines_of(section: Section, place: str = "") -> list[Line]:
+    """The table's lines; the best of each column is marked, where methods compete.
+
+    Without the columns that no run has.
+
+    :param place: of the table, which leaves out columns that say so.
+    """
+    columns = [
+        column
+        for column in (*METRICS, *COSTS)
+        if place not in column.left_out_of
+        and any(run.final(column) is not None for run in section.runs)
+    ]
     lines = []
     for label, runs in section.methods.items():
-        cells = []
-        for column in COLUMNS:
-            values = [run.final(column.name) for run in runs]
-            known = [value for value in values if value is not None]
-            cells.append(Cell(column, estimate(known), len(runs)))
+        cells = [
+            Cell(column, estimate([run.final(column) for run in runs]), len(runs))
+            for column in columns
+        ]
         lines.append(Line(label, [run.seed for run in runs], cells))
-    for index in range(len(COLUMNS)):
+    for index in range(len(columns)):
         _mark_best([line.cells[index] for line in lines])
     return lines
 
 
+def headings_of(lines: Sequence[Line]) -> list[str]:
+    """What the columns of lines are called."""
+    return ["Method", "Seeds", *(cell.column.heading for cell in lines[0].cells)]
+
+
+def caption_of(section: Section, lines: Sequence[Line]) -> str:
+    """What the numbers of a table are."""
+    has_interval = any("±" in cell.spread for line in lines for cell in line.cells)
+    has_fid = any(cell.column.name == "FID" for cell in lines[0].cells)
+    interval = " ± 95% confidence interval (Student's t)" if has_interval else ""
+    no_interval = "" if has_interval else "; one seed has no interval"
+    features = " FID is in the features of an oracle classifier." if has_fid else ""
+    return f"after {section.length}: mean over seeds{interval}{no_interval}.{features}"
+
+
+def as_text(sections: Sequence[Section]) -> str:
+    """The tables for a terminal."""
+    tables = []
+    for section in sections:
+        lines = lines_of(section, "terminal")
+        rows = [
+            [line.label, str(len(line.seeds)), *(cell.text for cell in line.cells)]
+            for line in lines
+        ]
+        title = fill(f"{section.title}, {caption_of(section, lines)}", _WIDTH)
+        tables.append(f"{title}\n\n{aligned([headings_of(lines), *rows])}")
+    return "\n\n".join(tables)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells below each other: the first column to the left, others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if place else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
+
+
 def as_csv(sections: Sequence[Section]) -> str:
     """``table.csv``: a line for each method and metric, in full precision."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_CSV_HEAD)
+    rows: list[list[Any]] = []
     for section in sections:
         for line in lines_of(section):
             seeds = " ".join(map(str, line.seeds))
+            what = [section.benchmark, section.difference, line.label, seeds]
             for cell in line.cells:
                 if cell.estimate is None:
                     continue
                 mean, half, n = cell.estimate
                 interval = ["", ""] if half is None else [mean - half, mean + half]
-                what = [section.benchmark, section.difference, line.label, seeds]
                 best = int(cell.is_best)
-                writer.writerow([*what, cell.column.name, mean, *interval, n, best])
+                rows.append([*what, cell.column.name, mean, *interval, n, best])
+    head = ["benchmark", "settings", "method", "seeds", "metric"]
+    return _csv([*head, "mean", "ci95_low", "ci95_high", "n", "best"], rows)
+
+
+def runs_as_csv(sections: Sequence[Section]) -> str:
+    """``runs.csv``: a line for each run and experience, the last one with its costs."""
+    rows: list[list[Any]] = []
+    for section in sections:
+        for label, runs in section.methods.items():
+            for run in runs:
+                what = [section.benchmark, section.difference, label, run.seed]
+                curves = [run.curve(metric) for metric in METRICS]
+                for experience in range(section.n_experiences):
+                    is_last = experience == section.n_experiences - 1
+                    costs = [run.final(cost) if is_last else None for cost in COSTS]
+                    values = [points.get(experience) for points in curves]
+                    rows.append([*what, experience + 1, *values, *costs])
+    head = ["benchmark", "settings", "method", "seed", "experience"]
+    return _csv([*head, *(column.name for column in (*METRICS, *COSTS))], rows)
+
+
+def _csv(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([head, *rows])
     return text.getvalue()
 
 
 def _mark_best(cells: Sequence[Cell]) -> None:
     """The best mean, and what is the same in print; no interval is looked at."""
     known = [
-        cell
+        (cell.estimate.mean, cell)
         for cell in cells
         if cell.estimate is not None and math.isfinite(cell.estimate.mean)
     ]
-    if len(known) < 2 or not known[0].column.best:
+    better = cells[0].column.better
+    if len(known) < 2 or not better:
         return
-    choose = min if known[0].column.best == "lowest" else max
-    best = choose(known, key=lambda cell: cell.estimate.mean)  # type: ignore[union-attr]
-    for cell in known:
+    choose = min if better == "lower" else max
+    _, best = choose(known, key=lambda pair: pair[0])
+    for _, cell in known:
         cell.is_best = cell.mean == best.mean
-
-
-def _rounded(value: float, digits: int) -> str:
-    text = f"{value:.{digits}f}"
-    is_zero = not text.strip("-0.")
-    return text.lstrip("-") if is_zero else text

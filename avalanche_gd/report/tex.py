@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from avalanche_gd.report.collect import Section
-from avalanche_gd.report.tables import Cell, Line, lines_of
+from avalanche_gd.report.tables import Cell, caption_of, headings_of, lines_of
 
 _ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -17,10 +17,11 @@ _ESCAPES = {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "\N{EN DASH}": "--",
+    "\N{MINUS SIGN}": "$-$",
+    "±": r"$\pm$",
+    "↓": r"$\downarrow$",
+    "↑": r"$\uparrow$",
 }
-
-
-_LEFT_OUT = {"seconds", "F_total"}  # a page is narrow, and F a step says what it costs
 
 
 def as_tex(sections: Sequence[Section]) -> str:
@@ -42,31 +43,26 @@ def escape(text: str) -> str:
 
 
 def _table(section: Section) -> str:
-    lines = lines_of(section)
-    shown = [
-        index
-        for index in range(len(lines[0].cells))
-        if any(line.cells[index].estimate is not None for line in lines)
-        and lines[0].cells[index].column.name not in _LEFT_OUT
-    ]
-    headings = ["Method", "Seeds"]
-    headings += [_heading(lines[0].cells[index]) for index in shown]
+    lines = lines_of(section, "paper")
+    headings = [escape(heading) for heading in headings_of(lines)]
     rows = [
-        [escape(line.label), str(len(line.seeds)), *_cells(line, shown)] for line in lines
+        [escape(line.label), str(len(line.seeds)), *map(_cell, line.cells)]
+        for line in lines
     ]
-    body = [" & ".join(row) + r" \\" for row in rows]
+    best = " Best mean in bold." if len(lines) > 1 else ""
+    caption = escape(f"{section.title}, {caption_of(section, lines)}{best}")
     return "\n".join(
         [
             r"\begin{table}",
             r"  \centering\small\setlength{\tabcolsep}{4pt}",
-            rf"  \caption{{{_caption(section, lines)}}}",
+            rf"  \caption{{{caption}}}",
             rf"  \label{{tab:{section.slug.replace('_', '-')}}}",
             r"  \par\medskip",
             rf"  \sbox0{{\begin{{tabular}}{{l{'r' * (len(headings) - 1)}}}",
             r"    \toprule",
             "    " + " & ".join(headings) + r" \\",
             r"    \midrule",
-            *(f"    {row}" for row in body),
+            *("    " + " & ".join(row) + r" \\" for row in rows),
             r"    \bottomrule",
             r"  \end{tabular}}",
             r"  \ifdim\wd0>\linewidth\resizebox{\linewidth}{!}{\usebox0}\else\usebox0\fi",
@@ -76,34 +72,6 @@ def _table(section: Section) -> str:
     )
 
 
-def _caption(section: Section, lines: Sequence[Line]) -> str:
-    extra = f" ({section.difference})" if section.difference else ""
-    has_interval = any(cell.half_width for line in lines for cell in line.cells)
-    spread = r" $\pm$ 95\% confidence interval (Student's $t$)" if has_interval else ""
-    seeds = "" if has_interval else "; one seed has no interval"
-    best = " Best mean in bold." if len(lines) > 1 else ""
-    return (
-        f"{escape(section.benchmark + extra)} after {section.n_experiences} experiences: "
-        f"mean over seeds{spread}{seeds}. "
-        f"FID is in the features of {escape(section.features)}.{best}"
-    )
-
-
-def _heading(cell: Cell) -> str:
-    arrow = {"lowest": r" $\downarrow$", "highest": r" $\uparrow$"}
-    return escape(cell.column.heading) + arrow.get(cell.column.best, "")
-
-
-def _cells(line: Line, shown: Sequence[int]) -> list[str]:
-    return [_cell(line.cells[index]) for index in shown]
-
-
 def _cell(cell: Cell) -> str:
-    mean = escape(cell.mean)
-    if mean.startswith("-") and not mean.startswith("--"):
-        mean = f"$-${mean[1:]}"
-    if cell.is_best:
-        mean = rf"\textbf{{{mean}}}"
-    spread = rf" $\pm$ {cell.half_width}" if cell.half_width else ""
-    note = f" ({escape(cell.note)})" if cell.note else ""
-    return mean + spread + note
+    mean = escape(cell.mean.replace("-", "\N{MINUS SIGN}"))
+    return (rf"\textbf{{{mean}}}" if cell.is_best else mean) + escape(cell.spread)

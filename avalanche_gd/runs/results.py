@@ -2,27 +2,18 @@
 
 import csv
 import json
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
+from avalanche_gd.runs.columns import METRICS, Column
 from avalanche_gd.runs.config import RunConfig
-
-HEADLINES = {
-    "FID": "generator/FID_Stream/eval_phase/test_stream",
-    "KLD": "generator/KLD_Stream/eval_phase/test_stream",
-    "ARD": "generator/ARD_Stream/eval_phase/test_stream",
-    "accuracy": "solver/Top1_Acc_Stream/eval_phase/test_stream/Task000",
-    "forgetting": "solver/StreamForgetting/eval_phase/test_stream",
-}
-"""The metrics of tables and figures, by the name they have there."""
-
-COSTS = ("seconds", "F_per_step", "F_total")
-"""What a run spent, by the name it has in tables and figures."""
 
 
 class Row(NamedTuple):
@@ -52,32 +43,24 @@ class RunResult:
         """The seed."""
         return self.config["seed"]
 
-    @property
-    def seconds(self) -> float:
-        """In training and evaluation."""
-        return sum(self.info["seconds"].values())
+    def curve(self, metric: Column) -> dict[int, float]:
+        """A metric after each experience that has it."""
+        return curve(self.rows, metric)
 
-    def curve(self, headline: str) -> dict[int, float]:
-        """A headline metric after each experience that has it."""
-        return curve(self.rows, headline)
-
-    def final(self, name: str) -> float | None:
-        """A headline metric after the last experience, or a cost; None if not recorded.
-
-        :param name: of :data:`HEADLINES` or :data:`COSTS`.
-        """
-        if name == "seconds":
-            return self.seconds
-        if name in COSTS:
-            return (self.info.get("cost") or {}).get(name)
-        points = self.curve(name)
-        return points[max(points)] if points else None
+    def final(self, column: Column) -> float | None:
+        """A metric after the last experience, or a cost; None if not recorded."""
+        if column in METRICS:
+            points = self.curve(column)
+            return points[max(points)] if points else None
+        value: Any = self.info
+        for part in column.key.split("."):
+            value = (value or {}).get(part)
+        return sum(value.values()) if isinstance(value, dict) else value
 
 
-def curve(rows: list[Row], headline: str) -> dict[int, float]:
-    """A metric of :data:`HEADLINES` after each experience that has it."""
-    name = HEADLINES[headline]
-    return {row.experience: row.value for row in rows if row.metric == name}
+def curve(rows: list[Row], metric: Column) -> dict[int, float]:
+    """A metric after each experience that has it."""
+    return {row.experience: row.value for row in rows if row.metric == metric.key}
 
 
 def is_complete(folder: Path) -> bool:
@@ -96,11 +79,12 @@ def read_run(folder: Path) -> RunResult:
     info = read_info(folder)
     if not info.get("completed"):
         raise ValueError(f"no complete run in {folder}; run it again to go on")
-    if not isinstance(info.get("seconds"), dict):
-        raise _damaged(folder / "run.json", "no seconds")
+    with _reading(folder / "run.json"):
+        _ = info["seconds"].values()
     config = read_settings(folder)
     rows = read_rows(folder)
-    _check_whole(folder / "metrics.csv", rows, config["benchmark"]["n_experiences"])
+    with _reading(folder / "metrics.csv"):
+        _check_whole(rows, config["benchmark"]["n_experiences"])
     return RunResult(folder, config, info, rows)
 
 
@@ -112,13 +96,13 @@ def read_info(folder: Path) -> dict[str, Any]:
     path = folder / "run.json"
     try:
         content = json.loads(path.read_text())
+        if not isinstance(content, dict):
+            raise ValueError("it holds no names")
+        return content
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} is cut short or damaged; delete it") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is cut short or damaged; delete it")
-    return content
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
@@ -127,28 +111,13 @@ def read_settings(folder: Path) -> dict[str, Any]:
     :raises ValueError: if it is absent or damaged.
     """
     path = folder / "config.yaml"
-    try:
-        text = path.read_text()
-        content = OmegaConf.to_container(OmegaConf.create(text))
-        if not text.endswith("\n"):
-            raise ValueError("its last line has no end")
-        assert isinstance(content, dict)
-        settings = {str(key): value for key, value in content.items()}
-        _ = settings["method"]["name"], settings["benchmark"]["name"]
-        _ = int(settings["seed"]), int(settings["benchmark"]["n_experiences"])
-        for name in ("model", "generator", "solver", "evaluation"):
-            _ = dict(settings[name])
-    except (
-        OSError,
-        AssertionError,
-        KeyError,
-        TypeError,
-        ValueError,
-        YAMLError,
-        OmegaConfBaseException,
-    ) as error:
-        raise _damaged(path, _reason(error)) from error
-    return _with_defaults(settings, RunConfig)
+    with _reading(path):
+        known = OmegaConf.structured(RunConfig)
+        OmegaConf.set_struct(known, False)  # a setting of another version is kept
+        merged = OmegaConf.merge(known, OmegaConf.create(_whole_text(path)))
+        content = OmegaConf.to_container(merged, throw_on_missing=True)
+    assert isinstance(content, dict)
+    return {str(name): value for name, value in content.items()}
 
 
 def read_rows(folder: Path) -> list[Row]:
@@ -157,47 +126,43 @@ def read_rows(folder: Path) -> list[Row]:
     :raises ValueError: if it is absent or damaged.
     """
     path = folder / "metrics.csv"
-    try:
-        text = path.read_text()
-        if not text.endswith("\n"):
-            raise ValueError("its last line has no end")
+    with _reading(path):
         return [
             Row(int(line["experience"]), line["metric"], float(line["value"]))
-            for line in csv.DictReader(text.splitlines())
+            for line in csv.DictReader(_whole_text(path).splitlines())
         ]
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise _damaged(path, _reason(error)) from error
 
 
-def _check_whole(path: Path, rows: list[Row], n_experiences: int) -> None:
-    """Whether the last experience has what those before it have."""
+def _whole_text(path: Path) -> str:
+    text = path.read_text()
+    if not text.endswith("\n"):
+        raise ValueError("its last line has no end")
+    return text
+
+
+def _check_whole(rows: list[Row], n_experiences: int) -> None:
+    """Raise ValueError unless the last experience has what those before it have."""
     if {row.experience for row in rows} != set(range(n_experiences)):
-        raise _damaged(path, f"it has not the run's {n_experiences} experiences")
-    for name in HEADLINES:
-        points = curve(rows, name)
+        raise ValueError(f"it has not the run's {n_experiences} experiences")
+    for metric in METRICS:
+        points = curve(rows, metric)
         if points and n_experiences - 1 not in points:
-            raise _damaged(path, f"no {name} after the last experience")
+            raise ValueError(f"no {metric.name} after the last experience")
 
 
-def _with_defaults(content: dict[str, Any], kind: Any) -> dict[str, Any]:
-    """The content, and what it lacks of a dataclass's fields that have a default."""
-    filled = dict(content)
-    for field in fields(kind):
-        if field.name in filled:
-            part = filled[field.name]
-            if is_dataclass(field.type) and isinstance(part, dict):
-                filled[field.name] = _with_defaults(part, field.type)
-        elif field.default is not MISSING:
-            filled[field.name] = field.default
-        elif field.default_factory is not MISSING:
-            filled[field.name] = field.default_factory()
-    return filled
-
-
-def _damaged(path: Path, reason: str) -> ValueError:
-    return ValueError(
-        f"{path} is damaged or cut short ({reason}); delete its folder and run it again"
-    )
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Have an error of what is read name the file, and how to mend it."""
+    try:
+        yield
+    except (
+        *(OSError, AttributeError, KeyError, TypeError, ValueError),
+        *(YAMLError, OmegaConfBaseException),
+    ) as error:
+        raise ValueError(
+            f"{path} is damaged or cut short ({_reason(error)}); "
+            "delete its folder and run it again"
+        ) from error
 
 
 def _reason(error: BaseException) -> str:
@@ -205,5 +170,7 @@ def _reason(error: BaseException) -> str:
         return "it is not there"
     if isinstance(error, KeyError):
         return f"no {error.args[0]}"
+    if isinstance(error, MissingMandatoryValue):
+        return f"no {error.full_key}"
     lines = str(error).splitlines()
     return lines[0] if lines and isinstance(error, ValueError) else "it cannot be read"

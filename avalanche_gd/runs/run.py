@@ -19,12 +19,13 @@ from avalanche_gd.data.model_space import on_device
 from avalanche_gd.distributed.launch import is_main, on_main, say
 from avalanche_gd.models import DiffusionModel
 from avalanche_gd.runs.checkpoint import load_checkpoint, save_checkpoint
+from avalanche_gd.runs.columns import METRICS
 from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.dry_run import dry_run
 from avalanche_gd.runs.learner import Learner
 from avalanche_gd.runs.pictures import save_curves, save_samples
 from avalanche_gd.runs.provenance import provenance
-from avalanche_gd.runs.results import HEADLINES, Row, is_complete
+from avalanche_gd.runs.results import Row, is_complete
 from avalanche_gd.runs.seeds import seed_everything
 from avalanche_gd.storage import write_json, write_text, write_whole
 
@@ -209,7 +210,9 @@ def _summary(
     index: int, config: RunConfig, values: dict[str, float], seconds: dict[str, float]
 ) -> str:
     parts = [
-        f"{name} {values[key]:.3f}" for name, key in HEADLINES.items() if key in values
+        f"{metric.name} {metric.text(values[metric.key])}"
+        for metric in METRICS
+        if metric.key in values
     ]
     return (
         f"{_name(config)}, experience {index + 1}/{config.benchmark.n_experiences}: "

@@ -23,14 +23,10 @@ from avalanche.training.supervised import VAETraining
 from torchvision.transforms import Normalize
 
 from avalanche_gd.distributed.launch import is_main
-from avalanche_gd.metrics import (
-    class_balance_metrics,
-    denoising_loss_metrics,
-    fid_metrics,
-    generated_image_metrics,
-)
+from avalanche_gd.metrics import denoising_loss_metrics, generated_image_metrics
 from avalanche_gd.models import DiffusionModel, SmallCNN
 from avalanche_gd.plugins import SoftGenerativeReplayPlugin
+from avalanche_gd.runs.columns import generation_metrics
 from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.training import BudgetedTemplate, DiffusionTraining, SoftGenerativeReplay
 
@@ -97,8 +93,7 @@ def generator_strategy(
     optimizer = _adam(model, budget.learning_rate)
     metrics: list[Any] = [
         loss_metrics(epoch=True, experience=True, stream=True),
-        fid_metrics(experience=True, summary=True, sampling=sampling),
-        class_balance_metrics(histogram=True, sampling=sampling),
+        *generation_metrics(sampling),
         generated_image_metrics(sampling=sampling, shown=min(64, sampling.images)),
     ]
     if isinstance(model, DiffusionModel):

@@ -12,7 +12,6 @@ import torch
 
 from avalanche_gd.distributed.launch import process_count
 from avalanche_gd.report.report_command import write_report
-from avalanche_gd.runs.comparison import compare
 from avalanche_gd.runs.composition import compose_config, method_names
 from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.errors import (
@@ -49,18 +48,19 @@ def main(
         if process_count() > 1:
             raise ValueError("a suite starts processes itself (--jobs); leave out torchrun")
         options = _parse(description, scales, methods, arguments)
+        threads = ["threads=1"] if options.jobs > 1 else []
         place = [f"out={options.out}", f"check={options.check}"]
-        overrides = [*scales[options.scale], *place, *options.overrides]
+        shared = [*threads, *scales[options.scale], *place, *options.overrides]
         names = method_names() if options.methods == ["all"] else options.methods
-        cases = [[f"method={m}", f"seed={s}"] for s in options.seeds for m in names]
-        configs = [_config([*overrides, *case], options.jobs) for case in cases]
+        configs = [
+            compose_config([*shared, f"method={name}", f"seed={seed}"])
+            for seed in options.seeds
+            for name in names
+        ]
         folders = run_all(configs, options.jobs)
         if options.check:
             return
-        out = Path(options.out) / f"{Path(sys.argv[0]).stem}-report"
-        print(f"\n{compare(folders, out)}\n")
-        write_report(folders, out)
-        print(out / "report.html")
+        write_report(folders, Path(options.out) / f"{Path(sys.argv[0]).stem}-report")
 
 
 def run_all(configs: Sequence[RunConfig], jobs: int) -> list[Path]:
@@ -143,8 +143,3 @@ def _seeds(text: str) -> list[int]:
         raise argparse.ArgumentTypeError(
             f"seeds are integers separated by commas, got {text!r}"
         ) from None
-
-
-def _config(overrides: Overrides, jobs: int) -> RunConfig:
-    threads = ["threads=1"] if jobs > 1 else []
-    return compose_config([*threads, *overrides])

@@ -1,25 +1,26 @@
 """What a sweep does before its first run and after its last."""
 
 import hashlib
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from avalanche_gd.distributed.launch import is_main, process_count
-from avalanche_gd.runs.comparison import compare
+from avalanche_gd.report.report_command import write_report
 from avalanche_gd.runs.composition import read_config
 from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.errors import ending_with_one_line
 
 
-class ComparisonCallback(Callback):
-    """Checks all runs of a sweep before the first begins, and compares them at the end."""
+class SweepCallback(Callback):
+    """Checks all runs of a sweep before the first begins, and reports them at the end."""
 
     def __init__(self) -> None:
         self.configs: list[RunConfig] = []
@@ -31,23 +32,39 @@ class ComparisonCallback(Callback):
             self.configs = [read_config(job) for job in _compose_jobs(config)]
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Print the table, and write the CSV and the figure."""
+        """Write the report, and print its tables."""
         if self.configs[0].check or not is_main():
             return
         folders = list(dict.fromkeys(config.folder for config in self.configs))
-        names = sorted(str(folder.relative_to(self.configs[0].out)) for folder in folders)
+        out = Path(self.configs[0].out)
+        names = sorted(str(folder.relative_to(out)) for folder in folders)
         digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
-        out = Path(self.configs[0].out) / f"comparison-{digest}"
         with ending_with_one_line(in_callback=True):
-            table = compare(folders, out)
-        print(f"\n{table}\n\n{out / 'comparison.csv'}")
-        print(out / "comparison.png")
+            write_report(folders, out / f"report-{digest}")
+
+
+def split_sweep(overrides: Sequence[Override]) -> list[list[str]]:
+    """The overrides of each run of a sweep, the last one's values turning fastest.
+
+    As Hydra's own sweeper splits them: of two for one key the later holds, in the place
+    of the earlier.
+
+    :raises HydraException: for a sweep over an interval, which has no values.
+    """
+    values = {}
+    for override in overrides:
+        if override.is_sweep_override():
+            values[override.get_key_element()] = list(override.sweep_string_iterator())
+        else:
+            values[override.get_key_element()] = [override.get_value_element_as_str()]
+    parts = [[f"{key}={value}" for value in own] for key, own in values.items()]
+    return [list(job) for job in product(*parts)]
 
 
 def _check_launcher(config: DictConfig) -> None:
-    """:raises ValueError: if both torchrun and a launcher would start processes."""
+    """Raise ValueError if both torchrun and a launcher would start processes."""
     name = config.hydra.launcher._target_.rpartition(".")[2]
-    if process_count() > 1 and name != BasicLauncher.__name__:
+    if process_count() > 1 and name != "BasicLauncher":  # which runs in this process
         raise ValueError(
             f"hydra/launcher={name} starts processes of its own; leave it out, or torchrun"
         )
@@ -60,7 +77,4 @@ def _compose_jobs(config: DictConfig) -> list[DictConfig]:
     params = config.hydra.sweeper.get("params") or {}
     swept = [f"{key}={value}" for key, value in params.items()]
     overrides = parser.parse_overrides([*swept, *config.hydra.overrides.task])
-    return [
-        loader.load_sweep_config(config, job)
-        for job in BasicSweeper.split_arguments(overrides, None)[0]
-    ]
+    return [loader.load_sweep_config(config, job) for job in split_sweep(overrides)]

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
+from avalanche_gd.runs.columns import METRICS
 from avalanche_gd.runs.pictures import save_samples
-from avalanche_gd.runs.results import HEADLINES
 
 N_EXPERIENCES = 3
 ACCURACY = "solver/Top1_Acc_Exp/eval_phase/test_stream/Task000/Exp{:03d}"
@@ -40,13 +40,14 @@ def write_run(
     for name, value in (settings or {}).items():
         OmegaConf.update(config, name, value)
     OmegaConf.save(config, folder / "config.yaml")
-    names = [name for name in HEADLINES if generates or name in ("accuracy", "forgetting")]
+    keys = {metric.name: metric.key for metric in METRICS}
+    names = [name for name in keys if generates or keys[name].startswith("solver/")]
     known = dict.fromkeys(names, 0.5) | (values or {})
     with open(folder / "metrics.csv", "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["experience", "metric", "value"])
         for i in range(experiences):
-            writer.writerows([i, HEADLINES[name], known[name]] for name in known)
+            writer.writerows([i, keys[name], known[name]] for name in known)
             writer.writerows([i, ACCURACY.format(j), (j + 1) / 10] for j in range(i + 1))
     info: dict[str, Any] = {
         "completed": experiences == N_EXPERIENCES,
@@ -72,6 +73,7 @@ def _config(method: str, seed: int) -> dict[str, Any]:
         "out": "runs",
         "device": "cpu",
         "threads": 1,
+        "check": False,
         "model": {"preset": "digits"},
         "benchmark": {
             "name": "split_digits",

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from avalanche_gd.metrics.plugin import GenerationMetric
+from avalanche_gd.metrics.shared_images import SharedImages
 from avalanche_gd.report.collect import collect
 from avalanche_gd.report.estimates import estimate
-from avalanche_gd.report.matrix import Shade, contrast, matrices
+from avalanche_gd.report.matrix import Shade, matrices
 from avalanche_gd.report.report_command import write_report
-from avalanche_gd.report.tables import DASH, lines_of
+from avalanche_gd.report.tables import lines_of
+from avalanche_gd.runs.columns import DASH, METRICS, Column
 from tests.helpers.fake_runs import write_run
 from tests.runs.test_run import run, small_config
 
@@ -109,6 +112,15 @@ def test_a_metric_that_some_seeds_lack_says_over_how_many_it_is(tmp_path):
     assert cells(section)["naive"]["FID"].text == "7.0 (n = 1)"
 
 
+def test_a_count_that_is_the_same_for_every_seed_is_exact(tmp_path):
+    for seed in (0, 1):
+        write_run(tmp_path, "naive", seed, cost={"F_per_step": 3.0, "F_total": 6000.0})
+    (section,) = collect([tmp_path]).sections
+    found = cells(section)["naive"]
+    assert (found["F_per_step"].text, found["F_total"].text) == ("3.0", "6000")
+    assert found["seconds"].text == "10 ± 0"
+
+
 def test_a_value_that_is_not_finite_is_shown_as_such_and_never_best(tmp_path):
     write_run(tmp_path, "naive", values={"FID": float("nan")})
     write_run(tmp_path, "replay", values={"FID": 5.0})
@@ -174,6 +186,66 @@ def test_a_setting_that_a_run_is_too_old_for_has_its_default(tmp_path):
     assert list(section.methods) == ["replay"]
 
 
+def test_the_terminal_shows_the_reports_table(tmp_path, capsys):
+    for seed, fid in enumerate((10.0, 20.0, 60.0)):
+        write_run(tmp_path, "naive", seed, values={"FID": fid})
+    write_run(tmp_path, "joint", 0, values={"FID": 2.0})
+    write_report([tmp_path], tmp_path / "report")
+    caption, table, page = capsys.readouterr().out.strip().split("\n\n")
+    assert caption.replace("\n", " ") == (
+        "split_digits, after 3 experiences: mean over seeds ± 95% confidence interval "
+        "(Student's t). FID is in the features of an oracle classifier."
+    )
+    half = stats.t.ppf(0.975, 2) * stats.sem([10, 20, 60])
+    cells = [re.split(r"  +", line.strip()) for line in table.splitlines()]
+    assert cells[0] == [
+        *("Method", "Seeds", "FID ↓", "KLD ↓", "ARD ↓", "Accuracy ↑", "Forgetting ↓"),
+        "Seconds ↓",
+    ]
+    assert cells[1][:3] == ["naive", "3", f"30.0 ± {half:.1f}"]
+    assert cells[2][:3] == ["joint", "1", "2.0"]
+    assert len({len(line) for line in table.splitlines()}) == 1
+    assert page == str(tmp_path / "report" / "report.html")
+
+
+def test_columns_that_no_run_has_are_in_no_table(tmp_path, capsys):
+    write_run(tmp_path, "solver_naive", generates=False)
+    write_report([tmp_path], tmp_path / "report")
+    shown = capsys.readouterr().out
+    assert "Accuracy" in shown and "FID" not in shown and "F a step" not in shown
+    for name in ("report.html", "table.tex"):
+        text = (tmp_path / "report" / name).read_text()
+        assert "Accuracy" in text and "FID" not in text and "KLD" not in text
+
+
+def test_runs_are_listed_by_experience_with_their_costs_at_the_end(tmp_path):
+    for seed, fid in enumerate((10.0, 20.0)):
+        cost = {"F_per_step": 3.0, "F_total": 6000.0}
+        write_run(tmp_path, "naive", seed, values={"FID": fid}, cost=cost)
+    write_run(tmp_path / "b", "ewc", settings={"generator.steps": 9}, generates=False)
+    write_report([tmp_path], tmp_path / "report")
+    with open(tmp_path / "report" / "runs.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == [
+        *("benchmark", "settings", "method", "seed", "experience"),
+        *("FID", "KLD", "ARD", "accuracy", "forgetting"),
+        *("seconds", "F_per_step", "F_total"),
+    ]
+    found = [(row["method"], row["seed"], row["experience"], row["FID"]) for row in rows]
+    assert found == [
+        *(("naive", "0", n, "10.0") for n in "123"),
+        *(("naive", "1", n, "20.0") for n in "123"),
+        *(("ewc", "0", n, "") for n in "123"),
+    ]
+    assert [row["settings"] for row in rows[::3]] == [
+        *("generator.steps = 2", "generator.steps = 2", "generator.steps = 9")
+    ]
+    costs = [(row["seconds"], row["F_per_step"], row["F_total"]) for row in rows]
+    nothing = ("", "", "")
+    assert costs[:6] == [nothing, nothing, ("10.0", "3.0", "6000.0")] * 2
+    assert costs[6:] == [nothing, nothing, ("10.0", "", "")]
+
+
 @pytest.mark.parametrize("killed", [False, True])
 def test_an_unfinished_run_is_listed_and_in_no_average(tmp_path, killed):
     write_run(tmp_path, "naive", 0, values={"FID": 10.0})
@@ -218,29 +290,84 @@ def test_the_matrix_is_after_each_experience_on_each(tmp_path):
     assert matrix.seeds == 2
 
 
+def luminance(colour):
+    """Relative, of ``#rrggbb``, as WCAG 2 defines it."""
+    parts = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return linear @ [0.2126, 0.7152, 0.0722]
+
+
 def test_the_matrix_can_be_read_in_every_shade():
-    for value in np.linspace(-0.1, 1.1, 200):
+    for value in [*np.linspace(-0.1, 1.1, 2000), float("nan")]:
         shade = Shade(float(value))
-        pair = [
-            [int(css[i : i + 2], 16) for i in (1, 3, 5)]
-            for css in (shade.background, shade.colour)
-        ]
-        assert contrast(*pair) >= 4.5
-    assert contrast((0, 0, 0), (255, 255, 255)) == pytest.approx(21)
+        low, high = sorted((luminance(shade.background), luminance(shade.colour)))
+        assert (high + 0.05) / (low + 0.05) >= 4.5
 
 
 def test_a_report_is_the_same_bytes_each_time_and_leaves_other_files(tmp_path):
     write_run(tmp_path / "runs", "naive")
     out = tmp_path / "report"
-    files = write_report([tmp_path / "runs"], out)
-    before = {path: path.read_bytes() for path in files}
+    write_report([tmp_path / "runs"], out)
+    before = {path: path.read_bytes() for path in out.rglob("*.*")}
     (out / "notes.txt").write_text("mine")
-    assert write_report([tmp_path / "runs"], out) == files
-    assert {path: path.read_bytes() for path in files} == before
-    assert (out / "notes.txt").read_text() == "mine"
-    names = {path.name for path in files}
-    assert {"report.html", "table.csv", "table.tex", "split_digits-fid.pdf"} <= names
-    assert set(out.rglob("*")) - {out / "figures", out / "notes.txt"} == set(files)
+    write_report([tmp_path / "runs"], out)
+    after = {path: path.read_bytes() for path in out.rglob("*.*")}
+    assert after == before | {out / "notes.txt": b"mine"}
+    names = {str(path.relative_to(out)) for path in before}
+    assert {"report.html", "runs.csv", "table.csv", "table.tex"} <= names
+    figures = {name for name in names if name.startswith("figures/")}
+    assert {"figures/split_digits-fid.pdf", "figures/split_digits-fid.svg"} <= figures
+    assert {name.replace(".pdf", ".svg") for name in figures} <= figures
+    assert {name.replace(".svg", ".pdf") for name in figures} <= figures
+
+
+class Brightness(GenerationMetric):
+    """The mean of the generated images."""
+
+    def compute(self, strategy, experiences):
+        images = SharedImages.of(strategy).images(strategy.model, self.sampling)
+        return {"Brightness": images.mean().item()}
+
+
+@pytest.fixture
+def brightness():
+    """A metric of one's own: its class above, and its line in the registry."""
+    METRICS.append(
+        Column(
+            *("brightness", "Brightness", 2, "higher"),
+            "generator/Brightness/eval_phase/test_stream",
+            title="Brightness of samples",
+            measure=Brightness,
+        )
+    )
+    yield "brightness"
+    METRICS.pop()
+
+
+def test_a_metric_of_ones_own_is_measured_and_in_every_table_and_figure(
+    tmp_path, brightness, capsys
+):
+    for method in ("naive", "joint"):
+        config = small_config(
+            tmp_path / "runs", f"method={method}", "benchmark.n_experiences=2"
+        )
+        folder = run(config)
+    write_report([tmp_path / "runs"], tmp_path)
+    with open(folder / "metrics.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if "Brightness" in row["metric"]]
+    value = float(rows[-1]["value"])
+    table = read_csv(tmp_path / "table.csv")
+    assert float(table["joint", brightness]["mean"]) == value
+    assert {table[name, brightness]["best"] for name in ("naive", "joint")} == {"0", "1"}
+    output = capsys.readouterr().out
+    assert "brightness" in output.splitlines()[1]  # what a run says after an experience
+    assert re.search(rf"Brightness ↑ (.*\n)+joint .* {value:.2f} ", output)
+    assert r"Brightness $\uparrow$ & F a step" in (tmp_path / "table.tex").read_text()
+    assert f",{value}," in (tmp_path / "runs.csv").read_text()
+    assert (tmp_path / "figures" / "split_digits-brightness.svg").is_file()
+    page = (tmp_path / "report.html").read_text()
+    assert "Brightness ↑" in page
+    assert "Brightness of samples (higher is better) over 2 experiences" in page
 
 
 def test_real_runs_are_reported(tmp_path):

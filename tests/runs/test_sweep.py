@@ -1,0 +1,84 @@
+"""The runs of a sweep, as Hydra itself would begin them."""
+
+import pytest
+from hydra import initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from avalanche_gd.runs.sweep import split_sweep
+
+METHODS = ["method=joint", "method=naive"]
+SWEEPS = {
+    "nothing": ([], [[]]),
+    "one value each": (["method=naive", "seed=3"], [["method=naive", "seed=3"]]),
+    "a product, the last turning fastest": (
+        ["method=joint,naive", "seed=0,1"],
+        [[method, seed] for method in METHODS for seed in ("seed=0", "seed=1")],
+    ),
+    "a choice": (["method=choice(joint,naive)"], [[method] for method in METHODS]),
+    "a range": (["seed=range(1,6,2)"], [["seed=1"], ["seed=3"], ["seed=5"]]),
+    "a range of fractions": (
+        ["method.lambd=range(0.5,2,0.5)"],
+        [["method.lambd=0.5"], ["method.lambd=1.0"], ["method.lambd=1.5"]],
+    ),
+    "a shuffled choice of one": (["seed=shuffle(choice(4))"], [["seed=4"]]),
+    "a sorted choice": (["seed=sort(2,1)"], [["seed=1"], ["seed=2"]]),
+    "a glob": (
+        ["method=glob(solver_*,exclude=[solver_e*,solver_l*,solver_r*,solver_s*])"],
+        [["method=solver_cumulative"], ["method=solver_naive"]],
+    ),
+    "a value given twice, which the later holds": (
+        ["method=joint,naive", "seed=0", "method=ewc"],
+        [["method=ewc", "seed=0"]],
+    ),
+    "quoted values": (
+        ["out='a, b'", 'device="cpu","cuda"'],
+        [["out='a, b'", 'device="cpu"'], ["out='a, b'", 'device="cuda"']],
+    ),
+    "lists and a table": (
+        ["method.plugins=[],[{_target_: a.B}]", "benchmark.options={root: c}"],
+        [
+            ["method.plugins=[]", "benchmark.options={root:c}"],
+            ["method.plugins=[{_target_:a.B}]", "benchmark.options={root:c}"],
+        ],
+    ),
+    "what is added and left out": (
+        ["+method.generator=vae,none", "~experiment"],
+        [
+            ["+method.generator=vae", "~experiment=null"],
+            ["+method.generator=none", "~experiment=null"],
+        ],
+    ),
+    "null": (
+        ["method.pool_size=null,20"],
+        [["method.pool_size=null"], ["method.pool_size=20"]],
+    ),
+}
+
+
+@pytest.fixture
+def parse():
+    """Overrides as Hydra reads them, which knows the groups."""
+    with initialize_config_module("avalanche_gd.conf", version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        yield OverridesParser.create(config_loader=loader).parse_overrides
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_a_sweep_is_split_into_these_runs(parse, name):
+    overrides, runs = SWEEPS[name]
+    assert split_sweep(parse(overrides)) == runs
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_a_sweep_is_split_as_hydra_splits_it(parse, name):
+    basic = pytest.importorskip("hydra._internal.core_plugins.basic_sweeper")
+    overrides = parse(SWEEPS[name][0])
+    (runs,) = basic.BasicSweeper.split_arguments(overrides, None)
+    assert split_sweep(overrides) == runs
+
+
+def test_an_interval_has_no_values(parse):
+    with pytest.raises(HydraException, match="INTERVAL"):
+        split_sweep(parse(["method.lambd=interval(0,1)"]))
