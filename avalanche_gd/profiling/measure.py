@@ -1,66 +1,86 @@
 """Measures steps, sampling and evaluations of a run's own strategies."""
 
-import dataclasses
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import math
+from collections import Counter
 from functools import partial
-from pathlib import Path
+from timeit import Timer
 from typing import Any
 
 import torch
 from avalanche.core import SupervisedPlugin
 
-from avalanche_gd.data.model_space import as_benchmark, as_dataset
+from avalanche_gd.data.model_space import as_benchmark, as_dataset, stream_tensors
 from avalanche_gd.metrics.fid import Moments, frechet_distance
-from avalanche_gd.metrics.shared_images import SharedImages, generate_images, in_batches
-from avalanche_gd.models import DiffusionModel
-from avalanche_gd.profiling.bare_passes import BarePasses, Pass, PassLog, clock
-from avalanche_gd.profiling.memory import peak_mb, resident_mb, restart_peak
+from avalanche_gd.metrics.shared_images import generate_images, in_batches
+from avalanche_gd.models.oracle import oracle_classifier
+from avalanche_gd.profiling.bare_passes import BarePasses, clock
+from avalanche_gd.profiling.memory import peak_mb, restart_peak
 from avalanche_gd.profiling.timing_table import Measurement, measured
 from avalanche_gd.runs.config import RunConfig
+from avalanche_gd.runs.dry_run import least_steps, steps_ahead, trial
 from avalanche_gd.runs.learner import Learner
+from avalanche_gd.runs.passes import Passes, images_passed
 from avalanche_gd.runs.seeds import seed_everything
 
 _WARM_UP = 3  # steps that are not timed: the first ones allocate, fill pools, compile
+_UNTIMED = 2  # steps of an experience without a row; the first one fills pools
 _IMAGES = 1280  # of an experience
-_SHOWN_EXPERIENCES = (1, 2, 5, 10, 20, 50)
 _SAMPLED_BY = (2, 10)  # steps
 
 
-def measure_step(
-    config: RunConfig, repeats: int, *, part: str = "step", at: float | None = None
-) -> Measurement:
-    """A training step of the generator in the second experience.
-
-    In turns with the same passes alone.
+def measure_steps(
+    config: RunConfig,
+    repeats: int,
+    *,
+    part: str = "step",
+    experiences: tuple[int, ...] = (),
+) -> list[Measurement]:
+    """Training steps of the generator, in turns with passes alone.
 
     :param config: of the method; its data are random images.
-    :param repeats: how many steps.
+    :param repeats: how many steps, at least.
     :param part: of the row.
-    :param at: of the row; the batch size where None.
+    :param experiences: has a row for each of these, of a stream that is evaluated after
+        every experience; without any, there is a row for the second.
     """
-    least = [getattr(plugin, "delta_t", 0) for plugin in config.make_plugins()]  # RWalk's
-    config = _with_steps(config, max(repeats + _WARM_UP, *least, 0))
-    with _learner(config) as learner:
+    shown = experiences or (2,)
+    stream = _random_stream(config, max(shown))
+    few = {"evaluation.images": config.evaluation.batch_size, "evaluation.steps": 1}
+    small = config.replaced({"generator.decay_steps": 0, **few})
+    batch_size, device = config.generator.batch_size, config.torch_device
+    separate, rows = [], []
+    with trial(small) as learner:
+        timer = _StepTimer(learner)
         strategy = learner.strategies["generator"]
-        experiences = _random_stream(config, 2).train_stream
-        strategy.train(experiences[0], eval_streams=[])
-        restart_peak(config.torch_device)
-        timer = _StepTimer(strategy.model, config)
-        strategy.plugins.append(timer)
-        strategy.train(experiences[1], eval_streams=[])
-        batch_size = config.generator.batch_size
-        row = measured(
-            part,
-            config.method.name,
-            batch_size if at is None else at,
-            timer.steps[_WARM_UP:],
-            timer.bare[_WARM_UP:],
-            cost=sum(a_pass.cost for a_pass in timer.passes) / batch_size,
-            memory_mb=peak_mb(config.torch_device),
-        )
-    return dataclasses.replace(row, images_per_second=batch_size / row.ms * 1000)
+        strategy.model.one_pass = False
+        for plugin in strategy.plugins:
+            if hasattr(plugin, "look_ahead"):
+                plugin.look_ahead = 1
+        for experience in stream.train_stream:
+            strategy.train(experience, eval_streams=[])
+            separate.append(timer.steps[-1])
+    with trial(small) as learner:
+        timer = _StepTimer(learner)
+        strategy = learner.strategies["generator"]
+        for number, experience in enumerate(stream.train_stream, 1):
+            timer.repeats = repeats if number in shown else 0
+            timer.separate = separate[number - 1]
+            restart_peak(device)
+            strategy.train(experience, eval_streams=[])
+            if number in shown:
+                row = measured(
+                    part,
+                    config.method.name,
+                    number if experiences else batch_size,
+                    *timer.times(),
+                    images=batch_size,
+                    cost=timer.images_passed() / batch_size,
+                    memory_mb=peak_mb(device),
+                )
+                rows.append(row)
+            if experiences:
+                strategy.eval(stream.test_stream[:1])
+    return rows
 
 
 def measure_sampling(config: RunConfig, repeats: int) -> list[Measurement]:
@@ -69,163 +89,106 @@ def measure_sampling(config: RunConfig, repeats: int) -> list[Measurement]:
     model = config.model.make(config.benchmark.n_classes).to(config.torch_device)
     model.eval()  # as a teacher, and in an evaluation
     bare = BarePasses(model, config.generator.learning_rate)
+    timer = partial(clock, config.torch_device)
     rows = []
-    for images in dict.fromkeys(
-        (config.generator.batch_size, config.evaluation.batch_size)
-    ):
+    for images in sorted({config.generator.batch_size, config.evaluation.batch_size}):
         for steps in _SAMPLED_BY:
-            passes = [Pass(images)] * steps
-            taken, alone = [], []
-            for _ in range(1 + repeats):
-                generate = partial(model.generate, images, steps=steps)
-                taken.append(_timed(config, generate))
-                alone.append(bare.seconds(passes))
-            row = measured(
-                "sampling",
-                f"{steps} steps",
-                images,
-                taken[1:],
-                alone[1:],
-                cost=steps,
-            )
-            rows.append(dataclasses.replace(row, images_per_second=images / row.ms * 1000))
+            sample = Timer(partial(model.generate, images, steps=steps), timer=timer)
+            passes = Counter({(images, 0): steps})
+            times = [(sample.timeit(1), bare.seconds(passes)) for _ in range(1 + repeats)]
+            at = "sampling", f"{steps} steps", images
+            taken = zip(*times[1:], strict=True)
+            rows.append(measured(*at, *taken, images=images, cost=steps))
     return rows
 
 
 def measure_evaluation(config: RunConfig, repeats: int) -> list[Measurement]:
     """An evaluation, and what generating, features and FID take of it."""
-    with _learner(_with_steps(config, 1)) as learner:
+    stream, sampling = _random_stream(config, 2), config.evaluation.sampling()
+    small = config.replaced({"generator.steps": 1, "generator.decay_steps": 0})
+    with trial(small) as learner:
         strategy = learner.strategies["generator"]
-        stream = _random_stream(config, 2)
-        for experience in stream.train_stream:
-            strategy.train(experience, eval_streams=[])
-        sampling = config.evaluation.sampling()
-        learner.strategies = {"generator": strategy}  # the solver has nothing to show
-        learner.evaluate(stream.test_stream)  # reads the real images
-        oracle: Any = SharedImages.of(strategy).oracle(_AtExperience(stream, strategy))
+        strategy.train(stream.train_stream, eval_streams=[])
+        strategy.eval(stream.test_stream)  # reads the real images
+        oracle: Any = oracle_classifier(*stream_tensors(stream.train_stream))
+        oracle.to(config.torch_device)
         images = generate_images(strategy.model, sampling)
-
-        def features() -> torch.Tensor:
-            return in_batches(oracle.get_features, images, sampling.batch_size)
-
-        real = generated = features()
-        moments = Moments.of(real)
-        parts: dict[str, Callable[[], Any]] = {
-            "in all": lambda: learner.evaluate(stream.test_stream),
-            "generating": lambda: generate_images(strategy.model, sampling),
+        features = partial(in_batches, oracle.get_features, images, sampling.batch_size)
+        generated = features()
+        parts = {
+            "in all": partial(strategy.eval, stream.test_stream),
+            "generating": partial(generate_images, strategy.model, sampling),
             "features": features,
-            "FID": lambda: frechet_distance(moments, generated),
+            "FID": partial(frechet_distance, Moments.of(generated), generated),
         }
-        times: dict[str, list[float]] = {name: [] for name in parts}
-        for _ in range(repeats):
-            for name, work in parts.items():
-                times[name].append(_timed(config, work))
-    count = sampling.images
-    rows = [measured("evaluation", name, count, taken) for name, taken in times.items()]
-    return [
-        dataclasses.replace(row, images_per_second=count / row.ms * 1000) for row in rows
-    ]
-
-
-def measure_experiences(
-    config: RunConfig, repeats: int, shown: tuple[int, ...] = _SHOWN_EXPERIENCES
-) -> list[Measurement]:
-    """A step, and the memory held, in a stream of many experiences, each evaluated."""
-    config = _with_steps(config, repeats + _WARM_UP)
-    few = dataclasses.replace(
-        config.evaluation, images=config.evaluation.batch_size, steps=1
-    )
-    config = dataclasses.replace(config, evaluation=few)
-    rows = []
-    with _learner(config) as learner:
-        strategy = learner.strategies["generator"]
-        learner.strategies = {"generator": strategy}
-        stream = _random_stream(config, max(shown))
-        timer = _StepTimer(strategy.model, config)
-        strategy.plugins.append(timer)
-        for number, experience in enumerate(stream.train_stream, 1):
-            timer.restart()
-            strategy.train(experience, eval_streams=[])
-            learner.evaluate(stream.test_stream[:1])
-            if number in shown:
-                rows.append(
-                    measured(
-                        "step by experience",
-                        config.method.name,
-                        number,
-                        timer.steps[_WARM_UP:],
-                        timer.bare[_WARM_UP:],
-                        memory_mb=resident_mb(config.torch_device),
-                    )
-                )
+        timer, rows = partial(clock, config.torch_device), []
+        for name, work in parts.items():
+            times = Timer(work, timer=timer).repeat(repeats, number=1)
+            count = sampling.images
+            rows.append(measured("evaluation", name, count, times, images=count))
     return rows
 
 
 class _StepTimer(SupervisedPlugin):
-    """Times steps of a strategy in turns with the same passes alone.
+    """Times a generator's steps in turns with their passes alone, and with others.
 
-    A step lasts from the end of the one before to its own, data loading included.
+    A step lasts from the end of the one before to its own, data loading included. Where a
+    teacher looks L steps ahead, a time is the mean of L steps: one does the work of all.
+
+    :param learner: of the generator, whose strategy it joins.
     """
 
-    def __init__(self, model: DiffusionModel, config: RunConfig):
+    def __init__(self, learner: Learner):
         super().__init__()
-        self.passes: list[Pass] = []
-        """Of the last step."""
-        self._log = PassLog(model)
-        self._bare = BarePasses(model, config.generator.learning_rate)
+        self.repeats = 0
+        """How many steps of an experience are timed, at least; else they are few."""
+        self.separate: Passes = Counter()
+        """The others, of a step."""
+        self._learner: Any = learner
+        learner.strategies["generator"].plugins.append(self)
+
+    def times(self) -> Any:
+        """In seconds, of steps, of their own passes, and of the others."""
+        return zip(*self._times[self._warm_up :], strict=True)
+
+    def images_passed(self) -> float:
+        """The mean cost of a timed step, in forward passes of one image."""
+        steps = self.steps[self._warm_up * self._window :]
+        return sum(map(images_passed, steps)) / len(steps)
+
+    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        config = self._learner.config
+        self.steps: list[Passes] = []
+        self._before: Passes = Counter()
+        self._times: list[list[float]] = []
         self._device = config.torch_device
-        self.restart()
-
-    def restart(self) -> None:
-        """Forget all times."""
-        self.steps: list[float] = []
-        self.bare: list[float] = []
-
-    def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
-        if not self.steps:
-            self._log.take()
-            self._began = clock(self._device)
-
-    def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
-        self.steps.append(clock(self._device) - self._began)
-        self.passes = self._log.take()
-        self.bare.append(self._bare.seconds(self.passes))
+        steps = _UNTIMED
+        if self.repeats:
+            self._bare = BarePasses(strategy.model, config.generator.learning_rate)
+            self._window = steps_ahead(strategy)
+            self._warm_up = math.ceil(_WARM_UP / self._window)
+            steps = self._window * (self._warm_up + math.ceil(self.repeats / self._window))
+        strategy.train_steps = max(steps, least_steps(config))
         self._began = clock(self._device)
 
-
-class _AtExperience:
-    """A strategy as it is in the evaluation of a stream's first experience."""
-
-    def __init__(self, benchmark: Any, strategy: Any):
-        self.experience = benchmark.test_stream[0]
-        self.device = strategy.device
-
-
-@contextmanager
-def _learner(config: RunConfig) -> Iterator[Learner]:
-    with tempfile.TemporaryDirectory() as folder:
-        seed_everything(config.seed)
-        learner = Learner(config, Path(folder))
-        try:
-            yield learner
-        finally:
-            learner.close()
-
-
-def _with_steps(config: RunConfig, steps: int) -> RunConfig:
-    budget = dataclasses.replace(config.generator, steps=steps, decay_steps=0)
-    return dataclasses.replace(config, generator=budget)
+    def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
+        so_far = self._learner.counter.passes["generator"][-1]
+        self.steps.append(so_far - self._before)
+        self._before = so_far.copy()
+        if self.repeats and len(self.steps) % self._window == 0:
+            step = (clock(self._device) - self._began) / self._window
+            own = sum(map(self._bare.seconds, self.steps[-self._window :])) / self._window
+            self._times.append([step, own, self._bare.seconds(self.separate)])
+            self._began = clock(self._device)
 
 
 def _random_stream(config: RunConfig, n_experiences: int) -> Any:
     """A benchmark of random images, the classes of each experience in turn."""
     generator = torch.Generator().manual_seed(0)
-    per_experience = 2
 
     def dataset(index: int, count: int) -> Any:
         images = torch.rand(count, *config.sample_shape, generator=generator) * 2 - 1
-        first = per_experience * index % config.benchmark.n_classes
-        labels = first + torch.arange(count) % per_experience
+        labels = (2 * index + torch.arange(count) % 2) % config.benchmark.n_classes
         return as_dataset(images, labels)
 
     count = max(_IMAGES, config.generator.batch_size)
@@ -233,9 +196,3 @@ def _random_stream(config: RunConfig, n_experiences: int) -> Any:
         train=[dataset(index, count) for index in range(n_experiences)],
         test=[dataset(index, 256) for index in range(n_experiences)],
     )
-
-
-def _timed(config: RunConfig, work: Callable[[], Any]) -> float:
-    began = clock(config.torch_device)
-    work()
-    return clock(config.torch_device) - began

@@ -1,19 +1,11 @@
-"""The memory that is held, and the most that was."""
+"""The most memory that was held."""
 
+from contextlib import suppress
 from pathlib import Path
 
-import psutil
 import torch
 
-_MB = 2**20
-_STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-
-
-def resident_mb(device: torch.device) -> float:
-    """What tensors hold on a GPU, or what the process holds."""
-    if device.type == "cuda":
-        return torch.cuda.memory_allocated(device) / _MB
-    return psutil.Process().memory_info().rss / _MB
+_PROCESS = Path("/proc/self")  # of Linux; elsewhere nothing is known
 
 
 def restart_peak(device: torch.device) -> None:
@@ -21,19 +13,16 @@ def restart_peak(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
-    try:
-        _RESET.write_text("5")  # resets VmHWM, see proc(5)
-    except OSError:
-        return  # not Linux: the peak is that of the process's life
+    with suppress(OSError):
+        (_PROCESS / "clear_refs").write_text("5")  # resets VmHWM, see proc(5)
 
 
 def peak_mb(device: torch.device) -> float | None:
     """The most since :func:`restart_peak`; None where it cannot be known."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / _MB
-    try:
-        lines = _STATUS.read_text().splitlines()
-    except OSError:
-        return None
-    kilobytes = next(line.split()[1] for line in lines if line.startswith("VmHWM"))
-    return int(kilobytes) / 1024
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    with suppress(OSError):
+        lines = (_PROCESS / "status").read_text().splitlines()
+        kilobytes = next(line.split()[1] for line in lines if line.startswith("VmHWM"))
+        return int(kilobytes) / 1024
+    return None

@@ -12,23 +12,19 @@ from avalanche_gd.models.execution import PRECISIONS
 from avalanche_gd.profiling.machine import denoiser_gflops, product_gflops
 from avalanche_gd.profiling.measure import (
     measure_evaluation,
-    measure_experiences,
     measure_sampling,
-    measure_step,
+    measure_steps,
 )
 from avalanche_gd.profiling.speed_figure import save_figure
 from avalanche_gd.profiling.timing_table import Measurement, as_csv, as_table
 from avalanche_gd.runs.composition import compose_config, method_names
 from avalanche_gd.runs.config import RunConfig
-from avalanche_gd.runs.errors import (
-    OneLineParser,
-    ending_with_one_line,
-    take_over_errors,
-)
+from avalanche_gd.runs.errors import OneLineParser, ending_with_one_line, take_over_errors
 from avalanche_gd.runs.provenance import provenance
 from avalanche_gd.storage import write_json, write_text, write_whole
 
 _GROWING = "generative_distillation"
+_EXPERIENCES = (1, 2, 5, 10, 20, 50)
 _SMALL = [name for name in PRESETS if not name.startswith("paper-")]
 
 
@@ -42,15 +38,12 @@ def main(description: str, arguments: Sequence[str] | None = None) -> None:
     with ending_with_one_line():
         options = _parse(description, arguments)
         out = Path(options.out)
-        config = _config(options, "naive")
-        methods = options.methods or _diffusion_methods(options)
-        for method in methods:
-            _diffusion(_config(options, method))
-        torch.set_num_threads(config.threads)
-        write_json(out / "speed.json", _machine(config))
+        configs = _diffusion_configs(options)
+        torch.set_num_threads(options.threads)
+        write_json(out / "speed.json", _machine(configs[0]))
         print((out / "speed.json").read_text())
         rows: list[Measurement] = []
-        for more in _measurements(options, methods):
+        for more in _measurements(options, configs):
             print(as_table(more) + "\n", flush=True)
             rows += more
             write_text(out / "speed.csv", as_csv(rows))
@@ -59,28 +52,25 @@ def main(description: str, arguments: Sequence[str] | None = None) -> None:
 
 
 def _measurements(
-    options: argparse.Namespace, methods: Sequence[str]
+    options: argparse.Namespace, configs: Sequence[RunConfig]
 ) -> Iterator[list[Measurement]]:
-    repeats = options.repeats
+    repeats, few = options.repeats, max(1, options.repeats // 4)
+    for config in configs:
+        yield measure_steps(config, repeats)
     config = _config(options, _GROWING)
-    for method in methods:
-        yield [measure_step(_config(options, method), repeats)]
     yield measure_sampling(config, repeats)
-    yield measure_evaluation(config, max(1, repeats // 4))
+    yield measure_evaluation(config, few)
     if not options.growth:
         return
     for batch_size in (16, 64, 256):
-        budget = dataclasses.replace(config.generator, batch_size=batch_size)
-        larger = dataclasses.replace(config, generator=budget)
-        yield [measure_step(larger, repeats, part="step by batch")]
+        larger = config.replaced({"generator.batch_size": batch_size})
+        yield measure_steps(larger, repeats, part="step by batch")
     for preset in PRESETS if config.torch_device.type == "cuda" else _SMALL:
-        other = dataclasses.replace(
-            config, model=dataclasses.replace(config.model, preset=preset)
-        )
-        weights = sum(p.numel() for p in other.model.make(1).parameters()) / 1000
-        row = measure_step(other, repeats, part="step by model", at=round(weights))
-        yield [dataclasses.replace(row, name=preset)]
-    yield measure_experiences(config, max(1, repeats // 4))
+        other = config.replaced({"model.preset": preset})
+        weights = round(sum(p.numel() for p in other.model.make(1).parameters()) / 1000)
+        rows = measure_steps(other, repeats, part="step by model")
+        yield [dataclasses.replace(row, name=preset, at=weights) for row in rows]
+    yield measure_steps(config, few, part="step by experience", experiences=_EXPERIENCES)
 
 
 def _machine(config: RunConfig) -> dict[str, object]:
@@ -142,15 +132,10 @@ def _config(options: argparse.Namespace, method: str) -> RunConfig:
     return compose_config(overrides)
 
 
-def _diffusion(config: RunConfig) -> RunConfig:
-    if config.method.generator != "diffusion":
-        raise ValueError(f"{config.method.name} trains no diffusion model to measure")
-    return config
-
-
-def _diffusion_methods(options: argparse.Namespace) -> list[str]:
-    return [
-        name
-        for name in method_names()
-        if _config(options, name).method.generator == "diffusion"
-    ]
+def _diffusion_configs(options: argparse.Namespace) -> list[RunConfig]:
+    """Of the methods that are asked for, else of all that train a diffusion model."""
+    configs = [_config(options, name) for name in options.methods or method_names()]
+    others = [c.method.name for c in configs if c.method.generator != "diffusion"]
+    if options.methods and others:
+        raise ValueError(f"{others[0]} trains no diffusion model to measure")
+    return [config for config in configs if config.method.name not in others]

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,19 @@ class RunConfig:
         if name == "cuda" and process_count() > 1:
             name = f"cuda:{local_rank()}"
         return torch.device(name)
+
+    def replaced(self, values: Mapping[str, Any]) -> "RunConfig":
+        """The same run but for some settings.
+
+        :param values: by dotted name, such as ``generator.steps``.
+        :raises TypeError: if there is no such setting.
+        """
+        config = self
+        for name, value in values.items():
+            section, setting = name.split(".")
+            part = replace(getattr(config, section), **{setting: value})
+            config = replace(config, **{section: part})
+        return config
 
     def make_plugins(self) -> list[Any]:
         """The generator's plugins, new.

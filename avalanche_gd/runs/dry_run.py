@@ -1,101 +1,135 @@
 """A dry run: does everything work here, and how long would it take?"""
 
-import dataclasses
-import tempfile
 import time
+import timeit
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from avalanche.core import SupervisedPlugin
 
 from avalanche_gd.data.model_space import as_benchmark, as_dataset, dataset_tensors
+from avalanche_gd.distributed.launch import on_main
 from avalanche_gd.metrics import generate_images
 from avalanche_gd.models import DiffusionModel
 from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.learner import Learner
 from avalanche_gd.runs.seeds import seed_everything
 
-_STEPS = 2
+_LEAST, _MOST = 3, 12  # steps of each model in an experience
+_SECONDS = 0.5  # after which the least will do
 _IMAGES = 16
 
 
 def dry_run(config: RunConfig, benchmark: Any) -> str:
-    """Take two steps of each model in two experiences, evaluate, and estimate the time.
+    """Take a few steps of each model in two experiences, evaluate, and estimate the time.
 
-    The estimate takes the second experience, which replays, for all but the first. What
-    an experience costs beside its steps, such as the importances of EWC, and the reading
-    of the data are not in it.
+    The estimate takes the second experience, which replays, for all but the first, and
+    the fastest step for all but its first: others warm up, or wait for what else the
+    machine does. What an experience takes beside its steps, such as the importances of
+    EWC or the filling of a pool, is in it. The reading of the data, the oracle's training
+    and what metrics do after sampling are not.
 
     :param config: of the run.
     :param benchmark: the stream.
     :return: a line with the estimate.
     """
     n = config.benchmark.n_experiences
-    steps = max(_STEPS, *(getattr(p, "delta_t", 0) for p in config.make_plugins()), 0)
-    small = dataclasses.replace(
-        config,
-        generator=dataclasses.replace(config.generator, steps=steps, decay_steps=0),
-        solver=dataclasses.replace(config.solver, steps=steps),
-        evaluation=dataclasses.replace(config.evaluation, images=_IMAGES),
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        seed_everything(config.seed)
-        learner = Learner(small, Path(folder))
-        clocks = {name: _StepClock() for name in learner.strategies}
-        for name, strategy in learner.strategies.items():
-            strategy.plugins.insert(0, clocks[name])  # before any of them works
+    small = config.replaced({"generator.decay_steps": 0, "evaluation.images": _IMAGES})
+    least = max(_LEAST, least_steps(config))
+    with trial(small) as learner:
+        clocks = [_StepClock(strategy, least) for strategy in learner.strategies.values()]
+        seconds = []
         for experience in benchmark.train_stream[: min(2, n)]:
+            began = time.perf_counter()
             learner.train(experience)
+            took = time.perf_counter() - began
+            seconds.append(took + sum(clock.seconds_left() for clock in clocks))
         learner.evaluate(_first_test_images(benchmark))
         evaluation = _evaluation_seconds(config, learner, benchmark)
-        learner.close()
-    budgets = {"generator": config.generator.steps, "solver": config.solver.steps}
-    training = sum(
-        (clock.seconds[0] + (n - 1) * clock.seconds[-1]) * budgets[name]
-        for name, clock in clocks.items()
-    )
+    training = seconds[0] + (n - 1) * seconds[-1]
+    device, place = config.torch_device, f"{config.threads} threads of this CPU"
+    if device.type == "cuda":
+        place = torch.cuda.get_device_name(device)
     return (
         f"{config.method.name} on {config.benchmark.name}, seed {config.seed}: works; "
-        f"about {_duration(training + evaluation)} on {_device(config)}"
+        f"about {_duration(training + evaluation)} on {place}"
     )
+
+
+@contextmanager
+def trial(config: RunConfig) -> Iterator[Learner]:
+    """A learner that leaves nothing behind."""
+    seed_everything(config.seed)
+    with TemporaryDirectory() as folder, closing(Learner(config, Path(folder))) as learner:
+        yield learner
+
+
+def least_steps(config: RunConfig) -> int:
+    """The fewest steps of an experience that the method can do with."""
+    return max((getattr(p, "delta_t", 1) for p in config.make_plugins()), default=1)
+
+
+def steps_ahead(strategy: Any) -> int:
+    """L, for how many steps at once a teacher of the strategy samples."""
+    return max(getattr(plugin, "look_ahead", 1) for plugin in strategy.plugins)
 
 
 class _StepClock(SupervisedPlugin, supports_distributed=True):
-    """The time of the last step of each experience: the first one also warms up."""
+    """Times the steps of an experience, and ends it once that suffices.
 
-    def __init__(self) -> None:
+    Where a teacher looks L steps ahead, it times L of them: one does the work of all.
+
+    :param strategy: which it joins.
+    :param least: steps to take in any case.
+    """
+
+    def __init__(self, strategy: Any, least: int):
         super().__init__()
-        self.seconds: list[float] = []
-        self._began = self._took = 0.0
+        self._window = steps_ahead(strategy)
+        self._least = max(least, self._window + 1)
+        self._budget = strategy.train_steps
+        strategy.train_steps = min(self._budget, max(_MOST, self._least))
+        strategy.plugins.append(self)
 
-    def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
+    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         self._began = time.perf_counter()
+        self._ends: list[float] = []
 
     def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         strategy.loss.item()  # an accelerator may still be at it
-        self._took = time.perf_counter() - self._began
+        self._ends.append(time.perf_counter())
+        enough = len(self._ends) >= self._least
+        if enough and on_main(lambda: self._ends[-1] - self._began > _SECONDS):
+            strategy.stop_training()
 
-    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        self.seconds.append(self._took)
+    def seconds_left(self) -> float:
+        """What the budget takes beyond the steps taken, at the pace of the fastest."""
+        if len(self._ends) == self._budget:
+            return 0.0
+        windows = zip(self._ends, self._ends[self._window :], strict=False)
+        fastest = min(end - began for began, end in windows) / self._window
+        return (self._budget - 1) * fastest - (self._ends[-1] - self._ends[0])
 
 
 def _evaluation_seconds(config: RunConfig, learner: Learner, benchmark: Any) -> float:
     """What the evaluations of a run would take for sampling and for denoising losses."""
     if not isinstance(learner.model, DiffusionModel):
         return 0.0
-    sampling = dataclasses.replace(config.evaluation, images=_IMAGES).sampling()
-    started = time.perf_counter()
-    generate_images(learner.model, sampling)
-    per_image = (time.perf_counter() - started) / _IMAGES
-    n = config.benchmark.n_experiences
-    evaluated = sum(
-        len(experience.dataset)
-        for last in range(1, n + 1)
-        for experience in benchmark.test_stream[:last]
-    )
-    passes = n * config.evaluation.images * sampling.steps + evaluated
-    return passes * per_image / sampling.steps
+    sampling = learner.config.evaluation.sampling()
+
+    def sample() -> None:
+        generate_images(learner.model, sampling).cpu()  # an accelerator may be at it
+
+    took = min(timeit.repeat(sample, timer=time.perf_counter, number=1, repeat=2))
+    n, evaluation = config.benchmark.n_experiences, config.evaluation
+    tests = enumerate(benchmark.test_stream)
+    evaluated = sum((n - index) * len(experience.dataset) for index, experience in tests)
+    passes = n * evaluation.images * evaluation.steps + evaluated
+    return passes * took / (_IMAGES * evaluation.steps)
 
 
 def _first_test_images(benchmark: Any) -> Any:
@@ -112,10 +146,3 @@ def _duration(seconds: float) -> str:
     if seconds < 7200:
         return f"{seconds / 60:.0f} minutes"
     return f"{seconds / 3600:.0f} hours"
-
-
-def _device(config: RunConfig) -> str:
-    device = config.torch_device
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{config.threads} threads of this CPU"

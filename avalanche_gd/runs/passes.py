@@ -1,5 +1,6 @@
 """What a run costs in passes of the denoiser."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -8,35 +9,53 @@ from avalanche.core import SupervisedPlugin
 from avalanche_gd.distributed.shares import sharing_processes
 from avalanche_gd.models import DiffusionModel
 
-BACKWARD = 2
-"""What a backward pass costs, in forward passes over as many images."""
+Passes = Counter[tuple[int, int]]
+"""How many passes were made of so many images with so many backward passes after each."""
+
+_BACKWARD = 2  # what a backward pass costs, in forward passes over as many images
+
+
+def images_passed(passes: Passes) -> int:
+    """The cost of passes, in forward passes of one image."""
+    return sum(
+        count * images * (1 + _BACKWARD * backward)
+        for (images, backward), count in passes.items()
+    )
 
 
 class PassCounter:
-    """Counts passes of a denoiser and its copies in F, one forward pass over a batch.
+    """Counts the passes of a denoiser and its copies in the training of each model.
 
-    Of several processes that share a batch, those of all.
+    Of several processes that share a batch, those of all. A backward pass counts where
+    its forward pass was made.
 
     :param model: whose passes are counted from now on.
-    :param batch_size: of the batch that F stands for.
+    :param batch_size: of the batch that F, one forward pass over it, stands for.
     """
 
     def __init__(self, model: DiffusionModel, batch_size: int):
-        self.passes: dict[str, list[float]] = {"generator": [], "solver": []}
-        """In F, by the model in whose training they were made and by experience."""
+        self.passes: dict[str, list[Passes]] = {"generator": [], "solver": []}
+        """By the model in whose training they were made and by experience."""
         self.training: str | None = None
         """The model in training; None outside, as in an evaluation."""
+        self._batch_size = batch_size
 
-        def count(images: int) -> Callable[[], None]:
-            cost = images * sharing_processes() / batch_size
-            self._add(cost)
-            return lambda: self._add(BACKWARD * cost)
+        def note(images: int) -> Callable[[], None]:
+            if self.training is None:
+                return lambda: None
+            passes = self.passes[self.training][-1]
+            kind = images * sharing_processes(), 0
+            passes[kind] += 1
 
-        model.pass_hooks.append(count)
+            def note_backward() -> None:
+                nonlocal kind
+                passes[kind] -= 1
+                kind = kind[0], kind[1] + 1
+                passes[kind] += 1
 
-    def _add(self, cost: float) -> None:
-        if self.training is not None:
-            self.passes[self.training][-1] += cost
+            return note_backward
+
+        model.pass_hooks.append(note)
 
     def plugin(self, model_name: str) -> "_CountedPlugin":
         """Counts what a strategy's training takes, as that of this model."""
@@ -47,11 +66,14 @@ class PassCounter:
 
         :param steps: of the generator in an experience.
         """
-        generator = self.passes["generator"]
+        in_f = {
+            name: [images_passed(passes) / self._batch_size for passes in experiences]
+            for name, experiences in self.passes.items()
+        }
         return {
-            "F_per_step": generator[-1] / steps if generator else 0.0,
-            "F_total": sum(generator),
-            "F_total_solver": sum(self.passes["solver"]),
+            "F_per_step": in_f["generator"][-1] / steps if in_f["generator"] else 0.0,
+            "F_total": sum(in_f["generator"]),
+            "F_total_solver": sum(in_f["solver"]),
         }
 
 
@@ -62,4 +84,4 @@ class _CountedPlugin(SupervisedPlugin, supports_distributed=True):
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         self._counter.training = self._name
-        self._counter.passes[self._name].append(0.0)
+        self._counter.passes[self._name].append(Counter())

@@ -2,19 +2,22 @@ import csv
 import dataclasses
 import json
 import sys
-from functools import partial
+from collections import Counter
 
 import pytest
 import torch
+from avalanche.core import SupervisedPlugin
 from PIL import Image
 
 from avalanche_gd import DiffusionModel
-from avalanche_gd.profiling import app
-from avalanche_gd.profiling.bare_passes import BarePasses, Pass, PassLog
-from avalanche_gd.profiling.measure import measure_experiences, measure_step
+from avalanche_gd.profiling import measure, speed_command
+from avalanche_gd.profiling.bare_passes import BarePasses
+from avalanche_gd.profiling.measure import measure_steps
 from avalanche_gd.profiling.speed_command import main
 from avalanche_gd.profiling.timing_table import Measurement, as_csv, as_table, measured
 from avalanche_gd.runs.composition import compose_config
+from avalanche_gd.runs.passes import images_passed
+from tests.conftest import images, same_bits, weights
 
 
 def config(*overrides):
@@ -27,40 +30,24 @@ def model():
     return DiffusionModel.from_preset("digits")
 
 
-def test_passes_are_noted_with_their_size_and_the_backward_passes_that_follow(model):
-    log = PassLog(model)
-    loss = model(torch.zeros(5, 1, 8, 8)).prediction.square().mean()
-    model.generate(3, steps=2)
-    torch.autograd.grad(loss, list(model.parameters()), retain_graph=True)
-    loss.backward()
-    model(torch.zeros(4, 1, 8, 8))
-    passes = log.take()
-    assert passes == [Pass(5, backward=2), Pass(3), Pass(3), Pass(4)]
-    assert [a_pass.cost for a_pass in passes] == [5 * (1 + 2 + 2), 3, 3, 4]
-    assert log.take() == []
-
-
 def test_bare_passes_run_the_denoiser_as_often_and_leave_the_model_alone(model):
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    bare = BarePasses(model, 1e-3)
-    calls, backward = [], []
+    before = weights(model.denoiser)
+    calls, backward, trained = [], [], []
 
     def note(module, args, output):
         calls.append(len(args[0]))
         if torch.is_grad_enabled():
             output.sample.register_hook(lambda _: backward.append(len(args[0])))
+            trained.append(module)
 
-    bare._student.register_forward_hook(note)
-    bare._teacher.register_forward_hook(note)
-    assert bare.seconds([Pass(4, 1), Pass(2), Pass(5, 2)]) > 0
-    assert calls == [4, 2, 5]
+    model.denoiser.register_forward_hook(note)  # and so on its copies
+    bare = BarePasses(model, 1e-3)
+    assert bare.seconds(Counter({(4, 1): 1, (2, 0): 2, (5, 2): 1})) > 0
+    assert calls == [4, 2, 2, 5]
     assert sorted(backward) == [4, 5, 5]
-    assert all(parameter.grad is not None for parameter in bare._student.parameters())
-    assert all(torch.equal(model.state_dict()[name], before[name]) for name in before)
-    trained = bare._student.state_dict()
-    assert any(
-        not torch.equal(trained[n], v) for n, v in model.denoiser.state_dict().items()
-    )
+    assert all(parameter.grad is not None for parameter in trained[0].parameters())
+    assert same_bits(weights(model.denoiser), before)
+    assert not same_bits(weights(trained[0]), before)
 
 
 @pytest.mark.parametrize(
@@ -74,32 +61,85 @@ def test_bare_passes_run_the_denoiser_as_often_and_leave_the_model_alone(model):
     ],
 )
 def test_a_step_is_measured_beside_its_own_passes(method, cost):
-    row = measure_step(config(f"method={method}", "generator.batch_size=8"), 2)
-    assert (row.name, row.at, row.cost) == (method, 8, cost)
+    (row,) = measure_steps(config(f"method={method}", "generator.batch_size=8"), 2)
+    assert (row.part, row.name, row.at, row.cost) == ("step", method, 8, cost)
     assert row.ms >= row.ms_low > 0 and row.passes_high >= row.passes_ms > 0
+    assert row.separate_high >= row.separate_ms > 0
     assert row.images_per_second == pytest.approx(8000 / row.ms)
 
 
-def test_memory_does_not_grow_with_the_number_of_experiences():
+class Teaching(SupervisedPlugin):
+    """Of a teacher that samples for several steps at once, and a student that is taught.
+
+    Asked for passes apart, it has the student pass the samples alone.
+    """
+
+    look_ahead = 4
+
+    def before_backward(self, strategy, **kwargs):
+        batch, x_t = len(strategy.mb_x), images(len(strategy.mb_x) * self.look_ahead)
+        with torch.no_grad():
+            if strategy.clock.train_exp_iterations % self.look_ahead == 0:
+                strategy.model.denoise(x_t, torch.zeros(len(x_t)).long())
+        if not getattr(strategy.model, "one_pass", True):
+            prediction = strategy.model.denoise(x_t[:batch], torch.zeros(batch).long())
+            strategy.loss = strategy.loss + prediction.square().mean()
+
+
+@pytest.mark.parametrize("repeats", [1, 6])
+def test_a_step_of_a_teacher_that_looks_ahead_is_a_mean_of_all_that_it_does(
+    monkeypatch, repeats
+):
+    passed = [0]  # images through the denoiser, for which the clock takes a second each
+    denoise = DiffusionModel.denoise
+
+    def counted(self, x_t, *args):
+        passed[0] += len(x_t)
+        return denoise(self, x_t, *args)
+
+    monkeypatch.setattr(DiffusionModel, "denoise", counted)
+    monkeypatch.setattr(measure, "clock", lambda device: passed[0])
+    monkeypatch.setattr(BarePasses, "seconds", lambda self, passes: images_passed(passes))
+    plugin = f"method.plugins=[{{_target_: {__name__}.Teaching}}]"
+    (row,) = measure_steps(
+        config("method=naive", plugin, "generator.batch_size=8"), repeats
+    )
+    assert row.cost == 3 + 1
+    assert row.ms_low == row.ms == row.ms_high == 8 * (1 + 1) * 1000
+    assert row.passes_ms == 8 * (3 + 1) * 1000
+    assert row.separate_ms == 8 * (3 + 1 + 3) * 1000
+    assert row.gain == pytest.approx(2 / 7)
+
+
+def test_a_row_for_each_experience_and_memory_that_does_not_grow_with_them():
     few = config("method=generative_distillation", "generator.batch_size=8")
-    fifth, last = measure_experiences(few, 1, (5, 50))
-    assert (fifth.at, last.at) == (5, 50)
+    first, fifth, last = measure_steps(few, 1, part="growth", experiences=(1, 5, 50))
+    assert [(row.part, row.at) for row in (first, fifth, last)] == [
+        ("growth", 1), ("growth", 5), ("growth", 50)
+    ]  # fmt: skip
+    assert (first.cost, fifth.cost, last.cost) == (3, 9, 9)
     assert last.memory_mb < 1.05 * fifth.memory_mb
 
 
 def test_a_row_has_medians_quartiles_and_their_ratio():
-    row = measured("step", "naive", 8, [0.001, 0.003, 0.002], [0.001, 0.001, 0.001])
+    times = [0.001, 0.003, 0.002], [0.001, 0.001, 0.001], [0.004, 0.004, 0.005]
+    row = measured("step", "naive", 8, *times, images=8)
     assert (row.ms_low, row.ms, row.ms_high) == pytest.approx((1.5, 2.0, 2.5))
-    assert row.ratio == pytest.approx(2.0)
+    assert (row.ratio, row.gain) == pytest.approx((2.0, 0.5))
+    assert (row.separate_low, row.separate_high) == pytest.approx((4, 4.5))
+    assert row.images_per_second == pytest.approx(4000)
     assert measured("evaluation", "FID", 8, [0.5]).ratio is None
 
 
-def test_the_csv_holds_every_field_and_the_ratio():
-    row = Measurement("step", "naive", 8, 2.0, 1.5, 2.5, passes_ms=1.0, cost=3)
+def test_the_csv_holds_every_field_the_ratio_and_the_gain():
+    row = Measurement(
+        "step", "naive", 8, 2.0, 1.5, 2.5, passes_ms=1.0, separate_ms=4.0, cost=3
+    )
     (read,) = csv.DictReader(as_csv([row]).splitlines())
-    assert set(read) == {f.name for f in dataclasses.fields(row)} | {"ratio"}
-    assert (read["name"], read["ratio"], read["memory_mb"]) == ("naive", "2", "")
-    assert "naive" in as_table([row]) and "2.000" in as_table([row])
+    assert set(read) == {f.name for f in dataclasses.fields(row)} | {"ratio", "gain"}
+    assert (read["name"], read["ratio"], read["gain"]) == ("naive", "2", "0.5")
+    assert read["memory_mb"] == ""
+    assert {"naive", "2.000", "0.500"} <= set(as_table([row]).split())
 
 
 def test_the_command_measures_and_writes(tmp_path, capsys):
@@ -116,20 +156,17 @@ def test_the_command_measures_and_writes(tmp_path, capsys):
     assert machine["matrix_product_GFLOPs"] > 0 and machine["denoiser_GFLOPs"] > 0
     assert machine["machine"]["threads"] == 1 and machine["preset"] == "digits"
     assert (out / "speed.png").stat().st_size > 10_000
-    assert "images/s" in capsys.readouterr().out
+    assert "images_per_second" in capsys.readouterr().out
 
 
 def test_growth_is_measured_by_batch_by_preset_and_by_experience(tmp_path, monkeypatch):
-    def step(config, repeats, *, part="step", at=None):
-        at = config.generator.batch_size if at is None else at
-        return measured(part, config.method.name, at, [0.2], [0.1])
+    def steps(config, repeats, *, part="step", experiences=()):
+        shown = experiences or (config.generator.batch_size,)
+        return [measured(part, "naive", n, [0.2], [0.1], [0.3]) for n in shown]
 
-    few = partial(measured, seconds=[0.2], passes=[0.1])
-    experiences = [few("step by experience", "generative_distillation", n) for n in (1, 2)]
-    monkeypatch.setattr(app, "measure_step", step)
-    monkeypatch.setattr(app, "measure_sampling", lambda *_: [])
-    monkeypatch.setattr(app, "measure_evaluation", lambda *_: [])
-    monkeypatch.setattr(app, "measure_experiences", lambda *_: experiences)
+    monkeypatch.setattr(speed_command, "measure_steps", steps)
+    monkeypatch.setattr(speed_command, "measure_sampling", lambda *_: [])
+    monkeypatch.setattr(speed_command, "measure_evaluation", lambda *_: [])
     main("A test.", ["--methods=naive", "--threads=1", f"--out={tmp_path}"])
     rows = list(csv.DictReader((tmp_path / "speed.csv").read_text().splitlines()))
     found = [(row["part"], row["name"], float(row["at"])) for row in rows]
@@ -138,6 +175,8 @@ def test_growth_is_measured_by_batch_by_preset_and_by_experience(tmp_path, monke
         ("digits", 160), ("fmnist-small", 687), ("fmnist-fast", 620), ("cifar-small", 687)
     ]  # fmt: skip
     assert [at for part, _, at in found if part == "step by batch"] == [16, 64, 256]
+    experiences = [at for part, _, at in found if part == "step by experience"]
+    assert experiences == [1, 2, 5, 10, 20, 50]
     width, _ = Image.open(tmp_path / "speed.png").size
     assert width == 120 * (3 + 3 * 4)  # a plot of each part
 

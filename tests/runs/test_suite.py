@@ -168,20 +168,6 @@ def test_a_sweep_may_be_an_experiments_own(suite, monkeypatch, tmp_path, capfd):
     ]  # the experiment's seeds, the command line's method
 
 
-@pytest.mark.parametrize("method", ["generative_distillation", "rwalk", "solver_ewc"])
-def test_a_check_estimates_the_time_and_leaves_nothing(
-    suite, monkeypatch, tmp_path, capfd, method
-):
-    from avalanche_gd.runs.run_command import main
-
-    monkeypatch.setattr(sys, "argv", ["avalanche-gd", "--check", f"method={method}"])
-    main()
-    output = capfd.readouterr().out
-    pattern = rf"{method} on split_digits, seed 0: works; about \d+ (seconds|minutes) on"
-    assert re.match(pattern, output)
-    assert not list(tmp_path.rglob("run.json"))
-
-
 @pytest.mark.skipif(
     not DEBIAN_ROOT.is_dir(), reason="Debian's dataset-fashion-mnist is not installed"
 )

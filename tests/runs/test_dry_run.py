@@ -1,0 +1,157 @@
+import json
+import re
+import sys
+import time
+
+import pytest
+from avalanche.core import SupervisedPlugin
+
+from avalanche_gd import DiffusionModel
+from avalanche_gd.models import SmallCNN
+from avalanche_gd.runs.dry_run import dry_run
+from avalanche_gd.runs.learner import Learner
+from avalanche_gd.runs.run import run
+from avalanche_gd.runs.run_command import main
+from tests.runs.test_run import SMALL, small_config
+
+UNITS = {"seconds": 1, "minutes": 60, "hours": 3600}
+
+
+@pytest.mark.parametrize("method", ["generative_distillation", "rwalk", "solver_ewc"])
+def test_a_check_says_that_a_method_works_and_leaves_nothing(
+    monkeypatch, tmp_path, capfd, method
+):
+    monkeypatch.chdir(tmp_path)
+    options = [*SMALL, f"method={method}", "generator.steps=20"]
+    monkeypatch.setattr(sys, "argv", ["avalanche-gd", "--check", *options])
+    main()
+    output = capfd.readouterr().out
+    pattern = rf"{method} on split_digits, seed 0: works; about \d+ ({'|'.join(UNITS)}) on"
+    assert re.match(pattern, output)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+class Machine:
+    """A machine of our own, whose clock only goes on when a model works.
+
+    At times something else keeps it busy: the steps of the numbers ``busy`` take ten
+    times as long.
+    """
+
+    def __init__(self, monkeypatch, busy):
+        self.now, self.busy, self.step = 0.0, busy, None
+        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
+        self._slow_down(monkeypatch, DiffusionModel, "denoise", 1e-3)
+        self._slow_down(monkeypatch, SmallCNN, "forward", 1e-4)
+
+    def _slow_down(self, monkeypatch, kind, method, seconds):
+        work = getattr(kind, method)
+
+        def slow(model, images, *args):
+            factor = 10 if self.step in self.busy else 1
+            self.now += len(images) * seconds * factor
+            return work(model, images, *args)
+
+        monkeypatch.setattr(kind, method, slow)
+
+
+class Steps(SupervisedPlugin):
+    """Tells the machine the number of the step in its experience."""
+
+    def __init__(self, machine):
+        super().__init__()
+        self.machine = machine
+
+    def before_training_iteration(self, strategy, **kwargs):
+        self.machine.step = strategy.clock.train_exp_iterations
+
+    def after_training_exp(self, strategy, **kwargs):
+        self.machine.step = None
+
+
+def estimated(config, benchmark):
+    """In seconds."""
+    number, unit = re.search(r"about (\d+) (\w+) on", dry_run(config, benchmark)).groups()
+    return int(number) * UNITS[unit]
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """Have strategies tell a machine their steps."""
+
+    def tell(machine):
+        make = Learner.__init__
+
+        def telling(self, config, folder):
+            make(self, config, folder)
+            for strategy in self.strategies.values():
+                strategy.plugins.insert(0, Steps(machine))
+
+        monkeypatch.setattr(Learner, "__init__", telling)
+        return machine
+
+    return tell
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["method=generative_distillation"],
+        [
+            "method=pooled_distillation",
+            "method.pool_size=200",
+        ],  # a pool for each experience
+        ["method=ewc", "method.lambd=1"],  # all data once more after each
+    ],
+    ids=lambda options: options[0],
+)
+def test_the_estimate_is_right_even_if_the_machine_is_busy_at_times(
+    monkeypatch, tmp_path, digits, told, options
+):
+    options = [*options, "generator.steps=20", "solver.steps=20", "generator.batch_size=8"]
+    config = small_config(tmp_path, *options)
+    with monkeypatch.context() as patch:
+        told(Machine(patch, busy={}))
+        folder = run(config)
+    took = sum(json.loads((folder / "run.json").read_text())["seconds"].values())
+    told(Machine(monkeypatch, busy={1, 3}))
+    assert estimated(config, digits) == pytest.approx(took, rel=1 / 3)
+
+
+class LookingAhead(SupervisedPlugin):
+    """Of a teacher that samples for five steps at once."""
+
+    look_ahead = 5
+
+    def before_backward(self, strategy, **kwargs):
+        if strategy.clock.train_exp_iterations % self.look_ahead == 0:
+            strategy.model.generate(self.look_ahead * 64, steps=20)
+
+
+def test_the_estimate_has_the_work_of_a_teacher_that_looks_ahead(
+    monkeypatch, tmp_path, digits, told
+):
+    plugin = f"method.plugins=[{{_target_: {__name__}.LookingAhead}}]"
+    config = small_config(tmp_path, "method=naive", plugin, "generator.steps=100")
+    told(Machine(monkeypatch, busy={1}))
+    # five experiences of a hundred steps, each of 1 + 20 passes over 64 images
+    assert estimated(config, digits) == pytest.approx(5 * 100 * 21 * 64e-3, rel=1 / 3)
+
+
+def test_a_slow_model_takes_no_more_than_three_steps_of_an_experience(
+    monkeypatch, tmp_path, digits, told
+):
+    taken = []
+    told(Machine(monkeypatch, busy=[None]))
+    monkeypatch.setattr(
+        Steps, "before_training_iteration", lambda self, strategy: taken.append(strategy)
+    )
+    config = small_config(tmp_path, "method=naive", "generator.steps=1000")
+    dry_run(config, digits)
+    assert len([by for by in taken if isinstance(by.model, DiffusionModel)]) == 2 * 3
+
+
+def test_a_method_that_needs_more_steps_is_refused_by_its_check(tmp_path, digits):
+    config = small_config(tmp_path, "method=rwalk", "generator.steps=9")
+    with pytest.raises(ValueError, match="needs experiences of delta_t = 10 iterations"):
+        dry_run(config, digits)
