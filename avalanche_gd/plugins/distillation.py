@@ -7,7 +7,7 @@ from avalanche.core import SupervisedPlugin
 from avalanche.distributed import DistributedHelper
 from torch import Tensor
 
-from avalanche_gd.plugins.lesson import Lesson
+from avalanche_gd.plugins.lesson import Lesson, LessonPlugin
 from avalanche_gd.plugins.pool import LOOK_AHEAD
 from avalanche_gd.plugins.sources import (
     Current,
@@ -28,7 +28,9 @@ from avalanche_gd.plugins.teacher import (
 _WITHOUT_SAMPLES = (Gaussian, SymmetricGaussian, Current, PartialGeneration, Trajectory)
 
 
-class GenerativeDistillationPlugin(SupervisedPlugin, supports_distributed=True):
+class GenerativeDistillationPlugin(
+    LessonPlugin, SupervisedPlugin, supports_distributed=True
+):
     """Teach a diffusion model the predictions of what it was an experience ago.
 
     From the second experience on, with ``theta'`` the model as it stood after the
@@ -120,10 +122,6 @@ class GenerativeDistillationPlugin(SupervisedPlugin, supports_distributed=True):
                     f"{type(model).__name__} has no method {method}"
                 )
         self.lesson.check_model(model)
-
-    def check_shares(self, batch_size: int, processes: int) -> None:
-        """As :meth:`~avalanche_gd.plugins.lesson.Lesson.check_shares`."""
-        self.lesson.check_shares(batch_size, processes)
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Freeze the teacher."""

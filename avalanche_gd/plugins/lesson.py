@@ -136,3 +136,22 @@ class Lesson:
         whole = gathered(batch)
         index = torch.arange(self.count(len(whole)), device=whole.device) % len(whole)
         return own_share(whole[index])
+
+
+class LessonPlugin:
+    """What plugins with a lesson have in common."""
+
+    lesson: Lesson
+
+    @property
+    def look_ahead(self) -> int:
+        """Steps for which the teacher samples at once; 1 from a pool."""
+        return self.lesson.samples.ahead
+
+    @look_ahead.setter
+    def look_ahead(self, ahead: int) -> None:
+        self.lesson.samples.ahead = ahead
+
+    def check_shares(self, batch_size: int, processes: int) -> None:
+        """As :meth:`Lesson.check_shares`."""
+        self.lesson.check_shares(batch_size, processes)

@@ -105,6 +105,8 @@ class ReplayPool:
     :raises ValueError: for a size or a refresh below 1, or an unknown sampler.
     """
 
+    ahead = 1  # step
+
     def __init__(
         self,
         size: int,

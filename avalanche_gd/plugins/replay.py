@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from avalanche_gd.distributed.shares import draw_share
 from avalanche_gd.models.diffusion import DiffusionModel
-from avalanche_gd.plugins.lesson import Lesson
+from avalanche_gd.plugins.lesson import Lesson, LessonPlugin
 from avalanche_gd.plugins.pool import LOOK_AHEAD
 from avalanche_gd.plugins.sources import Retraining
 from avalanche_gd.plugins.teacher import (
@@ -26,7 +26,7 @@ LABELS = ("solver", "condition")
 
 
 class GenerativeReplayPlugin(  # type: ignore[call-arg]
-    AvalancheReplayPlugin, supports_distributed=True
+    LessonPlugin, AvalancheReplayPlugin, supports_distributed=True
 ):
     """Avalanche's plugin with the weights of the experiences, and a generator's training.
 
@@ -136,10 +136,6 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
                 'labels="condition" needs a generator that is conditioned on the class; '
                 "make it with num_classes="
             )
-
-    def check_shares(self, batch_size: int, processes: int) -> None:
-        """As :meth:`~avalanche_gd.plugins.lesson.Lesson.check_shares`."""
-        self.lesson.check_shares(batch_size, processes)
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Freeze the generator, or the solver that labels its samples."""
