@@ -56,7 +56,7 @@ class Section:
 
     @property
     def has_equal_seeds(self) -> bool:
-        """Whether all methods have the same seeds."""
+        """True if all methods have the same seeds."""
         seeds = {tuple(run.seed for run in runs) for runs in self.methods.values()}
         return len(seeds) == 1
 

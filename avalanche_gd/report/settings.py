@@ -73,7 +73,7 @@ def _flatten(value: Any, name: str) -> dict[str, Any]:
 
 
 def _is_repeated(key: str, flat: dict[str, Any]) -> bool:
-    """Whether ``method.plugins.0.lambd`` says what ``method.lambd`` does."""
+    """True if ``method.plugins.0.lambd`` says what ``method.lambd`` does."""
     parts = key.split(".")
     if parts[0] != "method" or len(parts) < 3:
         return False

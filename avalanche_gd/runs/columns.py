@@ -34,7 +34,7 @@ class Column:
     scale: str = "linear"
     """``linear``; ``log``, where values are far apart; or ``share``, from 0 to 1."""
     is_quality: bool = False
-    """Whether figures show the metric against costs."""
+    """True if figures show the metric against costs."""
     unit: str = ""
     """Of a cost that figures show metrics against."""
     left_out_of: tuple[str, ...] = ()

@@ -64,7 +64,7 @@ def curve(rows: list[Row], metric: Column) -> dict[int, float]:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether the folder holds a run that reached its end.
+    """True if the folder holds a run that reached its end.
 
     :raises ValueError: if its ``run.json`` is damaged.
     """
