@@ -10,7 +10,7 @@ from unittest import mock
 
 from avalanche.core import SupervisedPlugin
 
-from avalanche_gd.runs import processes
+from avalanche_gd.distributed import launch
 from avalanche_gd.runs.run_command import main
 from tests.runs.test_run import SMALL
 
@@ -93,11 +93,11 @@ def called(out: Path, arguments: list[str]) -> tuple[int, str, str, list[str]]:
 
 
 if __name__ == "__main__":
-    processes._GRACE = 0.0  # nobody ends the others here
+    launch._GRACE = 0.0  # nobody ends the others here
     folder = Path(sys.argv[1])
     with mock.patch(
         "avalanche_gd.runs.run_command.leave_processes"
     ):  # they meet once for all
         said = {name: called(folder / "runs", words) for name, words in COMMANDS.items()}
-    processes.leave_processes()
+    launch.leave_processes()
     (folder / f"{os.environ['RANK']}.json").write_text(json.dumps(said))
