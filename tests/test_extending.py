@@ -1,10 +1,98 @@
 """docs/extending.md: each addition, as it stands there, is run."""
 
+import csv
 import re
+import sys
 from pathlib import Path
 
-PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
-FILES = dict(
-    re.findall(r"`([\w/]+\.(?:py|yaml))`:\n\n```\w+\n(.*?)```", PAGE.read_text(), re.S)
-)
-COMMANDS = re.findall(r"^    avalanche-gd (.*)$", PAGE.read_text(), re.M)
+import pytest
+import torch
+
+from avalanche_gd import DiffusionModel, GenerativeDistillationPlugin, ddim_scheduler
+from avalanche_gd.runs import columns
+from avalanche_gd.runs.run_command import main
+from tests.helpers.lessons import note_losses
+from tests.plugins.test_behaviour import train_generator
+from tests.runs.test_run import SMALL
+
+PAGE = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
+FILES = dict(re.findall(r"`([\w/]+\.(?:py|yaml))`:\n\n```\w+\n(.*?)```", PAGE, re.DOTALL))
+COMMANDS = re.findall(r"^    avalanche-gd (.*)$", PAGE, re.MULTILINE)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The files of the page, in a folder that Python and the command are called from."""
+    for name, text in FILES.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(columns, "METRICS", columns.METRICS)
+    appended = len(columns.METRICS)
+    yield tmp_path
+    del columns.METRICS[appended:]
+    for module in [name for name in sys.modules if name.startswith("my_")]:
+        del sys.modules[module]
+
+
+def run(monkeypatch, *arguments):
+    flags = [part for part in arguments if part.startswith("-") or part == "conf"]
+    rest = [part for part in arguments if part not in flags]
+    monkeypatch.setattr(sys, "argv", ["avalanche-gd", *flags, *SMALL, *rest])
+    main()
+
+
+def test_the_page_has_a_file_of_each_addition():
+    assert set(FILES) == {
+        "my_source.py",
+        "conf/method/blend_distillation.yaml",
+        "my_metric.py",
+        "my_column.py",
+        "my_benchmark.py",
+        "conf/benchmark/split_stripes.yaml",
+        "my_denoiser.py",
+        "conf/model/mine.yaml",
+    }
+    assert len(COMMANDS) == 3
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_commands_of_the_page_run(folder, monkeypatch, command):
+    run(monkeypatch, *command.split(), "benchmark.n_experiences=2")
+    (written,) = folder.rglob("metrics.csv")
+    rows = list(csv.DictReader(written.read_text().splitlines()))
+    assert {row["experience"] for row in rows} == {"0", "1"}
+    named = re.findall(r"=(\w+)", command)[-1]
+    assert named == "mine" or named in str(written)
+
+
+def test_a_source_teaches(folder, digits):
+    from my_source import Blend
+
+    plugin = GenerativeDistillationPlugin(source=Blend(), pool_size=20)
+    losses = note_losses(plugin)
+    train_generator(DiffusionModel.from_preset("digits"), digits.train_stream[:2], plugin)
+    assert losses[0].item() < 1e-12 < losses[-1].item()
+
+
+def test_a_metric_with_its_line_is_in_the_tables(folder, monkeypatch, capsys):
+    import my_column  # noqa: F401
+
+    sweep = ("-m", "method=naive", "seed=0,1", "benchmark.n_experiences=1")
+    run(monkeypatch, *sweep)
+    assert "Contrast ↑" in capsys.readouterr().out
+    (table,) = folder.rglob("runs.csv")
+    values = [
+        float(row["contrast"]) for row in csv.DictReader(table.read_text().splitlines())
+    ]
+    assert len(values) == 2 and all(0 < value < 1 for value in values)
+    assert list(folder.rglob("figures/*contrast*.svg"))
+
+
+def test_a_denoiser_denoises(folder):
+    from my_denoiser import Denoiser
+
+    model = DiffusionModel(Denoiser(16), ddim_scheduler(), sample_shape=(1, 8, 8))
+    assert model(torch.zeros(2, 1, 8, 8)).prediction.shape == (2, 1, 8, 8)
