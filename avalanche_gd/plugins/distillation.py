@@ -92,7 +92,16 @@ class GenerativeDistillationPlugin(SupervisedPlugin, supports_distributed=True):
 
     def before_training(self, strategy: Any, **kwargs: Any) -> None:
         """Refuse a model that cannot be distilled, before any work is done."""
-        model = strategy.model
+        self.check_model(strategy.model)
+        if DistributedHelper.is_distributed:
+            self.check_shares(strategy.train_mb_size, DistributedHelper.world_size)
+
+    def check_model(self, model: Any) -> None:
+        """Raise unless the model can be distilled.
+
+        :raises TypeError: if it is not a diffusion model.
+        :raises ValueError: for teacher steps above T, or a pool that memory cannot hold.
+        """
         for method in ("generate", "denoise", "add_noise"):
             if not callable(getattr(model, method, None)):
                 raise TypeError(
@@ -102,8 +111,6 @@ class GenerativeDistillationPlugin(SupervisedPlugin, supports_distributed=True):
         model.check_steps(self.teacher_steps)
         if self.pool is not None:
             self.pool.check_memory(model)
-        if DistributedHelper.is_distributed:
-            self.check_shares(strategy.train_mb_size, DistributedHelper.world_size)
 
     def check_shares(self, batch_size: int, processes: int) -> None:
         """Whether processes can share the samples of a step.

@@ -110,12 +110,12 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
         self.random_generator = generator
         self.old_model: Any = None
         if generator_strategy is not None:
-            self._check(self.generator)
+            self.check_model(self.generator)
 
     def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Find the generator, and refuse one that does not generate."""
         super().before_training(strategy, *args, **kwargs)
-        self._check(self.generator)
+        self.check_model(self.generator)
         if DistributedHelper.is_distributed:
             self.check_shares(strategy.train_mb_size, DistributedHelper.world_size)
 
@@ -199,7 +199,13 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
         strategy.mbatch, strategy.mb_output = current
         return loss
 
-    def _check(self, model: Any) -> None:
+    def check_model(self, model: Any) -> None:
+        """Raise unless the generator can be replayed.
+
+        :raises TypeError: if it does not generate.
+        :raises ValueError: for teacher steps above T, a pool that memory cannot hold, or
+            labels from a condition that it does not have.
+        """
         if not callable(getattr(model, "generate", None)):
             raise TypeError(
                 f"the generator {type(model).__name__} has no method generate; "
