@@ -17,7 +17,8 @@ def save_checkpoint(folder: Path, experience: int, state: dict[str, Any]) -> Non
     :param experience: its index.
     :param state: tensors and plain containers only.
     """
-    write_whole(_path(folder, experience), lambda beside: torch.save(state, beside))
+    path = folder / f"exp_{experience:03d}.pt"
+    write_whole(path, lambda beside: torch.save(state, beside))
     for path in sorted(folder.glob("exp_*.pt"))[:-_KEPT]:
         path.unlink()
 
@@ -39,7 +40,3 @@ def load_checkpoint(folder: Path, device: torch.device) -> tuple[int, dict] | No
             "from the experience before"
         ) from error
     return int(path.stem.removeprefix("exp_")), state
-
-
-def _path(folder: Path, experience: int) -> Path:
-    return folder / f"exp_{experience:03d}.pt"

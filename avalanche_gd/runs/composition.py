@@ -1,7 +1,10 @@
 """The configuration of a run as Hydra composes it, checked."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.resources import files
+from operator import attrgetter
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -12,11 +15,29 @@ from omegaconf import DictConfig, OmegaConf
 from avalanche_gd.data.model_space import check_experiences
 from avalanche_gd.distributed.launch import process_count
 from avalanche_gd.distributed.shares import check_shares
-from avalanche_gd.models import check_conditioning
-from avalanche_gd.plugins.replay import LABELS
+from avalanche_gd.models import DiffusionModel
+from avalanche_gd.plugins import (
+    EMAPlugin,
+    GenerativeDistillationPlugin,
+    GenerativeReplayPlugin,
+)
 from avalanche_gd.runs.config import RunConfig
+from avalanche_gd.runs.errors import naming
+from avalanche_gd.runs.strategies import make_generator, solver_replay
 
 _GENERATORS = ("diffusion", "vae", "none")
+_LOWEST = {
+    "seed": 0,
+    "threads": 1,
+    "generator.steps": 1,
+    "generator.batch_size": 1,
+    "generator.decay_steps": 0,
+    "solver.steps": 1,
+    "solver.batch_size": 1,
+    "method.lambd": 0,
+    "method.memory": 1,
+}
+"""What no object checks."""
 
 
 def method_names() -> list[str]:
@@ -41,9 +62,8 @@ def read_config(composed: DictConfig) -> RunConfig:
 
     :raises ValueError: for a value that is not allowed, with what is.
     """
-    keys = [str(key) for key in composed if key != "hydra"]
-    content = OmegaConf.masked_copy(composed, keys)
-    OmegaConf.set_struct(content, False)
+    content: Any = OmegaConf.to_container(composed)
+    content.pop("hydra", None)
     merged = OmegaConf.merge(OmegaConf.structured(RunConfig), content)
     OmegaConf.resolve(merged)
     if missing := sorted(OmegaConf.missing_keys(merged)):
@@ -56,135 +76,130 @@ def read_config(composed: DictConfig) -> RunConfig:
 
 
 def _check(config: RunConfig) -> None:
-    at_least_one = {
-        "threads": config.threads,
-        "generator.steps": config.generator.steps,
-        "generator.batch_size": config.generator.batch_size,
-        "solver.steps": config.solver.steps,
-        "solver.batch_size": config.solver.batch_size,
-    }
-    for name, number in at_least_one.items():
-        if number < 1:
-            raise ValueError(f"{name} must be 1 or more, got {number}")
-    above_zero = {
-        "generator.learning_rate": config.generator.learning_rate,
-        "solver.learning_rate": config.solver.learning_rate,
-        "solver.temperature": config.solver.temperature,
-    }
-    for name, value in above_zero.items():
+    """Raise ValueError unless all can be built that the run is built from.
+
+    A preset's denoiser without its weights, so that it takes neither memory nor time.
+    """
+    _check_bounds(config)
+    _check_device(config)
+    check_experiences(config.benchmark.n_experiences, config.benchmark.n_classes)
+    with naming("model"):
+        model = _make_model(config)
+    with naming("evaluation"):
+        config.evaluation.sampling()
+    for name in ("evaluation.steps", "method.teacher_steps", "solver.replay_steps"):
+        with naming(name):
+            model.check_steps(attrgetter(name)(config))
+    if config.generator.ema_decay is not None:
+        with naming("generator"):
+            EMAPlugin(config.generator.ema_decay)
+    with naming("solver"):
+        solver_replay(config.solver, SimpleNamespace(model=model))
+    generator = make_generator(config) if config.method.generator == "vae" else model
+    plugins = {name: config.make_plugins(name) for name in ("generator", "solver")}
+    with naming(f"method={config.method.name}"):
+        for plugin in filter(_replays, plugins["generator"]):
+            plugin.check_model(generator)
+    if process_count() > 1:
+        _check_processes(config, plugins)
+
+
+def _check_bounds(config: RunConfig) -> None:
+    """Raise ValueError for what no object checks, or settings that exclude each other."""
+    for name, low in _LOWEST.items():
+        value = attrgetter(name)(config)
+        if not value >= low:
+            raise ValueError(f"{name} must be {low} or more, got {value}")
+    for name in ("generator.learning_rate", "solver.learning_rate"):
+        value = attrgetter(name)(config)
         if not value > 0:
             raise ValueError(f"{name} must be above 0, got {value}")
-    if not 0 <= config.generator.decay_steps <= config.generator.steps:
+    steps, decay_steps = config.generator.steps, config.generator.decay_steps
+    if decay_steps > steps:
         raise ValueError(
-            f"generator.decay_steps must be from 0 to generator.steps, "
-            f"{config.generator.steps}, got {config.generator.decay_steps}"
+            f"generator.decay_steps must be from 0 to generator.steps, {steps}, "
+            f"got {decay_steps}"
         )
-    pool_size = config.solver.pool_size
-    if pool_size is not None and pool_size < 1:
-        raise ValueError(f"solver.pool_size must be 1 or more, got {pool_size}")
-    decay = config.generator.ema_decay
-    if decay is not None and not 0 <= decay < 1:
-        raise ValueError(f"generator.ema_decay must be in [0, 1), got {decay}")
-    if config.seed < 0:
-        raise ValueError(f"seed must be 0 or more, got {config.seed}")
-    if config.method.lambd < 0:
-        raise ValueError(f"method.lambd must be 0 or more, got {config.method.lambd}")
-    for name, steps in {
-        "method.teacher_steps": config.method.teacher_steps,
-        "solver.replay_steps": config.solver.replay_steps,
-        "evaluation.steps": config.evaluation.steps,
-    }.items():
-        if not 1 <= steps <= 1000:
-            raise ValueError(f"{name} must be from 1 to T = 1000, got {steps}")
-    _ = config.sample_shape, config.evaluation.sampling(), config.model.execution()
-    check_experiences(config.benchmark.n_experiences, config.benchmark.n_classes)
-    _check_device(config)
-    _check_method(config)
-    _check_parallel(config)
-
-
-def _check_method(config: RunConfig) -> None:
     method = config.method
     if method.generator not in _GENERATORS:
         raise ValueError(
             f"no method.generator {method.generator!r}; "
             f"choose from {', '.join(_GENERATORS)}"
         )
-    if method.memory < 1:
-        raise ValueError(f"method.memory must be 1 or more, got {method.memory}")
     if method.solver_replays and method.generator == "none":
         raise ValueError("method.solver_replays needs a method.generator to replay from")
-    labels = config.solver.replay_labels
-    if labels not in LABELS:
-        raise ValueError(
-            f"no solver.replay_labels {labels!r}; choose from {', '.join(LABELS)}"
-        )
-    if labels == "condition" and not config.model.conditional:
-        raise ValueError(
-            "solver.replay_labels=condition needs a conditioned model; "
-            "add model.conditional=true"
-        )
     if config.model.conditional and method.generator != "diffusion":
         raise ValueError(
             f"model.conditional=true is for diffusion models; {method.name} trains none"
         )
-    model = config.model
-    check_conditioning(
-        config.benchmark.n_classes if model.conditional else None,
-        model.condition_dropout if model.conditional else 0.0,
-        model.guidance,
-    )
-    config.make_plugins()
-    config.make_solver_plugins()
 
 
 def _check_device(config: RunConfig) -> None:
+    """Raise ValueError unless there is such a device, for each of the processes."""
     try:
         device = config.torch_device
     except RuntimeError:
         raise ValueError(
             f"no device {config.device!r}; choose from auto, cpu, cuda, cuda:N"
         ) from None
-    if device.type == "cuda" and not torch.cuda.is_available():
+    if device.type != "cuda":
+        return
+    count, gpus = process_count(), torch.cuda.device_count()
+    if gpus == 0:
         raise ValueError("device=cuda, but torch finds no GPU here; choose device=cpu")
+    if count > 1 and (gpus < count or config.device.startswith("cuda:")):
+        raise ValueError(
+            f"{count} processes need as many GPUs and device=cuda, but there are {gpus} "
+            f"and device={config.device}; start fewer, or choose device=cpu"
+        )
 
 
-def _check_parallel(config: RunConfig) -> None:
-    """Whether the processes can share a run.
+@torch.no_grad()
+def _make_model(config: RunConfig) -> DiffusionModel:
+    """The model, without a preset's weights; a denoiser of one's own is tried once.
 
-    :raises ValueError: if not.
+    :raises ValueError: if it gives another shape than that of the images, which might be
+        broadcast and trained without an error.
+    """
+    not_compiled = replace(config.model, compile=False)
+    model = not_compiled.make(config.benchmark.n_classes, weights=False)
+    if config.model.preset is not None:
+        return model
+    model.to(config.torch_device)
+    x_t = torch.zeros(2, *model.sample_shape, device=model.device)
+    ends = torch.tensor([0, model.num_timesteps - 1], device=model.device)
+    classes = None if model.num_classes is None else ends.clamp(max=model.num_classes)
+    shape = model.denoise(x_t, ends, classes).shape
+    if shape != x_t.shape:
+        raise ValueError(
+            f"a denoiser must give {tuple(x_t.shape)}, the shape of its noisy images, but "
+            f"{config.model._target_} gives {tuple(shape)}"
+        )
+    return model
+
+
+def _check_processes(config: RunConfig, plugins: dict[str, list[Any]]) -> None:
+    """Raise ValueError unless the processes can share the batches of both models.
+
+    :param plugins: of the method, by the name of their model.
     """
     count = process_count()
-    if count == 1:
-        return
-    parts: list[tuple[str, int, list[Any]]] = [
-        ("generator", config.generator.batch_size, config.make_plugins()),
-        ("solver", config.solver.batch_size, config.make_solver_plugins()),
-    ]
-    for name, batch_size, plugins in parts:
+    for name, own in plugins.items():
+        batch_size = getattr(config, name).batch_size
         check_shares(f"{name}.batch_size", batch_size, count)
-        if config.method.generator == "vae" or not all(map(_shares, plugins)):
+        # The last batches of a ReplayPlugin's memory are of any size.
+        divisible = [
+            plugin.supports_distributed and not isinstance(plugin, ReplayPlugin)
+            for plugin in own
+        ]
+        if config.method.generator == "vae" or not all(divisible):
             raise ValueError(
                 f"method={config.method.name} cannot be trained by several processes; "
                 "run it without torchrun"
             )
-        for plugin in plugins:
-            if hasattr(plugin, "check_shares"):
-                plugin.check_shares(batch_size, count)
-    if config.torch_device.type == "cuda":
-        _check_devices(config.device, count)
+        for plugin in filter(_replays, own):
+            plugin.check_shares(batch_size, count)
 
 
-def _check_devices(device: str, count: int) -> None:
-    if device.startswith("cuda:"):
-        raise ValueError(f"device={device} is one GPU for {count} processes; use cuda")
-    if torch.cuda.device_count() < count:
-        raise ValueError(
-            f"{count} processes need as many GPUs, but there are "
-            f"{torch.cuda.device_count()}; start fewer, or choose device=cpu"
-        )
-
-
-def _shares(plugin: Any) -> bool:
-    """Whether a plugin works on shares; ReplayPlugin's last batches are of any size."""
-    return plugin.supports_distributed and not isinstance(plugin, ReplayPlugin)
+def _replays(plugin: Any) -> bool:
+    return isinstance(plugin, GenerativeDistillationPlugin | GenerativeReplayPlugin)

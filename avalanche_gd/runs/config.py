@@ -8,21 +8,36 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from avalanche_gd.distributed.launch import local_rank, process_count
 from avalanche_gd.metrics import Sampling
-from avalanche_gd.models import DiffusionModel, Execution, preset_shape
+from avalanche_gd.models import (
+    DiffusionModel,
+    Execution,
+    ddim_scheduler,
+    preset_shape,
+    unet,
+)
+from avalanche_gd.runs.errors import naming
 
 _NOT_OF_THE_EXPERIMENT = ("out", "device", "threads", "check")
 
 
 @dataclass
 class ModelConfig:
-    """The diffusion model."""
+    """The diffusion model: with the denoiser of a preset, or one of one's own.
 
-    preset: str
+    :raises ValueError: for both of them, for neither, or for half of the second.
+    """
+
+    preset: str | None = None
+    _target_: str | None = None
+    """The class of a denoiser of one's own."""
+    options: dict[str, Any] | None = None
+    """Its arguments."""
+    sample_shape: list[int] | None = None
+    """``[C, H, W]`` of its images."""
     conditional: bool = False
     """Whether it is conditioned on the class."""
     condition_dropout: float = 0.1
@@ -32,6 +47,27 @@ class ModelConfig:
     channels_last: bool = False
     compile: bool = False
 
+    def __post_init__(self) -> None:
+        own = self._target_ is not None
+        shape = self.sample_shape or []
+        is_whole = len(shape) == 3 if own else not (shape or self.options)
+        if own == (self.preset is not None) or not is_whole:
+            raise ValueError(
+                "model is either preset=NAME, or preset=null, _target_=CLASS and "
+                "sample_shape=[C,H,W] with options={NAME: VALUE}; give one of the two"
+            )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)`` of the images.
+
+        :raises ValueError: for an unknown preset.
+        """
+        if self.preset is not None:
+            return preset_shape(self.preset)
+        channels, height, width = self.sample_shape or []
+        return channels, height, width
+
     def execution(self) -> Execution:
         """How the denoiser is executed.
 
@@ -39,15 +75,34 @@ class ModelConfig:
         """
         return Execution(self.precision, self.channels_last, self.compile)
 
-    def make(self, n_classes: int) -> DiffusionModel:
+    def make(self, n_classes: int, *, weights: bool = True) -> DiffusionModel:
         """The model, with random weights.
 
+        :param n_classes: of the benchmark.
+        :param weights: False leaves those of a preset out: the model takes no memory,
+            and refuses what it would with them.
         :raises ValueError: for values that do not go together.
         """
-        options: dict[str, Any] = dict(guidance=self.guidance, execution=self.execution())
-        if self.conditional:
-            options |= dict(num_classes=n_classes, condition_dropout=self.condition_dropout)
-        return DiffusionModel.from_preset(self.preset, **options)
+        num_classes = n_classes if self.conditional else None
+        if self.preset is None:
+            options = {
+                "_target_": self._target_,
+                "_convert_": "all",
+                **(self.options or {}),
+            }
+            denoiser: Any = instantiate(options)
+        else:
+            with torch.device("cpu" if weights else "meta"):
+                denoiser = unet(self.preset, num_classes=num_classes)
+        return DiffusionModel(
+            denoiser,
+            ddim_scheduler(),
+            self.shape,
+            num_classes=num_classes,
+            condition_dropout=self.condition_dropout if self.conditional else 0.0,
+            guidance=self.guidance,
+            execution=self.execution(),
+        )
 
 
 @dataclass
@@ -155,7 +210,7 @@ class RunConfig:
     @property
     def sample_shape(self) -> tuple[int, int, int]:
         """``(C, H, W)`` of the images."""
-        return preset_shape(self.model.preset)
+        return self.model.shape
 
     @property
     def folder(self) -> Path:
@@ -163,6 +218,8 @@ class RunConfig:
         experiment = asdict(self)
         for name in _NOT_OF_THE_EXPERIMENT:
             del experiment[name]
+        model = experiment["model"]
+        experiment["model"] = {k: v for k, v in model.items() if v is not None}
         text = json.dumps(experiment, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         name = f"seed-{self.seed}-{digest}"
@@ -191,23 +248,13 @@ class RunConfig:
             config = replace(config, **{section: part})
         return config
 
-    def make_plugins(self) -> list[Any]:
-        """The generator's plugins, new.
+    def make_plugins(self, model_name: str = "generator") -> list[Any]:
+        """The method's plugins of a model, new.
 
+        :param model_name: ``generator`` or ``solver``.
         :raises ValueError: if one refuses its arguments.
         """
-        return self._instantiate(self.method.plugins)
-
-    def make_solver_plugins(self) -> list[Any]:
-        """The solver's plugins, new.
-
-        :raises ValueError: if one refuses its arguments.
-        """
-        return self._instantiate(self.method.solver_plugins)
-
-    def _instantiate(self, plugins: list[Any]) -> list[Any]:
-        try:
-            return [instantiate(plugin) for plugin in plugins]
-        except InstantiationException as error:
-            cause = error.__cause__ or error
-            raise ValueError(f"method={self.method.name}: {cause}") from error
+        method = self.method
+        own = method.plugins if model_name == "generator" else method.solver_plugins
+        with naming(f"method={method.name}"):
+            return [instantiate(plugin) for plugin in own]

@@ -8,7 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import (
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+)
 from omegaconf.errors import OmegaConfBaseException
 
 from avalanche_gd.distributed.launch import give_way
@@ -36,11 +40,6 @@ def take_over_errors() -> None:
         os.environ["HYDRA_FULL_ERROR"] = os.environ[_ONE_LINE] = "1"
 
 
-def wants_traceback() -> bool:
-    """Whether errors are shown with their traceback."""
-    return _ONE_LINE not in os.environ
-
-
 def one_line(error: BaseException) -> str:
     """What is wrong, what is allowed, and how to mend it."""
     if isinstance(error, MissingConfigException) and error.options:
@@ -51,8 +50,28 @@ def one_line(error: BaseException) -> str:
         error = cause
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     key = getattr(error, "full_key", None)
-    prefix = f"{key}: " if key and isinstance(error, OmegaConfBaseException) else ""
-    return prefix + (lines[0] if lines else type(error).__name__)
+    text = lines[0] if lines else type(error).__name__
+    if not key or not isinstance(error, OmegaConfBaseException):
+        return text
+    hint = f"; to add it, give +{key}=VALUE" if ".options." in key else ""
+    return f"{key}: {text}{hint}"
+
+
+@contextmanager
+def naming(section: str) -> Iterator[None]:
+    """Have what an object refuses begin with the section that it is made from.
+
+    :param section: of the configuration, or one of its settings.
+    :raises ValueError: in the place of the object's error.
+    """
+    try:
+        yield
+    except (ValueError, TypeError, RuntimeError, InstantiationException) as refusal:
+        error: BaseException = refusal
+        while isinstance(error, InstantiationException | ImportError) and error.__cause__:
+            error = error.__cause__
+        text = str(error).replace("num_classes=", "model.conditional=true")
+        raise ValueError(f"{section}: {text}") from error
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -66,7 +85,7 @@ class OneLineParser(argparse.ArgumentParser):
 def exit_with(error: BaseException, command: str = "avalanche-gd") -> NoReturn:
     """Print the line, or the traceback if it is wanted, and end with status 2."""
     give_way()
-    if wants_traceback():
+    if _ONE_LINE not in os.environ:
         traceback.print_exception(error)
     else:
         print(f"{command}: {one_line(error)}", file=sys.stderr)
@@ -83,6 +102,6 @@ def ending_with_one_line(*, in_callback: bool = False) -> Iterator[None]:
     try:
         yield
     except USER_ERRORS as error:
-        if wants_traceback() and not in_callback:
+        if _ONE_LINE not in os.environ and not in_callback:
             raise
         exit_with(error)

@@ -1,5 +1,6 @@
 """A learner: a generator and a solver that learn a stream together."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from avalanche_gd.runs.strategies import (
     CumulativePlugin,
     generator_strategy,
     make_generator,
+    solver_replay,
     solver_strategy,
 )
 from avalanche_gd.training.plugin_state import remembers
@@ -39,23 +41,20 @@ class Learner:
             self.counter = PassCounter(self.model, config.generator.batch_size)
         self.strategies: dict[str, Any] = {}
         """The strategies by the name of their model: generator, solver."""
-        self.progress: dict[str, Progress] = {}
         self.method_plugins: dict[str, list[Any]] = {}
-        generator = None
+        """The plugins of the method by the same names: what a checkpoint remembers."""
+        self.seconds = {"evaluation": 0.0}
+        """The time that each phase has taken so far."""
+        replay = []
         if self.model is not None:
-            plugins = self._plugins("generator", config.make_plugins())
+            plugins = self._plugins("generator")
             generator = generator_strategy(config, self.model, plugins, folder)
             self.strategies["generator"] = generator
-        plugins = self._plugins("solver", config.make_solver_plugins())
-        self.strategies["solver"] = solver_strategy(config, generator, plugins, folder)
-        if not config.method.solver_replays:
-            return
-        # Avalanche's own strategy brings plugins that remember something too.
-        self.method_plugins["solver"] += [
-            plugin
-            for plugin in self.strategies["solver"].plugins
-            if remembers(plugin) and plugin not in plugins
-        ]
+            if config.method.solver_replays:
+                replay = solver_replay(config.solver, generator)
+        plugins = [*self._plugins("solver"), *replay]
+        self.strategies["solver"] = solver_strategy(config, plugins, folder)
+        self.method_plugins["solver"] += filter(remembers, replay)
 
     def train(self, experience: Any) -> None:
         """Train the solver on an experience, then the generator."""
@@ -67,12 +66,14 @@ class Learner:
 
     def evaluate(self, stream: Any) -> dict[str, float]:
         """The metrics of both by ``generator/NAME`` and ``solver/NAME``."""
+        started = time.perf_counter()
         values = {}
         for prefix, strategy in self.strategies.items():
             strategy.evaluator.reset_last_metrics()
             for name, value in strategy.eval(stream).items():
                 if isinstance(value, float):  # images are for the loggers
                     values[f"{prefix}/{name}"] = value
+        self.seconds["evaluation"] += time.perf_counter() - started
         return values
 
     def generated_images(self) -> torch.Tensor | None:
@@ -81,10 +82,6 @@ class Learner:
             return None
         sampling = self.config.evaluation.sampling()
         return SharedImages.of(self.strategies["generator"]).images(self.model, sampling)
-
-    def seconds(self) -> dict[str, float]:
-        """The time in training so far, by model."""
-        return {name: progress.seconds for name, progress in self.progress.items()}
 
     def cost(self) -> dict[str, float]:
         """The passes of the denoiser; empty without a diffusion model."""
@@ -113,7 +110,7 @@ class Learner:
                 name: strategy_state(strategy, self.method_plugins[name])
                 for name, strategy in self.strategies.items()
             },
-            "seconds": self.seconds(),
+            "seconds": self.seconds,
             "passes": None if self.counter is None else self.counter.passes,
         }
 
@@ -126,23 +123,23 @@ class Learner:
         for name, strategy in self.strategies.items():
             plugins = self.method_plugins[name]
             load_strategy_state(strategy, plugins, state["strategies"][name])
-            self.progress[name].seconds = state["seconds"][name]
+        self.seconds.update(state["seconds"])
         if self.counter is not None:
             self.counter.passes = state["passes"]
         if "generator" in self.strategies:
             for experience in seen:
                 SharedImages.of(self.strategies["generator"]).observe(experience)
 
-    def _plugins(self, model_name: str, method_plugins: list[Any]) -> list[Any]:
-        """The plugins of a strategy, of which those of the method come second."""
+    def _plugins(self, name: str) -> list[Any]:
+        """The plugins of a model's strategy."""
         config = self.config
-        self.method_plugins[model_name] = method_plugins
-        self.progress[model_name] = Progress(model_name, config.benchmark.n_experiences)
+        self.method_plugins[name] = config.make_plugins(name)
+        self.seconds[name] = 0.0
         return [
-            SeedPlugin(config.seed, _NUMBERS[model_name]),
-            *([] if self.counter is None else [self.counter.plugin(model_name)]),
+            SeedPlugin(config.seed, _NUMBERS[name]),
+            *([] if self.counter is None else [self.counter.plugin(name)]),
             *([CumulativePlugin()] if config.method.cumulative else []),
             *([HorizontalFlipPlugin()] if config.benchmark.horizontal_flips else []),
-            *method_plugins,
-            self.progress[model_name],
+            *self.method_plugins[name],
+            Progress(name, config.benchmark.n_experiences, self.seconds),
         ]

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from avalanche_gd.distributed.launch import is_main
 from avalanche_gd.distributed.shares import sharing_processes
 
-_SHOW_EVERY = 0.5  # seconds between readings of the loss
+_SHOW_EVERY = 0.5  # seconds; reading a loss makes an accelerator wait
 
 
 class Progress(SupervisedPlugin, supports_distributed=True):
@@ -20,16 +20,16 @@ class Progress(SupervisedPlugin, supports_distributed=True):
 
     :param model_name: what is trained, as shown.
     :param n_experiences: of the stream.
+    :param seconds: of training so far by model, which it adds to.
     """
 
-    def __init__(self, model_name: str, n_experiences: int):
+    def __init__(self, model_name: str, n_experiences: int, seconds: dict[str, float]):
         super().__init__()
         self.model_name = model_name
         self.n_experiences = n_experiences
-        self.seconds = 0.0
-        """Spent in training so far."""
+        self.seconds = seconds
         self._bar: Any = None
-        self._started = self._shown = 0.0
+        self._started = 0.0
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Begin a bar."""
@@ -41,16 +41,14 @@ class Progress(SupervisedPlugin, supports_distributed=True):
             unit=" images",
             unit_scale=True,
             leave=False,
+            mininterval=_SHOW_EVERY,
             disable=not (is_main() and sys.stderr.isatty()),
             file=sys.stderr,
         )
 
     def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Move the bar on."""
-        self._bar.update(len(strategy.mb_x) * sharing_processes())
-        now = time.perf_counter()
-        if not self._bar.disable and now - self._shown > _SHOW_EVERY:
-            self._shown = now
+        if self._bar.update(len(strategy.mb_x) * sharing_processes()):  # it was shown
             step = strategy.clock.train_exp_iterations + 1
             self._bar.set_postfix_str(
                 f"step {step}/{strategy.train_steps}, loss {strategy.loss.item():.4f}"
@@ -59,4 +57,4 @@ class Progress(SupervisedPlugin, supports_distributed=True):
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """End the bar."""
         self._bar.close()
-        self.seconds += time.perf_counter() - self._started
+        self.seconds[self.model_name] += time.perf_counter() - self._started

@@ -23,50 +23,42 @@ _PACKAGES = (
 
 def provenance(device: torch.device) -> dict[str, Any]:
     """Versions, commit and machine, for ``run.json``."""
+    on_gpu = device.type == "cuda"
     return {
-        "versions": _versions(),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,  # with the tag of its build
+            **{package: _version(package) for package in _PACKAGES},
+        },
         "commit": _commit(),
         "machine": {
             "system": f"{platform.system()} {platform.machine()}",
             "processor": _processor(),
             "cores": os.cpu_count(),
-            "device": (
-                torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-            ),
+            "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
             "threads": torch.get_num_threads(),
             "processes": process_count(),
         },
     }
 
 
-def _versions() -> dict[str, str | None]:
-    versions: dict[str, str | None] = {
-        "python": platform.python_version(),
-        "torch": torch.__version__,  # with the tag of its build
-    }
-    for package in _PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = None
-    return versions
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # a checkout is not installed
+        return None
 
 
 def _commit() -> str | None:
     """The commit of the checkout this package is in; None if it is installed."""
-    package = Path(__file__).parent
-    command = ["git", "-C", str(package), "describe", "--always", "--dirty", "--abbrev=40"]
+    git = ["git", "-C", str(Path(__file__).parent)]
+    is_tracked = [*git, "ls-files", "--error-unmatch", __file__]
+    describe = [*git, "describe", "--always", "--dirty", "--abbrev=40"]
     try:
-        tracked = subprocess.run(
-            ["git", "-C", str(package), "ls-files", "--error-unmatch", __file__],
-            capture_output=True,
-        )
-        if tracked.returncode:
-            return None
-        described = subprocess.run(command, capture_output=True, text=True)
-    except OSError:
+        subprocess.run(is_tracked, capture_output=True, check=True)
+        return subprocess.check_output(describe, text=True).strip()
+    except (OSError, subprocess.CalledProcessError):
         return None
-    return described.stdout.strip() or None
 
 
 def _processor() -> str:

@@ -3,7 +3,6 @@
 import csv
 import fcntl
 import io
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -12,8 +11,10 @@ from typing import Any
 
 import torch
 from avalanche.distributed import DistributedHelper
-from hydra.utils import get_method
+from diffusers import ModelMixin
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from safetensors.torch import save_model
 
 from avalanche_gd.data.model_space import on_device
 from avalanche_gd.distributed.launch import is_main, on_main, say
@@ -22,6 +23,7 @@ from avalanche_gd.runs.checkpoint import load_checkpoint, save_checkpoint
 from avalanche_gd.runs.columns import METRICS
 from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.dry_run import dry_run
+from avalanche_gd.runs.errors import naming
 from avalanche_gd.runs.learner import Learner
 from avalanche_gd.runs.pictures import save_curves, save_samples
 from avalanche_gd.runs.provenance import provenance
@@ -62,82 +64,81 @@ def run(config: RunConfig) -> Path:
 def _run(config: RunConfig, benchmark: Any, folder: Path) -> None:
     seed_everything(config.seed)
     learner = Learner(config, folder)
-    rows: list[Row] = []
-    seconds = {"evaluation": 0.0}
-    first = 0
+    first, rows = _from_checkpoint(learner, benchmark.train_stream, folder)
+    if is_main():
+        content = asdict(config)
+        write_whole(folder / "config.yaml", lambda path: OmegaConf.save(content, path))
+        _write_run_json(learner, folder, completed=False)
+    for experience in benchmark.train_stream[first:]:
+        index = experience.current_experience
+        learner.train(experience)
+        values = learner.evaluate(benchmark.test_stream[: index + 1])
+        rows += [Row(index, name, value) for name, value in values.items()]
+        if is_main():
+            _write_experience(learner, folder, index, rows)
+            say(_summary(index, learner, values))
+    if is_main():
+        _write_end(learner, folder, rows)
+
+
+def _from_checkpoint(
+    learner: Learner, train_stream: Any, folder: Path
+) -> tuple[int, list[Row]]:
+    """The index of the experience to go on with, and the metrics of those before."""
+    config = learner.config
     checkpoint = load_checkpoint(folder / "checkpoints", config.torch_device)
     if checkpoint is not None and not learner.can_go_on():
         say(
             f"{_name(config)}: beginning anew: a plugin of the method has no state_dict "
             "for checkpoints"
         )
-    elif checkpoint is not None:
-        last, state = checkpoint
-        first = last + 1
-        learner.load_state_dict(state["learner"], benchmark.train_stream[:first])
-        rows = [Row(*row) for row in state["rows"]]
-        seconds = state["seconds"]
-        n = config.benchmark.n_experiences
-        say(f"{_name(config)}: going on after experience {first}/{n}")
-    if is_main():
-        content = asdict(config)
-        write_whole(folder / "config.yaml", lambda path: OmegaConf.save(content, path))
-        _write_run_json(config, learner, folder, seconds, completed=False)
-    for experience in benchmark.train_stream[first:]:
-        index = experience.current_experience
-        learner.train(experience)
-        started = time.perf_counter()
-        values = learner.evaluate(benchmark.test_stream[: index + 1])
-        rows += [Row(index, name, value) for name, value in values.items()]
-        if not is_main():
-            continue
-        _write_samples(learner, folder / "samples" / f"exp_{index:03d}.png")
-        seconds["evaluation"] += time.perf_counter() - started
-        _write_metrics(folder, rows)
-        save_checkpoint(
-            folder / "checkpoints",
-            index,
-            {
-                "learner": learner.state_dict(),
-                "rows": [tuple(row) for row in rows],
-                "seconds": seconds,
-            },
-        )
-        _write_run_json(config, learner, folder, seconds, completed=False)
-        say(_summary(index, config, values, _total(learner, seconds)))
-    if is_main():
-        _write_end(config, learner, folder, rows, seconds)
+        checkpoint = None
+    if checkpoint is None:
+        return 0, []
+    last, state = checkpoint
+    first = last + 1
+    learner.load_state_dict(state["learner"], train_stream[:first])
+    say(
+        f"{_name(config)}: going on after experience "
+        f"{first}/{config.benchmark.n_experiences}"
+    )
+    return first, [Row(*row) for row in state["rows"]]
 
 
-def _write_end(
-    config: RunConfig,
-    learner: Learner,
-    folder: Path,
-    rows: list[Row],
-    seconds: dict[str, float],
-) -> None:
-    if isinstance(learner.model, DiffusionModel):
-        learner.model.save_pretrained(folder / "model")
-    write_whole(folder / "curves.png", lambda path: save_curves(rows, path))
-    learner.close()
-    _write_run_json(config, learner, folder, seconds, completed=True)
-
-
-def _write_samples(learner: Learner, path: Path) -> None:
+def _write_experience(learner: Learner, folder: Path, index: int, rows: list[Row]) -> None:
     images = learner.generated_images()
     if images is not None:
+        path = folder / "samples" / f"exp_{index:03d}.png"
         write_whole(path, lambda beside: save_samples(images, beside))
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([Row._fields, *rows])
+    write_text(folder / "metrics.csv", text.getvalue())
+    state = {"learner": learner.state_dict(), "rows": [tuple(row) for row in rows]}
+    save_checkpoint(folder / "checkpoints", index, state)
+    _write_run_json(learner, folder, completed=False)
+
+
+def _write_end(learner: Learner, folder: Path, rows: list[Row]) -> None:
+    model = learner.model
+    if isinstance(model, DiffusionModel):
+        if isinstance(model.denoiser, ModelMixin):
+            model.save_pretrained(folder / "model")
+        else:  # of one's own, for which diffusers has no layout
+            weights = folder / "model" / "denoiser.safetensors"
+            write_whole(weights, lambda path: save_model(model.denoiser, str(path)))
+    write_whole(folder / "curves.png", lambda path: save_curves(rows, path))
+    learner.close()
+    _write_run_json(learner, folder, completed=True)
 
 
 def _make_benchmark(config: RunConfig) -> Any:
     settings = config.benchmark
+    options = dict(seed=config.seed, image_size=config.sample_shape[1]) | settings.options
+    target = {"_target_": settings._target_, "_partial_": True, "_convert_": "all"}
+    with naming("benchmark"):
+        make = instantiate(target | options)
     with DistributedHelper.main_process_first():  # which may download
-        benchmark = get_method(settings._target_)(
-            settings.n_experiences,
-            seed=config.seed,
-            image_size=config.sample_shape[1],
-            **settings.options,
-        )
+        benchmark = make(settings.n_experiences)
     shape = tuple(benchmark.train_stream[0].dataset[0][0].shape)
     if shape != config.sample_shape:
         raise ValueError(
@@ -170,32 +171,14 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _write_metrics(folder: Path, rows: list[Row]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(Row._fields)
-    writer.writerows(rows)
-    write_text(folder / "metrics.csv", text.getvalue())
-
-
-def _total(learner: Learner, seconds: dict[str, float]) -> dict[str, float]:
-    return learner.seconds() | seconds
-
-
-def _write_run_json(
-    config: RunConfig,
-    learner: Learner,
-    folder: Path,
-    seconds: dict[str, float],
-    *,
-    completed: bool,
-) -> None:
+def _write_run_json(learner: Learner, folder: Path, *, completed: bool) -> None:
+    config = learner.config
     content = {
         "completed": completed,
         "benchmark": config.benchmark.name,
         "method": config.method.name,
         "seed": config.seed,
-        "seconds": {k: round(v, 3) for k, v in _total(learner, seconds).items()},
+        "seconds": {name: round(took, 3) for name, took in learner.seconds.items()},
         "cost": learner.cost(),
         **provenance(config.torch_device),
     }
@@ -206,15 +189,14 @@ def _name(config: RunConfig) -> str:
     return f"{config.method.name}, seed {config.seed}"
 
 
-def _summary(
-    index: int, config: RunConfig, values: dict[str, float], seconds: dict[str, float]
-) -> str:
-    parts = [
+def _summary(index: int, learner: Learner, values: dict[str, float]) -> str:
+    config = learner.config
+    shown = [
         f"{metric.name} {metric.text(values[metric.key])}"
         for metric in METRICS
         if metric.key in values
     ]
     return (
         f"{_name(config)}, experience {index + 1}/{config.benchmark.n_experiences}: "
-        f"{', '.join(parts)}, {sum(seconds.values()):.0f} s so far"
+        f"{', '.join(shown)}, {sum(learner.seconds.values()):.0f} s so far"
     )

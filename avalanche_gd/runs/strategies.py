@@ -27,8 +27,8 @@ from avalanche_gd.metrics import denoising_loss_metrics, generated_image_metrics
 from avalanche_gd.models import DiffusionModel, SmallCNN
 from avalanche_gd.plugins import SoftGenerativeReplayPlugin
 from avalanche_gd.runs.columns import generation_metrics
-from avalanche_gd.runs.config import RunConfig
-from avalanche_gd.training import BudgetedTemplate, DiffusionTraining, SoftGenerativeReplay
+from avalanche_gd.runs.config import BudgetConfig, RunConfig, SolverConfig
+from avalanche_gd.training import BudgetedTemplate, DiffusionTraining
 
 
 class BudgetedVAETraining(BudgetedTemplate, VAETraining):
@@ -77,10 +77,7 @@ def make_generator(config: RunConfig) -> torch.nn.Module | None:
 
 
 def generator_strategy(
-    config: RunConfig,
-    model: torch.nn.Module,
-    plugins: list[Any],
-    folder: Path,
+    config: RunConfig, model: torch.nn.Module, plugins: list[Any], folder: Path
 ) -> BudgetedTemplate:
     """What trains the generator.
 
@@ -89,8 +86,6 @@ def generator_strategy(
     :param folder: for TensorBoard's files.
     """
     sampling = config.evaluation.sampling()
-    budget = config.generator
-    optimizer = _adam(model, budget.learning_rate)
     metrics: list[Any] = [
         loss_metrics(epoch=True, experience=True, stream=True),
         *generation_metrics(sampling),
@@ -98,70 +93,71 @@ def generator_strategy(
     ]
     if isinstance(model, DiffusionModel):
         metrics.append(denoising_loss_metrics())
-    common: dict[str, Any] = dict(
-        model=model,
-        optimizer=optimizer,
-        train_mb_size=budget.batch_size,
-        eval_mb_size=256,
-        train_steps=budget.steps,
-        device=config.torch_device,
-        plugins=[*plugins, *_decay(config, optimizer)],
-        evaluator=EvaluationPlugin(*metrics, loggers=_loggers(folder, "generator")),
-    )
+    options = _options(config, "generator", model, metrics, folder)
+    options["plugins"] = [*plugins, *_decay(config, options["optimizer"])]
     if isinstance(model, DiffusionModel):
-        return DiffusionTraining(ema_decay=budget.ema_decay, **common)
-    return BudgetedVAETraining(**common)
+        return DiffusionTraining(ema_decay=config.generator.ema_decay, **options)
+    return BudgetedVAETraining(**options)
 
 
 def solver_strategy(
-    config: RunConfig,
-    generator: BudgetedTemplate | None,
-    plugins: list[Any],
-    folder: Path,
+    config: RunConfig, plugins: list[Any], folder: Path
 ) -> BudgetedTemplate:
-    """What trains the solver, and after it, where the solver replays, the generator.
+    """What trains the solver.
 
-    :param generator: of :func:`generator_strategy`.
-    :param plugins: all of its plugins.
+    :param plugins: all of its plugins, those of :func:`solver_replay` last.
     :param folder: for TensorBoard's files.
     """
-    budget = config.solver
-    classifier = SmallCNN(config.sample_shape, config.benchmark.n_classes)
-    classifier.to(config.torch_device)
-    common: dict[str, Any] = dict(
-        model=classifier,
-        optimizer=_adam(classifier, budget.learning_rate),
+    solver = SmallCNN(config.sample_shape, config.benchmark.n_classes)
+    metrics = [
+        accuracy_metrics(experience=True, stream=True),
+        forgetting_metrics(experience=True, stream=True),
+        loss_metrics(epoch=True, stream=True),
+    ]
+    options = _options(config, "solver", solver.to(config.torch_device), metrics, folder)
+    return BudgetedTemplate(plugins=plugins, **options)
+
+
+def solver_replay(config: SolverConfig, strategy: Any) -> list[Any]:
+    """The plugins that replay a generator in a solver, and then have it trained.
+
+    :param strategy: what trains the generator.
+    """
+    if not isinstance(strategy.model, DiffusionModel):  # as Avalanche's GenerativeReplay
+        replay = GenerativeReplayPlugin(generator_strategy=strategy)
+        return [replay, TrainGeneratorAfterExpPlugin()]
+    soft_replay = SoftGenerativeReplayPlugin(
+        strategy,
+        temperature=config.temperature,
+        teacher_steps=config.replay_steps,
+        pool_size=config.pool_size,
+        labels=config.replay_labels,
+    )
+    return [soft_replay]
+
+
+def _options(
+    config: RunConfig,
+    name: str,
+    model: torch.nn.Module,
+    metrics: list[Any],
+    folder: Path,
+) -> dict[str, Any]:
+    """What the template of a model takes, but for its plugins.
+
+    :param name: of the model, as in the configuration.
+    """
+    budget: BudgetConfig = getattr(config, name)
+    loggers = [_PrefixedTensorboardLogger(folder, name)] if is_main() else []
+    return dict(
+        model=model,
+        optimizer=torch.optim.Adam(model.parameters(), budget.learning_rate, fused=True),
         train_mb_size=budget.batch_size,
         eval_mb_size=256,
         train_steps=budget.steps,
         device=config.torch_device,
-        plugins=plugins,
-        evaluator=EvaluationPlugin(
-            accuracy_metrics(experience=True, stream=True),
-            forgetting_metrics(experience=True, stream=True),
-            loss_metrics(epoch=True, stream=True),
-            loggers=_loggers(folder, "solver"),
-        ),
+        evaluator=EvaluationPlugin(*metrics, loggers=loggers),
     )
-    if not config.method.solver_replays:
-        return BudgetedTemplate(**common)
-    if config.method.generator == "vae":
-        # Avalanche's GenerativeReplay, whose template knows no budget in steps.
-        replay = GenerativeReplayPlugin(generator_strategy=generator)
-        common["plugins"] = [*plugins, replay, TrainGeneratorAfterExpPlugin()]
-        return BudgetedTemplate(**common)
-    replay = SoftGenerativeReplayPlugin(
-        generator,
-        temperature=budget.temperature,
-        teacher_steps=budget.replay_steps,
-        pool_size=budget.pool_size,
-        labels=budget.replay_labels,
-    )
-    return SoftGenerativeReplay(replay=replay, **common)
-
-
-def _loggers(folder: Path, prefix: str) -> list[TensorboardLogger]:
-    return [_PrefixedTensorboardLogger(folder, prefix)] if is_main() else []
 
 
 def _decay(config: RunConfig, optimizer: torch.optim.Optimizer) -> list[SupervisedPlugin]:
@@ -173,7 +169,3 @@ def _decay(config: RunConfig, optimizer: torch.optim.Optimizer) -> list[Supervis
         optimizer, lambda step: min(1.0, (steps - step) / decay_steps)
     )
     return [_LinearDecayPlugin(schedule, step_granularity="iteration")]
-
-
-def _adam(model: torch.nn.Module, learning_rate: float) -> torch.optim.Adam:
-    return torch.optim.Adam(model.parameters(), lr=learning_rate, fused=True)

@@ -8,6 +8,7 @@ import pytest
 from avalanche_gd.runs.run_command import main
 from avalanche_gd.training import NonFiniteLossError
 from tests.conftest import truncate
+from tests.helpers.own_denoisers import OWN
 from tests.runs.test_run import SMALL
 
 
@@ -94,14 +95,34 @@ BAD = {
         ["model.precision=half"],
         "no precision 'half'; choose from float32, bfloat16",
     ),
+    "a preset that there is not": (
+        ["model.preset=huge"],
+        "model: no preset 'huge'; choose from digits, fmnist-small",
+    ),
     "a negative lambda": (["method.lambd=-1"], "method.lambd must be 0 or more, got -1.0"),
     "teacher steps of 0": (
         ["method.teacher_steps=0"],
-        "method.teacher_steps must be from 1 to T = 1000, got 0",
+        "method.teacher_steps: sampling steps must be an integer from 1 to 1000, got 0",
     ),
     "teacher steps above T": (
         ["method.teacher_steps=1001"],
-        "method.teacher_steps must be from 1 to T = 1000, got 1001",
+        "method.teacher_steps: sampling steps must be an integer from 1 to 1000, got 1001",
+    ),
+    "evaluation steps above T": (
+        ["evaluation.steps=1001"],
+        "evaluation.steps: sampling steps must be an integer from 1 to 1000, got 1001",
+    ),
+    "replay steps of 0, in a method that does not replay": (
+        ["method=naive", "solver.replay_steps=0"],
+        "solver.replay_steps: sampling steps must be an integer from 1 to 1000, got 0",
+    ),
+    "a single image to evaluate": (
+        ["evaluation.images=1"],
+        "evaluation: images must be 2 or more, got 1",
+    ),
+    "a temperature of 0": (
+        ["solver.temperature=0"],
+        "solver: temperature must be above 0, got 0.0",
     ),
     "more experiences than classes": (
         ["benchmark.n_experiences=11"],
@@ -144,7 +165,8 @@ BAD = {
     "a negative seed": (["seed=-1"], "seed must be 0 or more"),
     "a condition of a model without one": (
         ["solver.replay_labels=condition"],
-        "solver.replay_labels=condition needs a conditioned model",
+        'solver: labels="condition" needs a generator that is conditioned on the class; '
+        "make it with model.conditional=true",
     ),
     "unknown labels": (["solver.replay_labels=oracle"], "choose from solver, condition"),
     "a conditioned VAE": (
@@ -155,15 +177,22 @@ BAD = {
         ["model.conditional=true", "model.guidance=2", "model.condition_dropout=0"],
         "guidance needs a model that was also trained without the class",
     ),
-    "guidance without a condition": (["model.guidance=2"], "need num_classes="),
+    "guidance without a condition": (
+        ["model.guidance=2"],
+        "model: condition_dropout and guidance need model.conditional=true",
+    ),
     "an average that forgets nothing": (
         ["generator.ema_decay=1"],
-        "generator.ema_decay must be in [0, 1), got 1.0",
+        "generator: the decay of an EMA must be in [0, 1), got 1.0",
     ),
     "a pool of nothing": (["method.pool_size=0"], "must hold 1 sample or more, got 0"),
     "a solver's pool of nothing": (
         ["solver.pool_size=0"],
-        "solver.pool_size must be 1 or more, got 0",
+        "solver: a pool must hold 1 sample or more, got 0",
+    ),
+    "a pool that memory cannot hold": (
+        ["method.pool_size=1000000000000"],
+        "method=generative_distillation: a pool of 1000000000000 samples takes",
     ),
     "a ratio of nothing": (["method.replay_ratio=0"], "replay_ratio must be above 0"),
     "an unknown sampler": (
@@ -174,6 +203,24 @@ BAD = {
         ["method=experience_replay", "method.memory=0"],
         "method.memory must be 1 or more, got 0",
     ),
+    "distillation of a VAE": (
+        ["+method.generator=vae"],
+        "method=generative_distillation: GenerativeDistillationPlugin needs a "
+        "DiffusionModel; MlpVAE has no method denoise",
+    ),
+    "a benchmark that there is not": (
+        ["benchmark._target_=nowhere.Split"],
+        "benchmark: No module named 'nowhere'",
+    ),
+    "an unknown option of a benchmark": (
+        ["benchmark.options.size=8"],
+        "benchmark.options.size: Key 'size' is not in struct; to add it, give "
+        "+benchmark.options.size=VALUE",
+    ),
+    "a plugin that there is not": (
+        ["method.plugins=[{_target_: nowhere.Plugin}]"],
+        "method=generative_distillation: No module named 'nowhere'",
+    ),
     "a setting that a method has not": (["method=naive", "method.memory=5"], "memory"),
     "a bad plugin of a user's own": (
         [
@@ -181,6 +228,46 @@ BAD = {
             "source: dreams}]"
         ],
         "no source 'dreams'; choose from",
+    ),
+    "a bad plugin of the solver": (
+        [
+            "method.solver_plugins=[{_target_: avalanche_gd.GenerativeReplayPlugin, "
+            "labels: dreams}]"
+        ],
+        "method=generative_distillation: no labels 'dreams'; choose from",
+    ),
+    "a denoiser beside a preset": (
+        [OWN[1]],
+        "model is either preset=NAME, or preset=null, _target_=CLASS and "
+        "sample_shape=[C,H,W]",
+    ),
+    "neither a denoiser nor a preset": (["model.preset=null"], "give one of the two"),
+    "a denoiser without a shape": (OWN[:2], "give one of the two"),
+    "a denoiser of images with two sides": (
+        [*OWN[:2], "model.sample_shape=[8,8]"],
+        "give one of the two",
+    ),
+    "options of a preset": (["+model.options.channels=2"], "give one of the two"),
+    "a denoiser that there is not": (
+        [*OWN, "model._target_=nowhere.Denoiser"],
+        "model: No module named 'nowhere'",
+    ),
+    "an unknown option of a denoiser": (
+        [*OWN, "+model.options.width=8"],
+        "TinyDenoiser.__init__() got an unexpected keyword argument 'width'",
+    ),
+    "a denoiser of other channels": (
+        [*OWN, "+model.options.channels=3"],
+        "model: Given groups=1, weight of size",
+    ),
+    "a denoiser that changes the shape": (
+        [*OWN, "model._target_=tests.helpers.own_denoisers.Widening"],
+        "a denoiser must give (2, 1, 8, 8), the shape of its noisy images, but "
+        "tests.helpers.own_denoisers.Widening gives (2, 3, 8, 8)",
+    ),
+    "a denoiser that takes no class": (
+        [*OWN, "model.conditional=true"],
+        "model: TinyDenoiser.forward() got an unexpected keyword argument 'class_labels'",
     ),
 }
 
