@@ -12,7 +12,7 @@ from avalanche_gd.distributed.shares import (
     sharing_processes,
 )
 from avalanche_gd.models.denoising import Denoising, Question
-from avalanche_gd.plugins.pool import LookAhead, ReplayPool
+from avalanche_gd.plugins.pool import Drawn, LookAhead, ReplayPool
 from avalanche_gd.plugins.sources import Source, Trajectory
 from avalanche_gd.plugins.teacher import default_generator
 from avalanche_gd.plugins.teaching import Taught, TeachingRequest
@@ -113,18 +113,26 @@ class Lesson:
         if isinstance(self.samples, ReplayPool):
             self.samples.check_memory(model)
 
+    def draw(self, strategy: Any, teacher: Any, count: int) -> Drawn:
+        """The teacher's samples for a step of a strategy."""
+        budget = getattr(strategy, "train_steps", None)
+        left = None if budget is None else budget - strategy.clock.train_exp_iterations
+        return self.samples.draw(teacher, count, self._generator(teacher), steps_left=left)
+
+    def _generator(self, teacher: Any) -> torch.Generator:
+        return self.generator or default_generator(teacher.device)
+
     def _request(self, strategy: Any, teacher: Any) -> TeachingRequest:
-        generator = self.generator or default_generator(teacher.device)
         batch = strategy.mb_x
         current = self._resized(batch)
-        drawn = self.samples.draw(teacher, len(current), generator)
+        drawn = self.draw(strategy, teacher, len(current))
 
         return TeachingRequest(
             teacher=teacher,
             current=current,
             condition=drawn.condition,
             steps=self.steps,
-            generator=generator,
+            generator=self._generator(teacher),
             samples=drawn.images,
             student=strategy.model if current is batch else None,
         )

@@ -50,19 +50,29 @@ class LookAhead:
         self._waiting: list[Drawn] = []
         self._of: tuple[Any, int] | None = None
 
-    def draw(self, teacher: Any, count: int, generator: torch.Generator) -> Drawn:
+    def draw(
+        self,
+        teacher: Any,
+        count: int,
+        generator: torch.Generator,
+        *,
+        steps_left: int | None = None,
+    ) -> Drawn:
         """Samples for a step.
 
         :param teacher: a :class:`~avalanche_gd.DiffusionModel`.
         :param count: how many.
         :param generator: the source of all randomness.
+        :param steps_left: that the teacher will be asked in, this one included; None if
+            that is not known.
         """
         if self._waiting and self._of != (id(teacher), count):
             # The last batch of an epoch may be smaller: what waits is for those after it.
             return self._window(teacher, count, generator, 1)[0]
         if not self._waiting:
             self._of = id(teacher), count
-            self._waiting = self._window(teacher, count, generator, self.ahead)
+            steps = self.ahead if steps_left is None else min(self.ahead, steps_left)
+            self._waiting = self._window(teacher, count, generator, steps)
         return self._waiting.pop(0)
 
     def forget(self) -> None:
@@ -140,12 +150,20 @@ class ReplayPool:
                 f"{free / 2**30:.1f} GiB that are free; make it smaller"
             )
 
-    def draw(self, teacher: Any, count: int, generator: torch.Generator) -> Drawn:
+    def draw(
+        self,
+        teacher: Any,
+        count: int,
+        generator: torch.Generator,
+        *,
+        steps_left: int | None = None,
+    ) -> Drawn:
         """Samples with replacement.
 
         :param teacher: fills the pool where it is another's, or due.
         :param count: how many.
         :param generator: the source of all randomness.
+        :param steps_left: makes no difference to a pool.
         """
         condition = teacher.draw_condition(count, generator)
         return Drawn(condition, lambda: self._draw(teacher, count, condition, generator))

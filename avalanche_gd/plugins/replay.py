@@ -17,7 +17,6 @@ from avalanche_gd.plugins.teacher import (
     Teacher,
     add_replay_loss,
     check_lambda,
-    default_generator,
     experience_number,
 )
 
@@ -160,7 +159,8 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
         if self._retrains(strategy):
             loss = self.lesson.loss(strategy, self.old_generator)
         else:
-            samples, condition = self.generate(self.lesson.share(len(strategy.mb_x)))
+            count = self.lesson.share(len(strategy.mb_x))
+            samples, condition = self.generate(strategy, count)
             loss = self.replay_loss(strategy, samples.to(strategy.device), condition)
         add_replay_loss(strategy, loss, self.lambd, self)
 
@@ -174,8 +174,8 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
             self.generator_strategy.train(strategy.experience, eval_streams=[], **kwargs)
 
     @torch.no_grad()
-    def generate(self, count: int) -> tuple[Tensor, Tensor | None]:
-        """Samples of the generator of the experience before.
+    def generate(self, strategy: Any, count: int) -> tuple[Tensor, Tensor | None]:
+        """Samples of the generator of the experience before, for a step of a strategy.
 
         :return: ``(count, C, H, W)``, and the class each was asked for, ``(count,)``;
             None if the generator is not conditioned.
@@ -183,8 +183,7 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
         model = self.old_generator
         if not isinstance(model, DiffusionModel):
             return draw_share(count, model.generate), None
-        generator = self.lesson.generator or default_generator(model.device)
-        drawn = self.lesson.samples.draw(model, count, generator)
+        drawn = self.lesson.draw(strategy, model, count)
         return drawn.images(), drawn.condition
 
     def replay_loss(

@@ -197,7 +197,7 @@ def test_a_generator_replays_its_samples_under_the_classes_they_were_made_for():
     )[1]
     plugin.before_training(strategy)
     plugin.old_generator = model
-    samples, condition = plugin.generate(8)
+    samples, condition = plugin.generate(strategy, 8)
     plugin.replay_loss(strategy, samples, condition)
     assert torch.equal(asked[0], condition)
     assert sorted(condition.tolist()) == [2] * 4 + [3] * 4

@@ -107,6 +107,10 @@ def test_samples_are_made_ahead_once_for_as_many_steps_as_asked(tiny_model):
     ahead.forget()
     ahead.draw(tiny_model, 6, generator)  # of a source that takes no samples
     assert sizes == [24, 24, 2]
+    ahead.forget()
+    for left in (2, 1):  # no more than will be asked for
+        ahead.draw(tiny_model, 6, generator, steps_left=left).images()
+    assert sizes == [24, 24, 2, 12]
 
 
 def test_a_solvers_pool_is_of_its_generator_as_it_is_now(tiny_model, digits):
