@@ -17,7 +17,7 @@ from avalanche_gd.profiling.bare_passes import BarePasses, clock
 from avalanche_gd.profiling.memory import peak_mb, restart_peak
 from avalanche_gd.profiling.timing_table import Measurement, measured
 from avalanche_gd.runs.config import RunConfig
-from avalanche_gd.runs.dry_run import least_steps, steps_ahead, trial
+from avalanche_gd.runs.dry_run import least_steps, look_no_further, trial
 from avalanche_gd.runs.learner import Learner
 from avalanche_gd.runs.passes import Passes, images_passed
 from avalanche_gd.runs.seeds import seed_everything
@@ -53,9 +53,7 @@ def measure_steps(
         timer = _StepTimer(learner)
         strategy = learner.strategies["generator"]
         strategy.model.one_pass = False
-        for plugin in strategy.plugins:
-            if hasattr(plugin, "look_ahead"):
-                plugin.look_ahead = 1
+        look_no_further(strategy)
         for experience in stream.train_stream:
             strategy.train(experience, eval_streams=[])
             separate.append(timer.steps[-1])
@@ -165,7 +163,8 @@ class _StepTimer(SupervisedPlugin):
         steps = _UNTIMED
         if self.repeats:
             self._bare = BarePasses(strategy.model, config.generator.learning_rate)
-            self._window = steps_ahead(strategy)
+            ahead = [getattr(plugin, "look_ahead", 1) for plugin in strategy.plugins]
+            self._window = max(ahead)
             self._warm_up = math.ceil(_WARM_UP / self._window)
             steps = self._window * (self._warm_up + math.ceil(self.repeats / self._window))
         strategy.train_steps = max(steps, least_steps(config))

@@ -4,6 +4,7 @@ import time
 import timeit
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -73,15 +74,18 @@ def least_steps(config: RunConfig) -> int:
     return max((getattr(p, "delta_t", 1) for p in config.make_plugins()), default=1)
 
 
-def steps_ahead(strategy: Any) -> int:
-    """L, for how many steps at once a teacher of the strategy samples."""
-    return max(getattr(plugin, "look_ahead", 1) for plugin in strategy.plugins)
+def look_no_further(strategy: Any) -> None:
+    """Have the teachers of a strategy sample for one step at a time."""
+    for plugin in strategy.plugins:
+        if hasattr(plugin, "look_ahead"):
+            plugin.look_ahead = 1
 
 
 class _StepClock(SupervisedPlugin, supports_distributed=True):
     """Times the steps of an experience, and ends it once that suffices.
 
-    Where a teacher looks L steps ahead, it times L of them: one does the work of all.
+    All steps do the same work: a teacher that would look ahead does not, which takes a
+    little longer.
 
     :param strategy: which it joins.
     :param least: steps to take in any case.
@@ -89,10 +93,10 @@ class _StepClock(SupervisedPlugin, supports_distributed=True):
 
     def __init__(self, strategy: Any, least: int):
         super().__init__()
-        self._window = steps_ahead(strategy)
-        self._least = max(least, self._window + 1)
+        self._least = least
         self._budget = strategy.train_steps
-        strategy.train_steps = min(self._budget, max(_MOST, self._least))
+        strategy.train_steps = min(self._budget, max(_MOST, least))
+        look_no_further(strategy)
         strategy.plugins.append(self)
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
@@ -110,8 +114,7 @@ class _StepClock(SupervisedPlugin, supports_distributed=True):
         """What the budget takes beyond the steps taken, at the pace of the fastest."""
         if len(self._ends) == self._budget:
             return 0.0
-        windows = zip(self._ends, self._ends[self._window :], strict=False)
-        fastest = min(end - began for began, end in windows) / self._window
+        fastest = min(end - began for began, end in pairwise(self._ends))
         return (self._budget - 1) * fastest - (self._ends[-1] - self._ends[0])
 
 
