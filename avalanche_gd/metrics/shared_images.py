@@ -115,7 +115,7 @@ def experience_key(experience: Any) -> ExperienceKey:
 def has_classes(model: Any) -> bool:
     """Whether a model knows what to generate: a conditioned one, once it was trained."""
     if isinstance(model, DiffusionModel) and model.num_classes is not None:
-        return bool(model.conditioning.seen.any())
+        return bool(model.classes_seen.any())
     return True
 
 

@@ -1,7 +1,6 @@
 """Diffusion models, their denoisers, and the classifiers beside them."""
 
 from avalanche_gd.models.classifier import SmallCNN
-from avalanche_gd.models.conditioning import check_conditioning
 from avalanche_gd.models.denoising import Denoising, NoisyImages
 from avalanche_gd.models.diffusion import DiffusionModel
 from avalanche_gd.models.execution import Execution
@@ -16,7 +15,6 @@ __all__ = [
     "Execution",
     "NoisyImages",
     "SmallCNN",
-    "check_conditioning",
     "ddim_scheduler",
     "oracle_classifier",
     "preset_shape",

@@ -1,37 +1,135 @@
-"""The classes that a diffusion model is conditioned on."""
+"""A denoiser under a condition, the class of the images."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from avalanche_gd.distributed.gradients import averaging_passes
 from avalanche_gd.distributed.shares import draw_share, gathered
+from avalanche_gd.models.execution import Execution
+from avalanche_gd.models.sampler import Denoise
+
+_NOT_CONDITIONED = (
+    "a condition was given, but this model is not conditioned; make it with num_classes="
+)
 
 
-class ClassConditioning(nn.Module):
-    """How many classes there are, which were trained on, and how often none is given.
+class ConditionedDenoiser(nn.Module):
+    """Passes of a denoiser, conditioned on the class or not.
 
-    :param num_classes: their number; ``num_classes`` itself stands for no class.
-    :param dropout: the probability that a class is left out in training, in ``[0, 1)``.
+    The arguments are those of :class:`~avalanche_gd.DiffusionModel`.
+
+    :raises ValueError: if there is no class, if the dropout is not in ``[0, 1)``, if the
+        guidance is negative, or with guidance but no dropout or no classes.
     """
 
-    seen: Tensor
+    classes_seen: Tensor
 
-    def __init__(self, num_classes: int, dropout: float):
+    def __init__(
+        self,
+        denoiser: nn.Module,
+        *,
+        num_classes: int | None,
+        condition_dropout: float,
+        guidance: float,
+        execution: Execution | None,
+    ):
         super().__init__()
-        self.number = num_classes
-        self.dropout = dropout
+        if num_classes is not None and num_classes < 1:
+            raise ValueError(f"num_classes must be 1 or more, got {num_classes}")
+        if not 0 <= condition_dropout < 1:
+            raise ValueError(
+                f"condition_dropout must be in [0, 1), got {condition_dropout}"
+            )
+        if guidance < 0:
+            raise ValueError(f"guidance must be 0 or more, got {guidance}")
+        if num_classes is None and (condition_dropout or guidance != 1):
+            raise ValueError("condition_dropout and guidance need num_classes=")
+        if guidance != 1 and condition_dropout == 0:
+            raise ValueError(
+                "guidance needs a model that was also trained without the class; "
+                "give condition_dropout, for example 0.1"
+            )
+        self.denoiser: Any = denoiser
+        self.num_classes = num_classes
+        self.condition_dropout = condition_dropout
+        self.guidance = guidance
+        self.execution = execution or Execution()
+        self.execution.prepare(denoiser)
+        self.pass_hooks: list[Callable[[int], Callable[[], None]]] = []
+        """Called with the number of images of each forward pass, also of copies of this
+        model; what they return is called at each backward pass that follows it."""
         # A buffer, so that a teacher and a checkpoint know it too.
-        self.register_buffer("seen", torch.zeros(num_classes, dtype=torch.bool))
+        seen = torch.zeros(num_classes or 0, dtype=torch.bool)
+        self.register_buffer("classes_seen", seen)
 
-    def see(self, labels: Tensor) -> None:
-        """Note that these classes are trained on."""
-        self.seen[gathered(labels)] = True  # in every process
+    def denoise(
+        self, x_t: Tensor, timesteps: Tensor, condition: Tensor | None = None
+    ) -> Tensor:
+        """The denoiser's prediction for noisy images: one forward pass, 1F.
 
-    def check(self, labels: Tensor, count: int) -> Tensor:
-        """The labels as a condition.
-
-        :raises ValueError: unless they are ``count`` integers in ``[0, num_classes)``.
-            (The range only on the CPU: an accelerator would have to wait.)
+        :param x_t: noisy images, ``(N, C, H, W)``.
+        :param timesteps: their timesteps, ``(N,)``.
+        :param condition: of a conditioned model, and only of one: the classes, ``(N,)``,
+            where ``num_classes`` stands for none.
+        :return: the predicted noise (or v, or image: as the scheduler's
+            ``prediction_type`` says), ``(N, C, H, W)``.
+        :raises ValueError: for a condition too many or too few.
         """
+        run = averaging_passes(self.denoiser) or partial(self.execution, self.denoiser)
+        prediction = run(x_t, timesteps, **self.class_labels(condition))
+        for hook in self.pass_hooks:
+            note_backward = hook(len(x_t))
+            if prediction.requires_grad:
+                prediction.register_hook(lambda _, note=note_backward: note())
+        return prediction
+
+    def guided(self, condition: Tensor | None) -> Denoise:
+        """The denoiser under a condition as sampling calls it, with the model's guidance.
+
+        :param condition: of a conditioned model: the classes, ``(N,)``.
+        :return: a function of ``x_t`` and timesteps; 1F, with guidance 2F.
+        """
+        if self.guidance == 1 or condition is None:
+            return lambda x_t, timesteps: self.denoise(x_t, timesteps, condition)
+        both = torch.cat([condition, torch.full_like(condition, self.num_classes or 0)])
+
+        def denoise(x_t: Tensor, timesteps: Tensor) -> Tensor:
+            twice = torch.cat([x_t, x_t]), torch.cat([timesteps, timesteps])
+            given, without = self.denoise(*twice, both).chunk(2)
+            return without + self.guidance * (given - without)
+
+        return denoise
+
+    def class_labels(self, condition: Tensor | None) -> dict[str, Tensor]:
+        """A condition as the denoiser takes it.
+
+        :raises ValueError: for a condition too many or too few.
+        """
+        if self.num_classes is None:
+            if condition is not None:
+                raise ValueError(_NOT_CONDITIONED)
+            return {}
+        if condition is None:
+            raise ValueError("this model is conditioned on the class; give condition=")
+        return {"class_labels": condition}
+
+    def see_classes(self, labels: Tensor) -> None:
+        """Note that these classes are trained on."""
+        self.classes_seen[gathered(labels)] = True  # in every process
+
+    def check_condition(self, labels: Tensor, count: int) -> Tensor:
+        """The labels as the condition of ``count`` images.
+
+        :raises ValueError: unless they are ``count`` integers in ``[0, num_classes)``,
+            and the model is conditioned. (The range only on the CPU: an accelerator would
+            have to wait.)
+        """
+        if self.num_classes is None:
+            raise ValueError(_NOT_CONDITIONED)
         labels = torch.as_tensor(labels)
         if labels.shape != (count,) or labels.is_floating_point():
             raise ValueError(
@@ -40,58 +138,48 @@ class ClassConditioning(nn.Module):
             )
         if labels.device.type == "cpu" and count:
             low, high = (int(bound) for bound in torch.aminmax(labels))
-            if low < 0 or high >= self.number:
+            if low < 0 or high >= self.num_classes:
                 raise ValueError(
-                    f"labels must be from 0 to num_classes - 1 = {self.number - 1}, "
+                    f"labels must be from 0 to num_classes - 1 = {self.num_classes - 1}, "
                     f"got {low if low < 0 else high}"
                 )
-        return labels.to(self.seen.device)
+        return labels.to(self.classes_seen.device)
 
-    def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Classes trained on so far, as many of each, ``(count,)``.
+    def draw_condition(self, batch_size: int, generator: torch.Generator) -> Tensor | None:
+        """The classes of a batch of samples: those trained on so far, as many of each.
 
-        :param count: where it does not divide, which classes come once more is drawn.
-        :param generator: the source of all randomness.
-        :raises ValueError: if none was trained on.
+        Where their number does not divide the batch, which come once more is drawn.
+
+        :return: ``(batch_size,)``; None if the model is not conditioned.
+        :raises ValueError: if a conditioned model has not been trained yet.
         """
-        seen = self.seen.nonzero().flatten()
+        if self.num_classes is None:
+            return None
+        seen = self.classes_seen.nonzero().flatten()
         if len(seen) == 0:
             raise ValueError(
                 "the model has seen no class yet; train it, or give condition="
             )
-        first = torch.randint(
-            len(seen), (1,), generator=generator, device=generator.device
-        ).to(seen.device)
+        device = generator.device
+        first = torch.randint(len(seen), (1,), generator=generator, device=device).to(seen)
         return draw_share(
-            count, lambda n: seen[(torch.arange(n, device=seen.device) + first) % len(seen)]
+            batch_size,
+            lambda n: seen[(torch.arange(n, device=seen.device) + first) % len(seen)],
         )
 
-    def drop(self, condition: Tensor, generator: torch.Generator | None) -> Tensor:
-        """The condition with each class left out with the probability ``dropout``."""
-        if self.dropout == 0:
+    def drop_condition(
+        self, condition: Tensor | None, generator: torch.Generator | None = None
+    ) -> Tensor | None:
+        """Leave each class out with the probability ``condition_dropout``.
+
+        :param condition: ``(N,)``; None stays None.
+        :param generator: the source of randomness; None for torch's own random state.
+        """
+        if condition is None or self.condition_dropout == 0:
             return condition
         device = condition.device if generator is None else generator.device
         draw = draw_share(
             len(condition), lambda n: torch.rand(n, generator=generator, device=device)
         )
-        return condition.masked_fill(draw.to(condition.device) < self.dropout, self.number)
-
-
-def check_conditioning(num_classes: int | None, dropout: float, guidance: float) -> None:
-    """Whether these arguments of a :class:`~avalanche_gd.DiffusionModel` go together.
-
-    :raises ValueError: if they do not, or one is out of its range.
-    """
-    if num_classes is not None and num_classes < 1:
-        raise ValueError(f"num_classes must be 1 or more, got {num_classes}")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"condition_dropout must be in [0, 1), got {dropout}")
-    if guidance < 0:
-        raise ValueError(f"guidance must be 0 or more, got {guidance}")
-    if num_classes is None and (dropout or guidance != 1):
-        raise ValueError("condition_dropout and guidance need num_classes=")
-    if guidance != 1 and dropout == 0:
-        raise ValueError(
-            "guidance needs a model that was also trained without the class; "
-            "give condition_dropout, for example 0.1"
-        )
+        dropped = draw.to(condition.device) < self.condition_dropout
+        return condition.masked_fill(dropped, self.num_classes or 0)

@@ -126,7 +126,7 @@ class NoisyImages:
         if self._given is None or self._given[0] is not labels:
             condition = self.model.check_condition(labels, len(self.noised.x_t))
             if self.model.training:
-                self.model.conditioning.see(condition)
+                self.model.see_classes(condition)
                 condition = self.model.drop_condition(condition)
             prediction = denoise_together(
                 self.model, self.noised, condition, self.questions

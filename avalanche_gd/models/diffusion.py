@@ -1,8 +1,7 @@
 """A diffusion model as an Avalanche generator."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,8 @@ import torch
 from avalanche.models.generator import Generator
 from torch import Tensor, nn
 
-from avalanche_gd.distributed.gradients import averaging_passes
 from avalanche_gd.distributed.shares import draw_share
-from avalanche_gd.models.conditioning import ClassConditioning, check_conditioning
+from avalanche_gd.models.conditioning import ConditionedDenoiser
 from avalanche_gd.models.denoising import (
     Denoising,
     Noised,
@@ -23,17 +21,14 @@ from avalanche_gd.models.denoising import (
 from avalanche_gd.models.execution import Execution
 from avalanche_gd.models.prediction import NoiseProcess
 from avalanche_gd.models.pretrained import load_pipeline, save_pipeline
-from avalanche_gd.models.sampler import Denoise, Sampler
+from avalanche_gd.models.sampler import Sampler
 from avalanche_gd.models.scheduler import ddim_scheduler
 from avalanche_gd.models.unet import preset_shape, unet
 
 _TOLERANCE = 1e-3  # of model space: what resizing and rounding may add
-_NOT_CONDITIONED = (
-    "a condition was given, but this model is not conditioned; make it with num_classes="
-)
 
 
-class DiffusionModel(nn.Module, Generator):
+class DiffusionModel(ConditionedDenoiser, Generator):
     """A denoiser and its noise scheduler, as one Avalanche generative model.
 
     Called with clean images it noises them, each at a random timestep, and denoises
@@ -90,21 +85,18 @@ class DiffusionModel(nn.Module, Generator):
         guidance: float = 1.0,
         execution: Execution | None = None,
     ):
-        super().__init__()
-        check_conditioning(num_classes, condition_dropout, guidance)
-        self.denoiser: Any = denoiser
+        super().__init__(
+            denoiser,
+            num_classes=num_classes,
+            condition_dropout=condition_dropout,
+            guidance=guidance,
+            execution=execution,
+        )
         self.noise_scheduler = noise_scheduler
         self.process = NoiseProcess(noise_scheduler)
         """The noise, and what the denoiser predicts of it."""
         self.sample_shape = tuple(sample_shape)
         self.sampling_steps = self.check_steps(sampling_steps)
-        self.num_classes = num_classes
-        self.guidance = guidance
-        self.execution = execution or Execution()
-        self.execution.prepare(denoiser)
-        self.pass_hooks: list[Callable[[int], Callable[[], None]]] = []
-        """Called with the number of images of each forward pass, also of copies of this
-        model; what they return is called at each backward pass that follows it."""
         self.questions: list[Question] = []
         """What is denoised beside the next batch that is trained on, in one pass."""
         self.one_pass = True
@@ -114,8 +106,6 @@ class DiffusionModel(nn.Module, Generator):
         # A buffer, so that it is copied, moved and saved with the weights.
         seed = torch.initial_seed() & 0x7FFF_FFFF_FFFF_FFFF
         self.register_buffer("sampling_seed", torch.tensor(seed))
-        if num_classes is not None:
-            self.conditioning = ClassConditioning(num_classes, condition_dropout)
 
     @classmethod
     def from_preset(
@@ -177,28 +167,6 @@ class DiffusionModel(nn.Module, Generator):
         self._noised = x0, noised
         return noised
 
-    def denoise(
-        self, x_t: Tensor, timesteps: Tensor, condition: Tensor | None = None
-    ) -> Tensor:
-        """The denoiser's prediction for noisy images: one forward pass, 1F.
-
-        :param x_t: noisy images, ``(N, C, H, W)``.
-        :param timesteps: their timesteps, ``(N,)``.
-        :param condition: of a conditioned model, and only of one: the classes, ``(N,)``,
-            where ``num_classes`` stands for none.
-        :return: the predicted noise (or v, or image: as the scheduler's
-            ``prediction_type`` says), ``(N, C, H, W)``.
-        :raises ValueError: for a condition too many or too few.
-        """
-        options = self._class_labels(condition)
-        run = averaging_passes(self.denoiser) or partial(self.execution, self.denoiser)
-        prediction = run(x_t, timesteps, **options)
-        for hook in self.pass_hooks:
-            note_backward = hook(len(x_t))
-            if prediction.requires_grad:
-                prediction.register_hook(lambda _, note=note_backward: note())
-        return prediction
-
     def add_noise(self, x0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """As :meth:`~avalanche_gd.models.prediction.NoiseProcess.add_noise`."""
         return self.process.add_noise(x0, noise, timesteps)
@@ -254,36 +222,6 @@ class DiffusionModel(nn.Module, Generator):
             lambda n: torch.randn(n, *shape, generator=generator, device=device),
         ).to(self.device)
 
-    def draw_condition(self, batch_size: int, generator: torch.Generator) -> Tensor | None:
-        """The classes of a batch of samples: those trained on so far, as many of each.
-
-        :return: ``(batch_size,)``; None if the model is not conditioned.
-        :raises ValueError: if a conditioned model has not been trained yet.
-        """
-        if self.num_classes is None:
-            return None
-        return self.conditioning.draw(batch_size, generator)
-
-    def check_condition(self, labels: Tensor, count: int) -> Tensor:
-        """The labels as the condition of ``count`` images.
-
-        :raises ValueError: unless they are ``count`` integers in ``[0, num_classes)``,
-            and the model is conditioned.
-        """
-        if self.num_classes is None:
-            raise ValueError(_NOT_CONDITIONED)
-        return self.conditioning.check(labels, count)
-
-    def drop_condition(
-        self, condition: Tensor | None, generator: torch.Generator | None = None
-    ) -> Tensor | None:
-        """Leave each class out with the probability ``condition_dropout``.
-
-        :param condition: ``(N,)``; None stays None.
-        :param generator: the source of randomness; None for torch's own random state.
-        """
-        return None if condition is None else self.conditioning.drop(condition, generator)
-
     @torch.no_grad()
     def reverse(
         self,
@@ -314,29 +252,6 @@ class DiffusionModel(nn.Module, Generator):
         """The timesteps that sampling in k steps visits, from the noisiest on."""
         return self._sampler("own").timesteps(self.check_steps(steps))
 
-    def guided(self, condition: Tensor | None) -> Denoise:
-        """The denoiser under a condition as sampling calls it, with the model's guidance.
-
-        :param condition: of a conditioned model: the classes, ``(N,)``.
-        :return: a function of ``x_t`` and timesteps; 1F, with guidance 2F.
-        """
-
-        def plain(x_t: Tensor, timesteps: Tensor) -> Tensor:
-            return self.denoise(x_t, timesteps, condition)
-
-        def guided(x_t: Tensor, timesteps: Tensor) -> Tensor:
-            assert condition is not None and self.num_classes is not None
-            none = torch.full_like(condition, self.num_classes)
-            both = self.denoise(
-                torch.cat([x_t, x_t]),
-                torch.cat([timesteps, timesteps]),
-                torch.cat([condition, none]),
-            )
-            given, without = both.chunk(2)
-            return without + self.guidance * (given - without)
-
-        return plain if self.guidance == 1 else guided
-
     def check_steps(self, steps: int) -> int:
         """:raises ValueError: unless ``steps`` is an integer in ``[1, T]``."""
         if not isinstance(steps, int) or not 1 <= steps <= self.num_timesteps:
@@ -363,7 +278,7 @@ class DiffusionModel(nn.Module, Generator):
         start = torch.zeros(len(x), dtype=torch.long, device=x.device)
         none = None if self.num_classes is None else start + self.num_classes
         try:
-            Execution()(self.denoiser, x, start, **self._class_labels(none))
+            Execution()(self.denoiser, x, start, **self.class_labels(none))
         finally:
             hook.remove()
         return features[-1].flatten(1)
@@ -398,23 +313,13 @@ class DiffusionModel(nn.Module, Generator):
             (denoiser.config.in_channels, height, width),
             num_classes=embeddings - 1 if embeddings else None,
         )
-        if model.num_classes is not None:
-            model.conditioning.seen.fill_(True)
+        model.classes_seen.fill_(True)
         return model
 
     def _sampler(self, name: str) -> Sampler:
         if name not in self._samplers:
             self._samplers[name] = Sampler(self.noise_scheduler, name)
         return self._samplers[name]
-
-    def _class_labels(self, condition: Tensor | None) -> dict[str, Tensor]:
-        if self.num_classes is None:
-            if condition is not None:
-                raise ValueError(_NOT_CONDITIONED)
-            return {}
-        if condition is None:
-            raise ValueError("this model is conditioned on the class; give condition=")
-        return {"class_labels": condition}
 
     def _noise(self, x0: Tensor) -> Noised:
         """Each image noised to a timestep of its own, by torch's own random state."""

@@ -147,7 +147,7 @@ def test_the_order_and_the_batch_size_do_not_matter(digits, num_classes):
     model = DiffusionModel.from_preset("digits", num_classes=num_classes)
     if num_classes:
         seen = digits.train_stream[0].classes_in_this_experience
-        model.conditioning.see(torch.tensor(sorted(seen)))
+        model.see_classes(torch.tensor(sorted(seen)))
     results = []
     for batch_size, order in ((7, 1), (64, -1)):
         sampling = Sampling(images=60, steps=2, batch_size=batch_size)

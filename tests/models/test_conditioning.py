@@ -42,7 +42,7 @@ def conditioned(dropout=0.0, guidance=1.0, seen=range(CLASSES)):
         condition_dropout=dropout,
         guidance=guidance,
     )
-    model.conditioning.see(torch.tensor(list(seen), dtype=torch.long))
+    model.see_classes(torch.tensor(list(seen), dtype=torch.long))
     return model
 
 
@@ -137,7 +137,7 @@ def test_training_learns_which_classes_there_are(digits):
         train_steps=2,
         evaluator=None,
     ).train(digits.train_stream[0], eval_streams=[])
-    seen = set(model.conditioning.seen.nonzero().flatten().tolist())
+    seen = set(model.classes_seen.nonzero().flatten().tolist())
     assert seen == set(digits.train_stream[0].classes_in_this_experience)
 
 

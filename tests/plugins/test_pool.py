@@ -78,7 +78,7 @@ def test_a_pool_never_reaches_into_the_next_class(monkeypatch):
 def test_what_is_made_ahead_is_what_would_be_made_step_by_step(num_classes):
     model = DiffusionModel.from_preset("digits", num_classes=num_classes)
     if num_classes:
-        model.conditioning.see(torch.tensor([2, 3, 7]))
+        model.see_classes(torch.tensor([2, 3, 7]))
     ahead, generator = LookAhead(3, steps=2), seeded()
     steps = [ahead.draw(model, 5, generator) for _ in range(3)]
     made = [step.images() for step in steps]

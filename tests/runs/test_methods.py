@@ -172,7 +172,7 @@ def test_every_method_trains_has_its_effect_and_survives_a_checkpoint(
             if effect is not None:
                 effect(plugin, watch, strategy)
     if conditional:
-        assert again.model.conditioning.seen.sum() == 4
+        assert again.model.classes_seen.sum() == 4
 
 
 def test_each_method_is_described_in_the_readme():
