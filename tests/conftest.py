@@ -1,108 +1,95 @@
-"""Small models and streams that the tests share."""
+"""Fixtures of all tests.
 
-import subprocess
+They import when they are asked for. Where several processes test, the one that hands the
+tests out imports this file too, and would keep the others waiting for torch.
+"""
+
+import fcntl
+import os
 import sys
-import warnings
-from collections.abc import Iterator
-from pathlib import Path
-from types import SimpleNamespace
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
-import torch
-from torch import Tensor, nn
-
-warnings.filterwarnings("ignore", message="no QP solver")
-
-from avalanche_gd import DiffusionModel, SplitDigits, ddim_scheduler  # noqa: E402
-
-SHAPE = (1, 8, 8)
-
-
-class TinyDenoiser(nn.Module):
-    """A denoiser of one convolution that knows the timestep: fast, and not diffusers'."""
-
-    def __init__(self, channels: int = 1):
-        super().__init__()
-        self.convolution = nn.Conv2d(channels + 1, channels, kernel_size=3, padding=1)
-
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        time = (t.float() / 1000).view(-1, 1, 1, 1).expand(len(x), 1, *x.shape[2:])
-        return self.convolution(torch.cat([x, time], dim=1))
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
+    import torch
+
     torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    patch = pytest.MonkeyPatch()
-    patch.setenv("AVALANCHE_GD_CACHE", str(tmp_path_factory.mktemp("cache")))
-    yield
-    patch.undo()
+    """A cache that all processes of a session share; what one trains, others wait for."""
+    from avalanche_gd.models import oracle
+    from avalanche_gd.storage import cached
+
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+
+    def in_turn(*arguments: Any) -> Any:
+        with open(folder / "cache.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            return cached(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AVALANCHE_GD_CACHE", str(folder / "cache"))
+        patch.setattr(oracle, "cached", in_turn)
+        yield
 
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
+    import torch
+
     torch.manual_seed(0)
 
 
 @pytest.fixture
-def tiny_model() -> DiffusionModel:
+def tiny_model() -> Any:
     """A diffusion model for 8x8 images that costs next to nothing."""
-    return DiffusionModel(TinyDenoiser(), ddim_scheduler(), SHAPE)
+    from tests.helpers.small_models import tiny
+
+    return tiny()
 
 
 @pytest.fixture(scope="session")
-def digits() -> object:
+def digits() -> Any:
     """Five experiences of two digits each."""
+    from avalanche_gd import SplitDigits
+
     return SplitDigits(5)
 
 
-def images(count: int, shape: tuple[int, int, int] = SHAPE) -> Tensor:
-    """Random images in model space."""
-    return torch.rand(count, *shape) * 2 - 1
+@pytest.fixture(scope="session")
+def digits_oracle(digits: Any) -> Any:
+    """The oracle of the digits, which other processes find in the cache from now on."""
+    from avalanche_gd import oracle_classifier
+    from avalanche_gd.data import stream_tensors
+
+    return oracle_classifier(*stream_tensors(digits.train_stream))
 
 
-def fake_strategy(model: nn.Module, n: int = 1, **attributes: object) -> SimpleNamespace:
-    """Just enough of a strategy for one hook, in experience n."""
-    clock = SimpleNamespace(train_exp_counter=n - 1)
-    return SimpleNamespace(
-        model=model, clock=clock, device=torch.device("cpu"), **attributes
-    )
+@pytest.fixture
+def call(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """``call(main, *arguments)`` in an empty folder gives status, output and errors."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("HYDRA_FULL_ERROR", "AVALANCHE_GD_ONE_LINE"):
+        monkeypatch.setenv(name, "0")  # so that it is restored, whatever main sets
+        monkeypatch.delenv(name)
 
+    def call(main: Callable[[], object], *arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["avalanche-gd", *map(str, arguments)])
+        status = 0
+        try:
+            main()
+        except SystemExit as end:
+            status = int(end.code or 0)
+        return status, *capfd.readouterr()
 
-def weights(module: nn.Module) -> dict[str, Tensor]:
-    """A copy of a module's weights."""
-    return {name: value.clone() for name, value in module.state_dict().items()}
-
-
-def same_bits(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    """Whether two sets of weights are the same to the bit."""
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
-def torchrun(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """A module in two processes, which end if it hangs."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    process = subprocess.Popen(
-        [*command, "--nproc_per_node", "2", "-m", *arguments],
-        cwd=Path(__file__).parents[1],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        output, errors = process.communicate(timeout=300)
-    except subprocess.TimeoutExpired:
-        process.terminate()  # it ends those that it has started
-        process.communicate()
-        raise
-    return subprocess.CompletedProcess(command, process.returncode, output, errors)
-
-
-def truncate(path: Path) -> None:
-    """Cut a file to half its length."""
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2])
+    return call

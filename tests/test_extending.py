@@ -3,7 +3,6 @@
 import csv
 import re
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,10 +11,11 @@ from avalanche_gd import DiffusionModel, GenerativeDistillationPlugin, ddim_sche
 from avalanche_gd.runs import columns
 from avalanche_gd.runs.run_command import main
 from tests.helpers.lessons import note_losses
-from tests.plugins.test_behaviour import train_generator
-from tests.runs.test_run import SMALL
+from tests.helpers.repository import ROOT
+from tests.helpers.small_runs import SMALL
+from tests.helpers.small_trainings import train_generator
 
-PAGE = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
+PAGE = (ROOT / "docs" / "extending.md").read_text()
 FILES = dict(re.findall(r"`([\w/]+\.(?:py|yaml))`:\n\n```\w+\n(.*?)```", PAGE, re.DOTALL))
 COMMANDS = re.findall(r"^    avalanche-gd (.*)$", PAGE, re.MULTILINE)
 
@@ -37,11 +37,16 @@ def folder(tmp_path, monkeypatch):
         del sys.modules[module]
 
 
-def run(monkeypatch, *arguments):
-    flags = [part for part in arguments if part.startswith("-") or part == "conf"]
-    rest = [part for part in arguments if part not in flags]
-    monkeypatch.setattr(sys, "argv", ["avalanche-gd", *flags, *SMALL, *rest])
-    main()
+@pytest.fixture
+def command(folder, call):
+    """Call the command with the settings of a small run."""
+
+    def of_a_small_run(*arguments):
+        flags = [part for part in arguments if part.startswith("-") or part == "conf"]
+        rest = [part for part in arguments if part not in flags]
+        return call(main, *flags, *SMALL, *rest)
+
+    return of_a_small_run
 
 
 def test_the_page_has_a_file_of_each_addition():
@@ -58,13 +63,14 @@ def test_the_page_has_a_file_of_each_addition():
     assert len(COMMANDS) == 3
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_the_commands_of_the_page_run(folder, monkeypatch, command):
-    run(monkeypatch, *command.split(), "benchmark.n_experiences=2")
+@pytest.mark.parametrize("line", COMMANDS)
+def test_the_commands_of_the_page_run(folder, command, line):
+    status, _, errors = command(*line.split(), "benchmark.n_experiences=2")
+    assert status == 0, errors
     (written,) = folder.rglob("metrics.csv")
     rows = list(csv.DictReader(written.read_text().splitlines()))
     assert {row["experience"] for row in rows} == {"0", "1"}
-    named = re.findall(r"=(\w+)", command)[-1]
+    named = re.findall(r"=(\w+)", line)[-1]
     assert named == "mine" or named in str(written)
 
 
@@ -77,12 +83,12 @@ def test_a_source_teaches(folder, digits):
     assert losses[0].item() < 1e-12 < losses[-1].item()
 
 
-def test_a_metric_with_its_line_is_in_the_tables(folder, monkeypatch, capsys):
+def test_a_metric_with_its_line_is_in_the_tables(folder, command):
     import my_column  # noqa: F401
 
     sweep = ("-m", "method=naive", "seed=0,1", "benchmark.n_experiences=1")
-    run(monkeypatch, *sweep)
-    assert "Contrast ↑" in capsys.readouterr().out
+    _, output, _ = command(*sweep)
+    assert "Contrast ↑" in output
     (table,) = folder.rglob("runs.csv")
     values = [
         float(row["contrast"]) for row in csv.DictReader(table.read_text().splitlines())

@@ -1,15 +1,13 @@
 """The README's example runs as it stands, but for its budget."""
 
 import re
-from pathlib import Path
 
 import pytest
 import torch
 from avalanche.training.plugins import EvaluationPlugin
 
 import avalanche_gd
-
-README = Path(__file__).parents[1] / "README.md"
+from tests.helpers.repository import README
 
 
 def test_the_example_trains_and_judges(capsys):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from avalanche_gd.storage import cache_folder, cached, write_text, write_whole
-from tests.conftest import same_bits, truncate
+from tests.helpers.bits import same_bits, truncate
 
 
 @pytest.fixture(autouse=True)

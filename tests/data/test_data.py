@@ -19,7 +19,7 @@ from avalanche_gd import SplitCIFAR10, SplitDigits, SplitFMNIST, to_model_space
 from avalanche_gd.data import stream_tensors
 from avalanche_gd.data.fashion_mnist import DEBIAN_ROOT
 from avalanche_gd.data.model_space import as_dataset, dataset_tensors, on_device
-from tests.conftest import truncate
+from tests.helpers.bits import truncate
 
 NAMES = (
     "train-images-idx3-ubyte",

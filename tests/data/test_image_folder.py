@@ -14,9 +14,10 @@ from torch.nn import functional as F
 from avalanche_gd import SplitImageFolder
 from avalanche_gd.data import stream_tensors
 from avalanche_gd.storage import cache_folder
-from tests.conftest import truncate
+from tests.helpers.bits import truncate
+from tests.helpers.repository import ROOT
 
-CIFAR = Path(__file__).parents[3] / "shared" / "data" / "cifar10-jpeg.tar.xz"
+CIFAR = ROOT.parent / "shared" / "data" / "cifar10-jpeg.tar.xz"
 
 
 @pytest.fixture(autouse=True)

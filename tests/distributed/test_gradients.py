@@ -9,8 +9,9 @@ from avalanche_gd.plugins import (
     GenerativeDistillationPlugin,
     GenerativeReplayPlugin,
 )
-from tests.conftest import same_bits, torchrun
-from tests.helpers.shared_cases import CASES, seeded
+from tests.helpers.bits import same_bits
+from tests.helpers.shared_cases import CASES, begun_alike
+from tests.helpers.torchrun import forked
 
 TOLERANCE = 1e-5  # relative: a sum over a batch is rounded in another order
 
@@ -19,15 +20,15 @@ TOLERANCE = 1e-5  # relative: a sum over a batch is rounded in another order
 def pair(tmp_path_factory):
     """What each of two processes made of all cases, and of the refusals."""
     folder = tmp_path_factory.mktemp("pair")
-    ended = torchrun("tests.helpers.shared_cases", str(folder))
-    assert ended.returncode == 0, ended.stderr
+    ended = forked(folder / "logs", "tests.helpers.shared_cases", str(folder))
+    assert not ended.failure, ended.errors
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_two_processes_have_the_losses_and_metrics_of_one(pair, name):
     (first, _), (second, _) = pair
-    one = seeded(CASES[name])
+    one = begun_alike(CASES[name])
     assert one["losses"]
     assert first[name]["losses"] == pytest.approx(one["losses"], rel=TOLERANCE)
     assert first[name]["values"].keys() == one["values"].keys()

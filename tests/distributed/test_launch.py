@@ -9,9 +9,15 @@ import pytest
 
 from avalanche_gd.runs.run import run
 from avalanche_gd.runs.suite import main as suite
-from tests.conftest import torchrun
 from tests.helpers.shared_commands import COMMANDS
-from tests.runs.test_run import FILES, SMALL, run_killed_after, small_config
+from tests.helpers.small_runs import (
+    FILES,
+    SMALL,
+    files_left,
+    run_killed_after,
+    small_config,
+)
+from tests.helpers.torchrun import forked, torchrun
 
 TOLERANCE = 1e-4  # relative: sums are rounded in another order, and FID adds to it
 
@@ -30,16 +36,15 @@ def test_two_processes_go_on_to_the_numbers_and_the_folder_of_one(tmp_path):
     ended = torchrun(
         "avalanche_gd", "-m", *SMALL, *small, "seed=0,1", f"out={tmp_path / 'two'}"
     )
-    assert ended.returncode == 0, ended.stderr
-    lines = ended.stdout.splitlines()
+    assert not ended.failure, ended.errors
+    lines = ended.output.splitlines()
     assert sum("going on after experience 1/2" in line for line in lines) == 1
     assert sum("experience 2/2: FID" in line for line in lines) == 2
     assert sum(line.split()[:2] == ["generative_distillation", "2"] for line in lines) == 1
     for folder in one:
         other = tmp_path / "two" / folder.relative_to(tmp_path / "one")
         assert rows(other) == pytest.approx(rows(folder), rel=TOLERANCE, nan_ok=True)
-        names = {path.name for path in other.iterdir() if not path.name.startswith(".")}
-        assert {name for name in names if not name.startswith("events")} == FILES
+        assert files_left(other) == FILES
         infos = [json.loads((path / "run.json").read_text()) for path in (folder, other)]
         assert infos[1]["completed"] and infos[1]["cost"] == infos[0]["cost"]
         assert [info["machine"]["processes"] for info in infos] == [1, 2]
@@ -55,8 +60,8 @@ def said(tmp_path_factory):
     used.mkdir(parents=True)
     with open(used / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        ended = torchrun("tests.helpers.shared_commands", str(folder))
-    assert ended.returncode == 0, ended.stderr
+        ended = forked(folder / "logs", "tests.helpers.shared_commands", str(folder))
+    assert not ended.failure, ended.errors
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
 
 
@@ -114,24 +119,18 @@ def test_a_process_that_fails_ends_all_with_its_line(tmp_path, rank, error, stat
         f"{{_target_: tests.helpers.shared_commands.Dying, rank: {rank}, error: {error}}}"
     )
     options = [*SMALL, "method=naive", f"method.plugins=[{dying}]", f"out={tmp_path}"]
-    ended = torchrun("avalanche_gd", "-m", *options, "seed=0,1")
-    assert ended.returncode != 0
-    lines = ended.stderr.splitlines()
+    ended = forked(tmp_path / "logs", "avalanche_gd", "-m", *options, "seed=0,1")
+    lines = ended.errors.splitlines()
     assert [said for said in lines if said.endswith("a process died")] == [line]
-    assert "[rank" not in ended.stderr  # as torch prefixes a traceback
-    root_cause = ended.stderr.split("Root Cause")[1]
+    assert "]: Traceback" not in ended.errors  # as torch would print one more
+    root_cause = ended.failure.split("Root Cause")[1]
     assert f"rank      : {rank} " in root_cause and f"exitcode  : {status} " in root_cause
     assert [path.name for path in tmp_path.rglob("*.pt")] == ["exp_000.pt"]
 
 
-def test_a_suite_is_refused_under_torchrun(monkeypatch, capsys):
+def test_a_suite_is_refused_under_torchrun(call, monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "one")
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
-    for name in ("HYDRA_FULL_ERROR", "AVALANCHE_GD_ONE_LINE"):
-        monkeypatch.setenv(name, "0")  # so that it is restored, whatever main sets
-        monkeypatch.delenv(name)
-    with pytest.raises(SystemExit) as end:
-        suite("", {"small": []}, arguments=[])
-    assert end.value.code == 2
-    assert "a suite starts processes itself" in capsys.readouterr().err
+    status, _, errors = call(lambda: suite("", {"small": []}))
+    assert status == 2 and "a suite starts processes itself" in errors

@@ -2,11 +2,11 @@
 
 from torch import Tensor, nn
 
-from tests.conftest import TinyDenoiser
+from tests.helpers.small_models import TinyDenoiser
 
 OWN = [
     "model.preset=null",
-    "model._target_=tests.conftest.TinyDenoiser",
+    "model._target_=tests.helpers.small_models.TinyDenoiser",
     "model.sample_shape=[1,8,8]",
 ]
 

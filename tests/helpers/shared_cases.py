@@ -29,7 +29,8 @@ from avalanche_gd import (
 from avalanche_gd.data.augmentation import HorizontalFlipPlugin
 from avalanche_gd.plugins import SOURCES
 from avalanche_gd.training import BudgetedTemplate
-from tests.conftest import SHAPE, TinyDenoiser, images, weights
+from tests.helpers.bits import weights
+from tests.helpers.small_models import SHAPE, TinyDenoiser, images, tiny
 
 BATCH = 16
 STEPS = 4
@@ -47,11 +48,7 @@ class Losses(SupervisedPlugin, supports_distributed=True):
         self.sizes.append(len(strategy.mb_x))
 
 
-def tiny() -> DiffusionModel:
-    return DiffusionModel(TinyDenoiser(), ddim_scheduler(), SHAPE)
-
-
-def conditioned() -> DiffusionModel:
+def conditioned_unet() -> DiffusionModel:
     return DiffusionModel.from_preset("digits", num_classes=10, condition_dropout=0.3)
 
 
@@ -94,7 +91,9 @@ def distilled(**options: Any) -> dict[str, Any]:
 
 
 def conditionally_distilled(**options: Any) -> dict[str, Any]:
-    return outcome(training(conditioned(), GenerativeDistillationPlugin(2, 100, **options)))
+    return outcome(
+        training(conditioned_unet(), GenerativeDistillationPlugin(2, 100, **options))
+    )
 
 
 def solved(generator: DiffusionModel, **options: Any) -> dict[str, Any]:
@@ -146,7 +145,7 @@ def evaluated_in_the_midst() -> dict[str, Any]:
 
 CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "naive": lambda: outcome(training(DiffusionModel.from_preset("digits"))),
-    "conditioned": lambda: outcome(training(conditioned())),
+    "conditioned": lambda: outcome(training(conditioned_unet())),
     "epochs": lambda: outcome(
         training(tiny(), train_steps=None, train_epochs=1), drop_last=True
     ),
@@ -158,10 +157,10 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
     ),
     "distillation, conditioned": conditionally_distilled,
     "distillation, conditioned, odd shares": lambda: outcome(
-        training(conditioned(), GenerativeDistillationPlugin(), train_mb_size=6)
+        training(conditioned_unet(), GenerativeDistillationPlugin(), train_mb_size=6)
     ),
     "conditioned, an image each": lambda: outcome(
-        training(conditioned(), train_mb_size=2, train_steps=1)
+        training(conditioned_unet(), train_mb_size=2, train_steps=1)
     ),
     "distillation, conditioned pool": lambda: conditionally_distilled(pool_size=50),
     "trajectory, conditioned": lambda: conditionally_distilled(source="trajectory"),
@@ -173,13 +172,15 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
     },
     "replay": lambda: outcome(training(tiny(), GenerativeReplayPlugin())),
     "replay, ratio 1/2": lambda: outcome(
-        training(conditioned(), GenerativeReplayPlugin(replay_ratio=0.5))
+        training(conditioned_unet(), GenerativeReplayPlugin(replay_ratio=0.5))
     ),
     "replay, size": lambda: outcome(
         training(tiny(), GenerativeReplayPlugin(replay_size=6, pool_size=50))
     ),
     "solver": lambda: solved(tiny()),
-    "solver, condition": lambda: solved(conditioned(), labels="condition", replay_size=8),
+    "solver, condition": lambda: solved(
+        conditioned_unet(), labels="condition", replay_size=8
+    ),
     "solver, another generator": solved_with_another_generator,
     "flips": lambda: outcome(training(tiny(), HorizontalFlipPlugin())),
     "a memory": lambda: outcome(training(tiny(), ReplayPlugin(64)), drop_last=True),
@@ -241,7 +242,7 @@ def refusal(strategy: DiffusionTraining) -> tuple[str, int]:
     return "", strategy.clock.train_iterations
 
 
-def seeded(case: Callable[[], Any]) -> Any:
+def begun_alike(case: Callable[[], Any]) -> Any:
     torch.manual_seed(0)
     return case()
 
@@ -249,8 +250,8 @@ def seeded(case: Callable[[], Any]) -> Any:
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     DistributedHelper.init_distributed(0, use_cuda=False)
-    results = {name: seeded(case) for name, case in CASES.items()}
-    refusals = {name: refusal(seeded(case)) for name, case in REFUSED.items()}
+    results = {name: begun_alike(case) for name, case in CASES.items()}
+    refusals = {name: refusal(begun_alike(case)) for name, case in REFUSED.items()}
     torch.save((results, refusals), folder / f"{DistributedHelper.rank}.pt")
     torch.distributed.destroy_process_group()
 

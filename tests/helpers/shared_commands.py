@@ -12,7 +12,7 @@ from avalanche.core import SupervisedPlugin
 
 from avalanche_gd.distributed import launch
 from avalanche_gd.runs.run_command import main
-from tests.runs.test_run import SMALL
+from tests.helpers.small_runs import SMALL
 
 COMMANDS = {
     "a batch of the generator": ["generator.batch_size=63"],

@@ -9,7 +9,7 @@ from avalanche.training.plugins import EvaluationPlugin
 
 from avalanche_gd import DiffusionTraining, SmallCNN, denoising_loss_metrics
 from avalanche_gd.training import BudgetedTemplate
-from tests.conftest import SHAPE
+from tests.helpers.small_models import SHAPE
 
 NAME = "DenoisingLoss_Exp/eval_phase/test_stream/Exp001"
 

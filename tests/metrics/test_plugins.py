@@ -25,8 +25,8 @@ from avalanche_gd.metrics import (
     generated_image_metrics,
 )
 from avalanche_gd.metrics.shared_images import SharedImages, generate_samples
-from tests.conftest import truncate
-from tests.metrics.test_values import plain_fid
+from tests.helpers.bits import truncate
+from tests.helpers.plain_fid import plain_fid
 
 SAMPLING = Sampling(images=60, steps=2, batch_size=25)
 FID = "FID_Stream/eval_phase/test_stream"

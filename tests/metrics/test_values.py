@@ -2,21 +2,13 @@
 
 import numpy as np
 import pytest
-import scipy.linalg
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from avalanche_gd.metrics import absolute_ratio_difference, kl_divergence
 from avalanche_gd.metrics.fid import Moments, frechet_distance
-
-
-def plain_fid(real, generated):
-    """FID with scipy's matrix square root."""
-    mean = real.mean(0) - generated.mean(0)
-    s, s_g = np.cov(real, rowvar=False), np.cov(generated, rowvar=False)
-    root = scipy.linalg.sqrtm(s @ s_g).real
-    return mean @ mean + np.trace(s + s_g - 2 * root)
+from tests.helpers.plain_fid import plain_fid
 
 
 @pytest.mark.parametrize("dimensions", [2, 16, 64])

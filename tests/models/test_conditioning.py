@@ -13,41 +13,11 @@ from avalanche_gd import (
     GenerativeReplayPlugin,
     SmallCNN,
     SoftGenerativeReplayPlugin,
-    ddim_scheduler,
 )
 from avalanche_gd.plugins import SOURCES, Teacher
-from tests.conftest import SHAPE, fake_strategy, images, same_bits, weights
-
-CLASSES = 10
-
-
-class ClassDenoiser(nn.Module):
-    """Knows the image a little, and adds a number of each class's own."""
-
-    def __init__(self):
-        super().__init__()
-        self.scale = nn.Parameter(torch.tensor(0.5))
-        self.shift = nn.Embedding(CLASSES + 1, 1)
-
-    def forward(self, x, t, class_labels):
-        return self.scale * x + self.shift(class_labels).view(-1, 1, 1, 1)
-
-
-def conditioned(dropout=0.0, guidance=1.0, seen=range(CLASSES)):
-    model = DiffusionModel(
-        ClassDenoiser(),
-        ddim_scheduler(),
-        SHAPE,
-        num_classes=CLASSES,
-        condition_dropout=dropout,
-        guidance=guidance,
-    )
-    model.see_classes(torch.tensor(list(seen), dtype=torch.long))
-    return model
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
+from tests.helpers.bits import same_bits, weights
+from tests.helpers.small_models import CLASSES, SHAPE, conditioned, images, seeded
+from tests.helpers.small_trainings import fake_strategy
 
 
 def test_the_criterion_conditions_the_denoising():

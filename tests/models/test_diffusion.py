@@ -9,7 +9,8 @@ import torch
 from diffusers import DDPMScheduler, DPMSolverMultistepScheduler
 
 from avalanche_gd import DenoisingLoss, DiffusionModel, ddim_scheduler, unet
-from tests.conftest import SHAPE, TinyDenoiser, images, same_bits, truncate, weights
+from tests.helpers.bits import same_bits, truncate, weights
+from tests.helpers.small_models import SHAPE, TinyDenoiser, images
 
 
 def alpha_bar() -> np.ndarray:

@@ -5,7 +5,8 @@ import torch
 
 from avalanche_gd import SmallCNN, oracle_classifier
 from avalanche_gd.data import stream_tensors
-from tests.conftest import images, same_bits, truncate, weights
+from tests.helpers.bits import same_bits, truncate, weights
+from tests.helpers.small_models import images
 
 
 def test_it_knows_the_digits_and_is_frozen(digits):

@@ -21,8 +21,9 @@ from avalanche_gd.plugins.baselines import (
     RWalkPlugin,
     SynapticIntelligencePlugin,
 )
-from tests.conftest import fake_strategy, images, same_bits, weights
-from tests.plugins.test_behaviour import train_generator
+from tests.helpers.bits import same_bits, weights
+from tests.helpers.small_models import images
+from tests.helpers.small_trainings import fake_strategy, train_generator
 
 
 def test_si_follows_the_path_of_the_weights(tiny_model, digits):

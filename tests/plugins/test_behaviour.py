@@ -17,7 +17,9 @@ from avalanche_gd import (
     SoftGenerativeReplayPlugin,
 )
 from avalanche_gd.plugins import SOURCES, Teacher
-from tests.conftest import SHAPE, fake_strategy, images, same_bits, weights
+from tests.helpers.bits import same_bits, weights
+from tests.helpers.small_models import SHAPE, images
+from tests.helpers.small_trainings import fake_strategy, train_generator
 
 
 class Recorder(SupervisedPlugin):
@@ -37,18 +39,6 @@ class Recorder(SupervisedPlugin):
     def after_training_iteration(self, strategy, **kwargs):
         if Teacher.of(strategy).model is not None:
             self.teachers.append(weights(Teacher.of(strategy).model.denoiser))
-
-
-def train_generator(model, stream, *plugins, **options):
-    options = dict(train_steps=3, train_mb_size=16, evaluator=None) | options
-    strategy = DiffusionTraining(
-        model=model,
-        optimizer=torch.optim.Adam(model.parameters(), 1e-2),
-        plugins=list(plugins),
-        **options,
-    )
-    strategy.train(stream, eval_streams=[])
-    return strategy
 
 
 def test_at_the_first_step_of_an_experience_the_student_is_the_teacher(tiny_model, digits):

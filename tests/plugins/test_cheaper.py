@@ -14,10 +14,9 @@ from avalanche_gd import (
     ddim_scheduler,
 )
 from avalanche_gd.plugins import SOURCES, Teacher, Trajectory
-from tests.conftest import SHAPE, fake_strategy, images
 from tests.helpers.lessons import note_losses, request_of
-from tests.models.test_conditioning import CLASSES, conditioned, seeded
-from tests.plugins.test_behaviour import train_generator
+from tests.helpers.small_models import CLASSES, SHAPE, conditioned, images, seeded
+from tests.helpers.small_trainings import fake_strategy, train_generator
 
 ALPHA_BAR = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
 

@@ -5,8 +5,9 @@ import torch
 from avalanche.core import SupervisedPlugin
 
 from avalanche_gd import DiffusionModel, GenerativeDistillationPlugin
-from tests.conftest import same_bits, weights
-from tests.plugins.test_behaviour import train_generator
+from tests.helpers.bits import same_bits, weights
+from tests.helpers.lessons import note_losses
+from tests.helpers.small_trainings import train_generator
 
 
 def test_an_experience_ends_with_the_average_of_its_weights(tiny_model, digits):
@@ -36,9 +37,7 @@ def test_an_experience_ends_with_the_average_of_its_weights(tiny_model, digits):
 
 def test_the_average_is_the_next_teacher(tiny_model, digits):
     plugin = GenerativeDistillationPlugin()
-    losses = []
-    teach = plugin.distillation_loss
-    plugin.distillation_loss = lambda s: losses.append(teach(s)) or losses[-1]
+    losses = note_losses(plugin)
     train_generator(tiny_model, digits.train_stream[:2], plugin, ema_decay=0.9)
     assert losses[0].item() < 1e-12 < losses[1].item()
 

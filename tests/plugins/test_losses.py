@@ -15,7 +15,8 @@ from avalanche_gd import (
     SoftGenerativeReplayPlugin,
 )
 from avalanche_gd.plugins import Teacher, soft_label_loss
-from tests.conftest import SHAPE, fake_strategy, images
+from tests.helpers.small_models import SHAPE, images
+from tests.helpers.small_trainings import fake_strategy
 
 
 def strategy_in_experience(n, student, teacher, current, *plugins):

@@ -19,8 +19,9 @@ from avalanche_gd import (
 from avalanche_gd.models.denoising import Question
 from avalanche_gd.plugins import SOURCES
 from avalanche_gd.plugins.baselines import MIRPlugin
-from tests.conftest import images, same_bits, weights
-from tests.plugins.test_behaviour import train_generator
+from tests.helpers.bits import same_bits, weights
+from tests.helpers.small_models import images
+from tests.helpers.small_trainings import train_generator
 
 BATCH, STEPS = 16, 4
 

@@ -13,9 +13,9 @@ from avalanche_gd import (
     SoftGenerativeReplayPlugin,
 )
 from avalanche_gd.plugins import LookAhead, ReplayPool
-from tests.conftest import SHAPE, same_bits, weights
-from tests.models.test_conditioning import CLASSES, conditioned, seeded
-from tests.plugins.test_behaviour import train_generator
+from tests.helpers.bits import same_bits, weights
+from tests.helpers.small_models import CLASSES, SHAPE, conditioned, seeded
+from tests.helpers.small_trainings import train_generator
 
 
 def test_a_pool_is_what_the_teacher_generates(tiny_model):

@@ -6,9 +6,9 @@ import torch
 
 from avalanche_gd import DiffusionModel, GenerativeDistillationPlugin, ddim_scheduler
 from avalanche_gd.plugins import SOURCES, PartialGeneration, TeachingRequest
-from tests.conftest import SHAPE, TinyDenoiser, images
 from tests.helpers.lessons import note_losses, request_of
-from tests.plugins.test_behaviour import train_generator
+from tests.helpers.small_models import SHAPE, TinyDenoiser, images
+from tests.helpers.small_trainings import train_generator
 
 COUNT = 64
 

@@ -1,8 +1,8 @@
 import csv
 import dataclasses
 import json
-import sys
 from collections import Counter
+from functools import partial
 
 import pytest
 import torch
@@ -17,7 +17,8 @@ from avalanche_gd.profiling.speed_command import main
 from avalanche_gd.profiling.timing_table import Measurement, as_csv, as_table, measured
 from avalanche_gd.runs.composition import compose_config
 from avalanche_gd.runs.passes import images_passed
-from tests.conftest import images, same_bits, weights
+from tests.helpers.bits import same_bits, weights
+from tests.helpers.small_models import images
 
 
 def config(*overrides):
@@ -142,13 +143,21 @@ def test_the_csv_holds_every_field_the_ratio_and_the_gain():
     assert {"naive", "2.000", "0.500"} <= set(as_table([row]).split())
 
 
-def test_the_command_measures_and_writes(tmp_path, capsys):
+@pytest.fixture
+def command(call):
+    """Call the command on one thread."""
+
+    def on_one_thread(*arguments):
+        return call(partial(main, "A test."), "--threads=1", *arguments)
+
+    return on_one_thread
+
+
+def test_the_command_measures_and_writes(command, tmp_path):
     out = tmp_path / "speed"
-    main(
-        "A test.",
-        ["--preset=digits", "--methods=naive", "--batch-size=8", "--repeats=1",
-         "--threads=1", "--no-growth", f"--out={out}"],
-    )  # fmt: skip
+    small = "--preset=digits", "--methods=naive", "--batch-size=8", "--repeats=1"
+    status, output, errors = command(*small, "--no-growth", f"--out={out}")
+    assert status == 0, errors
     rows = list(csv.DictReader((out / "speed.csv").read_text().splitlines()))
     parts = [row["part"] for row in rows]
     assert parts == ["step"] + ["sampling"] * 4 + ["evaluation"] * 4
@@ -156,10 +165,12 @@ def test_the_command_measures_and_writes(tmp_path, capsys):
     assert machine["matrix_product_GFLOPs"] > 0 and machine["denoiser_GFLOPs"] > 0
     assert machine["machine"]["threads"] == 1 and machine["preset"] == "digits"
     assert (out / "speed.png").stat().st_size > 10_000
-    assert "images_per_second" in capsys.readouterr().out
+    assert "images_per_second" in output
 
 
-def test_growth_is_measured_by_batch_by_preset_and_by_experience(tmp_path, monkeypatch):
+def test_growth_is_measured_by_batch_by_preset_and_by_experience(
+    command, tmp_path, monkeypatch
+):
     def steps(config, repeats, *, part="step", experiences=()):
         shown = experiences or (config.generator.batch_size,)
         return [measured(part, "naive", n, [0.2], [0.1], [0.3]) for n in shown]
@@ -167,7 +178,7 @@ def test_growth_is_measured_by_batch_by_preset_and_by_experience(tmp_path, monke
     monkeypatch.setattr(speed_command, "measure_steps", steps)
     monkeypatch.setattr(speed_command, "measure_sampling", lambda *_: [])
     monkeypatch.setattr(speed_command, "measure_evaluation", lambda *_: [])
-    main("A test.", ["--methods=naive", "--threads=1", f"--out={tmp_path}"])
+    command("--methods=naive", f"--out={tmp_path}")
     rows = list(csv.DictReader((tmp_path / "speed.csv").read_text().splitlines()))
     found = [(row["part"], row["name"], float(row["at"])) for row in rows]
     by_model = [(name, at) for part, name, at in found if part == "step by model"]
@@ -191,10 +202,8 @@ def test_growth_is_measured_by_batch_by_preset_and_by_experience(tmp_path, monke
         (["--device=cuda:99"], "cuda"),
     ],
 )
-def test_a_wrong_argument_ends_with_one_line(tmp_path, capsys, arguments, message):
-    with pytest.raises(SystemExit) as ended:
-        main("A test.", [*arguments, f"--out={tmp_path / 'out'}"])
-    assert ended.value.code == 2
-    error = capsys.readouterr().err
-    assert message in error and error.count("\n") == 1, (error, sys.argv)
+def test_a_wrong_argument_ends_with_one_line(command, tmp_path, arguments, message):
+    status, _, errors = command(*arguments, f"--out={tmp_path / 'out'}")
+    assert status == 2 and message in errors
+    assert errors.count("\n") == 1, errors
     assert not (tmp_path / "out").exists()

@@ -5,27 +5,19 @@ import json
 import pytest
 
 from avalanche_gd.report.report_command import main
-from tests.conftest import truncate
+from tests.helpers.bits import truncate
 from tests.helpers.fake_runs import write_run
 
 
 @pytest.fixture
-def command(monkeypatch, tmp_path, capfd):
-    """Call the command in an empty folder; gives status and errors."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("HYDRA_FULL_ERROR", "AVALANCHE_GD_ONE_LINE"):
-        monkeypatch.setenv(name, "0")  # so that it is restored, whatever main sets
-        monkeypatch.delenv(name)
+def command(call):
+    """Call the command; gives status and errors."""
 
-    def call(*arguments):
-        status = 0
-        try:
-            main([str(argument) for argument in arguments])
-        except SystemExit as end:
-            status = end.code
-        return status, capfd.readouterr().err
+    def status_and_errors(*folders):
+        status, _, errors = call(main, *folders)
+        return status, errors
 
-    return call
+    return status_and_errors
 
 
 def _cut(name):

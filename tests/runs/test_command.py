@@ -1,38 +1,25 @@
 """The command: sweeps, their report, and errors of one line."""
 
 import csv
-import sys
 
 import pytest
 
 from avalanche_gd.runs.run_command import main
 from avalanche_gd.training import NonFiniteLossError
-from tests.conftest import truncate
+from tests.helpers.bits import truncate
 from tests.helpers.own_denoisers import OWN
-from tests.runs.test_run import SMALL
+from tests.helpers.small_runs import SMALL
 
 
 @pytest.fixture
-def command(monkeypatch, tmp_path, capfd):
-    """Call the command in an empty folder; gives status, output and errors."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("HYDRA_FULL_ERROR", "AVALANCHE_GD_ONE_LINE"):
-        monkeypatch.setenv(name, "0")  # so that it is restored, whatever main sets
-        monkeypatch.delenv(name)
+def command(call):
+    """Call the command with the settings of a small run."""
 
-    def call(*arguments):
+    def of_a_small_run(*arguments):
         flags = [argument for argument in arguments if argument == "-m"]
-        overrides = [*flags, *SMALL, *arguments[len(flags) :]]
-        monkeypatch.setattr(sys, "argv", ["avalanche-gd", *overrides])
-        status = 0
-        try:
-            main()
-        except SystemExit as end:
-            status = end.code
-        output, errors = capfd.readouterr()
-        return status, output, errors
+        return call(main, *flags, *SMALL, *arguments[len(flags) :])
 
-    return call
+    return of_a_small_run
 
 
 def test_a_sweep_ends_with_the_report(command, tmp_path):

@@ -1,6 +1,5 @@
 import json
 import re
-import sys
 import time
 
 import pytest
@@ -12,20 +11,15 @@ from avalanche_gd.runs.dry_run import dry_run
 from avalanche_gd.runs.learner import Learner
 from avalanche_gd.runs.run import run
 from avalanche_gd.runs.run_command import main
-from tests.runs.test_run import SMALL, small_config
+from tests.helpers.small_runs import SMALL, small_config
 
 UNITS = {"seconds": 1, "minutes": 60, "hours": 3600}
 
 
 @pytest.mark.parametrize("method", ["generative_distillation", "rwalk", "solver_ewc"])
-def test_a_check_says_that_a_method_works_and_leaves_nothing(
-    monkeypatch, tmp_path, capfd, method
-):
-    monkeypatch.chdir(tmp_path)
+def test_a_check_says_that_a_method_works_and_leaves_nothing(call, tmp_path, method):
     options = [*SMALL, f"method={method}", "generator.steps=20"]
-    monkeypatch.setattr(sys, "argv", ["avalanche-gd", "--check", *options])
-    main()
-    output = capfd.readouterr().out
+    _, output, _ = call(main, "--check", *options)
     pattern = rf"{method} on split_digits, seed 0: works; about \d+ ({'|'.join(UNITS)}) on"
     assert re.match(pattern, output)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]

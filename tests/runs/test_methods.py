@@ -24,8 +24,8 @@ from avalanche_gd.plugins import Teacher
 from avalanche_gd.runs.composition import method_names
 from avalanche_gd.runs.learner import Learner
 from avalanche_gd.training.plugin_state import load_plugin_states, plugin_states
-from tests.conftest import same_bits, weights
-from tests.runs.test_run import small_config
+from tests.helpers.bits import same_bits, weights
+from tests.helpers.small_runs import small_config
 
 METHODS = method_names()
 STEPS = 12  # RWalk scores every 10
@@ -176,7 +176,7 @@ def test_every_method_trains_has_its_effect_and_survives_a_checkpoint(
 
 
 def test_each_method_is_described_in_the_readme():
-    from tests.test_readme import README
+    from tests.helpers.repository import README
 
     text = README.read_text()
     assert [method for method in METHODS if f"| `{method}`" not in text] == []

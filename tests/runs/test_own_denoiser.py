@@ -8,15 +8,20 @@ import torch
 from safetensors.torch import load_model
 
 from avalanche_gd.runs.run import run
-from tests.conftest import TinyDenoiser
 from tests.helpers.own_denoisers import OWN
-from tests.runs.test_run import FILES, metrics, run_killed_after, small_config
+from tests.helpers.small_models import TinyDenoiser
+from tests.helpers.small_runs import (
+    FILES,
+    files_left,
+    metrics,
+    run_killed_after,
+    small_config,
+)
 
 
 def test_a_run_keeps_the_weights_of_its_denoiser(tmp_path):
     folder = run(small_config(tmp_path, *OWN, "model.channels_last=true"))
-    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
-    assert {name for name in names if not name.startswith("events")} == FILES
+    assert files_left(folder) == FILES
     assert [path.name for path in (folder / "model").iterdir()] == ["denoiser.safetensors"]
     denoiser = TinyDenoiser()
     before = denoiser.convolution.weight.clone()

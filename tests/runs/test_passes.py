@@ -7,7 +7,7 @@ import torch
 
 from avalanche_gd.distributed.shares import sharing
 from avalanche_gd.runs.passes import PassCounter, images_passed
-from tests.conftest import images
+from tests.helpers.small_models import images
 
 BATCH = 4
 

@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-from pathlib import Path
 
 import diffusers
 import pytest
@@ -12,65 +11,25 @@ from avalanche.core import SupervisedPlugin
 from PIL import Image
 
 import avalanche_gd.runs.run as runs
-from avalanche_gd.runs.composition import compose_config
 from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.learner import Learner
 from avalanche_gd.runs.results import read_run
 from avalanche_gd.runs.run import run
-from tests.conftest import truncate
-
-SMALL = [
-    "generator.steps=2",
-    "generator.decay_steps=0",
-    "solver.steps=2",
-    "evaluation.images=70",
-    "threads=1",
-    "evaluation.steps=2",
-    "solver.replay_steps=2",
-]
-FILES = {
-    "checkpoints",
-    "config.yaml",
-    "curves.png",
-    "metrics.csv",
-    "model",
-    "run.json",
-    "samples",
-}
-
-
-def small_config(out: Path, *overrides: str) -> RunConfig:
-    return compose_config([*SMALL, f"out={out}", *overrides])
-
-
-def metrics(folder: Path) -> str:
-    return (folder / "metrics.csv").read_text()
-
-
-class Killed(BaseException):
-    """What a kill looks like from inside."""
-
-
-def run_killed_after(index: int, config: RunConfig) -> None:
-    """Run until an experience is trained, and die before its checkpoint is written."""
-    train = Learner.train
-
-    def dying(self, experience):
-        train(self, experience)
-        if experience.current_experience == index:
-            raise Killed
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Learner, "train", dying)
-        run(config)
+from tests.helpers.bits import truncate
+from tests.helpers.small_runs import (
+    FILES,
+    files_left,
+    metrics,
+    run_killed_after,
+    small_config,
+)
 
 
 def test_a_run_leaves_what_the_design_says(tmp_path):
     config = small_config(tmp_path)
     folder = run(config)
-    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
-    assert {name for name in names if not name.startswith("events")} == FILES
-    assert sum(name.startswith("events.out") for name in names) == 2
+    assert files_left(folder) == FILES
+    assert len(list(folder.glob("events.out*"))) == 2
     info = json.loads((folder / "run.json").read_text())
     assert info["completed"] and info["seed"] == 0
     assert info["versions"]["torch"] == torch.__version__

@@ -19,7 +19,9 @@ from avalanche_gd import (
     SmallCNN,
 )
 from avalanche_gd.plugins.baselines import SynapticIntelligencePlugin
-from tests.conftest import SHAPE, same_bits, weights
+from tests.helpers.bits import same_bits, weights
+from tests.helpers.lessons import note_losses
+from tests.helpers.small_models import SHAPE
 
 
 def train_plain(model, stream, *plugins, **options):
@@ -40,9 +42,7 @@ def train_plain(model, stream, *plugins, **options):
 def test_distillation_in_a_plain_template(tiny_model, digits):
     first, second = digits.train_stream[:2]
     plugin = GenerativeDistillationPlugin()
-    taught = []
-    teach = plugin.distillation_loss
-    plugin.distillation_loss = lambda s: taught.append(teach(s)) or taught[-1]
+    taught = note_losses(plugin)
     train_plain(tiny_model, [first, second], plugin)
     assert taught[-1].item() > 0 and taught[-1].isfinite()
 
@@ -58,9 +58,8 @@ def test_distillation_beside_another_method_has_both_effects(digits, beside, num
         "SI": SynapticIntelligencePlugin(si_lambda=100.0),
         "A-GEM": AGEMPlugin(patterns_per_experience=64, sample_size=32),
     }[beside]
-    taught, penalties, sizes = [], [], []
-    teach, penalise = distillation.distillation_loss, other.before_backward
-    distillation.distillation_loss = lambda s: taught.append(teach(s)) or taught[-1]
+    taught, penalties, sizes = note_losses(distillation), [], []
+    penalise = other.before_backward
 
     def noting(strategy, **kwargs):
         loss = strategy.loss.item()

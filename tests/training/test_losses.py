@@ -12,7 +12,8 @@ from avalanche_gd import (
     GenerativeDistillationPlugin,
     ddim_scheduler,
 )
-from tests.conftest import SHAPE, TinyDenoiser
+from tests.helpers.lessons import note_losses
+from tests.helpers.small_models import SHAPE, TinyDenoiser
 
 GAMMA = 5.0
 
@@ -56,9 +57,7 @@ def test_distillation_trains_under_it(digits, prediction_type):
     scheduler = ddim_scheduler(prediction_type=prediction_type)
     model = DiffusionModel(TinyDenoiser(), scheduler, SHAPE)
     plugin = GenerativeDistillationPlugin()
-    losses = []
-    teach = plugin.distillation_loss
-    plugin.distillation_loss = lambda s: losses.append(teach(s)) or losses[-1]
+    losses = note_losses(plugin)
     DiffusionTraining(
         model=model,
         optimizer=torch.optim.Adam(model.parameters(), 1e-2),

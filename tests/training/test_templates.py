@@ -19,7 +19,9 @@ from avalanche_gd import (
 )
 from avalanche_gd.data.model_space import as_dataset
 from avalanche_gd.training import BudgetedTemplate, NonFiniteLossError
-from tests.conftest import SHAPE, fake_strategy, same_bits, weights
+from tests.helpers.bits import same_bits, weights
+from tests.helpers.small_models import SHAPE
+from tests.helpers.small_trainings import fake_strategy
 
 
 class Batches(SupervisedPlugin):
