@@ -4,10 +4,10 @@ They import when they are asked for. Where several processes test, the one that 
 tests out imports this file too, and would keep the others waiting for torch.
 """
 
-import fcntl
 import os
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,23 +22,22 @@ def _one_thread() -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A cache that all processes of a session share; what one trains, others wait for."""
-    from avalanche_gd.models import oracle
-    from avalanche_gd.storage import cached
-
+    """A cache that all processes of a session share."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
-
-    def in_turn(*arguments: Any) -> Any:
-        with open(folder / "cache.lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            return cached(*arguments)
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AVALANCHE_GD_CACHE", str(folder / "cache"))
-        patch.setattr(oracle, "cached", in_turn)
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def steps_of_an_oracle() -> Iterator[int]:
+    """As many as a user's oracle is trained in; those of the tests are trained in few."""
+    from tests.helpers.quick_oracles import quick_oracles
+
+    with quick_oracles() as steps:
+        yield steps
 
 
 @pytest.fixture(autouse=True)
@@ -64,18 +63,9 @@ def digits() -> Any:
     return SplitDigits(5)
 
 
-@pytest.fixture(scope="session")
-def digits_oracle(digits: Any) -> Any:
-    """The oracle of the digits, which other processes find in the cache from now on."""
-    from avalanche_gd import oracle_classifier
-    from avalanche_gd.data import stream_tensors
-
-    return oracle_classifier(*stream_tensors(digits.train_stream))
-
-
 @pytest.fixture
 def call(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Any, capfd: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
     """``call(main, *arguments)`` in an empty folder gives status, output and errors."""
     monkeypatch.chdir(tmp_path)
@@ -93,3 +83,17 @@ def call(
         return status, *capfd.readouterr()
 
     return call
+
+
+@pytest.fixture
+def sketched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lay figures out and do not draw them, which takes most of a report's time."""
+    from matplotlib.figure import Figure
+
+    def sketch(figure: Figure, file: Any, *, format: str = "png", **_: Any) -> None:
+        if format != "pdf":  # which is laid out like the other
+            figure.draw_without_rendering()
+        if isinstance(file, Path):
+            file.touch()
+
+    monkeypatch.setattr(Figure, "savefig", sketch)

@@ -15,6 +15,8 @@ from tests.helpers.repository import ROOT
 from tests.helpers.small_runs import SMALL
 from tests.helpers.small_trainings import train_generator
 
+pytestmark = pytest.mark.usefixtures("sketched")
+
 PAGE = (ROOT / "docs" / "extending.md").read_text()
 FILES = dict(re.findall(r"`([\w/]+\.(?:py|yaml))`:\n\n```\w+\n(.*?)```", PAGE, re.DOTALL))
 COMMANDS = re.findall(r"^    avalanche-gd (.*)$", PAGE, re.MULTILINE)

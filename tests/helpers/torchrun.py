@@ -12,6 +12,7 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from tests.helpers.quick_oracles import quick_oracles
 from tests.helpers.repository import ROOT
 
 HANGS = 300  # seconds; no test takes as long
@@ -92,6 +93,7 @@ def forked(folder: Path, *arguments: str) -> Ended:
 
 
 def run_module(*arguments: Any) -> None:
-    """Run a module as Python's ``-m`` does."""
+    """Run a module as Python's ``-m`` does, with the oracles of the tests."""
     sys.argv = list(arguments)
-    runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+    with quick_oracles():
+        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)

@@ -18,6 +18,7 @@ from avalanche_gd.profiling.timing_table import Measurement, as_csv, as_table, m
 from avalanche_gd.runs.composition import compose_config
 from avalanche_gd.runs.passes import images_passed
 from tests.helpers.bits import same_bits, weights
+from tests.helpers.own_denoisers import OWN
 from tests.helpers.small_models import images
 
 
@@ -113,7 +114,7 @@ def test_a_step_of_a_teacher_that_looks_ahead_is_a_mean_of_all_that_it_does(
 
 
 def test_a_row_for_each_experience_and_memory_that_does_not_grow_with_them():
-    few = config("method=generative_distillation", "generator.batch_size=8")
+    few = config("method=generative_distillation", "generator.batch_size=8", *OWN)
     first, fifth, last = measure_steps(few, 1, part="growth", experiences=(1, 5, 50))
     assert [(row.part, row.at) for row in (first, fifth, last)] == [
         ("growth", 1), ("growth", 5), ("growth", 50)

@@ -1,12 +1,15 @@
-"""The report's command: what it refuses, in one line and before it writes a file."""
+"""The report's command: its files, and what it refuses before it writes one."""
 
+import csv
 import json
 
 import pytest
 
-from avalanche_gd.report.report_command import main
+from avalanche_gd.report.report_command import main, write_report
+from avalanche_gd.runs.run import run
 from tests.helpers.bits import truncate
 from tests.helpers.fake_runs import write_run
+from tests.helpers.small_runs import small_config
 
 
 @pytest.fixture
@@ -111,3 +114,33 @@ def test_the_command_writes_to_report_and_hydras_files_are_no_runs(command, tmp_
     (tmp_path / "conf" / "config.yaml").write_text("# of Hydra\ndefaults:\n  - a: b\n")
     assert command(".") == (0, "")
     assert (tmp_path / "report" / "report.html").is_file()
+
+
+def test_a_report_is_the_same_bytes_each_time_and_leaves_other_files(tmp_path):
+    write_run(tmp_path / "runs", "naive")
+    out = tmp_path / "report"
+    write_report([tmp_path / "runs"], out)
+    before = {path: path.read_bytes() for path in out.rglob("*.*")}
+    (out / "notes.txt").write_text("mine")
+    write_report([tmp_path / "runs"], out)
+    after = {path: path.read_bytes() for path in out.rglob("*.*")}
+    assert after == before | {out / "notes.txt": b"mine"}
+    names = {str(path.relative_to(out)) for path in before}
+    assert {"report.html", "runs.csv", "table.csv", "table.tex"} <= names
+    figures = {name for name in names if name.startswith("figures/")}
+    assert {"figures/split_digits-fid.pdf", "figures/split_digits-fid.svg"} <= figures
+    assert {name.replace(".pdf", ".svg") for name in figures} <= figures
+    assert {name.replace(".svg", ".pdf") for name in figures} <= figures
+
+
+def test_real_runs_are_reported(tmp_path):
+    folder = run(
+        small_config(tmp_path / "runs", "method=naive", "benchmark.n_experiences=2")
+    )
+    write_report([tmp_path / "runs"], tmp_path / "report")
+    with open(folder / "metrics.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if "FID_Stream" in row["metric"]]
+    with open(tmp_path / "report" / "table.csv", newline="") as file:
+        (mean,) = [row["mean"] for row in csv.DictReader(file) if row["metric"] == "FID"]
+    assert float(mean) == float(rows[-1]["value"])
+    assert len(list((tmp_path / "report" / "figures").iterdir())) >= 7

@@ -10,6 +10,8 @@ from tests.helpers.bits import truncate
 from tests.helpers.own_denoisers import OWN
 from tests.helpers.small_runs import SMALL
 
+pytestmark = pytest.mark.usefixtures("sketched")
+
 
 @pytest.fixture
 def command(call):

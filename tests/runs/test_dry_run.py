@@ -11,6 +11,7 @@ from avalanche_gd.runs.dry_run import dry_run
 from avalanche_gd.runs.learner import Learner
 from avalanche_gd.runs.run import run
 from avalanche_gd.runs.run_command import main
+from tests.helpers.own_denoisers import OWN
 from tests.helpers.small_runs import SMALL, small_config
 
 UNITS = {"seconds": 1, "minutes": 60, "hours": 3600}
@@ -91,19 +92,18 @@ def told(monkeypatch):
     "options",
     [
         ["method=generative_distillation"],
-        [
-            "method=pooled_distillation",
-            "method.pool_size=200",
-        ],  # a pool for each experience
-        ["method=ewc", "method.lambd=1"],  # all data once more after each
+        # a pool for each experience
+        ["method=pooled_distillation", "method.pool_size=200"],
+        # all data once more after each
+        ["method=ewc", "method.lambd=1"],
     ],
     ids=lambda options: options[0],
 )
 def test_the_estimate_is_right_even_if_the_machine_is_busy_at_times(
     monkeypatch, tmp_path, digits, told, options
 ):
-    options = [*options, "generator.steps=20", "solver.steps=20", "generator.batch_size=8"]
-    config = small_config(tmp_path, *options)
+    steps = ["generator.steps=20", "solver.steps=20", "generator.batch_size=8"]
+    config = small_config(tmp_path, *OWN, *options, *steps)
     with monkeypatch.context() as patch:
         told(Machine(patch, busy={}))
         folder = run(config)
@@ -126,7 +126,8 @@ def test_the_estimate_has_the_work_of_a_teacher_that_looks_ahead(
     monkeypatch, tmp_path, digits, told
 ):
     plugin = f"method.plugins=[{{_target_: {__name__}.LookingAhead}}]"
-    config = small_config(tmp_path, "method=naive", plugin, "generator.steps=100")
+    options = [*OWN, "method=naive", plugin, "generator.steps=100"]
+    config = small_config(tmp_path, *options)
     told(Machine(monkeypatch, busy={1}))
     # five experiences of a hundred steps, each of 1 + 20 passes over 64 images
     assert estimated(config, digits) == pytest.approx(5 * 100 * 21 * 64e-3, rel=1 / 3)

@@ -7,6 +7,7 @@ from importlib.resources import files
 
 import pytest
 
+from avalanche_gd import oracle_classifier
 from avalanche_gd.data.fashion_mnist import DEBIAN_ROOT
 from avalanche_gd.runs.columns import DASH
 from avalanche_gd.runs.composition import compose_config
@@ -16,6 +17,8 @@ from avalanche_gd.runs.suite import run_all
 from tests.helpers.bits import truncate
 from tests.helpers.repository import ROOT
 from tests.helpers.small_runs import SMALL, Killed, metrics, small_config
+
+pytestmark = pytest.mark.usefixtures("sketched")
 
 SUITES = sorted((ROOT / "benchmarks").glob("*_*.py"))
 EXPERIMENTS = sorted(
@@ -95,8 +98,10 @@ def test_a_killed_suite_runs_only_what_is_missing_to_the_same_numbers(
 
 
 def test_runs_in_processes_reach_the_numbers_of_runs_in_one_and_outlive_a_failure(
-    tmp_path, capfd
+    tmp_path, capfd, monkeypatch, steps_of_an_oracle
 ):
+    # The processes know nothing of quicker oracles.
+    monkeypatch.setitem(oracle_classifier.__kwdefaults__, "steps", steps_of_an_oracle)
     names = ("naive", "joint", "generative_replay")
     alone, broken, beside = (
         [
