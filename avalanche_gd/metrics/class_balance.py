@@ -28,11 +28,7 @@ def kl_divergence(true: Tensor, generated: Tensor) -> float:
 
 
 def absolute_ratio_difference(true: Tensor, generated: Tensor) -> float:
-    """``ARD = 1/2 sum |p - q|``, from 0 to 1.
-
-    :param true: as in :func:`kl_divergence`.
-    :param generated: as in :func:`kl_divergence`.
-    """
+    """``ARD = 1/2 sum |p - q|``, from 0 to 1, of the same p and q."""
     return float((true.double() - generated.double()).abs().sum() / 2)
 
 

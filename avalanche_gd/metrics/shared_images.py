@@ -71,9 +71,10 @@ class SharedImages:
         return strategy._generation
 
     def observe(self, experience: Any) -> None:
-        """Remember the classes of an experience that is trained on."""
-        self.seen_classes |= {int(c) for c in experience.classes_in_this_experience}
+        """Note an experience that is trained on, which makes the images outdated."""
+        self.seen_classes |= experience_classes(experience)
         self.seen_experiences.add(experience_key(experience))
+        self.forget_images()
 
     def forget_images(self) -> None:
         """Let go of the images: the model will change, or an evaluation begins."""
@@ -110,6 +111,11 @@ class SharedImages:
 def experience_key(experience: Any) -> ExperienceKey:
     """What an experience is known by."""
     return experience.origin_stream.name, experience.current_experience
+
+
+def experience_classes(experience: Any) -> set[int]:
+    """The classes in an experience."""
+    return {int(label) for label in experience.classes_in_this_experience}
 
 
 def has_classes(model: Any) -> bool:
