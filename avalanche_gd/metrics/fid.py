@@ -152,9 +152,6 @@ class FID(GenerationMetric):
             extractor = extractor.to(strategy.device)
         return in_batches(extractor, images, self.sampling.batch_size)
 
-    def __str__(self) -> str:
-        return "FID"
-
 
 def fid_metrics(
     *,

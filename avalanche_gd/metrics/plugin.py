@@ -84,3 +84,6 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
         full = get_metric_name(metric, strategy, add_experience=False, add_task=False)
         full = "/".join([full, *experience])
         return MetricValue(self, full, value, strategy.clock.train_iterations)
+
+    def __str__(self) -> str:
+        return type(self).__name__
