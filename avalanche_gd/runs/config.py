@@ -19,6 +19,7 @@ from avalanche_gd.models import (
     preset_shape,
     unet,
 )
+from avalanche_gd.plugins.pool import LOOK_AHEAD
 from avalanche_gd.runs.errors import naming
 
 _NOT_OF_THE_EXPERIMENT = ("out", "device", "threads", "check")
@@ -137,6 +138,8 @@ class MethodConfig:
     teacher_steps: int = 2
     replay_ratio: float = 1.0
     """Replayed samples for each current one."""
+    look_ahead: int = LOOK_AHEAD
+    """Steps that the teacher samples for at once."""
     pool_size: int | None = None
     """Samples that the teacher generates once an experience, to draw from."""
     pool_refresh: int | None = None
@@ -171,6 +174,8 @@ class SolverConfig(BudgetConfig):
 
     replay_steps: int
     temperature: float
+    look_ahead: int = LOOK_AHEAD
+    """Steps that its generator samples for at once."""
     pool_size: int | None = None
     """Samples that its generator makes once an experience, to replay from."""
     replay_labels: str = "solver"

@@ -130,6 +130,7 @@ def solver_replay(config: SolverConfig, strategy: Any) -> list[Any]:
         strategy,
         temperature=config.temperature,
         teacher_steps=config.replay_steps,
+        look_ahead=config.look_ahead,
         pool_size=config.pool_size,
         labels=config.replay_labels,
     )
