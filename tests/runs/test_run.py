@@ -131,7 +131,7 @@ def test_a_solver_with_a_pool_costs_its_generation_once_an_experience(tmp_path):
 def test_a_teacher_and_a_solvers_generator_look_as_far_ahead_as_set(tmp_path):
     ahead = ["method.look_ahead=3", "solver.look_ahead=2"]
     config = small_config(tmp_path, *ahead, "generator.steps=6", "solver.steps=4")
-    learner = Learner(config, tmp_path)
+    learner = Learner(config)
     for experience in SplitDigits(5).train_stream[:2]:
         learner.train(experience)
     learner.close()
