@@ -127,7 +127,7 @@ def make(method, conditional, folder):
         f"solver.steps={STEPS}",
     )
     torch.manual_seed(0)
-    return Learner(config, folder)
+    return Learner(config)
 
 
 def first_experience(method, conditional, stream, folder):
