@@ -12,7 +12,7 @@ class HorizontalFlipPlugin(SupervisedPlugin, supports_distributed=True):
     """Mirrors each image of a batch, left and right, with probability 1/2."""
 
     def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
-        """Flip."""
+        """Mirror half of the images, in expectation."""
         images = strategy.mbatch[0]
         flipped = draw_share(
             len(images), lambda n: torch.rand(n, 1, 1, 1, device=images.device) < 0.5

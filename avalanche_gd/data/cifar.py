@@ -28,7 +28,9 @@ def SplitCIFAR10(
     :raises ValueError: if the classes cannot be dealt evenly to the experiences, if
         ``root`` does not hold the data set, or if it cannot be downloaded.
     """
-    return _split(CIFAR10, 10, n_experiences, seed, image_size, root)
+    check_experiences(n_experiences, n_classes=10)
+    train, test = _read(CIFAR10, "CIFAR-10", root)
+    return class_incremental(train, test, n_experiences, seed=seed, image_size=image_size)
 
 
 def SplitCIFAR100(
@@ -49,20 +51,15 @@ def SplitCIFAR100(
         shape ``(3, image_size, image_size)``, with the 100 fine labels.
     :raises ValueError: as :func:`SplitCIFAR10` does.
     """
-    return _split(CIFAR100, 100, n_experiences, seed, image_size, root)
+    check_experiences(n_experiences, n_classes=100)
+    train, test = _read(CIFAR100, "CIFAR-100", root)
+    return class_incremental(train, test, n_experiences, seed=seed, image_size=image_size)
 
 
-def _split(
-    dataset: type[CIFAR10],
-    n_classes: int,
-    n_experiences: int,
-    seed: int,
-    image_size: int,
-    root: str | Path | None,
-) -> CLScenario:
-    """Check, read or download, and split."""
-    check_experiences(n_experiences, n_classes)
-    name = f"CIFAR-{n_classes}"
+def _read(
+    dataset: type[CIFAR10], name: str, root: str | Path | None
+) -> tuple[CIFAR10, CIFAR10]:
+    """The training and the test images, read or downloaded."""
     names = (dataset.base_folder, dataset.filename)
     if root is None:
         root = default_dataset_location(dataset.__name__.lower())
@@ -72,13 +69,10 @@ def _split(
             "give the folder that holds either"
         )
     try:
-        train, test = (
-            dataset(Path(root).expanduser(), train=part, download=True)
-            for part in (True, False)
-        )
+        folder = Path(root).expanduser()
+        return dataset(folder, True, download=True), dataset(folder, False, download=True)
     except (OSError, RuntimeError) as error:
         raise ValueError(
             f"{name} could not be read or downloaded ({error}); give a folder with "
             f"an undamaged {dataset.filename} as root ({dataset.url})"
         ) from error
-    return class_incremental(train, test, n_experiences, seed=seed, image_size=image_size)

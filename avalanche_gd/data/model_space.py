@@ -17,6 +17,7 @@ from avalanche.benchmarks.utils import (
     ConstantSequence,
     DataAttribute,
     TaskAwareSupervisedClassificationDataset,
+    TaskLabels,
 )
 from torch import Tensor
 from torch.nn import functional as F
@@ -120,17 +121,15 @@ def as_dataset(images: Tensor, labels: Tensor) -> TaskAwareSupervisedClassificat
     :param images: ``(N, C, H, W)``.
     :param labels: ``(N,)``.
     """
-    task_labels = DataAttribute(
-        ConstantSequence(0, len(labels)), "targets_task_labels", use_in_getitem=True
-    )
     targets = DataAttribute(labels.tolist(), "targets")
+    task_labels = TaskLabels(ConstantSequence(0, len(labels)))
     return TaskAwareSupervisedClassificationDataset(
         [TensorDataset(images, labels)], data_attributes=[targets, task_labels]
     )
 
 
 def check_experiences(n_experiences: int, n_classes: int) -> None:
-    """:raises ValueError: unless the classes can be dealt evenly to the experiences."""
+    """Raise ValueError unless the classes can be dealt evenly to the experiences."""
     if not 1 <= n_experiences <= n_classes or n_classes % n_experiences:
         divisors = [n for n in range(1, n_classes + 1) if n_classes % n == 0]
         raise ValueError(

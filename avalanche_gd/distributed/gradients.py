@@ -12,7 +12,6 @@ is of the whole batch, and others are of the share.
 """
 
 import hashlib
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -47,9 +46,7 @@ def averaging_gradients(module: nn.Module, run: Run) -> Iterator[None]:
     parallel = DistributedDataParallel(_Passes(module, run), find_unused_parameters=True)
     token = _averaged.set((module, parallel))
     try:
-        with warnings.catch_warnings():  # most denoisers use all of their parameters
-            warnings.filterwarnings("ignore", message=".*find_unused_parameters=True")
-            yield
+        yield
     finally:
         _averaged.reset(token)
 
@@ -66,12 +63,15 @@ def averaging_passes(module: nn.Module) -> nn.Module | None:
 
 
 class _Passes(nn.Module):
-    """A module, called in its way."""
+    """Makes the passes of a module, as DistributedDataParallel calls only ``forward``."""
 
     def __init__(self, module: nn.Module, run: Run):
         super().__init__()
         self.module = module
         self._run = run
+        # If none is unused, torch warns in each process, past Python's filters.
+        device = next(module.parameters()).device
+        self.unused = nn.Parameter(torch.zeros(1, device=device))
 
     def forward(self, *inputs: Tensor, **options: Any) -> Tensor:
         return self._run(self.module, *inputs, **options)
@@ -103,8 +103,8 @@ def average(value: Tensor) -> Tensor:
 def check_processes(strategy: Any) -> None:
     """Raise ValueError unless the processes can train a strategy's model, and begin alike.
 
-    :raises ValueError: if they cannot share a batch, if the model has batch
-        normalization, or if their weights or random states differ.
+    They have to share a batch and to have the same weights and random states, and the model
+    no batch normalization.
     """
     if not DistributedHelper.is_distributed:
         return

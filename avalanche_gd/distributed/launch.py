@@ -23,16 +23,14 @@ _GRACE = 5.0  # seconds until torchrun has surely ended the others after an erro
 
 def process_count() -> int:
     """How many processes share this run."""
-    if DistributedHelper.is_distributed or not _by_torchrun():
-        return DistributedHelper.world_size
-    return int(os.environ["WORLD_SIZE"])
+    return int(os.environ["WORLD_SIZE"]) if _joins_later() else DistributedHelper.world_size
 
 
 def is_main() -> bool:
     """Whether this is the process that speaks for all."""
-    if DistributedHelper.is_distributed or not _by_torchrun():
-        return DistributedHelper.is_main_process
-    return os.environ["RANK"] == "0"
+    if _joins_later():
+        return os.environ["RANK"] == "0"
+    return DistributedHelper.is_main_process
 
 
 def local_rank() -> int:
@@ -109,5 +107,7 @@ def ending_all() -> Iterator[None]:
         sys.exit(1)
 
 
-def _by_torchrun() -> bool:
-    return torch.distributed.is_torchelastic_launched()
+def _joins_later() -> bool:
+    """Whether torchrun has started this process, and it has not met the others yet."""
+    started = torch.distributed.is_torchelastic_launched()
+    return started and not DistributedHelper.is_distributed

@@ -18,7 +18,7 @@ _sharing: ContextVar[tuple[int, int]] = ContextVar("sharing", default=(0, 1))
 
 @contextmanager
 def sharing(rank: int, processes: int) -> Iterator[None]:
-    """Batches are shared in here.
+    """Have batches shared in here.
 
     :param rank: of this process, from 0.
     :param processes: how many there are.
@@ -31,7 +31,7 @@ def sharing(rank: int, processes: int) -> Iterator[None]:
 
 
 def unshared() -> AbstractContextManager[None]:
-    """Every process does the whole in here."""
+    """Have every process do the whole in here."""
     return sharing(0, 1)
 
 
@@ -76,11 +76,10 @@ def gathered(share: Tensor) -> Tensor:
 
 
 def check_shares(name: str, count: int, processes: int, *, each: int = 1) -> None:
-    """Whether processes can share so many samples.
+    """Raise ValueError unless processes can share so many samples.
 
     :param name: of the count, as the user knows it.
     :param each: what the share of each must be a multiple of.
-    :raises ValueError: if they cannot.
     """
     if count % (processes * each):
         raise ValueError(

@@ -31,7 +31,7 @@ class DenoisingLossByTimestep(PluginMetric[Tensor]):
         return self._errors / self._counts
 
     def before_eval_exp(self, strategy: Any) -> None:
-        """Begin with an experience."""
+        """Forget the errors of the experience before."""
         self.reset()
 
     def after_eval_iteration(self, strategy: Any) -> None:
@@ -54,17 +54,10 @@ class DenoisingLossByTimestep(PluginMetric[Tensor]):
     def after_eval_exp(self, strategy: Any) -> list[MetricValue]:
         """Emit a value a band."""
         name = get_metric_name(self, strategy, add_experience=True, add_task=False)
-        edges = [
-            -(-band * strategy.model.num_timesteps // self.bands)
-            for band in range(self.bands + 1)
-        ]
+        timesteps, step = strategy.model.num_timesteps, strategy.clock.train_iterations
+        edges = [-(-band * timesteps // self.bands) for band in range(self.bands + 1)]
         return [
-            MetricValue(
-                self,
-                f"{name}/T{low:03d}-{high - 1:03d}",
-                float(value),
-                strategy.clock.train_iterations,
-            )
+            MetricValue(self, f"{name}/T{low:03d}-{high - 1:03d}", float(value), step)
             for low, high, value in zip(edges, edges[1:], self.result(), strict=False)
         ]
 

@@ -45,15 +45,12 @@ class Moments:
         )
 
 
-class _Identity(nn.Module):
+class _Identity(nn.Identity):
     """Features are given to torchmetrics as they are."""
 
     def __init__(self, num_features: int):
         super().__init__()
         self.num_features = num_features
-
-    def forward(self, features: Tensor) -> Tensor:
-        return features
 
 
 def frechet_distance(real: Moments, features: Tensor) -> float:
@@ -86,19 +83,18 @@ class FID(GenerationMetric):
     def __init__(
         self,
         sampling: Sampling,
+        extractor: Any,
         *,
         experience: bool,
         stream: bool,
         summary: bool,
-        features: Any,
-        weights_path: str | Path | None,
     ):
         super().__init__(sampling)
+        self._extractor = extractor
         self._by_experience, self._over_stream = experience, stream
         self._summary = summary
         self.qualities: Qualities = {}
         """FID by number of experiences trained on and by experience."""
-        self._extractor = feature_extractor(features, weights_path)
         self._real: dict[ExperienceKey, Moments] = {}
         self._reading: Moments | None = None
 
@@ -129,12 +125,11 @@ class FID(GenerationMetric):
                 condition = classifier_labels(
                     generation.oracle(strategy), images, self.sampling.batch_size
                 )
-            distances = {
-                key[1]: frechet_distance(
-                    self._real[key], features[self._is_of(key, condition)]
-                )
-                for key in experiences
-            }
+            distances = {}
+            for key in experiences:
+                classes = torch.tensor(sorted(self._classes[key]), device=condition.device)
+                own = features[torch.isin(condition, classes)]
+                distances[key[1]] = frechet_distance(self._real[key], own)
             if self._by_experience:
                 for index, distance in distances.items():
                     values[f"FID_Exp/Exp{index:03d}"] = distance
@@ -145,13 +140,9 @@ class FID(GenerationMetric):
         if self._over_stream:
             real = self._real[experiences[0]]
             for key in experiences[1:]:
-                real = real + self._real[key]
+                real += self._real[key]
             values["FID_Stream"] = frechet_distance(real, features)
         return values
-
-    def _is_of(self, key: ExperienceKey, labels: Tensor) -> Tensor:
-        classes = torch.tensor(sorted(self._classes[key]), device=labels.device)
-        return torch.isin(labels, classes)
 
     def _features(self, strategy: Any, images: Tensor) -> Tensor:
         extractor = self._extractor
@@ -160,9 +151,6 @@ class FID(GenerationMetric):
         elif isinstance(extractor, nn.Module):
             extractor = extractor.to(strategy.device)
         return in_batches(extractor, images, self.sampling.batch_size)
-
-    def __str__(self) -> str:
-        return "FID"
 
 
 def fid_metrics(
@@ -199,13 +187,6 @@ def fid_metrics(
     """
     if not (experience or stream or summary):
         return []
-    return [
-        FID(
-            sampling or Sampling(),
-            experience=experience,
-            stream=stream,
-            summary=summary,
-            features=features,
-            weights_path=weights_path,
-        )
-    ]
+    sampling = sampling or Sampling()
+    extractor = feature_extractor(features, weights_path)
+    return [FID(sampling, extractor, experience=experience, stream=stream, summary=summary)]

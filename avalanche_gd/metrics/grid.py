@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from avalanche.evaluation.metric_results import LoggingType, MetricValue, TensorImage
+from avalanche.evaluation.metric_results import MetricValue, TensorImage
 from torchvision.utils import make_grid
 
-from avalanche_gd.metrics.plugin import GenerationMetric, full_name
+from avalanche_gd.metrics.plugin import GenerationMetric
 from avalanche_gd.metrics.shared_images import (
     ExperienceKey,
     Sampling,
@@ -27,7 +27,7 @@ class ImageGrid(GenerationMetric):
         self.shown = shown
 
     def compute(self, strategy: Any, experiences: list[ExperienceKey]) -> dict[str, float]:
-        """No numbers."""
+        """Give no numbers."""
         return {}
 
     def after_eval(self, strategy: Any) -> list[MetricValue]:
@@ -36,15 +36,7 @@ class ImageGrid(GenerationMetric):
             return []
         images = SharedImages.of(strategy).images(strategy.model, self.sampling)
         grid = make_grid((images[: self.shown].cpu() + 1) / 2, nrow=8, padding=1)
-        return [
-            MetricValue(
-                self,
-                full_name("GeneratedImages", strategy),
-                TensorImage(grid),
-                strategy.clock.train_iterations,
-                logging_type=LoggingType.IMAGE,
-            )
-        ]
+        return [self.emitted("GeneratedImages", TensorImage(grid), strategy)]
 
     def __str__(self) -> str:
         return "GeneratedImages"

@@ -12,6 +12,7 @@ from avalanche_gd.metrics.shared_images import (
     ExperienceKey,
     Sampling,
     SharedImages,
+    experience_classes,
     experience_key,
     has_classes,
 )
@@ -30,8 +31,7 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
     def __init__(self, sampling: Sampling):
         super().__init__()
         self.sampling = sampling
-        self._classes: dict[ExperienceKey, set[int]] = {}
-        self._evaluated: list[ExperienceKey] = []
+        self._classes: dict[ExperienceKey, set[int]] = {}  # of what is evaluated
         self._results: dict[str, float] = {}
 
     @abstractmethod
@@ -53,26 +53,22 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
     def before_training_exp(self, strategy: Any) -> None:
         """Note the classes that are trained on."""
         SharedImages.of(strategy).observe(strategy.experience)
-        SharedImages.of(strategy).forget_images()
 
     def before_eval(self, strategy: Any) -> None:
         """Begin with new images."""
         self.reset()
-        self._evaluated = []
+        self._classes = {}
         SharedImages.of(strategy).forget_images()
 
     def before_eval_exp(self, strategy: Any) -> None:
-        """Note the experience."""
-        key = experience_key(strategy.experience)
-        self._evaluated.append(key)
-        self._classes[key] = {
-            int(c) for c in strategy.experience.classes_in_this_experience
-        }
+        """Note the classes of an experience that is evaluated."""
+        classes = experience_classes(strategy.experience)
+        self._classes[experience_key(strategy.experience)] = classes
 
     def after_eval(self, strategy: Any) -> list[MetricValue]:
-        """Judge."""
+        """Emit the values over the evaluated experiences that were trained on."""
         seen = SharedImages.of(strategy).seen_classes
-        trained = [key for key in self._evaluated if self._classes[key] <= seen]
+        trained = [key for key, classes in self._classes.items() if classes <= seen]
         if not trained or not has_classes(strategy.model):
             warnings.warn(
                 f"{self}: no evaluated experience was trained on yet; nothing to judge",
@@ -80,15 +76,14 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
             )
             return []
         self._results = self.compute(strategy, trained)
-        position = strategy.clock.train_iterations
-        return [
-            MetricValue(self, full_name(name, strategy), value, position)
-            for name, value in self._results.items()
-        ]
+        return [self.emitted(*item, strategy) for item in self._results.items()]
 
+    def emitted(self, name: str, value: Any, strategy: Any) -> MetricValue:
+        """A value under Avalanche's name: metric, phase, stream and experience."""
+        metric, *experience = name.split("/")
+        full = get_metric_name(metric, strategy, add_experience=False, add_task=False)
+        full = "/".join([full, *experience])
+        return MetricValue(self, full, value, strategy.clock.train_iterations)
 
-def full_name(name: str, strategy: Any) -> str:
-    """Avalanche's name: of the metric, the phase, the stream and the experience."""
-    metric, *experience = name.split("/")
-    full = get_metric_name(metric, strategy, add_experience=False, add_task=False)
-    return "/".join([full, *experience])
+    def __str__(self) -> str:
+        return type(self).__name__

@@ -1,7 +1,7 @@
 """What all metrics of generated images share in one evaluation."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,15 +43,6 @@ class Sampling:
             )
 
 
-class GeneratedBatch(NamedTuple):
-    """What a model generated."""
-
-    images: Tensor
-    """In model space, ``(N, C, H, W)``."""
-    condition: Tensor | None
-    """The class that each was asked for, ``(N,)``; None without conditioning."""
-
-
 class SharedImages:
     """The generated images of a strategy's evaluation, made once for all its metrics."""
 
@@ -60,7 +51,7 @@ class SharedImages:
         """The classes the strategy has been trained on."""
         self.seen_experiences: set[ExperienceKey] = set()
         """The experiences it has been trained on."""
-        self._samples: dict[Sampling, GeneratedBatch] = {}
+        self._samples: dict[Sampling, tuple[Tensor, Tensor | None]] = {}
         self._oracles: dict[int, nn.Module] = {}
 
     @classmethod
@@ -71,23 +62,24 @@ class SharedImages:
         return strategy._generation
 
     def observe(self, experience: Any) -> None:
-        """Remember the classes of an experience that is trained on."""
-        self.seen_classes |= {int(c) for c in experience.classes_in_this_experience}
+        """Note an experience that is trained on, which makes the images outdated."""
+        self.seen_classes |= experience_classes(experience)
         self.seen_experiences.add(experience_key(experience))
+        self.forget_images()
 
     def forget_images(self) -> None:
         """Let go of the images: the model will change, or an evaluation begins."""
         self._samples.clear()
 
-    def samples(self, model: Any, sampling: Sampling) -> GeneratedBatch:
-        """``sampling.images`` samples of the model."""
+    def samples(self, model: Any, sampling: Sampling) -> tuple[Tensor, Tensor | None]:
+        """What :func:`generate_samples` gives, made once."""
         if sampling not in self._samples:
             self._samples[sampling] = generate_samples(model, sampling)
         return self._samples[sampling]
 
     def images(self, model: Any, sampling: Sampling) -> Tensor:
-        """Their images in model space, ``(sampling.images, C, H, W)``."""
-        return self.samples(model, sampling).images
+        """The images of :meth:`samples`."""
+        return self.samples(model, sampling)[0]
 
     def oracle(self, strategy: Any) -> nn.Module:
         """The oracle of the benchmark that is evaluated, from the cache if it is there.
@@ -112,6 +104,11 @@ def experience_key(experience: Any) -> ExperienceKey:
     return experience.origin_stream.name, experience.current_experience
 
 
+def experience_classes(experience: Any) -> set[int]:
+    """The classes in an experience."""
+    return {int(label) for label in experience.classes_in_this_experience}
+
+
 def has_classes(model: Any) -> bool:
     """Whether a model knows what to generate: a conditioned one, once it was trained."""
     if isinstance(model, DiffusionModel) and model.num_classes is not None:
@@ -121,17 +118,20 @@ def has_classes(model: Any) -> bool:
 
 def generate_images(model: Any, sampling: Sampling) -> Tensor:
     """The images of :func:`generate_samples`."""
-    return generate_samples(model, sampling).images
+    return generate_samples(model, sampling)[0]
 
 
-def generate_samples(model: Any, sampling: Sampling) -> GeneratedBatch:
+def generate_samples(model: Any, sampling: Sampling) -> tuple[Tensor, Tensor | None]:
     """Images of a diffusion model, a batch at a time from noise that is drawn at once.
 
     A conditioned one is asked for the classes that it was trained on, as many of each. Of
     another generator of Avalanche's, its ``generate``. The random state is left alone.
+
+    :return: the images in model space, ``(sampling.images, C, H, W)``, and the class that
+        each was asked for, ``(sampling.images,)``; None without conditioning.
     """
     if not isinstance(model, DiffusionModel):
-        return GeneratedBatch(_plainly_generated(model, sampling), None)
+        return _plainly_generated(model, sampling), None
     generator = torch.Generator().manual_seed(sampling.seed)
     noise = model.draw_noise(sampling.images, generator)
     condition = model.draw_condition(sampling.images, generator)
@@ -144,7 +144,7 @@ def generate_samples(model: Any, sampling: Sampling) -> GeneratedBatch:
         )
         for part, wanted in zip(parts, conditions, strict=True)
     ]
-    return GeneratedBatch(torch.cat(batches), condition)
+    return torch.cat(batches), condition
 
 
 @torch.no_grad()

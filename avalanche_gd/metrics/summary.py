@@ -1,4 +1,4 @@
-"""SharedImages over time, in three numbers."""
+"""The quality of generation over a stream, in three numbers."""
 
 import statistics
 
@@ -7,7 +7,7 @@ Qualities = dict[int, dict[int, float]]
 
 
 def generation_summary(qualities: Qualities) -> dict[str, float]:
-    """The quality of generation over a stream (after CLoG, arXiv 2406.04584, section 4).
+    """Final quality, mean quality and forgetting (after CLoG, arXiv 2406.04584, section 4).
 
     With ``Q[i, j]`` the FID on experience j once i experiences were trained on, of n so
     far, all lower is better::

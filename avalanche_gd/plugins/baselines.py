@@ -10,13 +10,7 @@ from typing import Any
 
 import qpsolvers
 import torch
-from avalanche.training.plugins import GEMPlugin as AvalancheGEMPlugin
-from avalanche.training.plugins import MASPlugin as AvalancheMASPlugin
-from avalanche.training.plugins import MIRPlugin as AvalancheMIRPlugin
-from avalanche.training.plugins import RWalkPlugin as AvalancheRWalkPlugin
-from avalanche.training.plugins import (
-    SynapticIntelligencePlugin as AvalancheSynapticIntelligencePlugin,
-)
+from avalanche.training import plugins as avalanche_plugins
 from avalanche.training.plugins.mir import cycle
 from avalanche.training.utils import ParamData, zerolike_params_dict
 from torch import nn
@@ -25,7 +19,7 @@ from torch.utils.data import DataLoader
 from avalanche_gd.models.denoising import NoisyImages
 
 
-class SynapticIntelligencePlugin(AvalancheSynapticIntelligencePlugin):
+class SynapticIntelligencePlugin(avalanche_plugins.SynapticIntelligencePlugin):
     """Synaptic intelligence that works on the CPU too, and does not look for names.
 
     Avalanche's plugin keeps the weights of before a step by reference where they are on the
@@ -78,7 +72,7 @@ class _Parameters(nn.Module):
         return iter(self._named.items())
 
 
-class MASPlugin(AvalancheMASPlugin):
+class MASPlugin(avalanche_plugins.MASPlugin):
     """Memory aware synapses, of a diffusion model's prediction.
 
     Avalanche's plugin takes the norm of the model's output, which has to be a tensor. Here
@@ -111,7 +105,7 @@ class MASPlugin(AvalancheMASPlugin):
         return importance
 
 
-class MIRPlugin(AvalancheMIRPlugin):
+class MIRPlugin(avalanche_plugins.MIRPlugin):
     """Maximally interfered retrieval, with the same noise before and after.
 
     The samples that a step would harm most are those whose loss rises most by it. A
@@ -126,7 +120,7 @@ class MIRPlugin(AvalancheMIRPlugin):
     """
 
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:
-        """Replay."""
+        """Add the loss on the samples that are replayed."""
         with _same_noise(strategy.model):
             super().before_backward(strategy, **kwargs)
 
@@ -136,14 +130,14 @@ class MIRPlugin(AvalancheMIRPlugin):
         self.load_memory()
 
     def load_memory(self) -> None:
-        """Replay from what is in memory now."""
+        """Begin to replay from what is in memory now."""
         loader = DataLoader(
             self.storage_policy.buffer, batch_size=self.subsample, shuffle=True
         )
         self.replay_loader = cycle(loader)
 
 
-class RWalkPlugin(AvalancheRWalkPlugin):
+class RWalkPlugin(avalanche_plugins.RWalkPlugin):
     """Riemannian walk in training mode, with an experience too short for it refused.
 
     Avalanche's plugin scores the weights every ``delta_t`` iterations. In an experience
@@ -156,7 +150,7 @@ class RWalkPlugin(AvalancheRWalkPlugin):
     """
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """:raises ValueError: if the experience has fewer than delta_t iterations."""
+        """Raise ValueError if the experience has fewer than delta_t iterations."""
         iterations = getattr(strategy, "train_steps", None)
         if iterations is None:
             iterations = strategy.train_epochs * len(strategy.dataloader)
@@ -172,7 +166,7 @@ class RWalkPlugin(AvalancheRWalkPlugin):
         strategy.model.train()
 
 
-class GEMPlugin(AvalancheGEMPlugin):
+class GEMPlugin(avalanche_plugins.GEMPlugin):
     """Gradient episodic memory, which says at once if its solver is not installed.
 
     :param patterns_per_experience: samples in memory of each experience.
@@ -187,14 +181,14 @@ class GEMPlugin(AvalancheGEMPlugin):
 
 
 def _copy(parameters: dict[str, Any]) -> None:
-    """Have data of its own, that a step does not change."""
+    """Give parameters data of their own, that a step does not change."""
     for parameter in parameters.values():
         parameter.data = parameter.data.clone()
 
 
 @contextmanager
 def _same_noise(model: nn.Module) -> Iterator[None]:
-    """Each call of the model, and of its copies, draws the same."""
+    """Have each call of the model, and of its copies, draw the same."""
     device = next(model.parameters()).device
     state = torch.get_rng_state()
     cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None

@@ -31,7 +31,7 @@ class EMAPlugin(SupervisedPlugin, supports_distributed=True):
         self._average = EMAModel(strategy.model.parameters(), decay=self.decay)
 
     def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
-        """Average."""
+        """Take the step's weights into the average."""
         self._average.step(strategy.model.parameters())
 
     def before_eval(self, strategy: Any, **kwargs: Any) -> None:

@@ -50,16 +50,14 @@ def measure_steps(
     batch_size, device = config.generator.batch_size, config.torch_device
     separate, rows = [], []
     with trial(small) as learner:
-        timer = _StepTimer(learner)
-        strategy = learner.strategies["generator"]
+        timer, strategy = _StepTimer(learner), learner.strategies["generator"]
         strategy.model.one_pass = False
         look_no_further(strategy)
         for experience in stream.train_stream:
             strategy.train(experience, eval_streams=[])
             separate.append(timer.steps[-1])
     with trial(small) as learner:
-        timer = _StepTimer(learner)
-        strategy = learner.strategies["generator"]
+        timer, strategy = _StepTimer(learner), learner.strategies["generator"]
         for number, experience in enumerate(stream.train_stream, 1):
             timer.repeats = repeats if number in shown else 0
             timer.separate = separate[number - 1]
@@ -72,7 +70,7 @@ def measure_steps(
                     number if experiences else batch_size,
                     *timer.times(),
                     images=batch_size,
-                    cost=timer.images_passed() / batch_size,
+                    cost=timer.mean_images() / batch_size,
                     memory_mb=peak_mb(device),
                 )
                 rows.append(row)
@@ -119,10 +117,9 @@ def measure_evaluation(config: RunConfig, repeats: int) -> list[Measurement]:
             "features": features,
             "FID": partial(frechet_distance, Moments.of(generated), generated),
         }
-        timer, rows = partial(clock, config.torch_device), []
+        timer, count, rows = partial(clock, config.torch_device), sampling.images, []
         for name, work in parts.items():
             times = Timer(work, timer=timer).repeat(repeats, number=1)
-            count = sampling.images
             rows.append(measured("evaluation", name, count, times, images=count))
     return rows
 
@@ -149,7 +146,7 @@ class _StepTimer(SupervisedPlugin):
         """In seconds, of steps, of their own passes, and of the others."""
         return zip(*self._times[self._warm_up :], strict=True)
 
-    def images_passed(self) -> float:
+    def mean_images(self) -> float:
         """The mean cost of a timed step, in forward passes of one image."""
         steps = self.steps[self._warm_up * self._window :]
         return sum(map(images_passed, steps)) / len(steps)
@@ -186,7 +183,7 @@ def _random_stream(config: RunConfig, n_experiences: int) -> Any:
     generator = torch.Generator().manual_seed(0)
 
     def dataset(index: int, count: int) -> Any:
-        images = torch.rand(count, *config.sample_shape, generator=generator) * 2 - 1
+        images = torch.rand(count, *config.model.shape, generator=generator) * 2 - 1
         labels = (2 * index + torch.arange(count) % 2) % config.benchmark.n_classes
         return as_dataset(images, labels)
 

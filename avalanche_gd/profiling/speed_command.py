@@ -19,7 +19,7 @@ from avalanche_gd.profiling.speed_figure import save_figure
 from avalanche_gd.profiling.timing_table import Measurement, as_csv, as_table
 from avalanche_gd.runs.composition import compose_config, method_names
 from avalanche_gd.runs.config import RunConfig
-from avalanche_gd.runs.errors import OneLineParser, ending_with_one_line, take_over_errors
+from avalanche_gd.runs.errors import OneLineParser, ending_with_one_line
 from avalanche_gd.runs.provenance import provenance
 from avalanche_gd.storage import write_json, write_text, write_whole
 
@@ -34,7 +34,6 @@ def main(description: str, arguments: Sequence[str] | None = None) -> None:
     :param description: of the command.
     :param arguments: of the command line; None for the process's own.
     """
-    take_over_errors()
     with ending_with_one_line():
         options = _parse(description, arguments)
         out = Path(options.out)
@@ -79,7 +78,7 @@ def _machine(config: RunConfig) -> dict[str, object]:
     return {
         "preset": config.model.preset,
         "batch_size": config.generator.batch_size,
-        "execution": dataclasses.asdict(config.model.execution()),
+        "execution": dataclasses.asdict(model.execution),
         "matrix_product_GFLOPs": round(product_gflops(device)),
         "denoiser_GFLOPs": round(denoiser_gflops(model, config.generator.batch_size)),
         **provenance(device),

@@ -1,11 +1,12 @@
 """What was measured, as rows of a table."""
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 
 import numpy as np
+
+from avalanche_gd.report.tables import aligned
+from avalanche_gd.runs.results import csv_text
 
 
 @dataclass(frozen=True)
@@ -76,13 +77,11 @@ def measured(
 
 def as_csv(rows: Sequence[Measurement]) -> str:
     """All fields, the ratio and the gain."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*(field.name for field in fields(Measurement)), "ratio", "gain"])
-    for row in rows:
-        values = [*astuple(row), row.ratio, row.gain]
-        writer.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in values])
-    return text.getvalue()
+    names = [*(field.name for field in fields(Measurement)), "ratio", "gain"]
+    values = ([*astuple(row), row.ratio, row.gain] for row in rows)
+    return csv_text(
+        names, ([f"{v:.6g}" if isinstance(v, float) else v for v in own] for own in values)
+    )
 
 
 def as_table(rows: Sequence[Measurement]) -> str:
@@ -91,11 +90,8 @@ def as_table(rows: Sequence[Measurement]) -> str:
         *("part", "name", "at", "ms", "ms_low", "ms_high", "passes_ms", "ratio"),
         *("separate_ms", "gain", "cost", "images_per_second", "memory_mb"),
     ]
-    cells = [names, *([_cell(getattr(row, name)) for name in names] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join(
-        "  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True))
-        for line in cells
+    return aligned(
+        [names, *([_cell(getattr(row, name)) for name in names] for row in rows)]
     )
 
 

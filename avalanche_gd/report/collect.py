@@ -109,10 +109,8 @@ def collect(folders: Sequence[Path]) -> Collection:
             raise ValueError(f"no folder {folder}; give folders of runs, such as runs")
         below = list(_find(folder, set()))
         if not below:
-            raise ValueError(
-                f"no run in {folder}; give a folder that avalanche-gd wrote to, such as "
-                "runs"
-            )
+            hint = "give a folder that avalanche-gd wrote to, such as runs"
+            raise ValueError(f"no run in {folder}; {hint}")
         for path in below:
             found.setdefault(path.resolve(), path)
     complete = [path for path in found.values() if is_complete(path)]
@@ -160,15 +158,12 @@ def _find(folder: Path, seen: set[Path]) -> Iterator[Path]:
 def _is_run(folder: Path) -> bool:
     if (folder / "run.json").is_file():
         return True
-    config = folder / "config.yaml"
-    if not config.is_file():
-        return False
-    is_of_hydra = b"\ndefaults:" in config.read_bytes()  # what runs are composed from
-    return not is_of_hydra
+    config = folder / "config.yaml"  # or one of Hydra's, that runs are composed from
+    return config.is_file() and b"\ndefaults:" not in config.read_bytes()
 
 
 def _read_unfinished(folder: Path) -> Unfinished:
-    if not (folder / "config.yaml").is_file() and not (folder / "run.json").is_file():
+    if not _is_run(folder):
         return Unfinished(folder)
     has_rows = (folder / "metrics.csv").is_file()
     experiences = {row.experience for row in read_rows(folder)} if has_rows else set()

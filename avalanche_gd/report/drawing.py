@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
-from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 _REPRODUCIBLE: Any = {
@@ -34,16 +33,16 @@ class Drawing:
 
 def panels(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, Any]:
     """An empty figure of so many inches, and its axes by row and column."""
-    return plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False)
 
 
 def draw(figure: Figure, name: str, alt: str) -> Drawing:
-    """The figure, which is closed."""
+    """The figure as it is drawn."""
     svg, pdf = io.BytesIO(), io.BytesIO()
     with matplotlib.rc_context(_REPRODUCIBLE):
         figure.savefig(svg, format="svg", metadata={"Date": None})
         figure.savefig(pdf, format="pdf", metadata={"CreationDate": None})
-    plt.close(figure)
     return Drawing(name, alt, svg.getvalue(), pdf.getvalue())
 
 

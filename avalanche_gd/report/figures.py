@@ -115,8 +115,12 @@ def _points(
 def _finished(figure: Figure, metric: Column, name: str, alt: str) -> Drawing:
     """The figure with the metric's scale upwards and the legend below."""
     axis = figure.axes[0]
-    if metric.scale == "log":
-        _use_log_scale(axis)
+    low, high = axis.dataLim.y0, axis.dataLim.y1
+    if metric.scale == "log" and low > 0 and high >= _FAR_APART * low:
+        axis.set_yscale("log")
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+        axis.yaxis.set_minor_formatter(NullFormatter())
     elif metric.scale == "share":
         axis.set_ylim(*_SHARES)
     handles, labels = axis.get_legend_handles_labels()
@@ -129,17 +133,6 @@ def _finished(figure: Figure, metric: Column, name: str, alt: str) -> Drawing:
         frameon=False,
     )
     return draw(figure, name, alt)
-
-
-def _use_log_scale(axis: Axes) -> None:
-    """With plain numbers, and only where values are far apart."""
-    low, high = axis.dataLim.y0, axis.dataLim.y1
-    if low <= 0 or high < _FAR_APART * low:
-        return
-    axis.set_yscale("log")
-    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.yaxis.set_major_formatter(FormatStrFormatter("%g"))
-    axis.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _ranking(curves: dict[str, list[dict[int, float]]], metric: Column) -> str:

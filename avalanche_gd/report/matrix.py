@@ -51,10 +51,8 @@ class Matrix:
 
 def matrices(section: Section) -> list[Matrix]:
     """One for each method whose accuracy is known, the mean over its seeds."""
-    found = [
-        _matrix(label, runs, section.n_experiences)
-        for label, runs in section.methods.items()
-    ]
+    size = section.n_experiences
+    found = [_matrix(label, runs, size) for label, runs in section.methods.items()]
     return [matrix for matrix in found if matrix.seeds]
 
 
@@ -75,8 +73,7 @@ def matrix_drawing(section: Section, found: Sequence[Matrix]) -> Drawing:
             for j, shade in enumerate(row, start=1):
                 if shade is None:
                     continue
-                corner = (j - 0.5, i - 0.5)
-                axis.add_patch(Rectangle(corner, 1, 1, color=shade.background))
+                axis.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, color=shade.background))
                 middle = dict(ha="center", va="center", fontsize="small")
                 axis.text(j, i, shade.text, color=shade.colour, **middle)
     alt = f"Accuracy by experience on {section.benchmark}"

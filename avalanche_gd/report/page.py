@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from avalanche_gd.report.collect import Collection, Section, shown
 from avalanche_gd.report.figures import cost_drawings, curve_drawings
@@ -59,7 +58,6 @@ def render(
         styles=styles,
         n_runs=sum(len(section.runs) for section in collection.sections),
         shown=shown,
-        breakable=_breakable,
         costs=COSTS,
         dash=DASH,
     )
@@ -78,21 +76,13 @@ def _method_settings(section: Section) -> list[tuple[str, list[str]]]:
 def _versions(section: Section) -> list[tuple[str, list[str]]]:
     """Of each package: one, or where runs differ several with their runs."""
     found: dict[str, dict[str, list[str]]] = {}
+    lines = []
     for label, runs in section.methods.items():
         for run in runs:
             for package, version in (run.info.get("versions") or {}).items():
                 users = found.setdefault(package, {}).setdefault(str(version), [])
                 users.append(f"{label} seed {run.seed}")
-    with_users = {
-        package: [f"{version} ({'; '.join(users)})" for version, users in versions.items()]
-        for package, versions in found.items()
-    }
-    return [
-        (package, list(versions) if len(versions) == 1 else with_users[package])
-        for package, versions in found.items()
-    ]
-
-
-def _breakable(label: str) -> Markup:
-    """A label that a narrow column may break after an underscore."""
-    return Markup("_<wbr>").join(label.split("_"))
+    for package, versions in found.items():
+        texts = [f"{version} ({'; '.join(users)})" for version, users in versions.items()]
+        lines.append((package, texts if len(texts) > 1 else list(versions)))
+    return lines

@@ -9,12 +9,7 @@ from avalanche_gd.report.page import SectionView, render
 from avalanche_gd.report.style import styles_of
 from avalanche_gd.report.tables import as_csv, as_text, runs_as_csv
 from avalanche_gd.report.tex import as_tex
-from avalanche_gd.runs.errors import (
-    USER_ERRORS,
-    OneLineParser,
-    exit_with,
-    take_over_errors,
-)
+from avalanche_gd.runs.errors import OneLineParser, ending_with_one_line
 from avalanche_gd.storage import write_whole
 
 _COMMAND = "avalanche-gd-report"
@@ -58,7 +53,6 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write a report, and end with one line and status 2 on a wrong value."""
-    take_over_errors()
     parser = OneLineParser(
         prog=_COMMAND,
         description="Write one page, tables and figures on all runs below some folders.",
@@ -69,11 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("report"), help="where to (default: report)"
     )
-    try:
+    with ending_with_one_line(_COMMAND, reraise=False):
         options = parser.parse_args(arguments)
         write_report(options.folders, options.out)
-    except USER_ERRORS as error:
-        exit_with(error, _COMMAND)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from avalanche_gd.runs.config import NOT_OF_THE_EXPERIMENT
 from avalanche_gd.runs.results import RunResult
-
-_NOT_COMPARED = ("seed", "out", "device", "threads", "check")
 
 
 def flatten(config: dict[str, Any]) -> dict[str, Any]:
@@ -17,8 +16,8 @@ def flatten(config: dict[str, Any]) -> dict[str, Any]:
     >>> flatten({"seed": 1, "method": {"name": "naive", "lambd": 2, "plugins": []}})
     {'method.name': 'naive', 'method.lambd': 2}
     """
-    compared = {key: value for key, value in config.items() if key not in _NOT_COMPARED}
-    flat = _flatten(compared, "")
+    left_out = ("seed", *NOT_OF_THE_EXPERIMENT)
+    flat = _flatten({key: config[key] for key in config if key not in left_out}, "")
     return {key: value for key, value in flat.items() if not _is_repeated(key, flat)}
 
 
@@ -39,11 +38,7 @@ def differing(several: Sequence[dict[str, Any]]) -> list[str]:
     ['steps']
     """
     names = dict.fromkeys(name for settings in several for name in settings)
-    return [
-        name
-        for name in names
-        if len({repr(settings.get(name)) for settings in several}) > 1
-    ]
+    return [name for name in names if len({repr(own.get(name)) for own in several}) > 1]
 
 
 def by_method(runs: Sequence[RunResult]) -> dict[str, list[RunResult]]:

@@ -1,9 +1,7 @@
 """The table of a section: methods down, metrics across."""
 
-import csv
-import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from textwrap import fill
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 from avalanche_gd.report.collect import Section
 from avalanche_gd.report.estimates import Estimate, estimate
 from avalanche_gd.runs.columns import COSTS, METRICS, Column
+from avalanche_gd.runs.results import csv_text
 
 _WIDTH = 88  # of a table of one seed in a terminal
 
@@ -140,7 +139,7 @@ def as_csv(sections: Sequence[Section]) -> str:
                 best = int(cell.is_best)
                 rows.append([*what, cell.column.name, mean, *interval, n, best])
     head = ["benchmark", "settings", "method", "seeds", "metric"]
-    return _csv([*head, "mean", "ci95_low", "ci95_high", "n", "best"], rows)
+    return csv_text([*head, "mean", "ci95_low", "ci95_high", "n", "best"], rows)
 
 
 def runs_as_csv(sections: Sequence[Section]) -> str:
@@ -157,13 +156,7 @@ def runs_as_csv(sections: Sequence[Section]) -> str:
                     values = [points.get(experience) for points in curves]
                     rows.append([*what, experience + 1, *values, *costs])
     head = ["benchmark", "settings", "method", "seed", "experience"]
-    return _csv([*head, *(column.name for column in (*METRICS, *COSTS))], rows)
-
-
-def _csv(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([head, *rows])
-    return text.getvalue()
+    return csv_text([*head, *(column.name for column in (*METRICS, *COSTS))], rows)
 
 
 def _mark_best(cells: Sequence[Cell]) -> None:

@@ -1,8 +1,9 @@
 """The configuration of a run as Hydra composes it, checked."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib.resources import files
+from itertools import chain
 from operator import attrgetter
 from types import SimpleNamespace
 from typing import Any
@@ -42,8 +43,7 @@ _LOWEST = {
 
 def method_names() -> list[str]:
     """All methods of the registry, which is the folder ``conf/method``."""
-    folder = files("avalanche_gd.conf").joinpath("method")
-    names = (path.name for path in folder.iterdir())
+    names = [path.name for path in files("avalanche_gd.conf").joinpath("method").iterdir()]
     return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
 
 
@@ -80,8 +80,8 @@ def _check(config: RunConfig) -> None:
 
     A preset's denoiser without its weights, so that it takes neither memory nor time.
     """
-    _check_bounds(config)
-    _check_device(config)
+    if problem := next(chain(_wrong_values(config), _wrong_device(config)), None):
+        raise ValueError(problem)
     check_experiences(config.benchmark.n_experiences, config.benchmark.n_classes)
     with naming("model"):
         model = _make_model(config)
@@ -104,51 +104,40 @@ def _check(config: RunConfig) -> None:
         _check_processes(config, plugins)
 
 
-def _check_bounds(config: RunConfig) -> None:
-    """Raise ValueError for what no object checks, or settings that exclude each other."""
+def _wrong_values(config: RunConfig) -> Iterator[str]:
+    """What no object checks, and settings that exclude each other."""
     for name, low in _LOWEST.items():
-        value = attrgetter(name)(config)
-        if not value >= low:
-            raise ValueError(f"{name} must be {low} or more, got {value}")
+        if not (value := attrgetter(name)(config)) >= low:
+            yield f"{name} must be {low} or more, got {value}"
     for name in ("generator.learning_rate", "solver.learning_rate"):
-        value = attrgetter(name)(config)
-        if not value > 0:
-            raise ValueError(f"{name} must be above 0, got {value}")
+        if not (value := attrgetter(name)(config)) > 0:
+            yield f"{name} must be above 0, got {value}"
     steps, decay_steps = config.generator.steps, config.generator.decay_steps
     if decay_steps > steps:
-        raise ValueError(
-            f"generator.decay_steps must be from 0 to generator.steps, {steps}, "
-            f"got {decay_steps}"
-        )
+        allowed = f"from 0 to generator.steps, {steps}"
+        yield f"generator.decay_steps must be {allowed}, got {decay_steps}"
     method = config.method
     if method.generator not in _GENERATORS:
-        raise ValueError(
-            f"no method.generator {method.generator!r}; "
-            f"choose from {', '.join(_GENERATORS)}"
-        )
+        allowed = ", ".join(_GENERATORS)
+        yield f"no method.generator {method.generator!r}; choose from {allowed}"
     if method.solver_replays and method.generator == "none":
-        raise ValueError("method.solver_replays needs a method.generator to replay from")
+        yield "method.solver_replays needs a method.generator to replay from"
     if config.model.conditional and method.generator != "diffusion":
-        raise ValueError(
-            f"model.conditional=true is for diffusion models; {method.name} trains none"
-        )
+        yield f"model.conditional=true is for diffusion models; {method.name} trains none"
 
 
-def _check_device(config: RunConfig) -> None:
-    """Raise ValueError unless there is such a device, for each of the processes."""
+def _wrong_device(config: RunConfig) -> Iterator[str]:
+    """Why there is no such device for each of the processes."""
     try:
-        device = config.torch_device
+        is_gpu = config.torch_device.type == "cuda"
     except RuntimeError:
-        raise ValueError(
-            f"no device {config.device!r}; choose from auto, cpu, cuda, cuda:N"
-        ) from None
-    if device.type != "cuda":
-        return
+        is_gpu = False
+        yield f"no device {config.device!r}; choose from auto, cpu, cuda, cuda:N"
     count, gpus = process_count(), torch.cuda.device_count()
-    if gpus == 0:
-        raise ValueError("device=cuda, but torch finds no GPU here; choose device=cpu")
-    if count > 1 and (gpus < count or config.device.startswith("cuda:")):
-        raise ValueError(
+    if is_gpu and gpus == 0:
+        yield "device=cuda, but torch finds no GPU here; choose device=cpu"
+    if is_gpu and count > 1 and (gpus < count or config.device.startswith("cuda:")):
+        yield (
             f"{count} processes need as many GPUs and device=cuda, but there are {gpus} "
             f"and device={config.device}; start fewer, or choose device=cpu"
         )
@@ -188,11 +177,11 @@ def _check_processes(config: RunConfig, plugins: dict[str, list[Any]]) -> None:
         batch_size = getattr(config, name).batch_size
         check_shares(f"{name}.batch_size", batch_size, count)
         # The last batches of a ReplayPlugin's memory are of any size.
-        divisible = [
+        divisible = all(
             plugin.supports_distributed and not isinstance(plugin, ReplayPlugin)
             for plugin in own
-        ]
-        if config.method.generator == "vae" or not all(divisible):
+        )
+        if config.method.generator == "vae" or not divisible:
             raise ValueError(
                 f"method={config.method.name} cannot be trained by several processes; "
                 "run it without torchrun"

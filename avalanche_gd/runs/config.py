@@ -19,9 +19,11 @@ from avalanche_gd.models import (
     preset_shape,
     unet,
 )
+from avalanche_gd.plugins.pool import LOOK_AHEAD
 from avalanche_gd.runs.errors import naming
 
-_NOT_OF_THE_EXPERIMENT = ("out", "device", "threads", "check")
+NOT_OF_THE_EXPERIMENT = ("out", "device", "threads", "check")
+"""The settings of a run that do not decide its result."""
 
 
 @dataclass
@@ -39,7 +41,7 @@ class ModelConfig:
     sample_shape: list[int] | None = None
     """``[C, H, W]`` of its images."""
     conditional: bool = False
-    """Whether it is conditioned on the class."""
+    """True if it is conditioned on the class."""
     condition_dropout: float = 0.1
     guidance: float = 1.0
     precision: str = "float32"
@@ -68,29 +70,18 @@ class ModelConfig:
         channels, height, width = self.sample_shape or []
         return channels, height, width
 
-    def execution(self) -> Execution:
-        """How the denoiser is executed.
-
-        :raises ValueError: for an unknown precision.
-        """
-        return Execution(self.precision, self.channels_last, self.compile)
-
     def make(self, n_classes: int, *, weights: bool = True) -> DiffusionModel:
         """The model, with random weights.
 
         :param n_classes: of the benchmark.
         :param weights: False leaves those of a preset out: the model takes no memory,
             and refuses what it would with them.
-        :raises ValueError: for values that do not go together.
+        :raises ValueError: for an unknown value, or values that do not go together.
         """
         num_classes = n_classes if self.conditional else None
         if self.preset is None:
-            options = {
-                "_target_": self._target_,
-                "_convert_": "all",
-                **(self.options or {}),
-            }
-            denoiser: Any = instantiate(options)
+            target = {"_target_": self._target_, "_convert_": "all"}
+            denoiser: Any = instantiate(target | (self.options or {}))
         else:
             with torch.device("cpu" if weights else "meta"):
                 denoiser = unet(self.preset, num_classes=num_classes)
@@ -101,7 +92,7 @@ class ModelConfig:
             num_classes=num_classes,
             condition_dropout=self.condition_dropout if self.conditional else 0.0,
             guidance=self.guidance,
-            execution=self.execution(),
+            execution=Execution(self.precision, self.channels_last, self.compile),
         )
 
 
@@ -114,7 +105,7 @@ class BenchmarkConfig:
     n_experiences: int
     n_classes: int
     horizontal_flips: bool = False
-    """Whether half of the images of each batch are mirrored, left and right."""
+    """True if half of the images of each batch are mirrored, left and right."""
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -126,9 +117,9 @@ class MethodConfig:
     generator: str = "diffusion"
     """The generative model: ``diffusion``, ``vae`` or ``none``."""
     cumulative: bool = False
-    """Whether an experience brings the data of those before along."""
+    """True if an experience brings the data of those before along."""
     solver_replays: bool = False
-    """Whether the solver replays samples of the generator."""
+    """True if the solver replays samples of the generator."""
     plugins: list[Any] = field(default_factory=list)
     """The generator's Avalanche plugins, each with its ``_target_``."""
     solver_plugins: list[Any] = field(default_factory=list)
@@ -137,6 +128,8 @@ class MethodConfig:
     teacher_steps: int = 2
     replay_ratio: float = 1.0
     """Replayed samples for each current one."""
+    look_ahead: int = LOOK_AHEAD
+    """Steps that the teacher samples for at once."""
     pool_size: int | None = None
     """Samples that the teacher generates once an experience, to draw from."""
     pool_refresh: int | None = None
@@ -171,6 +164,8 @@ class SolverConfig(BudgetConfig):
 
     replay_steps: int
     temperature: float
+    look_ahead: int = LOOK_AHEAD
+    """Steps that its generator samples for at once."""
     pool_size: int | None = None
     """Samples that its generator makes once an experience, to replay from."""
     replay_labels: str = "solver"
@@ -199,7 +194,7 @@ class RunConfig:
     device: str
     threads: int
     check: bool
-    """Whether to take two steps and estimate the time instead."""
+    """True to take some steps and estimate the time instead."""
     model: ModelConfig
     benchmark: BenchmarkConfig
     method: MethodConfig
@@ -208,18 +203,12 @@ class RunConfig:
     evaluation: EvaluationConfig
 
     @property
-    def sample_shape(self) -> tuple[int, int, int]:
-        """``(C, H, W)`` of the images."""
-        return self.model.shape
-
-    @property
     def folder(self) -> Path:
         """Where the run is kept; another experiment has another folder."""
-        experiment = asdict(self)
-        for name in _NOT_OF_THE_EXPERIMENT:
-            del experiment[name]
-        model = experiment["model"]
-        experiment["model"] = {k: v for k, v in model.items() if v is not None}
+        settings = asdict(self)
+        experiment = {k: settings[k] for k in settings if k not in NOT_OF_THE_EXPERIMENT}
+        model = settings["model"]
+        experiment["model"] = {k: model[k] for k in model if model[k] is not None}
         text = json.dumps(experiment, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         name = f"seed-{self.seed}-{digest}"
@@ -255,6 +244,6 @@ class RunConfig:
         :raises ValueError: if one refuses its arguments.
         """
         method = self.method
-        own = method.plugins if model_name == "generator" else method.solver_plugins
+        own = {"generator": method.plugins, "solver": method.solver_plugins}[model_name]
         with naming(f"method={method.name}"):
             return [instantiate(plugin) for plugin in own]

@@ -4,8 +4,8 @@ import time
 import timeit
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -34,8 +34,6 @@ def dry_run(config: RunConfig, benchmark: Any) -> str:
     EWC or the filling of a pool, is in it. The reading of the data, the oracle's training
     and what metrics do after sampling are not.
 
-    :param config: of the run.
-    :param benchmark: the stream.
     :return: a line with the estimate.
     """
     n = config.benchmark.n_experiences
@@ -65,7 +63,7 @@ def dry_run(config: RunConfig, benchmark: Any) -> str:
 def trial(config: RunConfig) -> Iterator[Learner]:
     """A learner that leaves nothing behind."""
     seed_everything(config.seed)
-    with TemporaryDirectory() as folder, closing(Learner(config, Path(folder))) as learner:
+    with TemporaryDirectory() as out, closing(Learner(replace(config, out=out))) as learner:
         yield learner
 
 

@@ -8,40 +8,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from hydra.errors import (
-    HydraException,
-    InstantiationException,
-    MissingConfigException,
-)
+from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
 from avalanche_gd.distributed.launch import give_way
 from avalanche_gd.training import NonFiniteLossError
 
-USER_ERRORS = (
-    ValueError,
-    HydraException,
-    OmegaConfBaseException,
-    NonFiniteLossError,
-)
-"""What a wrong value, a wrong file or a run that diverged ends in."""
-
+_USER_ERRORS = (ValueError, HydraException, OmegaConfBaseException, NonFiniteLossError)
 _STATUS = 2
-_ONE_LINE = "AVALANCHE_GD_ONE_LINE"
-
-
-def take_over_errors() -> None:
-    """Have Hydra raise its errors, which it would print in many lines.
-
-    Unless the user asked for tracebacks with ``HYDRA_FULL_ERROR=1``. By environment
-    variables, so that it holds in the processes of a sweep's launcher too.
-    """
-    if os.environ.get("HYDRA_FULL_ERROR") != "1":
-        os.environ["HYDRA_FULL_ERROR"] = os.environ[_ONE_LINE] = "1"
+_ONE_LINE = "AVALANCHE_GD_ONE_LINE"  # which a sweep's launcher hands on to its processes
 
 
 def one_line(error: BaseException) -> str:
-    """What is wrong, what is allowed, and how to mend it."""
+    """The line that an error is shown as."""
     if isinstance(error, MissingConfigException) and error.options:
         group, _, name = (error.missing_cfg_file or "").rpartition("/")
         return f"no {group} {name!r}; choose from {', '.join(sorted(error.options))}"
@@ -75,33 +54,37 @@ def naming(section: str) -> Iterator[None]:
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """Says what is wrong with a command line in a line."""
+    """Raises what is wrong with a command line, as a line."""
 
     def error(self, message: str) -> NoReturn:
         """:raises ValueError: always."""
         raise ValueError(f"{message}; see {self.prog} --help")
 
 
-def exit_with(error: BaseException, command: str = "avalanche-gd") -> NoReturn:
-    """Print the line, or the traceback if it is wanted, and end with status 2."""
-    give_way()
-    if _ONE_LINE not in os.environ:
-        traceback.print_exception(error)
-    else:
-        print(f"{command}: {one_line(error)}", file=sys.stderr)
-    sys.exit(_STATUS)
-
-
 @contextmanager
-def ending_with_one_line(*, in_callback: bool = False) -> Iterator[None]:
-    """End the command on a user's error, here and now.
+def ending_with_one_line(
+    command: str = "avalanche-gd", *, reraise: bool = True
+) -> Iterator[None]:
+    """End a command with status 2 on a wrong value, a wrong file or a run that diverged.
 
-    Not by an exception, unless tracebacks are wanted: Hydra prints one of a run in many
-    lines. In a callback never by one: Hydra would only warn of it, and go on.
+    Here and now, not by an exception, which Hydra would print in many lines, as its own
+    errors. There are tracebacks if the user asks for them with ``HYDRA_FULL_ERROR=1``.
+
+    :param command: which the line begins with.
+    :param reraise: has an exception end it if tracebacks are wanted; in a callback, Hydra
+        would only warn of it, and go on.
     """
+    if os.environ.get("HYDRA_FULL_ERROR") != "1":
+        os.environ["HYDRA_FULL_ERROR"] = os.environ[_ONE_LINE] = "1"
     try:
         yield
-    except USER_ERRORS as error:
-        if _ONE_LINE not in os.environ and not in_callback:
+    except _USER_ERRORS as error:
+        wants_traceback = _ONE_LINE not in os.environ
+        if wants_traceback and reraise:
             raise
-        exit_with(error)
+        give_way()
+        if wants_traceback:
+            traceback.print_exception(error)
+        else:
+            print(f"{command}: {one_line(error)}", file=sys.stderr)
+        sys.exit(_STATUS)

@@ -1,7 +1,7 @@
 """A learner: a generator and a solver that learn a stream together."""
 
 import time
-from pathlib import Path
+from itertools import chain
 from typing import Any
 
 import torch
@@ -27,18 +27,12 @@ _NUMBERS = {"generator": 1, "solver": 2}  # of their random states
 
 
 class Learner:
-    """A generator, or none, and a classifier under one method.
+    """A generator, or none, and a classifier under one method."""
 
-    :param config: of the run.
-    :param folder: for TensorBoard's files.
-    """
-
-    def __init__(self, config: RunConfig, folder: Path):
+    def __init__(self, config: RunConfig):
         self.config = config
         self.model = make_generator(config)
-        self.counter: PassCounter | None = None
-        if isinstance(self.model, DiffusionModel):
-            self.counter = PassCounter(self.model, config.generator.batch_size)
+        self.counter = PassCounter(self.model, config.generator.batch_size)
         self.strategies: dict[str, Any] = {}
         """The strategies by the name of their model: generator, solver."""
         self.method_plugins: dict[str, list[Any]] = {}
@@ -47,13 +41,12 @@ class Learner:
         """The time that each phase has taken so far."""
         replay = []
         if self.model is not None:
-            plugins = self._plugins("generator")
-            generator = generator_strategy(config, self.model, plugins, folder)
+            generator = generator_strategy(config, self.model, self._plugins("generator"))
             self.strategies["generator"] = generator
             if config.method.solver_replays:
                 replay = solver_replay(config.solver, generator)
         plugins = [*self._plugins("solver"), *replay]
-        self.strategies["solver"] = solver_strategy(config, plugins, folder)
+        self.strategies["solver"] = solver_strategy(config, plugins)
         self.method_plugins["solver"] += filter(remembers, replay)
 
     def train(self, experience: Any) -> None:
@@ -61,8 +54,7 @@ class Learner:
         self.strategies["solver"].train(experience, eval_streams=[])
         if "generator" in self.strategies and not self.config.method.solver_replays:
             self.strategies["generator"].train(experience, eval_streams=[])
-        if self.counter is not None:
-            self.counter.training = None
+        self.counter.training = None
 
     def evaluate(self, stream: Any) -> dict[str, float]:
         """The metrics of both by ``generator/NAME`` and ``solver/NAME``."""
@@ -85,7 +77,7 @@ class Learner:
 
     def cost(self) -> dict[str, float]:
         """The passes of the denoiser; empty without a diffusion model."""
-        if self.counter is None:
+        if not isinstance(self.model, DiffusionModel):
             return {}
         return self.counter.summary(self.config.generator.steps)
 
@@ -96,12 +88,8 @@ class Learner:
                 logger.writer.close()
 
     def can_go_on(self) -> bool:
-        """Whether a checkpoint holds all that the method's plugins remember."""
-        return all(
-            remembers(plugin)
-            for plugins in self.method_plugins.values()
-            for plugin in plugins
-        )
+        """True if a checkpoint holds all that the method's plugins remember."""
+        return all(map(remembers, chain(*self.method_plugins.values())))
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next experience depends on, in tensors and plain containers."""
@@ -111,7 +99,7 @@ class Learner:
                 for name, strategy in self.strategies.items()
             },
             "seconds": self.seconds,
-            "passes": None if self.counter is None else self.counter.passes,
+            "passes": self.counter.passes,
         }
 
     def load_state_dict(self, state: dict[str, Any], seen: Any) -> None:
@@ -124,8 +112,7 @@ class Learner:
             plugins = self.method_plugins[name]
             load_strategy_state(strategy, plugins, state["strategies"][name])
         self.seconds.update(state["seconds"])
-        if self.counter is not None:
-            self.counter.passes = state["passes"]
+        self.counter.passes = state["passes"]
         if "generator" in self.strategies:
             for experience in seen:
                 SharedImages.of(self.strategies["generator"]).observe(experience)
@@ -137,7 +124,7 @@ class Learner:
         self.seconds[name] = 0.0
         return [
             SeedPlugin(config.seed, _NUMBERS[name]),
-            *([] if self.counter is None else [self.counter.plugin(name)]),
+            self.counter.plugin(name),
             *([CumulativePlugin()] if config.method.cumulative else []),
             *([HorizontalFlipPlugin()] if config.benchmark.horizontal_flips else []),
             *self.method_plugins[name],

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from avalanche.core import SupervisedPlugin
+from torch import nn
 
 from avalanche_gd.distributed.shares import sharing_processes
 from avalanche_gd.models import DiffusionModel
@@ -29,11 +30,11 @@ class PassCounter:
     Of several processes that share a batch, those of all. A backward pass counts where
     its forward pass was made.
 
-    :param model: whose passes are counted from now on.
+    :param model: whose passes are counted from now on; only a diffusion model has any.
     :param batch_size: of the batch that F, one forward pass over it, stands for.
     """
 
-    def __init__(self, model: DiffusionModel, batch_size: int):
+    def __init__(self, model: nn.Module | None, batch_size: int):
         self.passes: dict[str, list[Passes]] = {"generator": [], "solver": []}
         """By the model in whose training they were made and by experience."""
         self.training: str | None = None
@@ -55,7 +56,8 @@ class PassCounter:
 
             return note_backward
 
-        model.pass_hooks.append(note)
+        if isinstance(model, DiffusionModel):
+            model.pass_hooks.append(note)
 
     def plugin(self, model_name: str) -> "_CountedPlugin":
         """Counts what a strategy's training takes, as that of this model."""
@@ -66,15 +68,13 @@ class PassCounter:
 
         :param steps: of the generator in an experience.
         """
-        in_f = {
-            name: [images_passed(passes) / self._batch_size for passes in experiences]
-            for name, experiences in self.passes.items()
-        }
-        return {
-            "F_per_step": in_f["generator"][-1] / steps if in_f["generator"] else 0.0,
-            "F_total": sum(in_f["generator"]),
-            "F_total_solver": sum(in_f["solver"]),
-        }
+        generator, solver = (
+            [images_passed(passes) / self._batch_size for passes in self.passes[name]]
+            for name in ("generator", "solver")
+        )
+        last = generator[-1] if generator else 0.0
+        totals = {"F_total": sum(generator), "F_total_solver": sum(solver)}
+        return {"F_per_step": last / steps, **totals}
 
 
 class _CountedPlugin(SupervisedPlugin, supports_distributed=True):

@@ -2,13 +2,9 @@
 
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-
 import torch
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 from torch.nn import functional as F
@@ -38,13 +34,12 @@ def save_samples(images: Tensor, path: Path) -> None:
 def save_curves(rows: list[Row], path: Path) -> None:
     """A figure of a run: those metrics over its experiences that figures show."""
     shown = [metric for metric in METRICS if metric.title]
-    figure, axes = plt.subplots(1, len(shown), figsize=(11, 3.2), layout="constrained")
-    for axis, metric in zip(axes, shown, strict=True):
+    figure = Figure(figsize=(11, 3.2), layout="constrained")
+    for axis, metric in zip(figure.subplots(1, len(shown)), shown, strict=True):
         points = curve(rows, metric)
         axis.plot([x + 1 for x in points], list(points.values()), marker="o")
         decorate(axis, metric.label)
     figure.savefig(path, dpi=150)
-    plt.close(figure)
 
 
 def decorate(axis: Axes, label: str) -> None:

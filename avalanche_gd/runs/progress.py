@@ -28,14 +28,12 @@ class Progress(SupervisedPlugin, supports_distributed=True):
         self.model_name = model_name
         self.n_experiences = n_experiences
         self.seconds = seconds
-        self._bar: Any = None
-        self._started = 0.0
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Begin a bar."""
         self._started = time.perf_counter()
         number = strategy.experience.current_experience + 1
-        self._bar = tqdm(
+        self._bar: Any = tqdm(
             total=strategy.train_steps * strategy.train_mb_size,
             desc=f"experience {number}/{self.n_experiences} {self.model_name}",
             unit=" images",

@@ -1,8 +1,9 @@
-"""What a run's folder says when it is read back."""
+"""The files of a run's folder, when they are read back."""
 
 import csv
+import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,6 +132,13 @@ def read_rows(folder: Path) -> list[Row]:
             Row(int(line["experience"]), line["metric"], float(line["value"]))
             for line in csv.DictReader(_whole_text(path).splitlines())
         ]
+
+
+def csv_text(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """The text of a CSV file: a line of names, and the rows."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([head, *rows])
+    return text.getvalue()
 
 
 def _whole_text(path: Path) -> str:

@@ -1,8 +1,6 @@
 """One run: a method on a benchmark with a seed, in a folder of its own."""
 
-import csv
 import fcntl
-import io
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -27,7 +25,7 @@ from avalanche_gd.runs.errors import naming
 from avalanche_gd.runs.learner import Learner
 from avalanche_gd.runs.pictures import save_curves, save_samples
 from avalanche_gd.runs.provenance import provenance
-from avalanche_gd.runs.results import Row, is_complete
+from avalanche_gd.runs.results import Row, csv_text, is_complete
 from avalanche_gd.runs.seeds import seed_everything
 from avalanche_gd.storage import write_json, write_text, write_whole
 
@@ -45,15 +43,14 @@ def run(config: RunConfig) -> Path:
         running already.
     """
     folder = config.folder
-    if config.check:
-        torch.set_num_threads(config.threads)
-        say(dry_run(config, _make_benchmark(config)))
-        return folder
-    if on_main(lambda: is_complete(folder)):
+    if not config.check and on_main(lambda: is_complete(folder)):
         say(f"complete: {folder}")
         return folder
     torch.set_num_threads(config.threads)
     benchmark = _make_benchmark(config)
+    if config.check:
+        say(dry_run(config, benchmark))
+        return folder
     with ExitStack() as stack:
         on_main(lambda: stack.enter_context(_locked(folder)))
         say(f"{_name(config)} on {config.benchmark.name}: {folder}")
@@ -63,8 +60,8 @@ def run(config: RunConfig) -> Path:
 
 def _run(config: RunConfig, benchmark: Any, folder: Path) -> None:
     seed_everything(config.seed)
-    learner = Learner(config, folder)
-    first, rows = _from_checkpoint(learner, benchmark.train_stream, folder)
+    learner = Learner(config)
+    first, rows = _from_checkpoint(learner, benchmark.train_stream)
     if is_main():
         content = asdict(config)
         write_whole(folder / "config.yaml", lambda path: OmegaConf.save(content, path))
@@ -81,27 +78,20 @@ def _run(config: RunConfig, benchmark: Any, folder: Path) -> None:
         _write_end(learner, folder, rows)
 
 
-def _from_checkpoint(
-    learner: Learner, train_stream: Any, folder: Path
-) -> tuple[int, list[Row]]:
+def _from_checkpoint(learner: Learner, train_stream: Any) -> tuple[int, list[Row]]:
     """The index of the experience to go on with, and the metrics of those before."""
     config = learner.config
-    checkpoint = load_checkpoint(folder / "checkpoints", config.torch_device)
-    if checkpoint is not None and not learner.can_go_on():
-        say(
-            f"{_name(config)}: beginning anew: a plugin of the method has no state_dict "
-            "for checkpoints"
-        )
-        checkpoint = None
+    checkpoint = load_checkpoint(config.folder / "checkpoints", config.torch_device)
     if checkpoint is None:
         return 0, []
+    if not learner.can_go_on():
+        reason = "a plugin of the method has no state_dict for checkpoints"
+        say(f"{_name(config)}: beginning anew: {reason}")
+        return 0, []
     last, state = checkpoint
-    first = last + 1
+    first, n = last + 1, config.benchmark.n_experiences
     learner.load_state_dict(state["learner"], train_stream[:first])
-    say(
-        f"{_name(config)}: going on after experience "
-        f"{first}/{config.benchmark.n_experiences}"
-    )
+    say(f"{_name(config)}: going on after experience {first}/{n}")
     return first, [Row(*row) for row in state["rows"]]
 
 
@@ -110,9 +100,7 @@ def _write_experience(learner: Learner, folder: Path, index: int, rows: list[Row
     if images is not None:
         path = folder / "samples" / f"exp_{index:03d}.png"
         write_whole(path, lambda beside: save_samples(images, beside))
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([Row._fields, *rows])
-    write_text(folder / "metrics.csv", text.getvalue())
+    write_text(folder / "metrics.csv", csv_text(Row._fields, rows))
     state = {"learner": learner.state_dict(), "rows": [tuple(row) for row in rows]}
     save_checkpoint(folder / "checkpoints", index, state)
     _write_run_json(learner, folder, completed=False)
@@ -133,21 +121,20 @@ def _write_end(learner: Learner, folder: Path, rows: list[Row]) -> None:
 
 def _make_benchmark(config: RunConfig) -> Any:
     settings = config.benchmark
-    options = dict(seed=config.seed, image_size=config.sample_shape[1]) | settings.options
+    options = dict(seed=config.seed, image_size=config.model.shape[1]) | settings.options
     target = {"_target_": settings._target_, "_partial_": True, "_convert_": "all"}
     with naming("benchmark"):
         make = instantiate(target | options)
     with DistributedHelper.main_process_first():  # which may download
         benchmark = make(settings.n_experiences)
     shape = tuple(benchmark.train_stream[0].dataset[0][0].shape)
-    if shape != config.sample_shape:
+    if shape != config.model.shape:
         raise ValueError(
             f"images of {settings.name}, {shape}, do not fit a model of "
-            f"{config.sample_shape}; choose a model with {shape[0]} channels"
+            f"{config.model.shape}; choose a model with {shape[0]} channels"
         )
-    n_classes = len(
-        {c for exp in benchmark.train_stream for c in exp.classes_in_this_experience}
-    )
+    classes = (exp.classes_in_this_experience for exp in benchmark.train_stream)
+    n_classes = len(set().union(*classes))
     if n_classes != settings.n_classes:
         raise ValueError(
             f"{settings.name} has {n_classes} classes, but benchmark.n_classes is "
@@ -165,9 +152,8 @@ def _locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise ValueError(
-                f"{folder} is in use by another process; wait for it"
-            ) from None
+            message = f"{folder} is in use by another process; wait for it"
+            raise ValueError(message) from None
         yield
 
 
@@ -191,12 +177,7 @@ def _name(config: RunConfig) -> str:
 
 def _summary(index: int, learner: Learner, values: dict[str, float]) -> str:
     config = learner.config
-    shown = [
-        f"{metric.name} {metric.text(values[metric.key])}"
-        for metric in METRICS
-        if metric.key in values
-    ]
-    return (
-        f"{_name(config)}, experience {index + 1}/{config.benchmark.n_experiences}: "
-        f"{', '.join(shown)}, {sum(learner.seconds.values()):.0f} s so far"
-    )
+    metrics = [f"{m.name} {m.text(values[m.key])}" for m in METRICS if m.key in values]
+    so_far = f"{sum(learner.seconds.values()):.0f} s so far"
+    place = f"experience {index + 1}/{config.benchmark.n_experiences}"
+    return f"{_name(config)}, {place}: {', '.join([*metrics, so_far])}"

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from avalanche_gd.distributed.launch import ending_all, join_processes, leave_processes
 from avalanche_gd.runs.composition import read_config
-from avalanche_gd.runs.errors import ending_with_one_line, take_over_errors
+from avalanche_gd.runs.errors import ending_with_one_line
 from avalanche_gd.runs.run import run
 
 
@@ -32,7 +32,6 @@ def quiet() -> None:
 def main() -> None:
     """Run Hydra, and end with one line and status 2 on a wrong value."""
     quiet()
-    take_over_errors()
     if "--check" in sys.argv:  # Hydra takes flags before settings only
         rest = [part for part in sys.argv if part != "--check"]
         sys.argv = [*rest, "check=true"]

@@ -23,7 +23,6 @@ class SeedPlugin(SupervisedPlugin, supports_distributed=True):
     So a run that goes on from a checkpoint draws what it would have drawn, and what a
     generator draws does not depend on what its solver has drawn before.
 
-    :param seed: of the run.
     :param model_number: tells the strategies of a run apart.
     """
 

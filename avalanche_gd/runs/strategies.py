@@ -6,11 +6,7 @@ from typing import Any
 import torch
 from avalanche.benchmarks.utils.utils import concat_datasets
 from avalanche.core import SupervisedPlugin
-from avalanche.evaluation.metrics import (
-    accuracy_metrics,
-    forgetting_metrics,
-    loss_metrics,
-)
+from avalanche.evaluation.metrics import accuracy_metrics, forgetting_metrics, loss_metrics
 from avalanche.logging import TensorboardLogger
 from avalanche.models.generator import MlpVAE
 from avalanche.training.plugins import (
@@ -48,7 +44,7 @@ class CumulativePlugin(SupervisedPlugin, supports_distributed=True):
 class _LinearDecayPlugin(  # type: ignore[call-arg]
     LRSchedulerPlugin, supports_distributed=True
 ):
-    """Avalanche's plugin, which asks for no metric here."""
+    """Lets a learning rate fall, in one process or several: it asks for no metric."""
 
 
 class _PrefixedTensorboardLogger(TensorboardLogger):
@@ -69,7 +65,7 @@ def make_generator(config: RunConfig) -> torch.nn.Module | None:
     if kind == "none":
         return None
     if kind == "vae":
-        vae = MlpVAE(config.sample_shape, device=device)
+        vae = MlpVAE(config.model.shape, device=device)
         # Avalanche's decoder ends in the range of its own MNIST; ours is [-1, 1].
         vae.decoder.invTrans = Normalize((0.5,), (0.5,))
         return vae.to(device)
@@ -77,13 +73,12 @@ def make_generator(config: RunConfig) -> torch.nn.Module | None:
 
 
 def generator_strategy(
-    config: RunConfig, model: torch.nn.Module, plugins: list[Any], folder: Path
+    config: RunConfig, model: torch.nn.Module, plugins: list[Any]
 ) -> BudgetedTemplate:
     """What trains the generator.
 
     :param model: of :func:`make_generator`.
     :param plugins: all of its plugins but the one of the learning rate.
-    :param folder: for TensorBoard's files.
     """
     sampling = config.evaluation.sampling()
     metrics: list[Any] = [
@@ -93,28 +88,31 @@ def generator_strategy(
     ]
     if isinstance(model, DiffusionModel):
         metrics.append(denoising_loss_metrics())
-    options = _options(config, "generator", model, metrics, folder)
-    options["plugins"] = [*plugins, *_decay(config, options["optimizer"])]
+    options = _options(config, "generator", model, metrics)
+    steps, decay_steps = config.generator.steps, config.generator.decay_steps
+    if decay_steps > 0:
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            options["optimizer"], lambda step: min(1.0, (steps - step) / decay_steps)
+        )
+        plugins = [*plugins, _LinearDecayPlugin(schedule, step_granularity="iteration")]
     if isinstance(model, DiffusionModel):
-        return DiffusionTraining(ema_decay=config.generator.ema_decay, **options)
-    return BudgetedVAETraining(**options)
+        ema_decay = config.generator.ema_decay
+        return DiffusionTraining(ema_decay=ema_decay, plugins=plugins, **options)
+    return BudgetedVAETraining(plugins=plugins, **options)
 
 
-def solver_strategy(
-    config: RunConfig, plugins: list[Any], folder: Path
-) -> BudgetedTemplate:
+def solver_strategy(config: RunConfig, plugins: list[Any]) -> BudgetedTemplate:
     """What trains the solver.
 
     :param plugins: all of its plugins, those of :func:`solver_replay` last.
-    :param folder: for TensorBoard's files.
     """
-    solver = SmallCNN(config.sample_shape, config.benchmark.n_classes)
+    solver = SmallCNN(config.model.shape, config.benchmark.n_classes)
     metrics = [
         accuracy_metrics(experience=True, stream=True),
         forgetting_metrics(experience=True, stream=True),
         loss_metrics(epoch=True, stream=True),
     ]
-    options = _options(config, "solver", solver.to(config.torch_device), metrics, folder)
+    options = _options(config, "solver", solver.to(config.torch_device), metrics)
     return BudgetedTemplate(plugins=plugins, **options)
 
 
@@ -124,31 +122,27 @@ def solver_replay(config: SolverConfig, strategy: Any) -> list[Any]:
     :param strategy: what trains the generator.
     """
     if not isinstance(strategy.model, DiffusionModel):  # as Avalanche's GenerativeReplay
-        replay = GenerativeReplayPlugin(generator_strategy=strategy)
-        return [replay, TrainGeneratorAfterExpPlugin()]
-    soft_replay = SoftGenerativeReplayPlugin(
+        return [GenerativeReplayPlugin(strategy), TrainGeneratorAfterExpPlugin()]
+    replay = SoftGenerativeReplayPlugin(
         strategy,
         temperature=config.temperature,
         teacher_steps=config.replay_steps,
+        look_ahead=config.look_ahead,
         pool_size=config.pool_size,
         labels=config.replay_labels,
     )
-    return [soft_replay]
+    return [replay]
 
 
 def _options(
-    config: RunConfig,
-    name: str,
-    model: torch.nn.Module,
-    metrics: list[Any],
-    folder: Path,
+    config: RunConfig, name: str, model: torch.nn.Module, metrics: list[Any]
 ) -> dict[str, Any]:
     """What the template of a model takes, but for its plugins.
 
     :param name: of the model, as in the configuration.
     """
     budget: BudgetConfig = getattr(config, name)
-    loggers = [_PrefixedTensorboardLogger(folder, name)] if is_main() else []
+    loggers = [_PrefixedTensorboardLogger(config.folder, name)] if is_main() else []
     return dict(
         model=model,
         optimizer=torch.optim.Adam(model.parameters(), budget.learning_rate, fused=True),
@@ -158,14 +152,3 @@ def _options(
         device=config.torch_device,
         evaluator=EvaluationPlugin(*metrics, loggers=loggers),
     )
-
-
-def _decay(config: RunConfig, optimizer: torch.optim.Optimizer) -> list[SupervisedPlugin]:
-    """Linear decay of the learning rate at the end of each experience."""
-    steps, decay_steps = config.generator.steps, config.generator.decay_steps
-    if decay_steps == 0:
-        return []
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(1.0, (steps - step) / decay_steps)
-    )
-    return [_LinearDecayPlugin(schedule, step_granularity="iteration")]

@@ -14,11 +14,7 @@ from avalanche_gd.distributed.launch import process_count
 from avalanche_gd.report.report_command import write_report
 from avalanche_gd.runs.composition import compose_config, method_names
 from avalanche_gd.runs.config import RunConfig
-from avalanche_gd.runs.errors import (
-    OneLineParser,
-    ending_with_one_line,
-    take_over_errors,
-)
+from avalanche_gd.runs.errors import OneLineParser, ending_with_one_line
 from avalanche_gd.runs.run import run
 from avalanche_gd.runs.run_command import quiet
 
@@ -43,11 +39,12 @@ def main(
     :param methods: the default methods.
     :param arguments: of the command line; None for the process's own.
     """
-    take_over_errors()
     with ending_with_one_line():
         if process_count() > 1:
             raise ValueError("a suite starts processes itself (--jobs); leave out torchrun")
-        options = _parse(description, scales, methods, arguments)
+        options = _parser(description, scales, methods).parse_intermixed_args(arguments)
+        if options.jobs < 1:
+            raise ValueError(f"--jobs must be 1 or more, got {options.jobs}")
         threads = ["threads=1"] if options.jobs > 1 else []
         place = [f"out={options.out}", f"check={options.check}"]
         shared = [*threads, *scales[options.scale], *place, *options.overrides]
@@ -80,22 +77,17 @@ def run_all(configs: Sequence[RunConfig], jobs: int) -> list[Path]:
         futures = {pool.submit(run, config): config for config in configs}
         errors = []
         for future in as_completed(futures):
-            error = future.exception()
-            if error is not None:
-                name = futures[future].method.name
-                print(f"{name}: {error}", file=sys.stderr)
+            if error := future.exception():
+                print(f"{futures[future].method.name}: {error}", file=sys.stderr)
                 errors.append(error)
     if errors:
         raise errors[0]
     return [config.folder for config in configs]
 
 
-def _parse(
-    description: str,
-    scales: dict[str, Overrides],
-    methods: Sequence[str],
-    arguments: Sequence[str] | None,
-) -> argparse.Namespace:
+def _parser(
+    description: str, scales: dict[str, Overrides], methods: Sequence[str]
+) -> OneLineParser:
     parser = OneLineParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -106,10 +98,7 @@ def _parse(
         help=f"separated by commas, or all (default: {','.join(methods)})",
     )
     parser.add_argument(
-        "--seeds",
-        type=_seeds,
-        default=[0],
-        help="separated by commas (default: 0)",
+        "--seeds", type=_seeds, default=[0], help="separated by commas (default: 0)"
     )
     parser.add_argument("--scale", choices=list(scales), default=next(iter(scales)))
     parser.add_argument(
@@ -130,10 +119,7 @@ def _parse(
         metavar="KEY=VALUE",
         help="settings of the runs, as avalanche-gd takes them",
     )
-    options = parser.parse_intermixed_args(arguments)
-    if options.jobs < 1:
-        raise ValueError(f"--jobs must be 1 or more, got {options.jobs}")
-    return options
+    return parser
 
 
 def _seeds(text: str) -> list[int]:

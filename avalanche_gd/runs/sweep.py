@@ -27,7 +27,7 @@ class SweepCallback(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Compose and check every run."""
-        with ending_with_one_line(in_callback=True):
+        with ending_with_one_line(reraise=False):
             _check_launcher(config)
             self.configs = [read_config(job) for job in _compose_jobs(config)]
 
@@ -39,7 +39,7 @@ class SweepCallback(Callback):
         out = Path(self.configs[0].out)
         names = sorted(str(folder.relative_to(out)) for folder in folders)
         digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
-        with ending_with_one_line(in_callback=True):
+        with ending_with_one_line(reraise=False):
             write_report(folders, out / f"report-{digest}")
 
 

@@ -1,24 +1,14 @@
 """What plugins remember from one experience to the next, for checkpoints."""
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from avalanche.benchmarks.utils import AvalancheDataset, concat_datasets
 from avalanche.benchmarks.utils.data_loader import GroupBalancedInfiniteDataLoader
 from avalanche.training import LearningWithoutForgetting
-from avalanche.training.plugins import (
-    AGEMPlugin,
-    EWCPlugin,
-    GEMPlugin,
-    GenerativeReplayPlugin,
-    LwFPlugin,
-    MASPlugin,
-    ReplayPlugin,
-    RWalkPlugin,
-    SynapticIntelligencePlugin,
-)
+from avalanche.training import plugins as avalanche_plugins
 from avalanche.training.storage_policy import (
     BalancedExemplarsBuffer,
     ReservoirSamplingBuffer,
@@ -32,29 +22,29 @@ from avalanche_gd.plugins.baselines import MIRPlugin
 
 REMEMBERED: dict[type, tuple[str, ...]] = {
     GenerativeDistillationPlugin: (),
-    GenerativeReplayPlugin: ("untrained_solver", "weight_replay_loss"),
-    EWCPlugin: ("saved_params", "importances"),
-    SynapticIntelligencePlugin: ("ewc_data", "syn_data"),
-    MASPlugin: ("params", "importance"),
-    RWalkPlugin: (
+    avalanche_plugins.GenerativeReplayPlugin: ("untrained_solver", "weight_replay_loss"),
+    avalanche_plugins.EWCPlugin: ("saved_params", "importances"),
+    avalanche_plugins.SynapticIntelligencePlugin: ("ewc_data", "syn_data"),
+    avalanche_plugins.MASPlugin: ("params", "importance"),
+    avalanche_plugins.RWalkPlugin: (
         "iter_importance",
         "exp_scores",
         "exp_params",
         "exp_importance",
         "exp_penalties",
     ),
-    GEMPlugin: ("memory_x", "memory_y", "memory_tid"),
-    AGEMPlugin: ("buffers",),
-    ReplayPlugin: ("storage_policy",),
+    avalanche_plugins.GEMPlugin: ("memory_x", "memory_y", "memory_tid"),
+    avalanche_plugins.AGEMPlugin: ("buffers",),
+    avalanche_plugins.ReplayPlugin: ("storage_policy",),
     MIRPlugin: ("storage_policy",),
-    LwFPlugin: ("lwf",),
+    avalanche_plugins.LwFPlugin: ("lwf",),
 }
 """Attributes by plugin; a subclass remembers what its base does."""
 
 
 def remembers(plugin: Any) -> bool:
     """Whether a checkpoint can hold the plugin: it is known, or has a ``state_dict``."""
-    return hasattr(plugin, "state_dict") or _known(plugin) is not None
+    return hasattr(plugin, "state_dict") or isinstance(plugin, tuple(REMEMBERED))
 
 
 def plugin_states(plugins: Iterable[Any]) -> list[Any]:
@@ -75,21 +65,14 @@ def load_plugin_states(plugins: Iterable[Any], states: list[Any], model: nn.Modu
             continue
         for name, value in state.items():
             setattr(plugin, name, _decode(value, getattr(plugin, name), model))
-        for kind, rebuild in _REBUILD.items():
-            if isinstance(plugin, kind):
-                rebuild(plugin)
+        _make_loaders(plugin)
 
 
 def _state(plugin: Any) -> Any:
     if hasattr(plugin, "state_dict"):
         return plugin.state_dict()
-    kind = _known(plugin)
-    names = () if kind is None else REMEMBERED[kind]
-    return {name: _encode(getattr(plugin, name)) for name in names}
-
-
-def _known(plugin: Any) -> type | None:
-    return next((kind for kind in REMEMBERED if isinstance(plugin, kind)), None)
+    known = (names for kind, names in REMEMBERED.items() if isinstance(plugin, kind))
+    return {name: _encode(getattr(plugin, name)) for name in next(known, ())}
 
 
 def _encode(value: Any) -> Any:
@@ -139,31 +122,20 @@ def _decode(value: Any, now: Any, model: nn.Module) -> Any:
             setattr(now, name, _decode(part, getattr(now, name), model))
         return now
     if kind == "dict":
-        decoded = {key: _decode(part, None, model) for key, part in content}
-        if not isinstance(now, dict):
-            return decoded
-        now.clear()
-        now.update(decoded)  # it may be a defaultdict
-        return now
+        decoded = now if isinstance(now, dict) else {}  # it may be a defaultdict
+        decoded.clear()
+        decoded.update((key, _decode(part, None, model)) for key, part in content)
+        return decoded
     parts = [_decode(part, None, model) for part in content]
     return {"list": list, "tuple": tuple, "set": set}[kind](parts)
 
 
-def _rebuild_agem(plugin: AGEMPlugin) -> None:
-    if plugin.buffers:
+def _make_loaders(plugin: Any) -> None:
+    """Make the infinite data loaders anew that hang on what a plugin remembers."""
+    if isinstance(plugin, avalanche_plugins.AGEMPlugin) and plugin.buffers:
         plugin.buffer_dataloader = GroupBalancedInfiniteDataLoader(
             plugin.buffers, batch_size=plugin.sample_size // len(plugin.buffers)
         )
         plugin.buffer_dliter = iter(plugin.buffer_dataloader)
-
-
-def _rebuild_mir(plugin: MIRPlugin) -> None:
-    if len(plugin.storage_policy.buffer):
+    if isinstance(plugin, MIRPlugin) and len(plugin.storage_policy.buffer):
         plugin.load_memory()
-
-
-_REBUILD: dict[type, Callable[[Any], None]] = {
-    AGEMPlugin: _rebuild_agem,
-    MIRPlugin: _rebuild_mir,
-}
-"""What hangs on the attributes, and is made anew: infinite data loaders."""

@@ -4,15 +4,6 @@ from typing import Any
 
 from avalanche_gd.training.plugin_state import load_plugin_states, plugin_states
 
-_CLOCK = (
-    "train_iterations",
-    "train_exp_counter",
-    "train_exp_epochs",
-    "train_exp_iterations",
-    "train_epoch_iterations",
-    "total_iterations",
-)
-
 
 def strategy_state(strategy: Any, plugins: list[Any]) -> dict[str, Any]:
     """All that its next experience depends on, in tensors and plain containers.
@@ -23,7 +14,7 @@ def strategy_state(strategy: Any, plugins: list[Any]) -> dict[str, Any]:
     return {
         "model": strategy.model.state_dict(),
         "optimizer": strategy.optimizer.state_dict(),
-        "clock": {name: getattr(strategy.clock, name) for name in _CLOCK},
+        "clock": dict(vars(strategy.clock)),
         "plugins": plugin_states(plugins),
         "first_values": {
             str(metric): dict(metric.forgetting.initial)
@@ -49,8 +40,7 @@ def load_strategy_state(strategy: Any, plugins: list[Any], state: dict[str, Any]
     # Avalanche empties the optimizer the first time it sees the model: let it do so now.
     strategy.make_optimizer(reset_optimizer_state=True)
     strategy.optimizer.load_state_dict(state["optimizer"])
-    for name, count in state["clock"].items():
-        setattr(strategy.clock, name, count)
+    vars(strategy.clock).update(state["clock"])
     load_plugin_states(plugins, state["plugins"], strategy.model)
     qualities = iter(state["qualities"])
     for metric in strategy.evaluator.metrics:

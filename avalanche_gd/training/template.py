@@ -77,7 +77,7 @@ class BudgetedTemplate(SupervisedTemplate):
         return super().train(experiences, eval_streams, **kwargs)
 
     def check_experience(self, experience: Any) -> None:
-        """:raises ValueError: if it is empty."""
+        """Raise ValueError if an experience is empty."""
         if len(experience.dataset) == 0:
             raise ValueError(
                 f"experience {experience.current_experience} is empty; "
@@ -115,13 +115,10 @@ class BudgetedTemplate(SupervisedTemplate):
 
         Of several processes, each then has the mean loss and the mean gradients of all.
         """
-        if not DistributedHelper.is_distributed:
-            self._check_loss()
-            super().backward()
-            return
         super().backward()
-        self.average_gradients()
-        self.loss: Tensor = average(self.loss)
+        if DistributedHelper.is_distributed:
+            self.average_gradients()
+            self.loss: Tensor = average(self.loss)
         self._check_loss()
 
     def average_gradients(self) -> None:
@@ -149,8 +146,7 @@ class BudgetedTemplate(SupervisedTemplate):
             kwargs["pin_memory"] = False
         if self.is_eval or hasattr(self.experience, "task_labels"):  # Avalanche's loaders
             kwargs["distributed_sampling"] = False
-        parameters: dict[str, Any] = super()._obtain_common_dataloader_parameters(**kwargs)
-        return parameters
+        return super()._obtain_common_dataloader_parameters(**kwargs)
 
     def _unpack_minibatch(self) -> None:
         self.mbatch: list[Tensor] = [own_share(part) for part in self.mbatch]

@@ -1,4 +1,4 @@
-"""SharedImages over time, against a second statement."""
+"""The summary of generation over a stream, against a second statement."""
 
 import numpy as np
 import pytest

@@ -183,6 +183,22 @@ BAD = {
         ["method.pool_size=1000000000000"],
         "method=generative_distillation: a pool of 1000000000000 samples takes",
     ),
+    "a look-ahead of no step": (
+        ["method.look_ahead=0"],
+        "method=generative_distillation: look_ahead must be an integer of 1 or more, got 0",
+    ),
+    "a look-ahead of no step in the solver": (
+        ["solver.look_ahead=0"],
+        "solver: look_ahead must be an integer of 1 or more, got 0",
+    ),
+    "a look-ahead of part of a step": (
+        ["method.look_ahead=1.5"],
+        "method.look_ahead: Value '1.5'",
+    ),
+    "a look-ahead beside a pool, which needs none": (
+        ["method=pooled_distillation", "method.look_ahead=2"],
+        "method.look_ahead: Key 'look_ahead' is not in struct",
+    ),
     "a ratio of nothing": (["method.replay_ratio=0"], "replay_ratio must be above 0"),
     "an unknown sampler": (
         ["method.teacher_sampler=euler"],

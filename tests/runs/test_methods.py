@@ -130,7 +130,7 @@ def make(method, conditional, folder):
         *(["method.pool_size=40"] if method == "pooled_distillation" else []),
     )
     torch.manual_seed(0)
-    return Learner(config, folder)
+    return Learner(config)
 
 
 def first_experience(method, conditional, stream, folder):

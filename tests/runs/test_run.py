@@ -11,6 +11,7 @@ from avalanche.core import SupervisedPlugin
 from PIL import Image
 
 import avalanche_gd.runs.run as runs
+from avalanche_gd import SplitDigits
 from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.learner import Learner
 from avalanche_gd.runs.results import read_run
@@ -84,6 +85,18 @@ def test_a_solver_with_a_pool_costs_its_generation_once_an_experience(tmp_path):
     folder = run(small_config(tmp_path, *options))
     cost = json.loads((folder / "run.json").read_text())["cost"]
     assert cost["F_total_solver"] == 4 * 2 * 32 / 64  # four experiences of k = 2
+
+
+def test_a_teacher_and_a_solvers_generator_look_as_far_ahead_as_set(tmp_path):
+    ahead = ["method.look_ahead=3", "solver.look_ahead=2"]
+    config = small_config(tmp_path, *ahead, "generator.steps=6", "solver.steps=4")
+    learner = Learner(config)
+    for experience in SplitDigits(5).train_stream[:2]:
+        learner.train(experience)
+    learner.close()
+    passes = learner.counter.passes
+    largest = {name: max(images for images, _ in passes[name][1]) for name in passes}
+    assert largest == {"generator": 3 * 64, "solver": 2 * 64}
 
 
 class Counting(SupervisedPlugin):
@@ -195,9 +208,12 @@ def test_a_finished_run_is_not_run_twice(tmp_path, capsys, monkeypatch):
 def test_another_setting_is_another_folder_and_the_place_is_not(tmp_path):
     folders = {
         small_config(tmp_path, *options).folder
-        for options in ([], ["seed=1"], ["method.lambd=2"], ["generator.steps=3"])
+        for options in (
+            *([], ["seed=1"], ["method.lambd=2"], ["generator.steps=3"]),
+            *(["method.look_ahead=2"], ["solver.look_ahead=2"]),
+        )
     }
-    assert len(folders) == 4
+    assert len(folders) == 6
     elsewhere = small_config(tmp_path / "other", "threads=2", "device=cpu").folder
     assert elsewhere.relative_to(tmp_path / "other") in {
         folder.relative_to(tmp_path) for folder in folders
