@@ -144,12 +144,18 @@ def test_any_benchmark_of_pil_images_is_brought_to_model_space():
     assert (images - (expected / 127.5 - 1)).abs().max() < 1e-6
 
 
-def test_images_keep_their_order_over_chunks(digits, monkeypatch):
-    monkeypatch.setattr("avalanche_gd.data.model_space._CHUNK", 100)
-    for name in ("train_stream", "test_stream"):
-        whole = stream_tensors(getattr(digits, name))
-        chunks = stream_tensors(getattr(SplitDigits(5), name))
-        assert all(torch.equal(a, b) for a, b in zip(whole, chunks, strict=True))
+def test_images_keep_their_order_however_many_there_are():
+    unit = torch.linspace(0, 1, 3000).view(-1, 1, 1, 1).expand(-1, 1, 2, 2)
+    labels = (unit[:, 0, 0, 0] > 0.7).long()
+    dataset = TensorDataset(unit, labels)
+    dataset.targets = labels.tolist()
+    benchmark = to_model_space(
+        nc_benchmark(dataset, dataset, 1, task_labels=False), (1, 2, 2)
+    )
+    for stream in (benchmark.train_stream, benchmark.test_stream):
+        found, found_labels = stream_tensors(stream)
+        assert (found - (2 * unit - 1)).abs().max() < 1e-6
+        assert torch.equal(found_labels, labels)
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8)])

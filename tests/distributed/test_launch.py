@@ -19,6 +19,8 @@ from tests.helpers.small_runs import (
 )
 from tests.helpers.torchrun import forked, torchrun
 
+pytestmark = pytest.mark.xdist_group("two processes")
+
 TOLERANCE = 1e-4  # relative: sums are rounded in another order, and FID adds to it
 
 

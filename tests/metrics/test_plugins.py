@@ -24,6 +24,7 @@ from avalanche_gd.metrics import (
     generate_images,
     generated_image_metrics,
 )
+from avalanche_gd.metrics.features import feature_extractor
 from avalanche_gd.metrics.shared_images import SharedImages, generate_samples
 from tests.helpers.bits import truncate
 from tests.helpers.plain_fid import plain_fid
@@ -247,14 +248,14 @@ def inception_weights(tmp_path_factory):
 
 
 def test_inception_judges_in_2048_features(digits, inception_weights):
-    (metric,) = fid_metrics(features="inception", weights_path=inception_weights)
+    extractor = feature_extractor("inception", inception_weights)
     real, _ = stream_tensors(digits.test_stream[:1])
     grey, colour = real[:3], real[:3].expand(-1, 3, -1, -1)
-    features = metric._extractor(grey)
+    features = extractor(grey)
     assert features.shape == (3, 2048)
-    assert torch.equal(metric._extractor(colour), features)
+    assert torch.equal(extractor(colour), features)
     pixels = ((colour + 1) / 2 * 255).round().to(torch.uint8)
-    assert torch.equal(metric._extractor.inception(pixels), features)
+    assert torch.equal(extractor.inception(pixels), features)
 
 
 class Evil:

@@ -13,7 +13,6 @@ from avalanche.training.plugins import (
 from avalanche.training.plugins import synaptic_intelligence
 
 from avalanche_gd import DiffusionModel
-from avalanche_gd.plugins import baselines
 from avalanche_gd.plugins.baselines import (
     GEMPlugin,
     MASPlugin,
@@ -22,7 +21,6 @@ from avalanche_gd.plugins.baselines import (
     SynapticIntelligencePlugin,
 )
 from tests.helpers.bits import same_bits, weights
-from tests.helpers.small_models import images
 from tests.helpers.small_trainings import fake_strategy, train_generator
 
 
@@ -53,11 +51,15 @@ class CopyingSI(AvalancheSynapticIntelligencePlugin):
 
     def before_training_exp(self, strategy, **kwargs):
         super().before_training_exp(strategy, **kwargs)
-        baselines._copy(self.ewc_data[0])
+        self.copy(self.ewc_data[0])
 
     def before_training_iteration(self, strategy, **kwargs):
         super().before_training_iteration(strategy, **kwargs)
-        baselines._copy(self.syn_data["old_theta"])
+        self.copy(self.syn_data["old_theta"])
+
+    def copy(self, parameters):
+        for parameter in parameters.values():
+            parameter.data = parameter.data.clone()
 
 
 @pytest.mark.parametrize("si_lambda", [1e4, [1e4, 1e5]])
@@ -104,7 +106,8 @@ def test_mas_is_the_mean_gradient_of_the_squared_prediction(digits, num_classes)
         optimizer=torch.optim.SGD(model.parameters()),
     )
     torch.manual_seed(3)
-    importance = MASPlugin()._get_importance(strategy)
+    plugin = MASPlugin()
+    plugin.after_training_exp(strategy)
     torch.manual_seed(3)
     torch.empty((), dtype=torch.int64).random_()  # which a data loader draws first
     expected = {name: 0.0 for name, _ in model.named_parameters()}
@@ -122,16 +125,26 @@ def test_mas_is_the_mean_gradient_of_the_squared_prediction(digits, num_classes)
     for name, value in expected.items():
         # single precision: the order of sums differs
         scale = value.max() + 1e-12
-        assert (importance[name].data - value).abs().max() / scale < 1e-4
+        assert (plugin.importance[name].data - value).abs().max() / scale < 1e-4
 
 
-def test_mir_compares_a_sample_under_the_same_noise(tiny_model):
-    with baselines._same_noise(tiny_model):
-        x = images(4)
-        first, second = tiny_model(x), tiny_model(x)
-    assert torch.equal(first.timesteps, second.timesteps)
-    assert torch.equal(first.target, second.target)
-    assert not torch.equal(tiny_model(x).target, second.target)
+def test_mir_compares_a_sample_under_the_same_noise(tiny_model, digits):
+    plugin = MIRPlugin(batch_size_mem=8, mem_size=60, subsample=20)
+    compared = []
+
+    def note(model, inputs, output):  # of the model, and of its copies after a step
+        if len(inputs[0]) == plugin.subsample:
+            compared.append((model, output))
+
+    tiny_model.register_forward_hook(note)
+    train_generator(tiny_model, digits.train_stream[:2], plugin)
+    assert len(compared) == 2 * 3
+    for (model, before), (moved, after) in zip(compared[::2], compared[1::2], strict=True):
+        assert model is tiny_model is not moved
+        assert torch.equal(before.timesteps, after.timesteps)
+        assert torch.equal(before.target, after.target)
+        assert not torch.equal(before.prediction, after.prediction)
+    assert not torch.equal(compared[0][1].target, compared[2][1].target)
 
 
 def test_mir_replays_the_experience_before(tiny_model, digits):

@@ -19,6 +19,7 @@ from avalanche_gd.runs.run import run
 from tests.helpers.bits import truncate
 from tests.helpers.small_runs import (
     FILES,
+    Killed,
     files_left,
     metrics,
     run_killed_after,
@@ -232,11 +233,15 @@ def test_a_checkpoint_cut_short_is_refused_and_deleting_it_goes_on(tmp_path):
     assert metrics(run(config)) == whole
 
 
-def test_a_folder_in_use_is_refused(tmp_path):
-    from avalanche_gd.runs.run import _locked
-
+def test_a_folder_in_use_is_refused(tmp_path, monkeypatch):
     config = small_config(tmp_path, "method=naive")
-    with _locked(config.folder), pytest.raises(ValueError, match="in use"):
+
+    def train(self, experience):
+        monkeypatch.undo()
+        run(config)  # a second time, while the first goes on
+
+    monkeypatch.setattr(Learner, "train", train)
+    with pytest.raises(ValueError, match="in use"):
         run(config)
 
 
@@ -253,7 +258,13 @@ def test_a_run_that_is_not_complete_is_not_read(tmp_path):
 def test_the_images_are_kept_on_the_device_of_the_run(tmp_path, monkeypatch, device, moved):
     seen = []
     config = small_config(tmp_path)
+
+    def training(config):
+        raise Killed  # the images are where they stay
+
     monkeypatch.setattr(RunConfig, "torch_device", torch.device(device))
     monkeypatch.setattr(runs, "on_device", lambda benchmark, place: seen.append(place.type))
-    runs._make_benchmark(config)
+    monkeypatch.setattr(runs, "Learner", training)
+    with pytest.raises(Killed):
+        run(config)
     assert seen == moved
