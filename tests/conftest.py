@@ -63,6 +63,16 @@ def digits() -> Any:
     return SplitDigits(5)
 
 
+@pytest.fixture(scope="session")
+def digits_oracle(digits: Any, steps_of_an_oracle: int) -> Any:
+    """The oracle of the digits, trained as a user's."""
+    from avalanche_gd import oracle_classifier
+    from avalanche_gd.data import stream_tensors
+
+    training = stream_tensors(digits.train_stream)
+    return oracle_classifier(*training, steps=steps_of_an_oracle)
+
+
 @pytest.fixture
 def call(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]

@@ -13,8 +13,6 @@ from tests.helpers.bits import same_bits
 from tests.helpers.shared_cases import CASES, begun_alike
 from tests.helpers.torchrun import forked
 
-pytestmark = pytest.mark.xdist_group("two processes")
-
 TOLERANCE = 1e-5  # relative: a sum over a batch is rounded in another order
 
 

@@ -19,8 +19,6 @@ from tests.helpers.small_runs import (
 )
 from tests.helpers.torchrun import forked, torchrun
 
-pytestmark = pytest.mark.xdist_group("two processes")
-
 TOLERANCE = 1e-4  # relative: sums are rounded in another order, and FID adds to it
 
 
@@ -35,9 +33,8 @@ def test_two_processes_go_on_to_the_numbers_and_the_folder_of_one(tmp_path):
     small = ["benchmark.n_experiences=2", "benchmark.horizontal_flips=true"]
     one = [run(small_config(tmp_path / "one", *small, f"seed={seed}")) for seed in (0, 1)]
     run_killed_after(1, small_config(tmp_path / "two", *small))
-    ended = torchrun(
-        "avalanche_gd", "-m", *SMALL, *small, "seed=0,1", f"out={tmp_path / 'two'}"
-    )
+    options = [*SMALL, *small, "seed=0,1", f"out={tmp_path / 'two'}"]
+    ended = forked(tmp_path / "logs", "avalanche_gd", "-m", *options)
     assert not ended.failure, ended.errors
     lines = ended.output.splitlines()
     assert sum("going on after experience 1/2" in line for line in lines) == 1
@@ -116,12 +113,13 @@ def test_the_main_process_alone_speaks_and_writes_and_both_train_on_shares(said)
         (1, "OSError", 1, "OSError: a process died"),
     ],
 )
+@pytest.mark.usefixtures("digits_oracle")  # which the processes find in the cache
 def test_a_process_that_fails_ends_all_with_its_line(tmp_path, rank, error, status, line):
     dying = (
         f"{{_target_: tests.helpers.shared_commands.Dying, rank: {rank}, error: {error}}}"
     )
     options = [*SMALL, "method=naive", f"method.plugins=[{dying}]", f"out={tmp_path}"]
-    ended = forked(tmp_path / "logs", "avalanche_gd", "-m", *options, "seed=0,1")
+    ended = torchrun("avalanche_gd", "-m", *options, "seed=0,1")
     lines = ended.errors.splitlines()
     assert [said for said in lines if said.endswith("a process died")] == [line]
     assert "]: Traceback" not in ended.errors  # as torch would print one more

@@ -19,7 +19,7 @@ HANGS = 300  # seconds; no test takes as long
 
 
 class Ended(NamedTuple):
-    """What two processes said, and how the failure of one was reported."""
+    """What two processes said, and how torchrun reported the failure of one."""
 
     output: str
     errors: str

@@ -9,13 +9,11 @@ from tests.helpers.bits import same_bits, truncate, weights
 from tests.helpers.small_models import images
 
 
-def test_it_knows_the_digits_and_is_frozen(digits, steps_of_an_oracle):
-    training = stream_tensors(digits.train_stream)
-    oracle = oracle_classifier(*training, steps=steps_of_an_oracle)
+def test_it_knows_the_digits_and_is_frozen(digits, digits_oracle):
     test_images, labels = stream_tensors(digits.test_stream)
-    assert (oracle(test_images).argmax(1) == labels).float().mean() > 0.97
-    assert not oracle.training
-    assert not any(p.requires_grad for p in oracle.parameters())
+    assert (digits_oracle(test_images).argmax(1) == labels).float().mean() > 0.97
+    assert not digits_oracle.training
+    assert not any(p.requires_grad for p in digits_oracle.parameters())
 
 
 @pytest.fixture

@@ -12,8 +12,6 @@ import pytest
 from avalanche_gd.report.report_command import write_report
 from tests.helpers.fake_runs import write_run
 
-pytestmark = pytest.mark.xdist_group("page")
-
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 WIDTH = 375  # of a phone
 
