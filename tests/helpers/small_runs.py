@@ -17,6 +17,7 @@ SMALL = [
     "threads=1",
     "evaluation.steps=2",
     "solver.replay_steps=2",
+    "solver.pool_size=null",
 ]
 FILES = {
     "checkpoints",
