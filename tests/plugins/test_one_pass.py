@@ -172,6 +172,7 @@ def test_an_evaluation_answers_no_question(tiny_model):
     assert len(tiny_model(images(2)).prediction) == 2
     with torch.no_grad():
         assert len(tiny_model.train()(images(2)).prediction) == 2
+    assert tiny_model.questions == [question] and question.prediction is None
     output = tiny_model(images(2))
     assert len(output.prediction) == 2
     answer = question.answer(tiny_model, output)
