@@ -125,6 +125,7 @@ class GenerativeDistillationPlugin(
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Freeze the teacher."""
+        self.lesson.samples.forget()  # of an experience that was interrupted
         if experience_number(strategy) > 1:
             Teacher.of(strategy).freeze(strategy.model, self)
 

@@ -138,6 +138,7 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Freeze the generator, or the solver that labels its samples."""
+        self.lesson.samples.forget()  # of an experience that was interrupted
         if experience_number(strategy) > 1:
             teacher = Teacher.of(strategy)
             teacher.freeze(strategy.model, self)
