@@ -93,14 +93,27 @@ class ConditionedDenoiser(nn.Module):
         :param condition: of a conditioned model: the classes, ``(N,)``.
         :return: a function of ``x_t`` and timesteps; 1F, with guidance 2F.
         """
-        if self.guidance == 1 or condition is None:
-            return lambda x_t, timesteps: self.denoise(x_t, timesteps, condition)
-        both = torch.cat([condition, torch.full_like(condition, self.num_classes or 0)])
+        given_and_guided = self.given_and_guided(condition)
+        return lambda x_t, timesteps: given_and_guided(x_t, timesteps)[1]
 
-        def denoise(x_t: Tensor, timesteps: Tensor) -> Tensor:
+    def given_and_guided(
+        self, condition: Tensor | None
+    ) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """The denoiser under a condition, as it is and with the model's guidance.
+
+        :param condition: as in :meth:`guided`.
+        :return: a function of ``x_t`` and timesteps that gives both predictions; 1F, with
+            guidance 2F.
+        """
+
+        def denoise(x_t: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+            if self.guidance == 1 or condition is None:
+                prediction = self.denoise(x_t, timesteps, condition)
+                return prediction, prediction
+            none = torch.full_like(condition, self.num_classes or 0)
             twice = torch.cat([x_t, x_t]), torch.cat([timesteps, timesteps])
-            given, without = self.denoise(*twice, both).chunk(2)
-            return without + self.guidance * (given - without)
+            given, without = self.denoise(*twice, torch.cat([condition, none])).chunk(2)
+            return given, without + self.guidance * (given - without)
 
         return denoise
 

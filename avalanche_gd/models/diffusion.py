@@ -46,9 +46,11 @@ class DiffusionModel(ConditionedDenoiser, Generator):
         ``(N,)``; returns a tensor of the images' shape, or an object that has it as
         ``sample``, as a :class:`diffusers.UNet2DModel` does. With ``num_classes``, also
         with ``class_labels``, ``(N,)``, where ``num_classes`` itself stands for none.
-    :param noise_scheduler: a diffusers scheduler with ``alphas_cumprod``, which decide
-        the noise. Its configuration decides what the denoiser predicts and how images are
-        sampled. It is never changed by sampling.
+    :param noise_scheduler: a diffusers scheduler with ``alphas_cumprod``, which alone
+        decide the noise (:class:`~avalanche_gd.models.prediction.NoiseProcess`). Its
+        configuration decides what the denoiser predicts and how images are sampled, but
+        for the spacing of the timesteps, which is ``"trailing"``. Sampling leaves it as it
+        is.
     :param sample_shape: ``(C, H, W)`` of an image.
     :param sampling_steps: the steps of :meth:`generate` where none are asked for, as
         Avalanche's own plugins do.
@@ -61,8 +63,9 @@ class DiffusionModel(ConditionedDenoiser, Generator):
     :param execution: the denoiser's precision, memory layout and compilation; by default,
         float32 as it is.
     :raises TypeError: if the scheduler has no ``alphas_cumprod``.
-    :raises ValueError: if the scheduler's ``prediction_type`` is unknown, if
-        ``sampling_steps`` is not in ``[1, T]``, if there is no class,
+    :raises ValueError: if the scheduler's ``prediction_type`` is unknown, if it does not
+        sample from the noise of its ``alphas_cumprod`` (it is tried on images that are
+        known), if ``sampling_steps`` is not in ``[1, T]``, if there is no class,
         if the dropout is not in ``[0, 1)``, if the guidance is negative, or with guidance
         but no dropout or no classes.
 
@@ -96,13 +99,13 @@ class DiffusionModel(ConditionedDenoiser, Generator):
         self.process = NoiseProcess(noise_scheduler)
         """The noise, and what the denoiser predicts of it."""
         self.sample_shape = tuple(sample_shape)
-        self.sampling_steps = self.check_steps(sampling_steps)
         self.questions: list[Question] = []
         """What is denoised beside the next batch that is trained on, in one pass."""
         self.one_pass = True
         """Whether plugins ask so; if not, they make passes of their own, to compare."""
         self._noised: tuple[Tensor, Noised] | None = None
         self._samplers = {"own": Sampler(noise_scheduler)}
+        self.sampling_steps = self.check_steps(sampling_steps)
         # A buffer, so that it is copied, moved and saved with the weights.
         seed = torch.initial_seed() & 0x7FFF_FFFF_FFFF_FFFF
         self.register_buffer("sampling_seed", torch.tensor(seed))
@@ -191,14 +194,17 @@ class DiffusionModel(ConditionedDenoiser, Generator):
         :param condition: of a conditioned model: the classes, ``(batch_size,)``, integers
             in ``[0, num_classes)``; None for those of :meth:`draw_condition`.
         :param steps: k, the denoiser's passes, in ``[1, T]``; costs k F. Defaults to
-            ``sampling_steps``.
-        :param eta: 0 for DDIM, 1 for ancestral sampling, for schedulers that know it.
+            ``sampling_steps``. (A scheduler of second order, such as
+            ``HeunDiscreteScheduler``, makes up to twice as many passes.)
+        :param eta: from 0 for DDIM to 1 for ancestral sampling, for schedulers that know
+            it.
         :param sampler: a name in :data:`~avalanche_gd.models.sampler.SAMPLERS`.
         :param generator: the source of all randomness. Without one, each call draws
             from the next seed of a sequence that belongs to this model.
         :return: images in model space, ``(batch_size, C, H, W)``, on the model's device.
-        :raises ValueError: for a condition that does not fit, for steps outside
-            ``[1, T]``, for an unknown sampler, or for an eta that it does not know.
+        :raises ValueError: for a condition that does not fit, for steps that the sampler
+            cannot make, for an unknown sampler, for an eta outside ``[0, 1]`` or that it
+            does not know, or if the samples are not finite.
         """
         count = 1 if batch_size is None else batch_size
         if condition is not None:
@@ -241,25 +247,25 @@ class DiffusionModel(ConditionedDenoiser, Generator):
         :param eta: as in :meth:`generate`.
         :param sampler: as in :meth:`generate`.
         :param generator: the source of the noise added on the way.
+        :raises ValueError: as in :meth:`generate`.
         """
-        k = self.sampling_steps if steps is None else self.check_steps(steps)
+        k = self.sampling_steps if steps is None else steps
         with self._evaluating():
             return self._sampler(sampler).reverse(
                 self.guided(condition), noise, k, eta, generator
             )
 
     def sampling_timesteps(self, steps: int) -> list[int]:
-        """The timesteps that sampling in k steps visits, from the noisiest on."""
-        return self._sampler("own").timesteps(self.check_steps(steps))
+        """k timesteps evenly from T - 1 down, which sampling by DDIM visits."""
+        return self.process.trailing_timesteps(self.check_steps(steps))
 
-    def check_steps(self, steps: int) -> int:
-        """:raises ValueError: unless ``steps`` is an integer in ``[1, T]``."""
-        if not isinstance(steps, int) or not 1 <= steps <= self.num_timesteps:
-            raise ValueError(
-                f"sampling steps must be an integer from 1 to {self.num_timesteps}, "
-                f"got {steps!r}"
-            )
-        return steps
+    def check_steps(self, steps: int, sampler: str = "own") -> int:
+        """The steps, if a sampler can sample in so many.
+
+        :raises ValueError: unless they are an integer in ``[1, T]`` that the sampler's
+            scheduler takes, and it fits the model's noise.
+        """
+        return self._sampler(sampler).check_steps(steps)
 
     def get_features(self, x: Tensor) -> Tensor:
         """Features of clean images, as Avalanche's models have them.

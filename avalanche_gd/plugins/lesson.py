@@ -109,7 +109,7 @@ class Lesson:
 
     def check_model(self, model: Any) -> None:
         """Raise ValueError for steps above T, or a pool that the memory cannot hold."""
-        model.check_steps(self.steps)
+        model.check_steps(self.steps, self.samples.options["sampler"])
         if isinstance(self.samples, ReplayPool):
             self.samples.check_memory(model)
 
