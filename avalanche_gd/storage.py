@@ -1,11 +1,15 @@
 """Files that are whole or absent, and the cache of computed tensors."""
 
+import fcntl
 import hashlib
 import json
 import os
+import re
 import secrets
+import shutil
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+_BESIDE = re.compile(r"\..*-[0-9a-f]{16}(\.\w+)?")
+"""The name of what is not whole yet."""
 
 
 def cache_folder() -> Path:
@@ -34,17 +41,104 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
 
     :param path: where the file goes; its folder is made.
     :param write: writes a file at the path it is given.
+    :raises ValueError: if it cannot be written; what was there is then still there.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.stem}-{secrets.token_hex(8)}{path.suffix}")
-    try:
+    with _saying_why(path), _beside(path, Path.touch) as beside:
         write(beside)
-        with open(beside, "rb+") as file:
-            os.fsync(file.fileno())
-        beside.chmod(0o644)  # safetensors lets only the owner read
+        _flush(beside)
         os.replace(beside, path)
+
+
+def write_folder(path: Path, write: Callable[[Path], Any]) -> None:
+    """Have a folder written beside its place, flushed to disk, and renamed into it.
+
+    :param path: where it goes; replaced if it is there.
+    :param write: writes into the empty folder that it is given.
+    :raises ValueError: if it cannot be written; what was there is then still there.
+    """
+    with _saying_why(path), _beside(path, Path.mkdir) as beside:
+        write(beside)
+        beside.chmod(0o755)
+        for file in filter(Path.is_file, beside.rglob("*")):
+            _flush(file)
+        if path.exists():
+            path.rename(beside.with_name(_name_beside(path)))
+        beside.rename(path)
+        remove_leftovers(path.parent)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what is written beside its place by processes that live no more.
+
+    :param folder: in which something is written whole.
+    """
+    for name in filter(_BESIDE.fullmatch, os.listdir(folder)):
+        beside = folder / name
+        # An error is of another process, which removes it too, or still writes it.
+        with suppress(OSError), held(beside, wait=False):
+            _remove(beside)
+
+
+@contextmanager
+def _beside(path: Path, make: Callable[[Path], Any]) -> Iterator[Path]:
+    """A file or folder beside another, that is held as long as this process lives."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path.parent)
+    beside = path.with_name(_name_beside(path))
+    make(beside)
+    with held(beside):
+        if not beside.exists():  # taken for a leftover before it was held
+            make(beside)
+        try:
+            yield beside
+        finally:
+            _remove(beside)
+
+
+def _name_beside(path: Path) -> str:
+    return f".{path.stem}-{secrets.token_hex(8)}{path.suffix}"
+
+
+@contextmanager
+def held(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold a file or folder, as one process at a time can, at most as long as it lives.
+
+    :param wait: until another process lets go of it.
+    :raises OSError: if it is not there or, without waiting, another process holds it.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
     finally:
-        beside.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _flush(file: Path) -> None:
+    """Have a file on disk, for all to read: safetensors lets only its owner."""
+    with open(file, "rb+") as written:
+        os.fsync(written.fileno())
+    file.chmod(0o644)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _saying_why(path: Path) -> Iterator[None]:
+    """Have an error say which file cannot be written."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        if reason is None:  # torch's and safetensors' own words
+            reason = " ".join(str(error).split())
+            reason = "the disk may be full" if "unexpected pos" in reason else reason
+        raise ValueError(f"cannot write {path}: {reason}") from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -83,10 +177,9 @@ def cached(
     metadata = _metadata(digest, content)
     try:
         write_whole(path, lambda beside: save_file(content, beside, metadata=metadata))
-    except (OSError, SafetensorError) as error:
+    except ValueError as error:
         warnings.warn(
-            f"cannot cache {path} ({error}); set AVALANCHE_GD_CACHE to a folder that can "
-            "be written",
+            f"{error}; set AVALANCHE_GD_CACHE to a folder that can be written",
             stacklevel=3,
         )
     return content
@@ -106,13 +199,36 @@ def _metadata(digest: str, content: dict[str, Tensor]) -> dict[str, str]:
     return {"key": digest, "content": _digest(chain.from_iterable(sorted(content.items())))}
 
 
+def content_digest(content: object) -> str:
+    """The SHA-256 of tensors in plain containers, with their structure.
+
+    Of a tensor, its type, shape and bytes; of what is no container, its ``repr``.
+    """
+    return _digest(_parts(content))
+
+
+def _parts(content: object) -> Iterator[object]:
+    if isinstance(content, dict):
+        yield "dict", len(content)
+        for key, value in content.items():
+            yield key
+            yield from _parts(value)
+    elif isinstance(content, list | tuple):
+        yield type(content).__name__, len(content)
+        for value in content:
+            yield from _parts(value)
+    else:
+        yield content
+
+
 def _digest(parts: Iterable[object]) -> str:
     """The SHA-256 of tensors, by type, shape and bytes, and of the rest, by ``repr``."""
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, Tensor):
             digest.update(repr((part.dtype, part.shape)).encode())
-            digest.update(part.contiguous().flatten().view(torch.uint8).numpy().data)
+            flat = part.detach().cpu().contiguous().flatten()
+            digest.update(flat.view(torch.uint8).numpy().data)
         else:
             digest.update(repr((part,)).encode())
     return digest.hexdigest()

@@ -62,7 +62,7 @@ def leave_processes() -> None:
 def say(text: str) -> None:
     """Print, in the main process."""
     if is_main():
-        print(text, flush=True)
+        print(f"{text}\n", end="", flush=True)  # in one piece, beside other processes
 
 
 def on_main(function: Callable[[], T]) -> T:

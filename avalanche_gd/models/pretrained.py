@@ -1,12 +1,12 @@
 """Diffusion models on disk, in the layout of diffusers' pipelines."""
 
 import json
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import diffusers
+
+from avalanche_gd.storage import write_folder
 
 
 def save_pipeline(denoiser: Any, noise_scheduler: Any, folder: Path) -> None:
@@ -17,25 +17,19 @@ def save_pipeline(denoiser: Any, noise_scheduler: Any, folder: Path) -> None:
             f"save the state_dict of a {type(denoiser).__name__} instead"
         )
     model: Any = denoiser  # diffusers' classes are not typed
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    index = {
+        "_class_name": "DDIMPipeline",
+        "_diffusers_version": diffusers.__version__,
+        "scheduler": ["diffusers", type(noise_scheduler).__name__],
+        "unet": ["diffusers", type(denoiser).__name__],
+    }
+
+    def write(beside: Path) -> None:
         model.save_pretrained(beside / "unet")
         noise_scheduler.save_pretrained(beside / "scheduler")
-        index = {
-            "_class_name": "DDIMPipeline",
-            "_diffusers_version": diffusers.__version__,
-            "scheduler": ["diffusers", type(noise_scheduler).__name__],
-            "unet": ["diffusers", type(denoiser).__name__],
-        }
         (beside / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
-        beside.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        beside.rename(folder)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
+
+    write_folder(folder, write)
 
 
 def load_pipeline(folder: Path) -> tuple[Any, Any]:

@@ -1,6 +1,7 @@
 """The page: everything in one file, which asks for nothing from a network."""
 
 from collections.abc import Sequence
+from itertools import chain
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -79,9 +80,11 @@ def _versions(section: Section) -> list[tuple[str, list[str]]]:
     lines = []
     for label, runs in section.methods.items():
         for run in runs:
-            for package, version in (run.info.get("versions") or {}).items():
-                users = found.setdefault(package, {}).setdefault(str(version), [])
-                users.append(f"{label} seed {run.seed}")
+            packages = chain.from_iterable(t.get("versions") or () for t in run.times)
+            for package in dict.fromkeys(packages):
+                for version in run.told(f"versions.{package}"):
+                    users = found.setdefault(package, {}).setdefault(version, [])
+                    users.append(f"{label} seed {run.seed}")
     for package, versions in found.items():
         texts = [f"{version} ({'; '.join(users)})" for version, users in versions.items()]
         lines.append((package, texts if len(texts) > 1 else list(versions)))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from avalanche_gd.runs.config import NOT_OF_THE_EXPERIMENT
+from avalanche_gd.runs import identity
 from avalanche_gd.runs.results import RunResult
 
 
@@ -16,8 +16,9 @@ def flatten(config: dict[str, Any]) -> dict[str, Any]:
     >>> flatten({"seed": 1, "method": {"name": "naive", "lambd": 2, "plugins": []}})
     {'method.name': 'naive', 'method.lambd': 2}
     """
-    left_out = ("seed", *NOT_OF_THE_EXPERIMENT)
-    flat = _flatten({key: config[key] for key in config if key not in left_out}, "")
+    flat = identity.flatten(config)
+    for key in ("seed", *identity.NOT_DECIDING):
+        flat.pop(key, None)
     return {key: value for key, value in flat.items() if not _is_repeated(key, flat)}
 
 
@@ -54,17 +55,6 @@ def by_method(runs: Sequence[RunResult]) -> dict[str, list[RunResult]]:
             on = [f"{key}={own[key]}" for key in varied if own.get(key) is not None]
             groups.setdefault(", ".join([method, *on]), []).append(run)
     return groups
-
-
-def _flatten(value: Any, name: str) -> dict[str, Any]:
-    if isinstance(value, list):
-        value = dict(enumerate(value))
-    if not isinstance(value, dict):
-        return {name: value}
-    flat: dict[str, Any] = {}
-    for key, part in value.items():
-        flat |= _flatten(part, f"{name}.{key}" if name else str(key))
-    return flat
 
 
 def _is_repeated(key: str, flat: dict[str, Any]) -> bool:

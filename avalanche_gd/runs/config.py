@@ -1,9 +1,7 @@
 """The configuration of a run, with its types."""
 
-import hashlib
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +19,7 @@ from avalanche_gd.models import (
 )
 from avalanche_gd.plugins.pool import LOOK_AHEAD
 from avalanche_gd.runs.errors import naming
-
-NOT_OF_THE_EXPERIMENT = ("out", "device", "threads", "check")
-"""The settings of a run that do not decide its result."""
+from avalanche_gd.runs.identity import run_digest
 
 
 @dataclass
@@ -205,14 +201,9 @@ class RunConfig:
     @property
     def folder(self) -> Path:
         """Where the run is kept; another experiment has another folder."""
-        settings = asdict(self)
-        experiment = {k: settings[k] for k in settings if k not in NOT_OF_THE_EXPERIMENT}
-        model = settings["model"]
-        experiment["model"] = {k: model[k] for k in model if model[k] is not None}
-        text = json.dumps(experiment, sort_keys=True)
-        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-        name = f"seed-{self.seed}-{digest}"
-        return Path(self.out) / self.benchmark.name / self.method.name / name
+        name = f"seed-{self.seed}-{run_digest(self)[:8]}"
+        out = Path(self.out).expanduser()
+        return out / self.benchmark.name / self.method.name / name
 
     @property
     def torch_device(self) -> torch.device:

@@ -1,9 +1,11 @@
 """Errors as a line that a user can act on."""
 
 import argparse
+import logging
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
@@ -14,9 +16,21 @@ from omegaconf.errors import OmegaConfBaseException
 from avalanche_gd.distributed.launch import give_way
 from avalanche_gd.training import NonFiniteLossError
 
-_USER_ERRORS = (ValueError, HydraException, OmegaConfBaseException, NonFiniteLossError)
+USER_ERRORS = (ValueError, HydraException, OmegaConfBaseException, NonFiniteLossError)
+"""What a user can mend."""
+
+INTERRUPTED = 130
+"""The status of what is ended by SIGINT."""
+
 _STATUS = 2
 _ONE_LINE = "AVALANCHE_GD_ONE_LINE"  # which a sweep's launcher hands on to its processes
+
+
+def quiet() -> None:
+    """Keep out warnings that a user can do nothing about."""
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    logging.getLogger("diffusers").setLevel(logging.ERROR)
 
 
 def one_line(error: BaseException) -> str:
@@ -78,7 +92,7 @@ def ending_with_one_line(
         os.environ["HYDRA_FULL_ERROR"] = os.environ[_ONE_LINE] = "1"
     try:
         yield
-    except _USER_ERRORS as error:
+    except USER_ERRORS as error:
         wants_traceback = _ONE_LINE not in os.environ
         if wants_traceback and reraise:
             raise

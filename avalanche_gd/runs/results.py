@@ -44,6 +44,21 @@ class RunResult:
         """The seed."""
         return self.config["seed"]
 
+    @property
+    def times(self) -> list[dict[str, Any]]:
+        """What is known of each time that it began or went on: versions, machine, commit.
+
+        Older runs know the last time only.
+        """
+        return self.info.get("times") or [self.info]
+
+    def told(self, name: str) -> list[str]:
+        """Each value of one of :attr:`times`, once.
+
+        :param name: dotted, such as ``machine.threads``.
+        """
+        return list(dict.fromkeys(str(v) for t in self.times if (v := _at(t, name))))
+
     def curve(self, metric: Column) -> dict[int, float]:
         """A metric after each experience that has it."""
         return curve(self.rows, metric)
@@ -53,10 +68,15 @@ class RunResult:
         if column in METRICS:
             points = self.curve(column)
             return points[max(points)] if points else None
-        value: Any = self.info
-        for part in column.key.split("."):
-            value = (value or {}).get(part)
+        value = _at(self.info, column.key)
         return sum(value.values()) if isinstance(value, dict) else value
+
+
+def _at(content: Any, name: str) -> Any:
+    """What is there under a dotted name; None if it is not."""
+    for part in name.split("."):
+        content = (content or {}).get(part)
+    return content
 
 
 def curve(rows: list[Row], metric: Column) -> dict[int, float]:

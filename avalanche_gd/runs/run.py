@@ -1,6 +1,5 @@
 """One run: a method on a benchmark with a seed, in a folder of its own."""
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -22,12 +21,13 @@ from avalanche_gd.runs.columns import METRICS
 from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.dry_run import dry_run
 from avalanche_gd.runs.errors import naming
+from avalanche_gd.runs.identity import run_digest
 from avalanche_gd.runs.learner import Learner
 from avalanche_gd.runs.pictures import save_curves, save_samples
-from avalanche_gd.runs.provenance import provenance
+from avalanche_gd.runs.record import Record
 from avalanche_gd.runs.results import Row, csv_text, is_complete
 from avalanche_gd.runs.seeds import seed_everything
-from avalanche_gd.storage import write_json, write_text, write_whole
+from avalanche_gd.storage import held, remove_leftovers, write_text, write_whole
 
 
 def run(config: RunConfig) -> Path:
@@ -39,8 +39,8 @@ def run(config: RunConfig) -> Path:
 
     :param config: a checked configuration.
     :return: the run's folder, which a check leaves alone.
-    :raises ValueError: if the benchmark, or a checkpoint, cannot be read, or the run is
-        running already.
+    :raises ValueError: if the benchmark cannot be read, the folder cannot be written, or
+        the run is running already.
     """
     folder = config.folder
     if not config.check and on_main(lambda: is_complete(folder)):
@@ -53,7 +53,7 @@ def run(config: RunConfig) -> Path:
         return folder
     with ExitStack() as stack:
         on_main(lambda: stack.enter_context(_locked(folder)))
-        say(f"{_name(config)} on {config.benchmark.name}: {folder}")
+        say(f"{run_name(config)} on {config.benchmark.name}: {folder}")
         _run(config, benchmark, folder)
     return folder
 
@@ -61,38 +61,58 @@ def run(config: RunConfig) -> Path:
 def _run(config: RunConfig, benchmark: Any, folder: Path) -> None:
     seed_everything(config.seed)
     learner = Learner(config)
-    first, rows = _from_checkpoint(learner, benchmark.train_stream)
+    done, rows = _from_checkpoint(learner, benchmark.train_stream)
+    record = Record(config, learner, done)
     if is_main():
         content = asdict(config)
         write_whole(folder / "config.yaml", lambda path: OmegaConf.save(content, path))
-        _write_run_json(learner, folder, completed=False)
-    for experience in benchmark.train_stream[first:]:
-        index = experience.current_experience
-        learner.train(experience)
-        values = learner.evaluate(benchmark.test_stream[: index + 1])
-        rows += [Row(index, name, value) for name, value in values.items()]
+        record.write()
+    try:
+        for experience in benchmark.train_stream[done:]:
+            learner.train(experience)
+            values = learner.evaluate(benchmark.test_stream[: done + 1])
+            rows += [Row(done, name, value) for name, value in values.items()]
+            if is_main():
+                _write_experience(learner, folder, done, rows)
+                record.write()
+                say(_summary(done, learner, values))
+            done += 1
         if is_main():
-            _write_experience(learner, folder, index, rows)
-            say(_summary(index, learner, values))
-    if is_main():
-        _write_end(learner, folder, rows)
+            _write_end(learner, folder, rows)
+            record.write(completed=True)
+    except KeyboardInterrupt:
+        place = f"after experience {done}/{config.benchmark.n_experiences}"
+        say(f"{run_name(config)}: interrupted; the same command goes on {place}")
+        raise
 
 
 def _from_checkpoint(learner: Learner, train_stream: Any) -> tuple[int, list[Row]]:
-    """The index of the experience to go on with, and the metrics of those before."""
+    """How many experiences are learned already, and the metrics of those."""
     config = learner.config
-    checkpoint = load_checkpoint(config.folder / "checkpoints", config.torch_device)
+    checkpoint = load_checkpoint(
+        config.folder / "checkpoints",
+        run_digest(config),
+        config.benchmark.n_experiences,
+        config.torch_device,
+        refused=lambda line: say(f"{run_name(config)}: {line}"),
+    )
     if checkpoint is None:
         return 0, []
     if not learner.can_go_on():
         reason = "a plugin of the method has no state_dict for checkpoints"
-        say(f"{_name(config)}: beginning anew: {reason}")
+        say(f"{run_name(config)}: beginning anew: {reason}")
         return 0, []
-    last, state = checkpoint
-    first, n = last + 1, config.benchmark.n_experiences
-    learner.load_state_dict(state["learner"], train_stream[:first])
-    say(f"{_name(config)}: going on after experience {first}/{n}")
-    return first, [Row(*row) for row in state["rows"]]
+    done, state = checkpoint.experience + 1, checkpoint.state
+    try:
+        learner.load_state_dict(state["learner"], train_stream[:done])
+    except Exception as error:  # whatever torch and plugins raise
+        raise ValueError(
+            f"the checkpoints in {config.folder} are of another version of this package or "
+            "its dependencies; go on with that, or delete the folder"
+        ) from error
+    place = f"{done}/{config.benchmark.n_experiences}"
+    say(f"{run_name(config)}: going on after experience {place}")
+    return done, [Row(*row) for row in state["rows"]]
 
 
 def _write_experience(learner: Learner, folder: Path, index: int, rows: list[Row]) -> None:
@@ -102,8 +122,7 @@ def _write_experience(learner: Learner, folder: Path, index: int, rows: list[Row
         write_whole(path, lambda beside: save_samples(images, beside))
     write_text(folder / "metrics.csv", csv_text(Row._fields, rows))
     state = {"learner": learner.state_dict(), "rows": [tuple(row) for row in rows]}
-    save_checkpoint(folder / "checkpoints", index, state)
-    _write_run_json(learner, folder, completed=False)
+    save_checkpoint(folder / "checkpoints", run_digest(learner.config), index, state)
 
 
 def _write_end(learner: Learner, folder: Path, rows: list[Row]) -> None:
@@ -114,9 +133,9 @@ def _write_end(learner: Learner, folder: Path, rows: list[Row]) -> None:
         else:  # of one's own, for which diffusers has no layout
             weights = folder / "model" / "denoiser.safetensors"
             write_whole(weights, lambda path: save_model(model.denoiser, str(path)))
+    write_text(folder / "metrics.csv", csv_text(Row._fields, rows))
     write_whole(folder / "curves.png", lambda path: save_curves(rows, path))
     learner.close()
-    _write_run_json(learner, folder, completed=True)
 
 
 def _make_benchmark(config: RunConfig) -> Any:
@@ -146,32 +165,25 @@ def _make_benchmark(config: RunConfig) -> Any:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Keep a second process out of the folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as lock:
+    """Keep a second process out of the folder, and remove what a killed one left."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".lock").touch()
+    except OSError as error:
+        raise ValueError(f"cannot write {folder}: {error.strerror}") from error
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(held(folder / ".lock", wait=False))
         except OSError:
             message = f"{folder} is in use by another process; wait for it"
             raise ValueError(message) from None
+        for place in (folder, *filter(Path.is_dir, folder.iterdir())):
+            remove_leftovers(place)
         yield
 
 
-def _write_run_json(learner: Learner, folder: Path, *, completed: bool) -> None:
-    config = learner.config
-    content = {
-        "completed": completed,
-        "benchmark": config.benchmark.name,
-        "method": config.method.name,
-        "seed": config.seed,
-        "seconds": {name: round(took, 3) for name, took in learner.seconds.items()},
-        "cost": learner.cost(),
-        **provenance(config.torch_device),
-    }
-    write_json(folder / "run.json", content)
-
-
-def _name(config: RunConfig) -> str:
+def run_name(config: RunConfig) -> str:
+    """What a run is called where several speak."""
     return f"{config.method.name}, seed {config.seed}"
 
 
@@ -180,4 +192,4 @@ def _summary(index: int, learner: Learner, values: dict[str, float]) -> str:
     metrics = [f"{m.name} {m.text(values[m.key])}" for m in METRICS if m.key in values]
     so_far = f"{sum(learner.seconds.values()):.0f} s so far"
     place = f"experience {index + 1}/{config.benchmark.n_experiences}"
-    return f"{_name(config)}, {place}: {', '.join([*metrics, so_far])}"
+    return f"{run_name(config)}, {place}: {', '.join([*metrics, so_far])}"

@@ -1,32 +1,35 @@
 """The command ``avalanche-gd``."""
 
-import logging
 import sys
-import warnings
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from avalanche_gd.distributed.launch import ending_all, join_processes, leave_processes
+from avalanche_gd.distributed.launch import (
+    ending_all,
+    join_processes,
+    leave_processes,
+    process_count,
+)
 from avalanche_gd.runs.composition import read_config
-from avalanche_gd.runs.errors import ending_with_one_line
+from avalanche_gd.runs.errors import INTERRUPTED, ending_with_one_line, quiet
 from avalanche_gd.runs.run import run
+from avalanche_gd.runs.side_by_side import attempt
 
 
 @hydra.main(version_base="1.3", config_path="pkg://avalanche_gd.conf", config_name="config")
-def _job(composed: DictConfig) -> str:
-    """One run."""
+def _job(composed: DictConfig) -> str | None:
+    """One run; of a sweep, what went wrong."""
     with ending_all(), ending_with_one_line():
         config = read_config(composed)
         join_processes(config.torch_device)
-        return str(run(config))
-
-
-def quiet() -> None:
-    """Keep out warnings that a user can do nothing about."""
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
-    logging.getLogger("diffusers").setLevel(logging.ERROR)
+        is_sweep = HydraConfig.get().mode is RunMode.MULTIRUN
+        if is_sweep and process_count() == 1:  # several would wait for one that failed
+            return attempt(config)
+        run(config)
+        return None
 
 
 def main() -> None:
@@ -40,7 +43,7 @@ def main() -> None:
             _job()
         leave_processes()
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

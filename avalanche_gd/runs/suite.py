@@ -1,23 +1,18 @@
 """A suite: methods and seeds on one benchmark, run side by side and reported."""
 
 import argparse
-import multiprocessing
 import os
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from avalanche_gd.distributed.launch import process_count
 from avalanche_gd.report.report_command import write_report
 from avalanche_gd.runs.composition import compose_config, method_names
-from avalanche_gd.runs.config import RunConfig
-from avalanche_gd.runs.errors import OneLineParser, ending_with_one_line
-from avalanche_gd.runs.run import run
-from avalanche_gd.runs.run_command import quiet
+from avalanche_gd.runs.errors import INTERRUPTED, OneLineParser, ending_with_one_line
+from avalanche_gd.runs.side_by_side import end_with_failures, run_all
 
 MAIN_METHODS = ("generative_distillation", "generative_replay", "joint", "naive")
 """What a suite compares unless it is told otherwise, the longest first."""
@@ -58,44 +53,16 @@ def main(
             for seed in options.seeds
             for name in names
         ]
-        folders = run_all(configs, options.jobs)
-        if options.check:
-            return
-        write_report(folders, Path(options.out) / f"{Path(sys.argv[0]).stem}-report")
-
-
-def run_all(configs: Sequence[RunConfig], jobs: int) -> list[Path]:
-    """Run what is missing, so many at a time, each in a process.
-
-    A run that fails does not stop the others.
-
-    :param configs: of the runs, in the order to begin them.
-    :param jobs: how many at a time.
-    :return: the folders of the runs, in the order of the configurations.
-    :raises ValueError: with the first error, once all others have ended.
-    """
-    if jobs == 1:
-        return [run(config) for config in configs]
-    with ProcessPoolExecutor(jobs, mp_context=_context(), initializer=quiet) as pool:
-        futures = {pool.submit(run, config): config for config in configs}
-        errors = []
-        for future in as_completed(futures):
-            if error := future.exception():
-                print(f"{futures[future].method.name}: {error}", file=sys.stderr)
-                errors.append(error)
-    if errors:
-        raise errors[0]
-    return [config.folder for config in configs]
-
-
-def _context() -> Any:
-    """How processes start: as copies of this one, where that is safe.
-
-    A copy has imported everything, which else takes each process some seconds. It must
-    not inherit a GPU that is in use, nor, with more than one thread, OpenMP's threads.
-    """
-    copies = sys.platform == "linux" and not torch.cuda.is_available()
-    return multiprocessing.get_context("fork" if copies else "spawn")
+        try:
+            failures = run_all(configs, options.jobs)
+        except KeyboardInterrupt:
+            print("interrupted; the same command goes on with what is missing")
+            sys.exit(INTERRUPTED)
+        folders = [c.folder for c in configs if c.folder not in failures]
+        if folders and not options.check:
+            name = f"{Path(sys.argv[0]).stem}-report"
+            write_report(folders, Path(options.out).expanduser() / name)
+        end_with_failures(failures)
 
 
 def _parser(

@@ -9,6 +9,7 @@ from typing import Any
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
@@ -17,6 +18,8 @@ from avalanche_gd.report.report_command import write_report
 from avalanche_gd.runs.composition import read_config
 from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.errors import ending_with_one_line
+from avalanche_gd.runs.results import is_complete
+from avalanche_gd.runs.side_by_side import end_with_failures
 
 
 class SweepCallback(Callback):
@@ -24,6 +27,7 @@ class SweepCallback(Callback):
 
     def __init__(self) -> None:
         self.configs: list[RunConfig] = []
+        self.failures: dict[Path, str] = {}
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Compose and check every run."""
@@ -31,12 +35,28 @@ class SweepCallback(Callback):
             _check_launcher(config)
             self.configs = [read_config(job) for job in _compose_jobs(config)]
 
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Note what went wrong, where runs are made in this process."""
+        ended = job_return.status is JobStatus.COMPLETED
+        if self.configs and ended and job_return.return_value is not None:
+            folder = self.configs[config.hydra.job.num].folder
+            self.failures[folder] = job_return.return_value
+
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Write the report, and print its tables."""
-        if self.configs[0].check or not is_main():
+        """Report the complete runs, print the tables, and list what went wrong."""
+        if not is_main():
             return
-        folders = list(dict.fromkeys(config.folder for config in self.configs))
-        out = Path(self.configs[0].out)
+        if not self.configs[0].check:
+            folders = list(dict.fromkeys(config.folder for config in self.configs))
+            complete = list(filter(is_complete, folders))
+            for folder in set(folders) - set(complete):
+                self.failures.setdefault(folder, "see above")
+            if complete:
+                self._report(complete)
+        end_with_failures(self.failures)
+
+    def _report(self, folders: Sequence[Path]) -> None:
+        out = Path(self.configs[0].out).expanduser()
         names = sorted(str(folder.relative_to(out)) for folder in folders)
         digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
         with ending_with_one_line(reraise=False):

@@ -1,0 +1,90 @@
+"""Which settings decide a run's result, and the digest that names it."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, fields, is_dataclass
+from typing import Any
+
+_VERSION = 1  # of the rules below; another one names all runs anew
+
+NOT_DECIDING = frozenset(
+    {
+        *("out", "device", "threads", "check"),
+        "benchmark.options.root",  # where the data lie, not what they are
+        "evaluation.batch_size",
+    }
+)
+"""Settings by dotted name that do not decide a run's result."""
+
+_OF_REPLAY = ("replay_steps", "look_ahead", "pool_size", "replay_labels", "temperature")
+_OF_A_CONDITION = ("condition_dropout", "guidance")
+
+
+def flatten(value: Any, name: str = "") -> dict[str, Any]:
+    """Nested settings by dotted name; what is empty is left out.
+
+    >>> flatten({"method": {"name": "naive", "plugins": [{"lambd": 2}]}, "options": {}})
+    {'method.name': 'naive', 'method.plugins.0.lambd': 2}
+    """
+    if isinstance(value, list):
+        value = dict(enumerate(value))
+    if not isinstance(value, Mapping):
+        return {name: value}
+    flat: dict[str, Any] = {}
+    for key, part in value.items():
+        flat |= flatten(part, f"{name}.{key}" if name else str(key))
+    return flat
+
+
+def deciding_settings(config: Any) -> dict[str, Any]:
+    """The settings that decide a run's result, by dotted name.
+
+    Left out are :data:`NOT_DECIDING`; those of what the run does not have or do: a model
+    without a condition, a method without a generator or a replaying solver; and those of
+    the method that only its plugins read, as the plugins have them.
+
+    :param config: a :class:`~avalanche_gd.runs.config.RunConfig`.
+    """
+    settings = asdict(config)
+    method, model = settings["method"], settings["model"]
+    kept = ("name", "generator", "cumulative", "solver_replays", "plugins")
+    settings["method"] = {key: method[key] for key in (*kept, "solver_plugins")}
+    if method["generator"] == "none":
+        for part in ("model", "generator", "evaluation"):
+            del settings[part]
+        settings["model"] = {"sample_shape": list(config.model.shape)}
+    elif not model["conditional"]:
+        for name in _OF_A_CONDITION:
+            del model[name]
+    if not method["solver_replays"]:
+        for name in _OF_REPLAY:
+            del settings["solver"][name]
+    flat = flatten(settings)
+    return {name: flat[name] for name in flat if name not in NOT_DECIDING}
+
+
+def run_digest(config: Any) -> str:
+    """The SHA-256 of the settings that decide a run's result, its seed among them.
+
+    A setting that has its default counts for nothing, so that a later version may add one.
+
+    :param config: a :class:`~avalanche_gd.runs.config.RunConfig`.
+    """
+    defaults = flatten(_defaults(config))
+    settings = deciding_settings(config)
+    other = {k: v for k, v in settings.items() if k not in defaults or v != defaults[k]}
+    text = json.dumps({"version": _VERSION, **other}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _defaults(config: Any) -> dict[str, Any]:
+    """The defaults of the fields of nested data classes; those that have one."""
+    defaults: dict[str, Any] = {}
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if is_dataclass(value):
+            defaults[field.name] = _defaults(value)
+        elif field.default is not MISSING:
+            defaults[field.name] = field.default
+    return defaults

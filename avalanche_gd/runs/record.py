@@ -1,0 +1,57 @@
+"""``run.json``: what a run says of itself."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from avalanche_gd.runs.config import RunConfig
+from avalanche_gd.runs.learner import Learner
+from avalanche_gd.runs.provenance import provenance
+from avalanche_gd.storage import write_json
+
+_DIGESTED = ("config.yaml", "metrics.csv")
+
+
+class Record:
+    """Writes ``run.json``, with an entry for each time that the run begins or goes on.
+
+    :param config: of the run.
+    :param learner: of the run.
+    :param done: how many experiences it has learned before this time.
+    """
+
+    def __init__(self, config: RunConfig, learner: Learner, done: int):
+        self.config, self.learner = config, learner
+        self.path = config.folder / "run.json"
+        earlier = _earlier_times(self.path) if done else []
+        now = {"after_experience": done, **provenance(config.torch_device)}
+        self.times = [*earlier, now]
+
+    def write(self, *, completed: bool = False) -> None:
+        """Write it; once completed, with digests of what the result is read from."""
+        config, learner = self.config, self.learner
+        content: dict[str, Any] = {
+            "completed": completed,
+            "benchmark": config.benchmark.name,
+            "method": config.method.name,
+            "seed": config.seed,
+            "seconds": {name: round(took, 3) for name, took in learner.seconds.items()},
+            "cost": learner.cost(),
+            "times": self.times,
+        }
+        if completed:
+            content["files"] = {name: _sha256(config.folder / name) for name in _DIGESTED}
+        write_json(self.path, content)
+
+
+def _earlier_times(path: Path) -> list[Any]:
+    """The entries of earlier times, as far as they can be read: they are only told on."""
+    try:
+        return list(json.loads(path.read_text())["times"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
