@@ -19,6 +19,13 @@ _NOT_CONDITIONED = (
 )
 
 
+class PassHooks(list[Callable[[int], Callable[[], None]]]):
+    """Functions that the copies of a model share: they are not copied with it."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "PassHooks":
+        return PassHooks(self)
+
+
 class ConditionedDenoiser(nn.Module):
     """Passes of a denoiser, conditioned on the class or not.
 
@@ -63,7 +70,7 @@ class ConditionedDenoiser(nn.Module):
             )
         self.execution = execution or Execution()
         self.execution.prepare(denoiser)
-        self.pass_hooks: list[Callable[[int], Callable[[], None]]] = []
+        self.pass_hooks = PassHooks()
         """Called with the number of images of each forward pass, also of copies of this
         model; what they return is called at each backward pass that follows it."""
         # A buffer, so that a teacher and a checkpoint know it too.

@@ -1,5 +1,9 @@
 """Models conditioned on the class."""
 
+import copy
+import threading
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -217,6 +221,38 @@ def test_a_class_that_the_model_has_not_is_refused_before_any_training(digits):
     with pytest.raises(ValueError, match=r"has class \d, but .* num_classes - 1 = 4"):
         strategy.train(digits.train_stream)
     assert same_bits(weights(model), before)
+
+
+class Counter:
+    """Counts images by a method, and holds what must not be copied with it."""
+
+    def __init__(self):
+        self.images, self.backward = 0, 0
+        self.lock = threading.Lock()
+
+    def note(self, count):
+        self.images += count
+        return self.note_backward
+
+    def note_backward(self):
+        self.backward += 1
+
+    def note_under(self, name, count):
+        return self.note(count)
+
+
+@pytest.mark.parametrize("bind", [lambda c: c.note, lambda c: partial(c.note_under, "n")])
+def test_the_hooks_of_a_models_copies_are_its_own(bind):
+    model, counter = conditioned(), Counter()
+    hook = bind(counter)
+    model.pass_hooks.append(hook)
+    teacher = copy.deepcopy(model)
+    assert teacher.pass_hooks[0] is hook and teacher.pass_hooks is not model.pass_hooks
+    again = copy.deepcopy(teacher)
+    for one, count in ((model, 2), (teacher, 3), (again, 4)):
+        output = one.denoise(images(count), torch.zeros(count).long(), torch.arange(count))
+        output.sum().backward()
+    assert (counter.images, counter.backward) == (9, 3)
 
 
 @pytest.mark.parametrize(
