@@ -21,13 +21,12 @@ from avalanche_gd.models.denoising import (
     denoise_together,
 )
 from avalanche_gd.models.execution import Execution
+from avalanche_gd.models.image_check import ImageCheck
 from avalanche_gd.models.prediction import NoiseProcess
 from avalanche_gd.models.pretrained import load_pipeline, save_pipeline
 from avalanche_gd.models.sampler import Sampler
 from avalanche_gd.models.scheduler import ddim_scheduler
 from avalanche_gd.models.unet import preset_shape, unet
-
-_TOLERANCE = 1e-3  # of model space: what resizing and rounding may add
 
 
 class DiffusionModel(ConditionedDenoiser, Generator):
@@ -110,6 +109,7 @@ class DiffusionModel(ConditionedDenoiser, Generator):
         self.one_pass = True
         """Whether plugins ask so; if not, they make passes of their own, to compare."""
         self._noised: tuple[Tensor, Noised] | None = None
+        self._check_images = ImageCheck(self.sample_shape)
         self._samplers = {"own": Sampler(noise_scheduler)}
         # A buffer, so that it is copied, moved and saved with the weights.
         seed = torch.initial_seed() & 0x7FFF_FFFF_FFFF_FFFF
@@ -147,8 +147,9 @@ class DiffusionModel(ConditionedDenoiser, Generator):
         :param x0: clean images in model space, ``(N, C, H, W)``.
         :return: the denoising; of a conditioned model, what it will be once the criterion
             knows the classes.
-        :raises ValueError: if the images are not of the model's shape or, on the CPU, not
-            in model space.
+        :raises ValueError: if the images are not float, not of the model's shape or not in
+            model space (of the values, on an accelerator only each 50th batch is looked at,
+            and the first 8). In ``[0, 1]`` for 8 batches, there is a warning.
         """
         self._check_images(x0)
         ahead, self._noised = self._noised, None
@@ -357,22 +358,6 @@ class DiffusionModel(ConditionedDenoiser, Generator):
         )
         x_t = self.process.add_noise(x0, noise, timesteps)
         return Noised(x_t, self.process.target(x0, noise, timesteps), timesteps)
-
-    def _check_images(self, x0: Tensor) -> None:
-        if x0.shape[1:] != self.sample_shape:
-            raise ValueError(
-                f"images of shape {tuple(x0.shape[1:])} do not fit a model of "
-                f"{self.sample_shape}; resize them, for example with "
-                "avalanche_gd.to_model_space"
-            )
-        # Reading a value would make an accelerator wait, so there only shapes count.
-        if x0.device.type == "cpu" and x0.numel():
-            low, high = (bound.item() for bound in torch.aminmax(x0))
-            if max(-low, high) > 1 + _TOLERANCE:
-                raise ValueError(
-                    f"images must be in model space, [-1, 1]; these reach from "
-                    f"{low:g} to {high:g}"
-                )
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
