@@ -9,6 +9,7 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
+from avalanche_gd.checks import check_integer, check_number
 from avalanche_gd.models.prediction import NoiseProcess
 
 SAMPLERS: dict[str, Any] = {
@@ -101,12 +102,7 @@ class Sampler:
 
     def check_steps(self, steps: int) -> int:
         """:raises ValueError: unless the scheduler can sample in ``steps``, at most T."""
-        highest = self.process.num_timesteps
-        integer = isinstance(steps, int) and not isinstance(steps, bool)
-        if not integer or not 1 <= steps <= highest:
-            raise ValueError(
-                f"sampling steps must be an integer from 1 to {highest}, got {steps!r}"
-            )
+        steps = check_integer("sampling steps", steps, 1, self.process.num_timesteps)
         try:
             self.scheduler.set_timesteps(steps)
         except (ValueError, ZeroDivisionError, IndexError) as error:
@@ -115,8 +111,7 @@ class Sampler:
         return steps
 
     def _check_eta(self, eta: float) -> None:
-        if not 0 <= eta <= 1:
-            raise ValueError(f"eta must be in [0, 1], got {eta}")
+        check_number("eta", eta, "in [0, 1]")
         if eta and "eta" not in self._takes:
             raise ValueError(
                 f"{type(self.scheduler).__name__} does not know eta; leave it at 0"
