@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from avalanche_gd.storage import cache_folder, cached, write_text, write_whole
+from avalanche_gd.storage import (
+    cache_folder,
+    cached,
+    content_digest,
+    held,
+    write_folder,
+    write_text,
+    write_whole,
+)
 from tests.helpers.bits import same_bits, truncate
 
 
@@ -181,3 +189,99 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path):
     write_text(file, "new")
     assert file.read_text() == "new"
     assert list(file.parent.iterdir()) == [file]
+
+
+LEFT = ".a-0123456789abcdef.txt"
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path):
+    (tmp_path / LEFT).write_text("half")
+    (tmp_path / ".model-0123456789abcdef").mkdir()
+    (tmp_path / ".model-0123456789abcdef" / "weights").write_text("half")
+    (tmp_path / ".mine").write_text("not of a writer")
+    write_text(tmp_path / "b.txt", "whole")
+    assert {path.name for path in tmp_path.iterdir()} == {".mine", "b.txt"}
+
+
+def test_what_is_being_written_is_left_alone(tmp_path):
+    (tmp_path / LEFT).write_text("half")
+    with held(tmp_path / LEFT):
+        write_text(tmp_path / "b.txt", "whole")
+        assert (tmp_path / LEFT).exists()
+    seen = []
+
+    def write(beside):
+        beside.write_text("first")
+        write_text(tmp_path / "c.txt", "whole")  # which looks for what was left
+        seen.append(beside.exists())
+
+    write_whole(tmp_path / "d.txt", write)
+    assert seen == [True] and (tmp_path / "d.txt").read_text() == "first"
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
+    folder = tmp_path / "model"
+
+    def writing(text):
+        def write(beside):
+            (beside / "deep").mkdir()
+            (beside / "deep" / "a").write_text(text)
+
+        return write
+
+    def failing(beside):
+        (beside / "a").write_text("half")
+        raise OSError(28, "No space left on device")
+
+    write_folder(folder, writing("first"))
+    write_folder(folder, writing("second"))
+    with pytest.raises(ValueError, match=r"cannot write .*model: No space left on device"):
+        write_folder(folder, failing)
+    assert (folder / "deep" / "a").read_text() == "second"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 9 vs 8"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_one_line_and_leaves_the_old_one(tmp_path, error):
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+
+    def write(beside):
+        beside.write_text("half")
+        raise error
+
+    with pytest.raises(ValueError, match=f"cannot write {path}: .*(space|full)"):
+        write_whole(path, write)
+    assert path.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_file_where_a_folder_belongs_is_one_line(tmp_path):
+    (tmp_path / "a").write_text("mine")
+    with pytest.raises(ValueError, match=r"cannot write .*a/b.txt: "):
+        write_text(tmp_path / "a" / "b.txt", "text")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"a": 1, "b": [torch.zeros(2), (1.5, "x")], "c": None},
+        {"a": 1, "b": [torch.zeros(2), [1.5, "x"]]},
+        {"a": 1, "b": [torch.zeros(2), 1.5, "x"]},
+        {"a": True, "b": [torch.zeros(2), (1.5, "x")]},
+        {"a": 1, "b": [torch.zeros(2), (1.5000000000000002, "x")]},
+        {"a": 1, "b": [torch.zeros(2, dtype=torch.int32), (1.5, "x")]},
+        {"a": 1, "b": [torch.tensor([0.0, 1e-45]), (1.5, "x")]},
+        {"b": [torch.zeros(2), (1.5, "x")], "a": 1},
+    ],
+)
+def test_a_digest_tells_contents_apart(other):
+    content = {"a": 1, "b": [torch.zeros(2), (1.5, "x")]}
+    copy = {"a": 1, "b": [torch.zeros(4)[::2], (1.5, "x")]}
+    assert content_digest(content) == content_digest(copy) != content_digest(other)

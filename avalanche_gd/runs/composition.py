@@ -1,18 +1,22 @@
 """The configuration of a run as Hydra composes it, checked."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import is_dataclass, replace
 from importlib.resources import files
 from itertools import chain
 from operator import attrgetter
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from avalanche.training.plugins import ReplayPlugin
 from hydra import compose, initialize_config_module
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from avalanche_gd.checks import check_integer, check_number
 from avalanche_gd.data.model_space import check_experiences
 from avalanche_gd.distributed.launch import process_count
 from avalanche_gd.distributed.shares import check_shares
@@ -24,18 +28,19 @@ from avalanche_gd.plugins import (
 )
 from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.errors import naming
+from avalanche_gd.runs.names import check_name
 from avalanche_gd.runs.strategies import make_generator, solver_replay
 
+_HIGHEST_SEED = 2**63 - 1  # of torch
+_MOST_THREADS = 1024  # so many that torch can start
 _GENERATORS = ("diffusion", "vae", "none")
 _LOWEST = {
-    "seed": 0,
     "threads": 1,
     "generator.steps": 1,
     "generator.batch_size": 1,
     "generator.decay_steps": 0,
     "solver.steps": 1,
     "solver.batch_size": 1,
-    "method.lambd": 0,
     "method.memory": 1,
 }
 """What no object checks."""
@@ -54,7 +59,7 @@ def compose_config(overrides: Sequence[str]) -> RunConfig:
     :raises ValueError: for a value that is not allowed, with what is.
     """
     with initialize_config_module("avalanche_gd.conf", version_base="1.3"):
-        return read_config(compose("config", list(overrides)))
+        return read_config(compose("config", list(overrides), return_hydra_config=True))
 
 
 def read_config(composed: DictConfig) -> RunConfig:
@@ -63,7 +68,11 @@ def read_config(composed: DictConfig) -> RunConfig:
     :raises ValueError: for a value that is not allowed, with what is.
     """
     content: Any = OmegaConf.to_container(composed)
-    content.pop("hydra", None)
+    hydra: Any = content.pop("hydra", None) or HydraConfig.get()
+    for group in ("model", "benchmark", "method", "experiment"):
+        if group not in hydra["runtime"]["choices"]:  # several were merged into one
+            raise ValueError(f"{group} must be one choice; sweep over several with -m")
+    _check_flags(RunConfig, content)
     merged = OmegaConf.merge(OmegaConf.structured(RunConfig), content)
     OmegaConf.resolve(merged)
     if missing := sorted(OmegaConf.missing_keys(merged)):
@@ -80,6 +89,8 @@ def _check(config: RunConfig) -> None:
 
     A preset's denoiser without its weights, so that it takes neither memory nor time.
     """
+    check_name("benchmark.name", config.benchmark.name)
+    check_name("method.name", config.method.name)
     if problem := next(chain(_wrong_values(config), _wrong_device(config)), None):
         raise ValueError(problem)
     check_experiences(config.benchmark.n_experiences, config.benchmark.n_classes)
@@ -104,18 +115,45 @@ def _check(config: RunConfig) -> None:
         _check_processes(config, plugins)
 
 
+def _check_flags(settings: Any, content: Mapping[str, Any], above: str = "") -> None:
+    """Raise ValueError for a number where true or false is meant, which is read as true.
+
+    :param settings: a data class.
+    :param content: of the configuration, before it is one.
+    :param above: the dotted name of the section.
+    """
+    types = get_type_hints(settings)
+    for name, value in content.items():
+        kind = types.get(name)
+        if is_dataclass(kind) and isinstance(value, Mapping):
+            _check_flags(kind, value, f"{above}{name}.")
+        if kind is bool and isinstance(value, int | float) and not isinstance(value, bool):
+            raise ValueError(f"{above}{name} must be true or false, got {value}")
+
+
 def _wrong_values(config: RunConfig) -> Iterator[str]:
-    """What no object checks, and settings that exclude each other."""
+    """What no object checks, and settings that exclude each other.
+
+    :raises ValueError: for a number out of its range.
+    """
     for name, low in _LOWEST.items():
         if not (value := attrgetter(name)(config)) >= low:
             yield f"{name} must be {low} or more, got {value}"
     for name in ("generator.learning_rate", "solver.learning_rate"):
-        if not (value := attrgetter(name)(config)) > 0:
-            yield f"{name} must be above 0, got {value}"
+        check_number(name, attrgetter(name)(config), "above 0")
+    check_number("method.lambd", config.method.lambd, "0 or more")
+    check_integer("seed", config.seed, 0, _HIGHEST_SEED)
     steps, decay_steps = config.generator.steps, config.generator.decay_steps
     if decay_steps > steps:
         allowed = f"from 0 to generator.steps, {steps}"
         yield f"generator.decay_steps must be {allowed}, got {decay_steps}"
+    if config.threads > _MOST_THREADS:
+        yield f"threads must be {_MOST_THREADS} or less, got {config.threads}"
+    out = Path(config.out).expanduser()
+    while not out.exists():  # the closest folder above it
+        out = out.parent
+    if not out.is_dir() or not os.access(out, os.W_OK | os.X_OK):
+        yield f"out={config.out} cannot be written, as {out} is no folder that can"
     method = config.method
     if method.generator not in _GENERATORS:
         allowed = ", ".join(_GENERATORS)
@@ -129,10 +167,12 @@ def _wrong_values(config: RunConfig) -> Iterator[str]:
 def _wrong_device(config: RunConfig) -> Iterator[str]:
     """Why there is no such device for each of the processes."""
     try:
-        is_gpu = config.torch_device.type == "cuda"
+        kind = config.torch_device.type
     except RuntimeError:
-        is_gpu = False
+        kind = ""
+    if kind not in ("cpu", "cuda"):
         yield f"no device {config.device!r}; choose from auto, cpu, cuda, cuda:N"
+    is_gpu = kind == "cuda"
     count, gpus = process_count(), torch.cuda.device_count()
     if is_gpu and gpus == 0:
         yield "device=cuda, but torch finds no GPU here; choose device=cpu"

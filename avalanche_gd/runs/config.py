@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from avalanche.core import BasePlugin
 from hydra.utils import instantiate
 
 from avalanche_gd.distributed.launch import local_rank, process_count
@@ -232,9 +233,25 @@ class RunConfig:
         """The method's plugins of a model, new.
 
         :param model_name: ``generator`` or ``solver``.
-        :raises ValueError: if one refuses its arguments.
+        :raises ValueError: if one is no Avalanche plugin, or refuses its arguments.
         """
         method = self.method
         own = {"generator": method.plugins, "solver": method.solver_plugins}[model_name]
         with naming(f"method={method.name}"):
-            return [instantiate(plugin) for plugin in own]
+            return [_plugin(arguments) for arguments in own]
+
+
+def _plugin(arguments: Any) -> Any:
+    """An Avalanche plugin of its ``_target_`` and arguments.
+
+    :raises ValueError: if they make none.
+    """
+    if not isinstance(arguments, Mapping) or "_target_" not in arguments:
+        raise ValueError(
+            f"a plugin is {{_target_: CLASS, ARGUMENT: VALUE, ...}}, got {arguments!r}"
+        )
+    plugin = instantiate(arguments)
+    if not isinstance(plugin, BasePlugin):
+        target = arguments["_target_"]
+        raise ValueError(f"{target} is no Avalanche plugin, but a {type(plugin).__name__}")
+    return plugin

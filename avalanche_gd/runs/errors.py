@@ -8,15 +8,27 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from typing import NoReturn
 
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    OmegaConfBaseException,
+)
 
 from avalanche_gd.distributed.launch import give_way
 from avalanche_gd.training import NonFiniteLossError
 
-USER_ERRORS = (ValueError, HydraException, OmegaConfBaseException, NonFiniteLossError)
+USER_ERRORS = (
+    ValueError,
+    OSError,
+    HydraException,
+    OmegaConfBaseException,
+    NonFiniteLossError,
+)
 """What a user can mend."""
 
 INTERRUPTED = 130
@@ -41,13 +53,26 @@ def one_line(error: BaseException) -> str:
     cause = error.__cause__
     if isinstance(error, HydraException) and isinstance(cause, OmegaConfBaseException):
         error = cause
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     key = getattr(error, "full_key", None)
     text = lines[0] if lines else type(error).__name__
     if not key or not isinstance(error, OmegaConfBaseException):
         return text
-    hint = f"; to add it, give +{key}=VALUE" if ".options." in key else ""
-    return f"{key}: {text}{hint}"
+    return f"{key}: {text}{_hint(error, key)}"
+
+
+def _hint(error: OmegaConfBaseException, key: str) -> str:
+    """What a setting that there is not may have been meant to be."""
+    if ".options." in key:
+        return f"; to add it, give +{key}=VALUE"
+    absent = isinstance(error, ConfigKeyError | ConfigAttributeError)
+    if not absent or not isinstance(error.parent_node, DictConfig):
+        return ""
+    known = [str(name) for name in error.parent_node if name != "hydra"]
+    close = get_close_matches(str(error.key), known, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; choose from {', '.join(known)}"
 
 
 @contextmanager

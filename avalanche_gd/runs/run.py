@@ -144,7 +144,8 @@ def _make_benchmark(config: RunConfig) -> Any:
     target = {"_target_": settings._target_, "_partial_": True, "_convert_": "all"}
     with naming("benchmark"):
         make = instantiate(target | options)
-    with DistributedHelper.main_process_first():  # which may download
+    # The main process may download.
+    with naming("benchmark"), DistributedHelper.main_process_first():
         benchmark = make(settings.n_experiences)
     shape = tuple(benchmark.train_stream[0].dataset[0][0].shape)
     if shape != config.model.shape:

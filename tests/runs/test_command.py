@@ -6,7 +6,6 @@ import pytest
 
 from avalanche_gd.runs.run_command import main
 from avalanche_gd.training import NonFiniteLossError
-from tests.helpers.bits import truncate
 from tests.helpers.own_denoisers import OWN
 from tests.helpers.small_runs import SMALL
 
@@ -151,7 +150,54 @@ BAD = {
         ["solver.learning_rate=0"],
         "solver.learning_rate must be above 0",
     ),
-    "a negative seed": (["seed=-1"], "seed must be 0 or more"),
+    "a negative seed": (["seed=-1"], "seed must be an integer from 0 to"),
+    "a seed that torch cannot take": ([f"seed={2**63}"], "seed must be an integer from 0"),
+    "a misspelt setting": (["generator.step=5"], "generator.step: Key 'step' is not in"),
+    "a misspelt setting, with a hint": (["generator.step=5"], "did you mean steps?"),
+    "a misspelt section": (["generatr.steps=5"], "did you mean generator?"),
+    "a misspelt flag": (["--multrun"], "no flag --multrun; did you mean --multirun?"),
+    "two methods in one run": (["method=[naive,joint]"], "method must be one choice"),
+    "a number for a flag": (
+        ["benchmark.horizontal_flips=5"],
+        "benchmark.horizontal_flips must be true or false, got 5",
+    ),
+    "a learning rate without an end": (
+        ["generator.learning_rate=inf"],
+        "generator.learning_rate must be above 0, a finite number, got inf",
+    ),
+    "a weight that is no number": (["method.lambd=nan"], "method.lambd must be 0 or more"),
+    "a ratio without an end": (
+        ["method.replay_ratio=inf"],
+        "method=generative_distillation: replay_ratio must be above 0, a finite number",
+    ),
+    "a refresh without a pool": (["method.pool_refresh=3"], "pool_refresh needs a pool"),
+    "more threads than can be": (["threads=100000000"], "threads must be 1024 or less"),
+    "a device that torch has not": (["device=mps"], "no device 'mps'; choose from auto"),
+    "a device without values": (["device=meta"], "no device 'meta'; choose from auto"),
+    "a method without a name": (["method.name=''"], "method.name must be 1 to 80 of"),
+    "a benchmark that leaves its folder": (
+        ["benchmark.name=../../../X"],
+        "benchmark.name must be 1 to 80 of the letters a to z",
+    ),
+    "a folder that is a file": (["out=/etc/passwd"], "out=/etc/passwd cannot be written"),
+    "a folder that cannot be": (["out=/proc/x/y"], "/proc/x/y"),
+    "an option that a benchmark has not": (
+        ["+benchmark.options.foo=1"],
+        "benchmark: SplitDigits() got an unexpected keyword argument 'foo'",
+    ),
+    "a benchmark of nowhere": (
+        ["benchmark._target_=nowhere.Benchmark"],
+        "benchmark: No module named 'nowhere'",
+    ),
+    "a plugin without a class": (
+        ["method.plugins=[{target: avalanche.training.plugins.EWCPlugin}]"],
+        "a plugin is {_target_: CLASS, ARGUMENT: VALUE, ...}, got {'target':",
+    ),
+    "a plugin that is a name": (["method.plugins=[EWC]"], "got 'EWC'"),
+    "what is no plugin": (
+        ["method.plugins=[{_target_: builtins.dict}]"],
+        "builtins.dict is no Avalanche plugin, but a dict",
+    ),
     "a condition of a model without one": (
         ["solver.replay_labels=condition"],
         'solver: labels="condition" needs a generator that is conditioned on the class; '
@@ -298,15 +344,39 @@ def test_a_wrong_value_in_a_sweep_ends_it_before_the_first_run(command, tmp_path
     assert not list(tmp_path.rglob("run.json"))
 
 
-def test_a_checkpoint_cut_short_ends_with_one_line(command, tmp_path, monkeypatch):
-    arguments = ["method=naive", "benchmark.n_experiences=2"]
-    assert command(*arguments)[0] == 0
-    (last,) = tmp_path.rglob("exp_001.pt")
-    truncate(last)
-    (info,) = tmp_path.rglob("run.json")
-    info.unlink()  # as if it had been killed before its end
-    status, _, errors = command(*arguments)
-    assert status == 2 and "exp_001.pt is cut short or damaged; delete it" in errors
+def test_flags_may_follow_settings(command):
+    status, output, errors = command("method=naive", "seed=3", "--cfg", "job")
+    assert status == 0, errors
+    assert output.startswith("seed: 3")
+
+
+def test_one_failing_run_of_a_sweep_does_not_stop_the_others(command, tmp_path):
+    rates = "generator.learning_rate=1e30,1e-3"
+    sweep = ("-m", "method=naive", "benchmark.n_experiences=1", "generator.steps=3", rates)
+    status, output, errors = command(*sweep)
+    assert status == 1
+    first, _, head, listed = errors.splitlines()
+    assert first.startswith("naive, seed 0: the loss is nan at step")
+    assert head == "1 failed:" and listed.endswith(first.removeprefix("naive, seed 0: "))
+    (line,) = (line for line in output.splitlines() if line.startswith("naive  "))
+    assert line.split()[1] == "1"  # the other run is reported
+
+
+def test_an_interrupted_run_says_where_it_stands(command, monkeypatch):
+    from avalanche_gd.runs.learner import Learner
+
+    train = Learner.train
+
+    def interrupted(self, experience):
+        if experience.current_experience == 2:
+            raise KeyboardInterrupt
+        train(self, experience)
+
+    monkeypatch.setattr(Learner, "train", interrupted)
+    status, output, errors = command("method=naive")
+    assert status == 130 and not errors
+    line = "naive, seed 0: interrupted; the same command goes on after experience 2/5"
+    assert output.splitlines()[-1] == line
 
 
 def test_a_run_that_diverges_keeps_its_last_checkpoint(command, tmp_path, monkeypatch):
@@ -327,11 +397,11 @@ def test_a_run_that_diverges_keeps_its_last_checkpoint(command, tmp_path, monkey
 
 def test_the_full_error_is_shown_on_request(command, monkeypatch):
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    with pytest.raises(ValueError, match="seed must be 0"):
+    with pytest.raises(ValueError, match="seed must be an integer from 0"):
         command("seed=-1")
     status, _, errors = command("-m", "seed=-1")
     assert status == 2
-    assert "Traceback" in errors and "ValueError: seed must be 0" in errors
+    assert "Traceback" in errors and "ValueError: seed must be an integer from 0" in errors
 
 
 def test_a_damaged_run_in_a_sweep_ends_the_report_with_one_line(command, tmp_path):

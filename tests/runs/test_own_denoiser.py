@@ -1,9 +1,5 @@
 """Runs with a denoiser of one's own in the place of a preset."""
 
-import hashlib
-import json
-from dataclasses import asdict
-
 import torch
 from safetensors.torch import load_model
 
@@ -69,14 +65,3 @@ def test_a_check_takes_it_too(tmp_path, capsys):
 def test_its_settings_decide_the_folder(tmp_path):
     cases = [], OWN, [*OWN, "model.options={channels: 1}"]
     assert len({small_config(tmp_path, *options).folder for options in cases}) == 3
-
-
-def test_the_folder_of_a_preset_does_not_know_of_its_settings(tmp_path):
-    config = small_config(tmp_path)
-    settings = asdict(config)
-    for name in ("out", "device", "threads", "check"):
-        del settings[name]
-    for name in ("_target_", "options", "sample_shape"):
-        del settings["model"][name]
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-    assert config.folder.name == f"seed-0-{digest[:8]}"

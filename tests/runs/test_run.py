@@ -34,7 +34,8 @@ def test_a_run_leaves_what_the_design_says(tmp_path):
     assert len(list(folder.glob("events.out*"))) == 2
     info = json.loads((folder / "run.json").read_text())
     assert info["completed"] and info["seed"] == 0
-    assert info["versions"]["torch"] == torch.__version__
+    (time,) = info["times"]
+    assert time["versions"]["torch"] == torch.__version__ and time["after_experience"] == 0
     assert set(info["seconds"]) == {"generator", "solver", "evaluation"}
     with open(folder / "metrics.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -200,6 +201,15 @@ def test_the_learning_rate_falls_to_zero_at_the_end_of_each_experience(
     assert rates == pytest.approx(expected * 2)
 
 
+def test_each_time_that_a_run_goes_on_is_told(tmp_path):
+    config = small_config(tmp_path, "method=naive")
+    for index in (1, 3):
+        run_killed_after(index, config)
+    times = json.loads((run(config) / "run.json").read_text())["times"]
+    assert [time["after_experience"] for time in times] == [0, 1, 3]
+    assert all(time["machine"]["threads"] == 1 for time in times)
+
+
 def test_a_finished_run_is_not_run_twice(tmp_path, capsys, monkeypatch):
     config = small_config(tmp_path, "method=naive")
     folder = run(config)
@@ -223,18 +233,6 @@ def test_another_setting_is_another_folder_and_the_place_is_not(tmp_path):
     assert elsewhere.relative_to(tmp_path / "other") in {
         folder.relative_to(tmp_path) for folder in folders
     }
-
-
-def test_a_checkpoint_cut_short_is_refused_and_deleting_it_goes_on(tmp_path):
-    config = small_config(tmp_path, "method=naive")
-    whole = metrics(run(small_config(tmp_path / "whole", "method=naive")))
-    run_killed_after(3, config)
-    last = config.folder / "checkpoints" / "exp_002.pt"
-    truncate(last)
-    with pytest.raises(ValueError, match=r"exp_002.pt is cut short .* delete it"):
-        run(config)
-    last.unlink()
-    assert metrics(run(config)) == whole
 
 
 def test_a_folder_in_use_is_refused(tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from avalanche_gd.runs.columns import DASH
 from avalanche_gd.runs.composition import compose_config
 from avalanche_gd.runs.learner import Learner
 from avalanche_gd.runs.run_command import main
-from avalanche_gd.runs.suite import run_all
+from avalanche_gd.runs.side_by_side import run_all
 from tests.helpers.bits import truncate
 from tests.helpers.repository import ROOT
 from tests.helpers.small_runs import SMALL, Killed, metrics, small_config
@@ -80,7 +80,8 @@ def test_a_killed_suite_runs_only_what_is_missing_to_the_same_numbers(
             for method in ("naive", "generative_distillation")
         ]
 
-    whole = [metrics(folder) for folder in run_all(configs("whole"), 1)]
+    assert not run_all(configs("whole"), 1)
+    whole = [metrics(config.folder) for config in configs("whole")]
     train, trained = Learner.train, []
 
     def dying(self, experience):
@@ -92,9 +93,9 @@ def test_a_killed_suite_runs_only_what_is_missing_to_the_same_numbers(
     monkeypatch.setattr(Learner, "train", dying)
     with pytest.raises(Killed):
         run_all(configs("killed"), 1)
-    folders = run_all(configs("killed"), 1)
+    assert not run_all(configs("killed"), 1)
     assert trained[3:] == [("generative_distillation", 1)] * 2
-    assert [metrics(folder) for folder in folders] == whole
+    assert [metrics(config.folder) for config in configs("killed")] == whole
 
 
 def test_runs_in_processes_reach_the_numbers_of_runs_in_one_and_outlive_a_failure(
@@ -110,12 +111,13 @@ def test_runs_in_processes_reach_the_numbers_of_runs_in_one_and_outlive_a_failur
         ]
         for out in ("alone", "broken", "broken")
     )
-    expected = [metrics(folder) for folder in run_all(alone, 1)]
-    damaged = run_all(broken[:1], 1)[0]
+    assert not run_all(alone, 1) and not run_all(broken[:1], 1)
+    expected = [metrics(config.folder) for config in alone]
+    damaged = broken[0].folder
     truncate(damaged / "run.json")
-    with pytest.raises(ValueError, match=r"run.json is cut short"):
-        run_all(beside, 2)
-    assert "naive: " in capfd.readouterr().err
+    ((folder, failure),) = run_all(beside, 2).items()
+    assert folder == damaged and "run.json is cut short" in failure
+    assert f"naive, seed 0: {failure}" in capfd.readouterr().err
     assert [metrics(config.folder) for config in beside[1:]] == expected[1:]
 
 

@@ -1,0 +1,76 @@
+"""The name of a run's folder: the settings that decide its result, and no others."""
+
+from dataclasses import dataclass, replace
+
+import pytest
+
+from avalanche_gd.runs import identity
+from avalanche_gd.runs.config import EvaluationConfig
+from tests.helpers.small_runs import small_config
+
+SAME = {
+    "another folder": ["out=elsewhere"],
+    "another device": ["device=cpu"],
+    "another number of threads": ["threads=2"],
+    "another place of the data": ["+benchmark.options.root=/data"],
+    "another batch of the evaluation": ["evaluation.batch_size=100"],
+    "a guidance of a model without a condition": ["model.condition_dropout=0.3"],
+    "a weight that the method has not": ["method=naive", "+method.lambd=7"],
+    "a pool that no solver draws from": ["method=naive", "solver.pool_size=70"],
+    "a generator that the method has not": ["method=solver_naive", "generator.steps=9"],
+    "images that nobody makes": ["method=solver_naive", "evaluation.images=90"],
+}
+
+OTHER = {
+    "a seed": ["seed=1"],
+    "steps": ["generator.steps=3"],
+    "a weight": ["method.lambd=2"],
+    "a look-ahead": ["method.look_ahead=2"],
+    "a look-ahead of the solver": ["solver.look_ahead=2"],
+    "sampling steps": ["evaluation.steps=3"],
+    "a number of images": ["evaluation.images=71"],
+    "an option of the benchmark": ["+benchmark.options.other=1"],
+    "a condition": ["model.conditional=true"],
+    "a pool": ["solver.pool_size=70"],
+    "a precision": ["model.precision=bfloat16"],
+    "a decay": ["generator.decay_steps=1"],
+    "an average": ["generator.ema_decay=0.9"],
+    "a temperature": ["solver.temperature=3"],
+}
+
+
+def digest(*overrides):
+    return small_config("runs", *overrides).folder.name
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_what_does_not_decide_the_result_is_not_in_the_name(name):
+    method = [word for word in SAME[name] if word.startswith("method=")]
+    assert digest(*SAME[name]) == digest(*method)
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_what_decides_the_result_is_in_the_name(name):
+    assert digest(*OTHER[name]) != digest()
+
+
+def test_a_setting_of_a_later_version_changes_no_name(monkeypatch):
+    config = small_config("runs")
+    before = identity.run_digest(config)
+
+    @dataclass
+    class Later(EvaluationConfig):
+        shuffled: bool = False
+
+    def later(shuffled):
+        old = config.evaluation
+        return replace(
+            config, evaluation=Later(old.images, old.steps, old.batch_size, shuffled)
+        )
+
+    assert identity.run_digest(later(False)) == before != identity.run_digest(later(True))
+
+
+def test_the_home_folder_is_found():
+    folder = replace(small_config("runs"), out="~/runs").folder
+    assert folder.is_absolute() and "~" not in str(folder)
