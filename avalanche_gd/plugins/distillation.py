@@ -7,6 +7,7 @@ from avalanche.core import SupervisedPlugin
 from avalanche.distributed import DistributedHelper
 from torch import Tensor
 
+from avalanche_gd.plugins.compatibility import check_compatible
 from avalanche_gd.plugins.lesson import Lesson, LessonPlugin
 from avalanche_gd.plugins.pool import LOOK_AHEAD
 from avalanche_gd.plugins.sources import (
@@ -22,7 +23,6 @@ from avalanche_gd.plugins.teacher import (
     Teacher,
     add_replay_loss,
     check_lambda,
-    experience_number,
 )
 
 _WITHOUT_SAMPLES = (Gaussian, SymmetricGaussian, Current, PartialGeneration, Trajectory)
@@ -64,8 +64,9 @@ class GenerativeDistillationPlugin(
     :param generator: the source of all randomness; None for torch's own random state.
     :raises ValueError: for a negative lambda, teacher steps below 1, an unknown source, a
         ratio of 0 or below, a look-ahead below 1, a pool or a sampler that the source does
-        not use; when training starts, for teacher steps above T or a pool that the memory
-        cannot hold.
+        not use; when training starts, for teacher steps above T, a pool that the memory
+        cannot hold, or a metric or plugin of Avalanche's that cannot work with a diffusion
+        model (:func:`~avalanche_gd.plugins.compatibility.check_compatible`).
     :raises TypeError: when training starts, if the strategy's model is not a
         diffusion model.
     """
@@ -106,6 +107,7 @@ class GenerativeDistillationPlugin(
     def before_training(self, strategy: Any, **kwargs: Any) -> None:
         """Refuse a model that cannot be distilled, before any work is done."""
         self.check_model(strategy.model)
+        check_compatible(strategy)
         if DistributedHelper.is_distributed:
             self.check_shares(strategy.train_mb_size, DistributedHelper.world_size)
 
@@ -125,9 +127,7 @@ class GenerativeDistillationPlugin(
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Freeze the teacher."""
-        self.lesson.samples.forget()  # of an experience that was interrupted
-        if experience_number(strategy) > 1:
-            Teacher.of(strategy).freeze(strategy.model, self)
+        Teacher.of(strategy).begin(strategy)
 
     def before_forward(self, strategy: Any, **kwargs: Any) -> None:
         """Ask the student about what the source draws, beside its current batch."""
@@ -139,12 +139,12 @@ class GenerativeDistillationPlugin(
         """Teach."""
         if Teacher.of(strategy).model is not None:
             loss = self.distillation_loss(strategy)
-            add_replay_loss(strategy, loss, self.lambd, self)
+            add_replay_loss(strategy, loss, self.lambd)
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Let go of the teacher."""
-        Teacher.of(strategy).release(self)
-        self.lesson.samples.forget()
+        if Teacher.of(strategy).end(strategy):
+            self.lesson.samples.forget()
 
     def distillation_loss(self, strategy: Any) -> Tensor:
         """L_rep on what the source drew for this step."""

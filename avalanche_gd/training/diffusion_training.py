@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from avalanche_gd.distributed.gradients import averaging_gradients
 from avalanche_gd.models.diffusion import DiffusionModel
+from avalanche_gd.plugins.compatibility import check_compatible
 from avalanche_gd.plugins.ema import EMAPlugin
 from avalanche_gd.training.losses import DenoisingLoss
 from avalanche_gd.training.template import BudgetedTemplate
@@ -44,7 +45,8 @@ class DiffusionTraining(BudgetedTemplate):
     :param kwargs: further arguments of :class:`~avalanche_gd.training.BudgetedTemplate`:
         the budget in steps or epochs, batch sizes, the device, ...
     :raises ValueError: if ``max_grad_norm`` is not above 0, ``ema_decay`` is not in
-        ``[0, 1)``, or the budget is refused.
+        ``[0, 1)``, the budget is refused, or a metric or plugin of Avalanche's cannot work
+        (:func:`~avalanche_gd.plugins.compatibility.check_compatible`).
     :raises TypeError: if the model is not a diffusion model.
     """
 
@@ -78,6 +80,7 @@ class DiffusionTraining(BudgetedTemplate):
             evaluator=evaluator,
             **kwargs,
         )
+        check_compatible(self)
         self.max_grad_norm = max_grad_norm
 
     def check_experience(self, experience: Any) -> None:

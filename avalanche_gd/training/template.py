@@ -6,8 +6,10 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from avalanche.benchmarks.utils.data_loader import MultiDatasetDataLoader
 from avalanche.distributed import DistributedHelper
 from avalanche.training.templates import SupervisedTemplate
+from avalanche.training.templates.base_sgd import PeriodicEval
 from torch import Tensor
 
 from avalanche_gd.distributed.gradients import (
@@ -16,6 +18,7 @@ from avalanche_gd.distributed.gradients import (
     check_processes,
 )
 from avalanche_gd.distributed.shares import check_shares, own_share, sharing, unshared
+from avalanche_gd.plugins.teacher import default_generator
 
 _CHECK_EVERY = 50  # steps between looks at the loss on an accelerator, which must wait
 _EVALUATION_SEED = 0
@@ -29,7 +32,10 @@ class BudgetedTemplate(SupervisedTemplate):
     """Avalanche's ``SupervisedTemplate`` with a budget in steps.
 
     - With ``train_steps``, an experience is trained for that many optimizer steps on
-      full batches, however much data it has, so that methods can be compared.
+      full batches, however much data it has, so that methods can be compared. So it is
+      with what Avalanche's ``ReplayPlugin`` adds to a batch. (Data, or a memory, of fewer
+      than a batch are the whole batch.)
+    - An evaluation by ``eval_every`` is also made at the end of an experience, once.
     - Evaluation draws from a random state of its own, the same each time: it leaves
       the training's alone, and its losses can be compared.
     - A loss that is not finite stops the training and says at which step.
@@ -89,7 +95,8 @@ class BudgetedTemplate(SupervisedTemplate):
         """Evaluate, as Avalanche does, without touching the random state."""
         cuda = [self.device] if self.device.type == "cuda" else []
         with unshared(), torch.random.fork_rng(devices=cuda):
-            torch.manual_seed(_EVALUATION_SEED)
+            for device in (torch.device("cpu"), self.device):  # torch's is for all devices
+                default_generator(device).manual_seed(_EVALUATION_SEED)
             return super().eval(exp_list, **kwargs)
 
     def make_train_dataloader(self, **kwargs: Any) -> None:
@@ -107,8 +114,19 @@ class BudgetedTemplate(SupervisedTemplate):
         """Train, on this process's share of each batch where there are several."""
         if hasattr(self.dataloader, "distributed_sampling"):  # a plugin may have made it
             self.dataloader.distributed_sampling = False
+        if self.train_steps is not None:
+            self._drop_small_batches()
         with sharing(DistributedHelper.rank, DistributedHelper.world_size):
             super().training_epoch(**kwargs)
+
+    def _drop_small_batches(self) -> None:
+        """Have a loader of several datasets, as replay makes one, give full batches too."""
+        loader = self.dataloader
+        if isinstance(loader, MultiDatasetDataLoader):
+            parts = zip(loader.datasets, loader.batch_sizes, strict=True)
+            # None is dropped as a whole for being smaller than its share of a batch.
+            loader.batch_sizes = [min(len(data), size) for data, size in parts]
+            loader.loader_kwargs["drop_last"] = True
 
     def backward(self) -> None:
         """Run the backward pass, and stop on a loss that is not finite.
@@ -151,6 +169,24 @@ class BudgetedTemplate(SupervisedTemplate):
     def _unpack_minibatch(self) -> None:
         self.mbatch: list[Tensor] = [own_share(part) for part in self.mbatch]
         super()._unpack_minibatch()
+
+    def _after_training_exp(self, **kwargs: Any) -> None:
+        """Evaluate at the end unless the last periodic evaluation was there.
+
+        Avalanche decides that from ``train_epochs`` when an experience begins.
+        """
+        for plugin in self.plugins:
+            if isinstance(plugin, PeriodicEval):
+                plugin.do_final = self._lacks_final_evaluation(plugin)
+        super()._after_training_exp(**kwargs)
+
+    def _lacks_final_evaluation(self, periodic: PeriodicEval) -> bool:
+        every, mode = periodic.eval_every, periodic.peval_mode
+        if every <= 0 or mode == "experience":
+            return every >= 0
+        iterations, epochs = self.clock.train_exp_iterations, self.clock.train_exp_epochs
+        trained = iterations if mode == "iteration" else epochs
+        return (trained - 1) % every != 0  # Avalanche's first is after the first of them
 
     def _after_training_iteration(self, **kwargs: Any) -> None:
         super()._after_training_iteration(**kwargs)
