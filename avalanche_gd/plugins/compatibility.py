@@ -25,26 +25,30 @@ _OF_LOGITS = (
 )
 """Avalanche's modules of metrics that read a model's output as logits."""
 
-_DISTILLATION = 'GenerativeDistillationPlugin(source="current")'
+_CURRENT = 'GenerativeDistillationPlugin(source="current")'
 _ADAPTERS = "avalanche_gd.plugins.baselines"
-_CLASSIFIER = (
-    "it is for a classifier; use Avalanche's ReplayPlugin, EWCPlugin or AGEMPlugin"
-)
+_CLASSIFIER = "it is for a classifier; use ReplayPlugin, EWCPlugin or AGEMPlugin"
 
 PLUGINS: dict[type, str] = {
-    avalanche_plugins.LwFPlugin: f"it distils logits; use {_DISTILLATION}",
-    avalanche_plugins.LFLPlugin: "it leaves the model in evaluation mode and freezes a "
-    f"linear layer in it; use {_DISTILLATION}",
-    avalanche_plugins.FeatureDistillationPlugin: "it needs a classifier's features; use "
-    + _DISTILLATION,
-    avalanche_plugins.MASPlugin: "it needs an output that is a tensor; use the MASPlugin "
-    f"of {_ADAPTERS}",
-    avalanche_plugins.RWalkPlugin: "it leaves the model in evaluation mode; use the "
-    f"RWalkPlugin of {_ADAPTERS}",
-    avalanche_plugins.MIRPlugin: "it compares losses under different noise; use the "
-    f"MIRPlugin of {_ADAPTERS}",
-    avalanche_plugins.TrainGeneratorAfterExpPlugin: "it is for a solver's strategy; use it "
-    "there",
+    avalanche_plugins.LwFPlugin: f"it distils logits; use {_CURRENT}",
+    avalanche_plugins.LFLPlugin: (
+        f"it freezes a layer and leaves the model in evaluation mode; use {_CURRENT}"
+    ),
+    avalanche_plugins.FeatureDistillationPlugin: (
+        f"it needs a classifier's features; use {_CURRENT}"
+    ),
+    avalanche_plugins.MASPlugin: (
+        f"it needs an output that is a tensor; use the MASPlugin of {_ADAPTERS}"
+    ),
+    avalanche_plugins.RWalkPlugin: (
+        f"it leaves the model in evaluation mode; use the RWalkPlugin of {_ADAPTERS}"
+    ),
+    avalanche_plugins.MIRPlugin: (
+        f"it compares losses under different noise; use the MIRPlugin of {_ADAPTERS}"
+    ),
+    avalanche_plugins.TrainGeneratorAfterExpPlugin: (
+        "it is for a solver's strategy; use it there"
+    ),
     avalanche_plugins.CWRStarPlugin: _CLASSIFIER,
     avalanche_plugins.BiCPlugin: _CLASSIFIER,
     avalanche_plugins.CoPEPlugin: _CLASSIFIER,
@@ -113,13 +117,13 @@ def _check_metric(metric: Any, model: DiffusionModel) -> None:
         return
     if name in _OF_LOGITS:
         raise ValueError(
-            f"Avalanche's metric {metric} reads the model's output as logits, which a "
+            f"Avalanche's metric {type(metric).__name__} reads the model's output as logits, which a "
             "diffusion model has not; use loss_metrics, denoising_loss_metrics, "
             "fid_metrics or class_balance_metrics in evaluator=EvaluationPlugin(...)"
         )
     if name == "mac" and model.num_classes is not None:
         raise ValueError(
-            f"Avalanche's metric {metric} finds no pass of a conditioned model, which "
+            f"Avalanche's metric {type(metric).__name__} finds no pass of a conditioned model, which "
             "makes it in the criterion; leave it out of the evaluator"
         )
 
@@ -146,7 +150,7 @@ _RESETS = (
 PLUGINS_AT_TIMES: dict[type, tuple[Callable[[Any, Any], bool], str]] = {
     avalanche_plugins.SynapticIntelligencePlugin: (
         lambda plugin, strategy: strategy.device.type == "cpu",
-        "it has no effect on the CPU; use the SynapticIntelligencePlugin of " + _ADAPTERS,
+        f"it has no effect on the CPU; use the SynapticIntelligencePlugin of {_ADAPTERS}",
     ),
     avalanche_plugins.GenerativeReplayPlugin: (
         lambda plugin, strategy: (

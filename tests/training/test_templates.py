@@ -4,7 +4,7 @@ import pytest
 import torch
 from avalanche.benchmarks.utils import AvalancheDataset
 from avalanche.core import SupervisedPlugin
-from avalanche.training.plugins import EvaluationPlugin
+from avalanche.training.plugins import EvaluationPlugin, ReplayPlugin
 
 from avalanche_gd import (
     DiffusionModel,
@@ -19,6 +19,7 @@ from avalanche_gd import (
 )
 from avalanche_gd.data.model_space import as_dataset
 from avalanche_gd.training import BudgetedTemplate, NonFiniteLossError
+from avalanche_gd.training.diffusion_training import default_diffusion_evaluator
 from tests.helpers.bits import same_bits, weights
 from tests.helpers.small_models import SHAPE
 from tests.helpers.small_trainings import fake_strategy
@@ -100,6 +101,63 @@ def test_evaluation_leaves_the_training_to_the_same_bits(digits, num_classes):
         evaluated.append(len(strategy.evaluator.get_all_metrics()))
     assert same_bits(*trained)
     assert evaluated[0] == 0 < evaluated[1]
+
+
+@pytest.mark.parametrize("mode", ["epoch", "iteration"])
+@pytest.mark.parametrize("eval_every", [-1, 0, 1, 2, 3, 5])
+@pytest.mark.parametrize("budget", [dict(train_epochs=3), dict(train_steps=11)])
+def test_an_experience_ends_with_one_evaluation(
+    tiny_model, digits, budget, eval_every, mode
+):
+    at = []
+
+    class Evaluations(SupervisedPlugin):
+        def before_eval(self, strategy, **kwargs):
+            at.append(len(batches.sizes))
+
+    batches = Batches()
+    strategy = diffusion_training(
+        tiny_model,
+        plugins=[batches, Evaluations()],
+        eval_every=eval_every,
+        peval_mode=mode,
+        train_mb_size=64,
+        **budget,
+    )
+    strategy.train(digits.train_stream[0], eval_streams=[digits.test_stream[:1]])
+    ends = [5, 10, 15] if "train_epochs" in budget else [4, 8, 11]  # of epochs
+    if mode == "iteration":
+        ends = list(range(1, ends[-1] + 1))
+    periodic = ends[::eval_every] if eval_every else []  # Avalanche's, from the first on
+    assert at == ([] if eval_every < 0 else sorted({0, *periodic, ends[-1]}))
+
+
+@pytest.mark.parametrize("mem_size", [40, 200])
+def test_batches_are_full_beside_a_memory(tiny_model, digits, mem_size):
+    batches = Batches()
+    strategy = diffusion_training(
+        tiny_model,
+        train_steps=11,
+        train_mb_size=64,
+        plugins=[ReplayPlugin(mem_size), batches],
+    )
+    strategy.train(digits.train_stream[:3], eval_streams=[])
+    assert batches.sizes == [64] * 11 + [64 + min(64, mem_size)] * 22
+
+
+def test_an_evaluation_seeds_no_device_but_its_own(tiny_model, digits, monkeypatch):
+    seeded = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    losses = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        seeded.clear()
+        state = torch.get_rng_state()
+        strategy = diffusion_training(tiny_model, evaluator=default_diffusion_evaluator)
+        losses.append(strategy.eval(digits.test_stream[:1]))
+        assert seeded == []
+        assert torch.equal(torch.get_rng_state(), state)
+    assert losses[0] == losses[1] != {}
 
 
 def test_gradients_are_clipped_to_the_norm(tiny_model, digits):
