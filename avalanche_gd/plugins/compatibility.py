@@ -10,7 +10,6 @@ from torch.nn.modules.loss import _Loss
 from avalanche_gd.models.diffusion import DiffusionModel
 from avalanche_gd.plugins.lesson import LessonPlugin
 
-_METRICS = "avalanche.evaluation.metrics."
 _OF_LOGITS = (
     "acc_matrix",
     "accuracy",
@@ -111,20 +110,20 @@ def check_compatible(strategy: Any) -> None:
 
 
 def _check_metric(metric: Any, model: DiffusionModel) -> None:
-    module = type(metric).__module__
-    name = module.removeprefix(_METRICS)
-    if not module.startswith(_METRICS):
+    package, _, module = type(metric).__module__.rpartition(".")
+    if package != "avalanche.evaluation.metrics":
         return
-    if name in _OF_LOGITS:
+    name = f"Avalanche's metric {type(metric).__name__}"
+    if module in _OF_LOGITS:
         raise ValueError(
-            f"Avalanche's metric {type(metric).__name__} reads the model's output as logits, which a "
-            "diffusion model has not; use loss_metrics, denoising_loss_metrics, "
-            "fid_metrics or class_balance_metrics in evaluator=EvaluationPlugin(...)"
+            f"{name} reads the model's output as logits, which a diffusion model has not; "
+            "use loss_metrics, denoising_loss_metrics, fid_metrics or "
+            "class_balance_metrics in evaluator=EvaluationPlugin(...)"
         )
-    if name == "mac" and model.num_classes is not None:
+    if module == "mac" and model.num_classes is not None:
         raise ValueError(
-            f"Avalanche's metric {type(metric).__name__} finds no pass of a conditioned model, which "
-            "makes it in the criterion; leave it out of the evaluator"
+            f"{name} finds no pass of a conditioned model, which makes it in the "
+            "criterion; leave it out of the evaluator"
         )
 
 
