@@ -282,6 +282,11 @@ def test_an_interruption_of_the_generators_training_leaves_the_solver_its_replay
     assert experience_number(strategy) == 2
 
 
+class Evaluated(SupervisedPlugin):
+    def before_eval_forward(self, strategy, **kwargs):
+        self.weights = weights(strategy.model)
+
+
 def plain(model, plugin):
     return SupervisedTemplate(
         model=model,
@@ -308,12 +313,24 @@ def test_a_plugin_keeps_nothing_of_a_strategy_before(digits, plugin, interrupted
                 with pytest.raises(KeyboardInterrupt):
                     strategy.train(digits.train_stream[2], eval_streams=[])
         torch.manual_seed(7)
-        model = tiny()
+        model, evaluated = tiny(), Evaluated()
         strategy = plain(model, one)
+        strategy.plugins.append(evaluated)
         strategy.eval(digits.test_stream[0])
+        assert same_bits(evaluated.weights, weights(model))
         strategy.train(digits.train_stream[:2], eval_streams=[])
         found.append(weights(model))
     assert same_bits(*found)
+
+
+def test_the_generator_is_always_the_model_of_the_strategy_in_training(digits):
+    plugin = GenerativeReplayPlugin()
+    for model in (tiny(), tiny()):
+        strategy = plain(model, plugin)
+        strategy.train(digits.train_stream[0], eval_streams=[])
+        assert plugin.generator is model and plugin.generator_strategy is strategy
+    with pytest.raises(TypeError, match="has no method generate"):
+        plain(SmallCNN(SHAPE, 10), plugin).train(digits.train_stream[0])
 
 
 def test_a_checkpoint_has_n_and_is_refused_between_pieces(digits):

@@ -105,9 +105,17 @@ def test_evaluation_leaves_the_training_to_the_same_bits(digits, num_classes):
 
 @pytest.mark.parametrize("mode", ["epoch", "iteration"])
 @pytest.mark.parametrize("eval_every", [-1, 0, 1, 2, 3, 5])
-@pytest.mark.parametrize("budget", [dict(train_epochs=3), dict(train_steps=11)])
+@pytest.mark.parametrize(
+    ("budget", "ends"),  # of epochs
+    [
+        (dict(train_epochs=3), [5, 10, 15]),
+        (dict(train_steps=11), [4, 8, 11]),
+        (dict(train_steps=7), [4, 7]),
+        (dict(train_steps=8), [4, 8]),
+    ],
+)
 def test_an_experience_ends_with_one_evaluation(
-    tiny_model, digits, budget, eval_every, mode
+    tiny_model, digits, budget, ends, eval_every, mode
 ):
     at = []
 
@@ -125,7 +133,6 @@ def test_an_experience_ends_with_one_evaluation(
         **budget,
     )
     strategy.train(digits.train_stream[0], eval_streams=[digits.test_stream[:1]])
-    ends = [5, 10, 15] if "train_epochs" in budget else [4, 8, 11]  # of epochs
     if mode == "iteration":
         ends = list(range(1, ends[-1] + 1))
     periodic = ends[::eval_every] if eval_every else []  # Avalanche's, from the first on
