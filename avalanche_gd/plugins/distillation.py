@@ -40,13 +40,16 @@ class GenerativeDistillationPlugin(
         L     = (1/n) L_cur + (1 - 1/n) lambda L_rep
         L_rep = E || eps_theta'(x_t, t) - eps_theta(x_t, t) ||^2
 
+    where n counts experiences, or the origin experiences of an online stream
+    (:class:`~avalanche_gd.plugins.experiences.ExperienceCount`).
+
     Add it to a :class:`~avalanche_gd.DiffusionTraining` or to any Avalanche
-    ``SupervisedTemplate`` that trains a :class:`~avalanche_gd.DiffusionModel`, beside
-    other plugins. The student sees ``x_t`` and the current images in one pass. With the
-    source ``"generation"`` a step costs 9F at k = 2: sampling k F, the teacher's target
-    1F, the student's pass over both batches 6F. A conditioned model is taught the classes
-    that the teacher was trained on, as many of each, and also, with the model's
-    ``condition_dropout``, no class.
+    ``SupervisedTemplate`` that trains a :class:`~avalanche_gd.DiffusionModel` with
+    :class:`~avalanche_gd.DenoisingLoss`, beside other plugins. The student sees ``x_t`` and
+    the current images in one pass. With the source ``"generation"`` a step costs 9F at k =
+    2: sampling k F, the teacher's target 1F, the student's pass over both batches 6F. A
+    conditioned model is taught the classes that the teacher was trained on, as many of
+    each, and also, with the model's ``condition_dropout``, no class.
 
     :param teacher_steps: k, the teacher's sampling steps.
     :param lambd: lambda, the weight of distillation. The paper swept 0.1 to 3.

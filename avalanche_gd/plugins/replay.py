@@ -34,7 +34,9 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
 
         L = (1/n) L_cur + (1 - 1/n) lambda L_rep
 
-    where L_rep is the strategy's own criterion on the samples. Two uses, as in Avalanche:
+    where L_rep is the strategy's own criterion on the samples, and n counts experiences, or
+    the origin experiences of an online stream
+    (:class:`~avalanche_gd.plugins.experiences.ExperienceCount`). Two uses, as in Avalanche:
 
     - In the strategy of a generator, without arguments: the generator replays itself. With
       a diffusion model, that is standard generative replay (8F a step at k = 2), and the

@@ -120,7 +120,7 @@ class BudgetedTemplate(SupervisedTemplate):
             super().training_epoch(**kwargs)
 
     def _drop_small_batches(self) -> None:
-        """Have a loader of several datasets, as replay makes one, give full batches too."""
+        """Give full batches from a loader of several datasets, as replay makes one, too."""
         loader = self.dataloader
         if isinstance(loader, MultiDatasetDataLoader):
             parts = zip(loader.datasets, loader.batch_sizes, strict=True)
