@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from avalanche_gd.checks import check_integer, check_number
 from avalanche_gd.data.model_space import stream_tensors
 from avalanche_gd.metrics.trained import (
     StreamKey,
@@ -26,8 +27,8 @@ class Sampling:
     :param eta: 0 for DDIM, 1 for ancestral sampling.
     :param seed: decides the noise, the same in every evaluation.
     :param batch_size: images at once; with eta 0 it does not change them.
-    :raises ValueError: if there are fewer than 2 images, or the steps or the batch size
-        are below 1.
+    :raises ValueError: unless there are 2 images or more, steps and batch size are integers
+        of 1 or more, the seed one of 0 or more, and eta is in ``[0, 1]``.
     """
 
     images: int = 2000
@@ -37,13 +38,11 @@ class Sampling:
     batch_size: int = 500
 
     def __post_init__(self) -> None:
-        if self.images < 2:
-            raise ValueError(f"images must be 2 or more, got {self.images}")
-        if self.steps < 1 or self.batch_size < 1:
-            raise ValueError(
-                "steps and batch_size must be 1 or more, "
-                f"got {self.steps} and {self.batch_size}"
-            )
+        check_integer("images", self.images, 2)
+        check_integer("steps", self.steps)
+        check_number("eta", self.eta, "in [0, 1]")
+        check_integer("seed", self.seed, 0)
+        check_integer("batch_size", self.batch_size)
 
 
 class SharedImages:

@@ -5,6 +5,8 @@ from typing import Any
 from avalanche.core import SupervisedPlugin
 from diffusers.training_utils import EMAModel
 
+from avalanche_gd.checks import check_number
+
 
 class EMAPlugin(SupervisedPlugin, supports_distributed=True):
     """Ends each experience with the moving average of its weights (diffusers' EMAModel).
@@ -16,14 +18,12 @@ class EMAPlugin(SupervisedPlugin, supports_distributed=True):
     begins. An evaluation in the midst of an experience is of the average too.
 
     :param decay: the highest share that the average keeps in a step, in ``[0, 1)``.
-    :raises ValueError: for a decay outside ``[0, 1)``.
+    :raises ValueError: for a decay that is not a number in ``[0, 1)``.
     """
 
     def __init__(self, decay: float):
         super().__init__()
-        if not 0 <= decay < 1:
-            raise ValueError(f"the decay of an EMA must be in [0, 1), got {decay}")
-        self.decay = decay
+        self.decay = check_number("the decay of an EMA", decay, "in [0, 1)")
         self._average: Any = None
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:

@@ -56,13 +56,6 @@ def default_generator(device: torch.device) -> torch.Generator:
     return torch.default_generator
 
 
-def check_lambda(lambd: float) -> float:
-    """Raise ValueError if lambda is negative."""
-    if lambd < 0:
-        raise ValueError(f"lambd must be 0 or more, got {lambd!r}")
-    return float(lambd)
-
-
 def experience_number(strategy: Any) -> int:
     """n = 1, 2, ...: the number of the experience in training."""
     return strategy.clock.train_exp_counter + 1

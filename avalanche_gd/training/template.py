@@ -10,6 +10,7 @@ from avalanche.distributed import DistributedHelper
 from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor
 
+from avalanche_gd.checks import check_integer
 from avalanche_gd.data.model_space import has_label, image_of
 from avalanche_gd.distributed.gradients import (
     average,
@@ -47,7 +48,9 @@ class BudgetedTemplate(SupervisedTemplate):
     :param kwargs: the other arguments of Avalanche's ``SupervisedTemplate``: ``model``,
         ``optimizer``, ``criterion``, ``train_epochs``, ``device``, ``plugins``,
         ``evaluator``, ``eval_every``, ...
-    :raises ValueError: if ``train_steps`` is below 1.
+    :raises ValueError: unless steps and batch sizes are integers of 1 or more and epochs
+        of 0 or more, for both steps and epochs, or if the optimizer holds none of the
+        model's parameters.
     """
 
     def __init__(
@@ -58,10 +61,17 @@ class BudgetedTemplate(SupervisedTemplate):
         eval_mb_size: int = 256,
         **kwargs: Any,
     ):
-        if train_steps is not None and train_steps < 1:
-            raise ValueError(f"train_steps must be 1 or more, got {train_steps!r}")
         if train_steps is not None:
+            train_steps = check_integer("train_steps", train_steps)
+            if "train_epochs" in kwargs:
+                raise ValueError(
+                    "train_steps and train_epochs exclude each other; give one"
+                )
             kwargs["train_epochs"] = sys.maxsize
+        check_integer("train_epochs", kwargs.get("train_epochs", 1), 0)
+        check_integer("train_mb_size", train_mb_size)
+        check_integer("eval_mb_size", eval_mb_size)
+        _check_optimizer(kwargs.get("optimizer"), kwargs.get("model"))
         super().__init__(train_mb_size=train_mb_size, eval_mb_size=eval_mb_size, **kwargs)
         self.train_steps = train_steps
 
@@ -185,3 +195,18 @@ class BudgetedTemplate(SupervisedTemplate):
         super()._after_training_iteration(**kwargs)
         if self.clock.train_exp_iterations == self.train_steps:
             self.stop_training()
+
+
+def _check_optimizer(optimizer: Any, model: Any) -> None:
+    """Raise ValueError if an optimizer holds none of a model's parameters.
+
+    As where the model was copied or made anew since. Without either, Avalanche raises.
+    """
+    if optimizer is None or model is None:
+        return
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if held.isdisjoint(map(id, model.parameters())):
+        raise ValueError(
+            "the optimizer holds none of the model's parameters; make it of "
+            "model.parameters() of the very model that is trained"
+        )
