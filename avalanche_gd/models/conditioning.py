@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from avalanche_gd.checks import check_integer, check_number
 from avalanche_gd.distributed.gradients import averaging_passes
 from avalanche_gd.distributed.shares import draw_share, gathered
+from avalanche_gd.models.denoiser_check import check_denoiser, class_embeddings
 from avalanche_gd.models.execution import Execution
 from avalanche_gd.models.sampler import Denoise
 
@@ -17,13 +19,23 @@ _NOT_CONDITIONED = (
 )
 
 
+class PassHooks(list[Callable[[int], Callable[[], None]]]):
+    """Functions that the copies of a model share: they are not copied with it."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "PassHooks":
+        return PassHooks(self)
+
+
 class ConditionedDenoiser(nn.Module):
     """Passes of a denoiser, conditioned on the class or not.
 
     The arguments are those of :class:`~avalanche_gd.DiffusionModel`.
 
-    :raises ValueError: if there is no class, if the dropout is not in ``[0, 1)``, if the
-        guidance is negative, or with guidance but no dropout or no classes.
+    :raises TypeError: if the denoiser is no module or takes other arguments, or if
+        ``execution`` is no :class:`~avalanche_gd.Execution`.
+    :raises ValueError: if there is no class, if the denoiser does not know as many, if the
+        dropout is not in ``[0, 1)``, if the guidance is negative, with dropout or guidance
+        but no classes or no embedding for none, or with guidance but no dropout.
     """
 
     classes_seen: Tensor
@@ -38,33 +50,37 @@ class ConditionedDenoiser(nn.Module):
         execution: Execution | None,
     ):
         super().__init__()
-        if num_classes is not None and num_classes < 1:
-            raise ValueError(f"num_classes must be 1 or more, got {num_classes}")
-        if not 0 <= condition_dropout < 1:
-            raise ValueError(
-                f"condition_dropout must be in [0, 1), got {condition_dropout}"
-            )
-        if guidance < 0:
-            raise ValueError(f"guidance must be 0 or more, got {guidance}")
-        if num_classes is None and (condition_dropout or guidance != 1):
-            raise ValueError("condition_dropout and guidance need num_classes=")
-        if guidance != 1 and condition_dropout == 0:
-            raise ValueError(
-                "guidance needs a model that was also trained without the class; "
-                "give condition_dropout, for example 0.1"
-            )
+        if num_classes is not None:
+            num_classes = check_integer("num_classes", num_classes)
+        check_denoiser(denoiser, num_classes=num_classes)
         self.denoiser: Any = denoiser
         self.num_classes = num_classes
-        self.condition_dropout = condition_dropout
-        self.guidance = guidance
+        self.none = num_classes
+        """What stands for no class; None if the denoiser does not know that."""
+        if num_classes is not None and class_embeddings(denoiser) == num_classes:
+            self.none = None
+        self.condition_dropout = check_number(
+            "condition_dropout", condition_dropout, "in [0, 1)"
+        )
+        self.guidance = check_number("guidance", guidance, "0 or more")
+        self._check_guidance()
+        if not isinstance(execution, Execution | None):
+            raise TypeError(
+                f"execution must be an avalanche_gd.Execution, not {execution!r}"
+            )
         self.execution = execution or Execution()
         self.execution.prepare(denoiser)
-        self.pass_hooks: list[Callable[[int], Callable[[], None]]] = []
+        self.pass_hooks = PassHooks()
         """Called with the number of images of each forward pass, also of copies of this
         model; what they return is called at each backward pass that follows it."""
         # A buffer, so that a teacher and a checkpoint know it too.
         seen = torch.zeros(num_classes or 0, dtype=torch.bool)
         self.register_buffer("classes_seen", seen)
+
+    @property
+    def num_conditions(self) -> int:
+        """How many conditions there are: the classes, and the one that stands for none."""
+        return (self.num_classes or 0) + (self.none is not None)
 
     def denoise(
         self, x_t: Tensor, timesteps: Tensor, condition: Tensor | None = None
@@ -77,10 +93,17 @@ class ConditionedDenoiser(nn.Module):
             where ``num_classes`` stands for none.
         :return: the predicted noise (or v, or image: as the scheduler's
             ``prediction_type`` says), ``(N, C, H, W)``.
-        :raises ValueError: for a condition too many or too few.
+        :raises ValueError: for a condition too many or too few or that there is not, or if
+            the denoiser gives another shape than that of the images.
         """
         run = averaging_passes(self.denoiser) or partial(self.execution, self.denoiser)
         prediction = run(x_t, timesteps, **self.class_labels(condition))
+        if prediction.shape != x_t.shape:  # which a loss might broadcast
+            kind = type(self.denoiser)
+            raise ValueError(
+                f"a denoiser must give {tuple(x_t.shape)}, the shape of its noisy images, "
+                f"but {kind.__module__}.{kind.__qualname__} gives {tuple(prediction.shape)}"
+            )
         for hook in self.pass_hooks:
             note_backward = hook(len(x_t))
             if prediction.requires_grad:
@@ -93,21 +116,35 @@ class ConditionedDenoiser(nn.Module):
         :param condition: of a conditioned model: the classes, ``(N,)``.
         :return: a function of ``x_t`` and timesteps; 1F, with guidance 2F.
         """
-        if self.guidance == 1 or condition is None:
-            return lambda x_t, timesteps: self.denoise(x_t, timesteps, condition)
-        both = torch.cat([condition, torch.full_like(condition, self.num_classes or 0)])
+        given_and_guided = self.given_and_guided(condition)
+        return lambda x_t, timesteps: given_and_guided(x_t, timesteps)[1]
 
-        def denoise(x_t: Tensor, timesteps: Tensor) -> Tensor:
+    def given_and_guided(
+        self, condition: Tensor | None
+    ) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """The denoiser under a condition, as it is and with the model's guidance.
+
+        :param condition: as in :meth:`guided`.
+        :return: a function of ``x_t`` and timesteps that gives both predictions; 1F, with
+            guidance 2F.
+        """
+
+        def denoise(x_t: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+            if self.guidance == 1 or condition is None:
+                prediction = self.denoise(x_t, timesteps, condition)
+                return prediction, prediction
+            none = self.no_class(condition)
             twice = torch.cat([x_t, x_t]), torch.cat([timesteps, timesteps])
-            given, without = self.denoise(*twice, both).chunk(2)
-            return without + self.guidance * (given - without)
+            given, without = self.denoise(*twice, torch.cat([condition, none])).chunk(2)
+            return given, without + self.guidance * (given - without)
 
         return denoise
 
     def class_labels(self, condition: Tensor | None) -> dict[str, Tensor]:
         """A condition as the denoiser takes it.
 
-        :raises ValueError: for a condition too many or too few.
+        :raises ValueError: for a condition too many or too few, or, on the CPU, for one
+            that there is not.
         """
         if self.num_classes is None:
             if condition is not None:
@@ -115,7 +152,27 @@ class ConditionedDenoiser(nn.Module):
             return {}
         if condition is None:
             raise ValueError("this model is conditioned on the class; give condition=")
+        wrong = _outside(condition, self.num_conditions)
+        if wrong is not None:
+            none = "none is not known" if self.none is None else f"{self.none} is none"
+            raise ValueError(
+                f"a condition must be from 0 to {self.num_conditions - 1}, where {none}, "
+                f"got {wrong}"
+            )
         return {"class_labels": condition}
+
+    def no_class(self, like: Tensor) -> Tensor:
+        """The condition that stands for no class, for as many images.
+
+        :param like: their classes, ``(N,)``.
+        :raises ValueError: if the denoiser does not know what that is.
+        """
+        if self.none is None:
+            raise ValueError(
+                "this model has no embedding for none, and always needs a class; give its "
+                "denoiser num_classes + 1 embeddings, and train it with condition_dropout="
+            )
+        return torch.full_like(like, self.none)
 
     def see_classes(self, labels: Tensor) -> None:
         """Note that these classes are trained on."""
@@ -136,13 +193,12 @@ class ConditionedDenoiser(nn.Module):
                 f"a condition for {count} images must be {count} integers, "
                 f"got {labels.dtype} of shape {tuple(labels.shape)}"
             )
-        if labels.device.type == "cpu" and count:
-            low, high = (int(bound) for bound in torch.aminmax(labels))
-            if low < 0 or high >= self.num_classes:
-                raise ValueError(
-                    f"labels must be from 0 to num_classes - 1 = {self.num_classes - 1}, "
-                    f"got {low if low < 0 else high}"
-                )
+        wrong = _outside(labels, self.num_classes)
+        if wrong is not None:
+            raise ValueError(
+                f"labels must be from 0 to num_classes - 1 = {self.num_classes - 1}, "
+                f"got {wrong}"
+            )
         return labels.to(self.classes_seen.device)
 
     def draw_condition(self, batch_size: int, generator: torch.Generator) -> Tensor | None:
@@ -182,4 +238,31 @@ class ConditionedDenoiser(nn.Module):
             len(condition), lambda n: torch.rand(n, generator=generator, device=device)
         )
         dropped = draw.to(condition.device) < self.condition_dropout
-        return condition.masked_fill(dropped, self.num_classes or 0)
+        return torch.where(dropped, self.no_class(condition), condition)
+
+    def _check_guidance(self) -> None:
+        """Raise ValueError unless there is what dropout and guidance need."""
+        if self.condition_dropout == 0 and self.guidance == 1:
+            return
+        if self.num_classes is None:
+            raise ValueError("condition_dropout and guidance need num_classes=")
+        if self.none is None:
+            raise ValueError(
+                "condition_dropout and guidance need an embedding for none; the denoiser "
+                f"has {self.num_classes} for as many classes; give it one more"
+            )
+        if self.condition_dropout == 0:
+            raise ValueError(
+                "guidance needs a model that was also trained without the class; "
+                "give condition_dropout, for example 0.1"
+            )
+
+
+def _outside(labels: Tensor, end: int) -> int | None:
+    """A label outside of ``[0, end)``; None without one, or where that takes a wait."""
+    if labels.device.type != "cpu" or not labels.numel():
+        return None
+    low, high = (int(bound) for bound in torch.aminmax(labels))
+    if low < 0 or high >= end:
+        return low if low < 0 else high
+    return None

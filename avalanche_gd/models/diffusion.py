@@ -9,8 +9,10 @@ import torch
 from avalanche.models.generator import Generator
 from torch import Tensor, nn
 
+from avalanche_gd.checks import check_sample_shape
 from avalanche_gd.distributed.shares import draw_share
 from avalanche_gd.models.conditioning import ConditionedDenoiser
+from avalanche_gd.models.denoiser_check import check_unet
 from avalanche_gd.models.denoising import (
     Denoising,
     Noised,
@@ -19,13 +21,12 @@ from avalanche_gd.models.denoising import (
     denoise_together,
 )
 from avalanche_gd.models.execution import Execution
+from avalanche_gd.models.image_check import ImageCheck
 from avalanche_gd.models.prediction import NoiseProcess
 from avalanche_gd.models.pretrained import load_pipeline, save_pipeline
 from avalanche_gd.models.sampler import Sampler
 from avalanche_gd.models.scheduler import ddim_scheduler
 from avalanche_gd.models.unet import preset_shape, unet
-
-_TOLERANCE = 1e-3  # of model space: what resizing and rounding may add
 
 
 class DiffusionModel(ConditionedDenoiser, Generator):
@@ -45,11 +46,15 @@ class DiffusionModel(ConditionedDenoiser, Generator):
     :param denoiser: a module called with noisy images ``(N, C, H, W)`` and timesteps
         ``(N,)``; returns a tensor of the images' shape, or an object that has it as
         ``sample``, as a :class:`diffusers.UNet2DModel` does. With ``num_classes``, also
-        with ``class_labels``, ``(N,)``, where ``num_classes`` itself stands for none.
-    :param noise_scheduler: a diffusers scheduler with ``alphas_cumprod``, which decide
-        the noise. Its configuration decides what the denoiser predicts and how images are
-        sampled. It is never changed by sampling.
-    :param sample_shape: ``(C, H, W)`` of an image.
+        with ``class_labels``, ``(N,)``, where ``num_classes`` itself stands for none (but
+        for a U-Net with as many class embeddings, which does not know none).
+    :param noise_scheduler: a diffusers scheduler with ``alphas_cumprod``, which alone
+        decide the noise (:class:`~avalanche_gd.models.prediction.NoiseProcess`). Its
+        configuration decides what the denoiser predicts and how images are sampled, but
+        for the spacing of the timesteps, which is ``"trailing"``. Sampling leaves it as it
+        is.
+    :param sample_shape: ``(C, H, W)`` of an image. A :class:`diffusers.UNet2DModel` of L
+        levels takes multiples of ``2**(L - 1)``.
     :param sampling_steps: the steps of :meth:`generate` where none are asked for, as
         Avalanche's own plugins do.
     :param num_classes: of the condition; None for a model that is not conditioned.
@@ -60,11 +65,16 @@ class DiffusionModel(ConditionedDenoiser, Generator):
         it doubles the cost of sampling.
     :param execution: the denoiser's precision, memory layout and compilation; by default,
         float32 as it is.
-    :raises TypeError: if the scheduler has no ``alphas_cumprod``.
-    :raises ValueError: if the scheduler's ``prediction_type`` is unknown, if
-        ``sampling_steps`` is not in ``[1, T]``, if there is no class,
-        if the dropout is not in ``[0, 1)``, if the guidance is negative, or with guidance
-        but no dropout or no classes.
+    :raises TypeError: if the denoiser is no module or takes other arguments, if the
+        scheduler has no ``alphas_cumprod``, or if ``execution`` is of another type.
+    :raises ValueError: if the scheduler's ``prediction_type`` is unknown, if it does not
+        sample from the noise of its ``alphas_cumprod`` (it is tried on images that are
+        known), for a shape that is not three positive integers or that a
+        :class:`diffusers.UNet2DModel` cannot take, if ``sampling_steps`` is not an integer
+        in ``[1, T]``, if there is no class or the U-Net does not have as many, if the
+        dropout is not in ``[0, 1)``, if the guidance is negative or not finite, with
+        dropout or guidance but no classes or no embedding for none, or with guidance but
+        no dropout.
 
     >>> model = DiffusionModel.from_preset("digits")
     >>> model.generate(4, steps=2).shape
@@ -95,14 +105,16 @@ class DiffusionModel(ConditionedDenoiser, Generator):
         self.noise_scheduler = noise_scheduler
         self.process = NoiseProcess(noise_scheduler)
         """The noise, and what the denoiser predicts of it."""
-        self.sample_shape = tuple(sample_shape)
-        self.sampling_steps = self.check_steps(sampling_steps)
+        self.sample_shape = check_sample_shape(sample_shape)
+        check_unet(denoiser, self.sample_shape, self.num_timesteps)
         self.questions: list[Question] = []
         """What is denoised beside the next batch that is trained on, in one pass."""
         self.one_pass = True
         """Whether plugins ask so; if not, they make passes of their own, to compare."""
         self._noised: tuple[Tensor, Noised] | None = None
+        self._check_images = ImageCheck(self.sample_shape)
         self._samplers = {"own": Sampler(noise_scheduler)}
+        self.sampling_steps = self.check_steps(sampling_steps)
         # A buffer, so that it is copied, moved and saved with the weights.
         seed = torch.initial_seed() & 0x7FFF_FFFF_FFFF_FFFF
         self.register_buffer("sampling_seed", torch.tensor(seed))
@@ -139,8 +151,9 @@ class DiffusionModel(ConditionedDenoiser, Generator):
         :param x0: clean images in model space, ``(N, C, H, W)``.
         :return: the denoising; of a conditioned model, what it will be once the criterion
             knows the classes.
-        :raises ValueError: if the images are not of the model's shape or, on the CPU, not
-            in model space.
+        :raises ValueError: if the images are not float, not of the model's shape or not in
+            model space (of the values, on an accelerator only each 50th batch is looked at,
+            and the first 8). In ``[0, 1]`` for 8 batches, there is a warning.
         """
         self._check_images(x0)
         ahead, self._noised = self._noised, None
@@ -191,14 +204,17 @@ class DiffusionModel(ConditionedDenoiser, Generator):
         :param condition: of a conditioned model: the classes, ``(batch_size,)``, integers
             in ``[0, num_classes)``; None for those of :meth:`draw_condition`.
         :param steps: k, the denoiser's passes, in ``[1, T]``; costs k F. Defaults to
-            ``sampling_steps``.
-        :param eta: 0 for DDIM, 1 for ancestral sampling, for schedulers that know it.
+            ``sampling_steps``. (A scheduler of second order, such as
+            ``HeunDiscreteScheduler``, makes up to twice as many passes.)
+        :param eta: from 0 for DDIM to 1 for ancestral sampling, for schedulers that know
+            it.
         :param sampler: a name in :data:`~avalanche_gd.models.sampler.SAMPLERS`.
         :param generator: the source of all randomness. Without one, each call draws
             from the next seed of a sequence that belongs to this model.
         :return: images in model space, ``(batch_size, C, H, W)``, on the model's device.
-        :raises ValueError: for a condition that does not fit, for steps outside
-            ``[1, T]``, for an unknown sampler, or for an eta that it does not know.
+        :raises ValueError: for a condition that does not fit, for steps that the sampler
+            cannot make, for an unknown sampler, for an eta outside ``[0, 1]`` or that it
+            does not know, or if the samples are not finite.
         """
         count = 1 if batch_size is None else batch_size
         if condition is not None:
@@ -241,33 +257,37 @@ class DiffusionModel(ConditionedDenoiser, Generator):
         :param eta: as in :meth:`generate`.
         :param sampler: as in :meth:`generate`.
         :param generator: the source of the noise added on the way.
+        :raises ValueError: as in :meth:`generate`.
         """
-        k = self.sampling_steps if steps is None else self.check_steps(steps)
+        k = self.sampling_steps if steps is None else steps
         with self._evaluating():
             return self._sampler(sampler).reverse(
                 self.guided(condition), noise, k, eta, generator
             )
 
     def sampling_timesteps(self, steps: int) -> list[int]:
-        """The timesteps that sampling in k steps visits, from the noisiest on."""
-        return self._sampler("own").timesteps(self.check_steps(steps))
+        """k timesteps evenly from T - 1 down, which sampling by DDIM visits."""
+        return self.process.trailing_timesteps(self.check_steps(steps))
 
-    def check_steps(self, steps: int) -> int:
-        """:raises ValueError: unless ``steps`` is an integer in ``[1, T]``."""
-        if not isinstance(steps, int) or not 1 <= steps <= self.num_timesteps:
-            raise ValueError(
-                f"sampling steps must be an integer from 1 to {self.num_timesteps}, "
-                f"got {steps!r}"
-            )
-        return steps
+    def check_steps(self, steps: int, sampler: str = "own") -> int:
+        """The steps, if a sampler can sample in so many.
+
+        :raises ValueError: unless they are an integer in ``[1, T]`` that the sampler's
+            scheduler takes, and it fits the model's noise.
+        """
+        return self._sampler(sampler).check_steps(steps)
 
     def get_features(self, x: Tensor) -> Tensor:
         """Features of clean images, as Avalanche's models have them.
 
         :param x: images in model space, ``(N, C, H, W)``.
         :return: the activations of the denoiser's ``mid_block`` at timestep 0 (of its
-            output, if it has no such block), ``(N, D)``.
+            output, if it has no such block), ``(N, D)``; of a conditioned one, without
+            a class.
+        :raises ValueError: if a conditioned model has no embedding for none.
         """
+        start = torch.zeros(len(x), dtype=torch.long, device=x.device)
+        none = None if self.num_classes is None else self.no_class(start)
         features: list[Any] = []
         block = getattr(self.denoiser, "mid_block", None) or self.denoiser
         hook = block.register_forward_hook(
@@ -275,8 +295,6 @@ class DiffusionModel(ConditionedDenoiser, Generator):
                 getattr(output, "sample", output)
             )
         )
-        start = torch.zeros(len(x), dtype=torch.long, device=x.device)
-        none = None if self.num_classes is None else start + self.num_classes
         try:
             Execution()(self.denoiser, x, start, **self.class_labels(none))
         finally:
@@ -287,33 +305,53 @@ class DiffusionModel(ConditionedDenoiser, Generator):
         """Write the layout of a diffusers pipeline, whole or not at all.
 
         ``diffusers.DDIMPipeline.from_pretrained(folder)`` opens it, but samples from it
-        only if it is not conditioned: that pipeline gives its denoiser no classes. Of a
-        conditioned model, ``condition_dropout`` and ``guidance`` are not kept.
+        only if it is not conditioned: that pipeline gives its denoiser no classes. Beside
+        that layout, a file holds what it has no place for, for :meth:`from_pretrained`.
 
         :param folder: replaced if it is there.
-        :raises TypeError: if the denoiser is not a diffusers model.
+        :raises TypeError: if the denoiser or the noise scheduler is not of diffusers.
         """
-        save_pipeline(self.denoiser, self.noise_scheduler, Path(folder))
+        state = {
+            "sample_shape": self.sample_shape,
+            "sampling_steps": self.sampling_steps,
+            "num_classes": self.num_classes,
+            "condition_dropout": self.condition_dropout,
+            "guidance": self.guidance,
+            "classes_seen": self.classes_seen.nonzero().flatten().tolist(),
+            "sampling_seed": int(self.sampling_seed),
+        }
+        save_pipeline(self.denoiser, self.noise_scheduler, state, Path(folder))
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> "DiffusionModel":
-        """Read what :meth:`save_pretrained` wrote, or a diffusers DDIM/DDPM pipeline.
+    def from_pretrained(cls, folder: str | Path, **options: Any) -> "DiffusionModel":
+        """Read what :meth:`save_pretrained` wrote, or a pipeline of diffusers.
 
-        Of a denoiser with class embeddings, the last one stands for no class.
+        Of what :meth:`save_pretrained` wrote, a model that samples the same bits, under the
+        same ``execution``, which is not kept.
 
-        :raises ValueError: if the folder does not hold a whole model.
+        Of a pipeline of diffusers, one with a :class:`diffusers.UNet2DModel`, such as DDIM
+        or DDPM: its images are of the ``sample_size`` of its U-Net. If that has class
+        embeddings, each is of a class, and all of them can be sampled; if the last one
+        stands for none, give ``num_classes``, one fewer.
+
+        :param options: arguments of the class, in the place of what the folder says.
+        :raises ValueError: if the folder does not hold a whole model, and as of the class.
+        :raises TypeError: as of the class.
         """
-        denoiser, scheduler = load_pipeline(Path(folder))
-        size = denoiser.config.sample_size
-        height, width = (size, size) if isinstance(size, int) else size
-        embeddings = getattr(denoiser.config, "num_class_embeds", None)
-        model = cls(
-            denoiser,
-            scheduler,
-            (denoiser.config.in_channels, height, width),
-            num_classes=embeddings - 1 if embeddings else None,
-        )
-        model.classes_seen.fill_(True)
+        denoiser, scheduler, state = load_pipeline(Path(folder))
+        seen, seed = (state.pop(key, None) for key in ("classes_seen", "sampling_seed"))
+        arguments = state | options
+        if "sample_shape" not in arguments:
+            raise ValueError(
+                f"the U-Net in {folder} does not say its sample_size; give sample_shape="
+            )
+        model = cls(denoiser, scheduler, **arguments)
+        if seen is None:
+            model.classes_seen.fill_(True)
+        elif seen:
+            model.see_classes(model.check_condition(torch.tensor(seen), len(seen)))
+        if seed is not None:
+            model.sampling_seed.fill_(seed)
         return model
 
     def _sampler(self, name: str) -> Sampler:
@@ -332,22 +370,6 @@ class DiffusionModel(ConditionedDenoiser, Generator):
         )
         x_t = self.process.add_noise(x0, noise, timesteps)
         return Noised(x_t, self.process.target(x0, noise, timesteps), timesteps)
-
-    def _check_images(self, x0: Tensor) -> None:
-        if x0.shape[1:] != self.sample_shape:
-            raise ValueError(
-                f"images of shape {tuple(x0.shape[1:])} do not fit a model of "
-                f"{self.sample_shape}; resize them, for example with "
-                "avalanche_gd.to_model_space"
-            )
-        # Reading a value would make an accelerator wait, so there only shapes count.
-        if x0.device.type == "cpu" and x0.numel():
-            low, high = (bound.item() for bound in torch.aminmax(x0))
-            if max(-low, high) > 1 + _TOLERANCE:
-                raise ValueError(
-                    f"images must be in model space, [-1, 1]; these reach from "
-                    f"{low:g} to {high:g}"
-                )
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:

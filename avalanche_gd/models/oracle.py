@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from avalanche_gd.checks import check_integer
 from avalanche_gd.models.classifier import SmallCNN
 from avalanche_gd.storage import cached
 
@@ -26,7 +27,9 @@ def oracle_classifier(
         FID can only be compared under the same oracle.
     :param steps: Adam steps of batch 128 at learning rate 1e-3.
     :return: the classifier, frozen, in evaluation mode.
+    :raises ValueError: for steps below 1, a seed below 0, or what is no integer.
     """
+    seed, steps = check_integer("seed", seed, 0), check_integer("steps", steps)
     images, labels = images.cpu(), labels.cpu()
     shape = (images.shape[1], images.shape[2], images.shape[3])
     with torch.random.fork_rng(devices=[]):

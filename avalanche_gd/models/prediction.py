@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,7 +19,9 @@ class NoiseProcess:
 
     :param noise_scheduler: a diffusers scheduler with ``alphas_cumprod``.
     :raises TypeError: if it has none.
-    :raises ValueError: for a ``prediction_type`` that is not in :data:`PREDICTION_TYPES`.
+    :raises ValueError: for a ``prediction_type`` that is not in :data:`PREDICTION_TYPES`,
+        or ``alphas_cumprod`` that are not T numbers falling from below 1 to 0 or above; 0,
+        as with zero terminal SNR, only where the noise is not what is predicted.
     """
 
     def __init__(self, noise_scheduler: Any):
@@ -28,19 +31,30 @@ class NoiseProcess:
                 "noise_scheduler must be a diffusers scheduler with alphas_cumprod, "
                 f"not {type(noise_scheduler).__name__}"
             )
-        self.prediction_type: str = noise_scheduler.config.prediction_type
+        config = noise_scheduler.config
+        self.prediction_type: str = config.get("prediction_type", "epsilon")
         if self.prediction_type not in PREDICTION_TYPES:
             raise ValueError(
                 f"no prediction_type {self.prediction_type!r}; "
                 f"choose from {', '.join(PREDICTION_TYPES)}"
             )
-        self.alpha_bar: Tensor = alpha_bar
+        self.alpha_bar = torch.as_tensor(alpha_bar)
         """Of each timestep, ``(T,)``, falling."""
+        self._check(config.get("num_train_timesteps"))
 
     @property
     def num_timesteps(self) -> int:
         """T."""
         return len(self.alpha_bar)
+
+    def trailing_timesteps(self, steps: int) -> list[int]:
+        """k timesteps evenly from T - 1 down: of k = 2 and T = 1000, 999 and 499.
+
+        diffusers' spacing ``"trailing"`` (arXiv 2305.08891, table 2), rounded as there.
+        """
+        count = self.num_timesteps
+        ends = np.arange(count, 0, -count / steps).round().astype(int)
+        return (ends - 1).tolist()
 
     def coefficients(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """a and b of timesteps ``(N,)``, each ``(N, 1, 1, 1)``, of the type of ``like``."""
@@ -100,6 +114,32 @@ class NoiseProcess:
         """
         alpha_bar = self.alpha_bar.double()
         snr = alpha_bar / (1 - alpha_bar)
-        divisor = {"epsilon": snr, "v_prediction": snr + 1, "sample": torch.ones_like(snr)}
-        weights = snr.clamp(max=gamma) / divisor[self.prediction_type]
+        if self.prediction_type == "epsilon":
+            weights = (gamma / snr).clamp(max=1)
+        else:
+            weights = snr.clamp(max=gamma)
+            if self.prediction_type == "v_prediction":
+                weights = weights / (snr + 1)
         return weights.to(torch.float32)
+
+    def _check(self, num_train_timesteps: int | None) -> None:
+        """Raise ValueError unless the noise grows from timestep to timestep."""
+        alpha_bar, count = self.alpha_bar, self.num_timesteps
+        if num_train_timesteps not in (None, count):
+            raise ValueError(
+                f"the scheduler has {count} betas, but num_train_timesteps is "
+                f"{num_train_timesteps}; make it with num_train_timesteps={count}"
+            )
+        # Some of diffusers' schedulers put 2^-24 in the place of a last 0.
+        falls = bool((alpha_bar.diff() < 1e-6).all())
+        if not (falls and alpha_bar[0] < 1 and alpha_bar[-1] >= 0):
+            raise ValueError(
+                "alphas_cumprod must fall, from below 1 to 0 or above; choose betas "
+                "between 0 and 1"
+            )
+        if alpha_bar[-1] == 0 and self.prediction_type == "epsilon":
+            raise ValueError(
+                "with zero terminal SNR, the noise says nothing of the image at T - 1; "
+                'choose prediction_type="v_prediction" or "sample", or betas whose last '
+                "alphas_cumprod is above 0"
+            )

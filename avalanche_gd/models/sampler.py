@@ -9,6 +9,9 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
+from avalanche_gd.checks import check_integer, check_number
+from avalanche_gd.models.prediction import NoiseProcess
+
 SAMPLERS: dict[str, Any] = {
     "own": None,
     "dpmsolver++": DPMSolverMultistepScheduler,
@@ -16,33 +19,55 @@ SAMPLERS: dict[str, Any] = {
 }
 """diffusers' samplers by name; the model's own scheduler, DDIM by default, is the first."""
 
+FITTING = (
+    "DDIMScheduler",
+    "DDPMScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
+    "UniPCMultistepScheduler",
+    "DEISMultistepScheduler",
+    "PNDMScheduler",
+    "EulerDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "LMSDiscreteScheduler",
+)
+"""Names of diffusers' schedulers that a model can be made with; others may do too."""
+
+_MEAN, _STD = 0.3, 0.2  # of the pixels that a sampler is tried on
+_TRIAL_STEPS = 100
+_TOLERANCE = 0.06  # of their mean and standard deviation after so many steps
+_NO_SIGNAL = 1e-6  # the alpha_bar below which x_t is noise
+
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """From noisy images ``(N, C, H, W)`` and timesteps ``(N,)`` to a prediction."""
 
 
 class Sampler:
-    """Samples with a scheduler of its own, as ``set_timesteps`` would change the model's.
+    """Samples by a scheduler of its own, as ``set_timesteps`` would change the model's.
+
+    Its timesteps are spaced ``"trailing"``, whatever the model's scheduler says: each k
+    begins at T - 1, where the model knows pure noise. (diffusers' default, ``"leading"``,
+    begins k = 2 at T / 2.)
 
     :param noise_scheduler: the model's.
     :param name: of :data:`SAMPLERS`: DPM-Solver++ (arXiv 2211.01095) and UniPC
         (arXiv 2302.04867) take the model's noise levels over.
-    :raises ValueError: if there is no such sampler.
+    :raises ValueError: if there is no such sampler, or it cannot sample from the noise
+        that the model is trained with, as it is tried on images that are known.
     """
 
     def __init__(self, noise_scheduler: Any, name: str = "own"):
         kind = SAMPLERS[check_sampler(name)]
+        self.process = NoiseProcess(noise_scheduler)
         if kind is None:
             self.scheduler = copy.deepcopy(noise_scheduler)
         else:
-            config = noise_scheduler.config
-            self.scheduler = kind.from_config(config, timestep_spacing="trailing")
+            self.scheduler = self._with_levels(kind, noise_scheduler)
+        if "timestep_spacing" in self.scheduler.config:
+            self.scheduler.register_to_config(timestep_spacing="trailing")
         accepted = inspect.signature(self.scheduler.step).parameters
         self._takes = {"eta", "generator"} & set(accepted)
-
-    def timesteps(self, steps: int) -> list[int]:
-        """The timesteps that sampling in k steps visits, from the noisiest on."""
-        self.scheduler.set_timesteps(steps)
-        return [int(t) for t in self.scheduler.timesteps]
+        self._try()
 
     def reverse(
         self,
@@ -54,24 +79,98 @@ class Sampler:
     ) -> Tensor:
         """From noise to images in model space.
 
-        :raises ValueError: for an eta that the scheduler does not know.
+        :raises ValueError: for an eta outside ``[0, 1]``, or above 0 where the scheduler
+            does not know it; for steps as :meth:`check_steps` does; for images that are not
+            finite.
         """
-        options = self._options(eta, generator)
-        self.scheduler.set_timesteps(steps)
+        self._check_eta(eta)
+        self.check_steps(steps)
         x_t = noise * self.scheduler.init_noise_sigma
         for t in self.scheduler.timesteps:
-            timesteps = torch.full((len(x_t),), int(t), device=x_t.device)
+            # Those of some schedulers of second order lie between two of the model's.
+            nearest = round(float(t))
+            timesteps = torch.full((len(x_t),), nearest, device=x_t.device)
             prediction = denoise(self.scheduler.scale_model_input(x_t, t), timesteps)
+            options = self._options(nearest, eta, generator)
             x_t = self.scheduler.step(prediction, t, x_t, **options).prev_sample
+        if not x_t.isfinite().all():
+            raise ValueError(
+                "the samples are not finite: the denoiser has diverged; go back to weights "
+                "of before, and lower the learning rate"
+            )
         return x_t.clamp(-1, 1)
 
-    def _options(self, eta: float, generator: torch.Generator | None) -> dict[str, Any]:
-        options: dict[str, Any] = {"eta": eta, "generator": generator}
+    def check_steps(self, steps: int) -> int:
+        """:raises ValueError: unless the scheduler can sample in ``steps``, at most T."""
+        steps = check_integer("sampling steps", steps, 1, self.process.num_timesteps)
+        try:
+            self.scheduler.set_timesteps(steps)
+        except (ValueError, ZeroDivisionError, IndexError) as error:
+            name = type(self.scheduler).__name__
+            raise ValueError(f"{name} cannot sample in {steps} steps: {error}") from error
+        return steps
+
+    def _check_eta(self, eta: float) -> None:
+        check_number("eta", eta, "in [0, 1]")
         if eta and "eta" not in self._takes:
             raise ValueError(
                 f"{type(self.scheduler).__name__} does not know eta; leave it at 0"
             )
+
+    def _with_levels(self, kind: Any, noise_scheduler: Any) -> Any:
+        """A scheduler of a kind with the model's noise levels, however those were made."""
+        config, alpha_bar = noise_scheduler.config, self.process.alpha_bar
+        scheduler = kind.from_config(config)
+        if not torch.allclose(scheduler.alphas_cumprod, alpha_bar.cpu(), atol=1e-6):
+            kept = alpha_bar.double().cpu()
+            if kept[-1] == 0:  # of which these would take the logarithm
+                kept = torch.cat([kept[:-1], kept[-2:-1] / 2])
+            betas = 1 - kept / torch.cat([kept.new_ones(1), kept[:-1]])
+            options = dict(trained_betas=betas.tolist(), rescale_betas_zero_snr=False)
+            scheduler = kind.from_config(config, **options)
+        return scheduler
+
+    def _options(
+        self, timestep: int, eta: float, generator: torch.Generator | None
+    ) -> dict[str, Any]:
+        """What a step takes beside the prediction.
+
+        Where no signal is left, noise drawn anew is distributed as ``x_t`` itself, and
+        diffusers' step with eta = 1 may end in the root of a number just below 0.
+        """
+        if self.process.alpha_bar[timestep] < _NO_SIGNAL:
+            eta = 0.0
+        options: dict[str, Any] = {"eta": eta, "generator": generator}
         return {name: options[name] for name in self._takes}
+
+    def _try(self) -> None:
+        """Raise ValueError unless known images are sampled by a perfect denoiser.
+
+        Of pixels ``x_0 ~ N(mean, std^2)``, the expectation of ``x_0`` given ``x_t`` is
+        known, and so is what a perfect denoiser predicts.
+        """
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(16, 1, 8, 8, generator=generator)
+        steps = min(_TRIAL_STEPS, self.process.num_timesteps)
+        try:
+            pixels = self.reverse(self._perfect, noise, steps, 0.0, generator)
+            mean, std = pixels.mean().item(), pixels.std().item()
+            problem = f"{_MEAN} and {_STD} come out as {mean:.2f} and {std:.2f}"
+            fits = abs(mean - _MEAN) < _TOLERANCE and abs(std - _STD) < _TOLERANCE
+        except Exception as error:  # of whatever kind, as it may be anybody's scheduler
+            problem, fits = f"{_MEAN} and {_STD} end in {type(error).__name__}", False
+        if not fits:
+            raise ValueError(
+                f"{type(self.scheduler).__name__} does not sample from the noise of its "
+                f"alphas_cumprod: pixels of mean and standard deviation {problem}; choose "
+                f"from {', '.join(FITTING)}, with betas that end in noise"
+            )
+
+    def _perfect(self, x_t: Tensor, timesteps: Tensor) -> Tensor:
+        """What a perfect denoiser of ``N(mean, std^2)`` predicts."""
+        a, b = self.process.coefficients(timesteps, x_t)
+        x0 = (_MEAN * b**2 + _STD**2 * a * x_t) / (_STD**2 * a**2 + b**2)
+        return self.process.target(x0, (x_t - a * x0) / b, timesteps)
 
 
 def check_sampler(name: str) -> str:

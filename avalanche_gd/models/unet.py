@@ -4,6 +4,8 @@ from typing import Any
 
 from diffusers import UNet2DModel
 
+from avalanche_gd.checks import check_integer
+
 
 def _arguments(
     size: int,
@@ -62,12 +64,14 @@ def unet(preset: str, *, num_classes: int | None = None) -> UNet2DModel:
         each, and one, the last, of none.
     :return: a U-Net for images of shape ``(in_channels, sample_size, sample_size)``,
         both in its ``config``.
-    :raises ValueError: if there is no such preset.
+    :raises ValueError: if there is no such preset, or no class.
 
     >>> unet("digits").config.block_out_channels
     (16, 32)
     """
-    embeddings = None if num_classes is None else num_classes + 1
+    embeddings = None
+    if num_classes is not None:
+        embeddings = check_integer("num_classes", num_classes) + 1
     return UNet2DModel(**_preset(preset), num_class_embeds=embeddings)
 
 

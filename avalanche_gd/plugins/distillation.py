@@ -7,6 +7,7 @@ from avalanche.core import SupervisedPlugin
 from avalanche.distributed import DistributedHelper
 from torch import Tensor
 
+from avalanche_gd.checks import check_number
 from avalanche_gd.plugins.compatibility import check_compatible
 from avalanche_gd.plugins.lesson import Lesson, LessonPlugin
 from avalanche_gd.plugins.pool import LOOK_AHEAD
@@ -22,7 +23,6 @@ from avalanche_gd.plugins.sources import (
 from avalanche_gd.plugins.teacher import (
     Teacher,
     add_replay_loss,
-    check_lambda,
 )
 
 _WITHOUT_SAMPLES = (Gaussian, SymmetricGaussian, Current, PartialGeneration, Trajectory)
@@ -65,12 +65,15 @@ class GenerativeDistillationPlugin(
     :param teacher_sampler: for those: a name in
         :data:`~avalanche_gd.models.sampler.SAMPLERS`.
     :param generator: the source of all randomness; None for torch's own random state.
-    :raises ValueError: for a negative lambda, teacher steps below 1, an unknown source, a
-        ratio of 0 or below, a look-ahead below 1, a pool or a sampler that the source does
-        not use; when training starts, for teacher steps above T, a pool that the memory
-        cannot hold, or a metric or plugin of Avalanche's that cannot work with a diffusion
-        model (:func:`~avalanche_gd.plugins.compatibility.check_compatible`).
-    :raises TypeError: when training starts, if the strategy's model is not a
+    :raises ValueError: for a lambda that is negative or not finite, teacher steps, a
+        look-ahead or a pool that is not an integer of 1 or more, an unknown source, a ratio
+        that is not above 0, a refresh of no pool, a pool or a sampler that the source does
+        not use; when training starts, for teacher steps above T, for a pool that holds
+        fewer samples than the model has classes, or more than the memory can, or for a
+        metric or plugin of Avalanche's that cannot work with a diffusion model
+        (:func:`~avalanche_gd.plugins.compatibility.check_compatible`).
+    :raises TypeError: if the source has no method ``draw`` or the generator is no
+        :class:`torch.Generator`; when training starts, if the strategy's model is not a
         diffusion model.
     """
 
@@ -88,7 +91,7 @@ class GenerativeDistillationPlugin(
         generator: torch.Generator | None = None,
     ):
         super().__init__()
-        self.lambd = check_lambda(lambd)
+        self.lambd = check_number("lambd", lambd, "0 or more")
         self.source = source_by_name(source)
         if isinstance(self.source, _WITHOUT_SAMPLES) and (
             pool_size is not None or teacher_sampler != "own"
@@ -118,7 +121,7 @@ class GenerativeDistillationPlugin(
         """Raise unless the model can be distilled.
 
         :raises TypeError: if it is not a :class:`~avalanche_gd.DiffusionModel`.
-        :raises ValueError: for teacher steps above T, or a pool that memory cannot hold.
+        :raises ValueError: for teacher steps above T, or a pool that does not fit it.
         """
         for method in ("generate", "denoise", "add_noise"):
             if not callable(getattr(model, method, None)):

@@ -5,6 +5,7 @@ from typing import Any
 from avalanche.core import SupervisedPlugin
 from diffusers.training_utils import EMAModel
 
+from avalanche_gd.checks import check_number
 from avalanche_gd.plugins.experiences import ExperienceCount
 
 
@@ -23,14 +24,12 @@ class EMAPlugin(SupervisedPlugin, supports_distributed=True):
     weights. So does an experience that is trained again after it was interrupted.
 
     :param decay: the highest share that the average keeps in a step, in ``[0, 1)``.
-    :raises ValueError: for a decay outside ``[0, 1)``.
+    :raises ValueError: for a decay that is not a number in ``[0, 1)``.
     """
 
     def __init__(self, decay: float):
         super().__init__()
-        if not 0 <= decay < 1:
-            raise ValueError(f"the decay of an EMA must be in [0, 1), got {decay}")
-        self.decay = decay
+        self.decay = check_number("the decay of an EMA", decay, "in [0, 1)")
         self._average: Any = None
         self._is_shown = False  # in the place of the weights, which are stored
         self._in_training = False

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from avalanche_gd.checks import check_integer, check_number
 from avalanche_gd.distributed.shares import (
     check_shares,
     gathered,
@@ -25,8 +26,10 @@ class Lesson:
     :class:`~avalanche_gd.GenerativeReplayPlugin`.
 
     :param source: draws what is taught.
-    :raises ValueError: for teacher steps, a replay size, a look-ahead or a pool below 1, a
-        ratio of 0 or below, or an unknown sampler.
+    :raises ValueError: for teacher steps, a replay size, a look-ahead or a pool that is not
+        an integer of 1 or more, a ratio that is not a finite number above 0, a refresh of
+        no pool, or an unknown sampler.
+    :raises TypeError: if the generator is no :class:`torch.Generator`.
     """
 
     def __init__(
@@ -42,22 +45,21 @@ class Lesson:
         generator: torch.Generator | None,
         replay_size: int | None = None,
     ):
-        if not isinstance(teacher_steps, int) or teacher_steps < 1:
-            raise ValueError(
-                f"teacher_steps must be an integer from 1 to T, got {teacher_steps!r}"
-            )
-        if not replay_ratio > 0:
-            raise ValueError(f"replay_ratio must be above 0, got {replay_ratio}")
-        if replay_size is not None and replay_size < 1:
-            raise ValueError(f"replay_size must be 1 or more, got {replay_size!r}")
         self.source = source
-        self.steps = teacher_steps
-        self.ratio, self.size = float(replay_ratio), replay_size
+        self.steps = check_integer("teacher_steps", teacher_steps)
+        self.ratio = check_number("replay_ratio", replay_ratio, "above 0")
+        self.size = None
+        if replay_size is not None:
+            self.size = check_integer("replay_size", replay_size)
+        if not isinstance(generator, torch.Generator | None):
+            raise TypeError(f"generator must be a torch.Generator, got {generator!r}")
         self.generator = generator
         how: dict[str, Any] = dict(steps=teacher_steps, sampler=teacher_sampler)
         self.samples: LookAhead | ReplayPool = LookAhead(look_ahead, **how)
         if pool_size is not None:
             self.samples = ReplayPool(pool_size, pool_refresh, **how)
+        elif pool_refresh is not None:
+            raise ValueError("pool_refresh needs a pool; give pool_size")
         self._asked: tuple[Taught, Question] | None = None
 
     def count(self, batch_size: int) -> int:
@@ -108,10 +110,10 @@ class Lesson:
         check_shares(name, self.count(batch_size), processes, each=each)
 
     def check_model(self, model: Any) -> None:
-        """Raise ValueError for steps above T, or a pool that the memory cannot hold."""
-        model.check_steps(self.steps)
+        """Raise ValueError for steps above T, or a pool that does not fit the model."""
+        model.check_steps(self.steps, self.samples.options["sampler"])
         if isinstance(self.samples, ReplayPool):
-            self.samples.check_memory(model)
+            self.samples.check_model(model)
 
     def draw(self, strategy: Any, teacher: Any, count: int) -> Drawn:
         """The teacher's samples for a step of a strategy."""

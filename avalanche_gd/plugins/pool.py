@@ -9,6 +9,7 @@ import psutil
 import torch
 from torch import Tensor
 
+from avalanche_gd.checks import check_integer
 from avalanche_gd.distributed.shares import draw_share, unshared
 from avalanche_gd.models.sampler import check_sampler
 
@@ -39,14 +40,13 @@ class LookAhead:
     :param ahead: steps, 1 or more; 1 for none ahead.
     :param steps: k, the sampling steps.
     :param sampler: a name in :data:`~avalanche_gd.models.sampler.SAMPLERS`.
-    :raises ValueError: for an ``ahead`` below 1, or an unknown sampler.
+    :raises ValueError: unless ``ahead`` and ``steps`` are integers of 1 or more, or for an
+        unknown sampler.
     """
 
     def __init__(self, ahead: int, *, steps: int, sampler: str = "own"):
-        if not isinstance(ahead, int) or ahead < 1:
-            raise ValueError(f"look_ahead must be an integer of 1 or more, got {ahead!r}")
-        self.ahead = ahead
-        self.options = dict(steps=steps, sampler=check_sampler(sampler))
+        self.ahead = check_integer("look_ahead", ahead)
+        self.options: dict[str, Any] = _sampling(steps, sampler)
         self._waiting: list[Drawn] = []
         self._teacher: Any = None  # a weak reference to whose they are
         self._count = 0  # of each
@@ -116,7 +116,8 @@ class ReplayPool:
         experience.
     :param steps: k, the sampling steps.
     :param sampler: a name in :data:`~avalanche_gd.models.sampler.SAMPLERS`.
-    :raises ValueError: for a size or a refresh below 1, or an unknown sampler.
+    :raises ValueError: unless size, refresh and ``steps`` are integers of 1 or more, or for
+        an unknown sampler; when it is filled, for a size below the number of classes.
     """
 
     ahead = 1  # step
@@ -129,20 +130,23 @@ class ReplayPool:
         steps: int,
         sampler: str = "own",
     ):
-        if size < 1:
-            raise ValueError(f"a pool must hold 1 sample or more, got {size}")
-        if refresh_every is not None and refresh_every < 1:
-            raise ValueError(f"refresh_every must be 1 or more, got {refresh_every}")
-        self.size = size
+        self.size = check_integer("pool_size", size)
         self.refresh_every = refresh_every
-        self.options = dict(steps=steps, sampler=check_sampler(sampler))
+        if refresh_every is not None:
+            self.refresh_every = check_integer("pool_refresh", refresh_every)
+        self.options: dict[str, Any] = _sampling(steps, sampler)
         self._images: Tensor | None = None
         self._first: Tensor | None = None
         self._teacher: Any = None
         self._draws = 0
 
-    def check_memory(self, model: Any) -> None:
-        """Raise ValueError if this model's samples would take half of the free memory."""
+    def check_model(self, model: Any) -> None:
+        """Raise ValueError unless a pool of this model's samples can be drawn from.
+
+        It has to hold one of each class, in half of the free memory.
+        """
+        if model.num_classes is not None:
+            self._check_classes(model.num_classes)
         needed = self.size * math.prod(model.sample_shape) * _BYTES
         if model.device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(model.device)
@@ -198,6 +202,13 @@ class ReplayPool:
         within = (u * (end - first)).long()  # before the sum, which would round up to end
         return self._images[first + within]
 
+    def _check_classes(self, count: int) -> None:
+        if self.size < count:
+            raise ValueError(
+                f"a pool of {self.size} samples holds fewer than one of {count} classes; "
+                f"give a pool_size of {count} or more"
+            )
+
     def _fill(self, teacher: Any, generator: torch.Generator) -> None:
         """Generate, sorted by class."""
         self.forget()
@@ -205,6 +216,7 @@ class ReplayPool:
         self._teacher = weakref.ref(teacher)
         condition = teacher.draw_condition(self.size, generator)
         if condition is not None:
+            self._check_classes(int(teacher.classes_seen.sum()))
             condition = condition.sort().values
             counts = torch.bincount(condition, minlength=teacher.num_classes)
             self._first = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
@@ -219,3 +231,8 @@ class ReplayPool:
                 for start in range(0, self.size, _BATCH_SIZE)
             ]
         )
+
+
+def _sampling(steps: int, sampler: str) -> dict[str, Any]:
+    """How a teacher samples, as it takes it."""
+    return dict(steps=check_integer("steps", steps), sampler=check_sampler(sampler))

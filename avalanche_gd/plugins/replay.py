@@ -8,6 +8,7 @@ from avalanche.training.plugins import GenerativeReplayPlugin as AvalancheReplay
 from torch import Tensor
 from torch.nn import functional as F
 
+from avalanche_gd.checks import check_number
 from avalanche_gd.distributed.shares import draw_share
 from avalanche_gd.models.diffusion import DiffusionModel
 from avalanche_gd.plugins.compatibility import check_compatible
@@ -17,7 +18,6 @@ from avalanche_gd.plugins.sources import Retraining
 from avalanche_gd.plugins.teacher import (
     Teacher,
     add_replay_loss,
-    check_lambda,
 )
 
 LABELS = ("solver", "condition")
@@ -67,11 +67,15 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
         old solver says, or ``"condition"``, what a conditioned generator was asked for.
     :param generator: the source of all randomness of a diffusion model's samples; None
         for torch's own random state.
-    :raises ValueError: for a negative lambda, teacher steps, a replay size or a look-ahead
-        below 1, or labels from a condition that the generator does not have; when training
-        starts, for teacher steps above T, or a metric or plugin of Avalanche's that cannot
-        work with a diffusion model.
-    :raises TypeError: if the generator has no ``generate``; without
+    :raises ValueError: for a lambda that is negative or not finite, teacher steps, a replay
+        size, a look-ahead or a pool that is not an integer of 1 or more, a ratio that is
+        not above 0, a refresh of no pool, or labels from a condition that the generator
+        does not have; for teacher steps above T, or for a pool that holds fewer samples
+        than the generator has classes, or more than the memory can: without
+        ``generator_strategy``, when training starts; then also for a metric or plugin of
+        Avalanche's that cannot work with a diffusion model.
+    :raises TypeError: if ``generator_strategy`` is no strategy or ``generator`` no
+        :class:`torch.Generator`; if the generator has no ``generate``: without
         ``generator_strategy``, when training starts.
     """
 
@@ -90,13 +94,18 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
         labels: str = "solver",
         generator: torch.Generator | None = None,
     ):
+        if generator_strategy is not None and not hasattr(generator_strategy, "model"):
+            raise TypeError(
+                "generator_strategy must be the strategy that trains the generator, "
+                f"not a {type(generator_strategy).__name__}"
+            )
         super().__init__(
             generator_strategy, replay_size=replay_size, is_weighted_replay=True
         )
         if labels not in LABELS:
             raise ValueError(f"no labels {labels!r}; choose from {', '.join(LABELS)}")
         self.labels = labels
-        self.lambd = check_lambda(lambd)
+        self.lambd = check_number("lambd", lambd, "0 or more")
         self.lesson = Lesson(
             Retraining(),
             teacher_steps=teacher_steps,
@@ -128,7 +137,7 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
         """Raise unless the generator can be replayed from.
 
         :raises TypeError: if it has no method ``generate``.
-        :raises ValueError: for teacher steps above T, a pool that memory cannot hold, or
+        :raises ValueError: for teacher steps above T, a pool that does not fit it, or
             labels from a condition that it does not have.
         """
         if not callable(getattr(model, "generate", None)):
@@ -239,17 +248,21 @@ class SoftGenerativeReplayPlugin(  # type: ignore[call-arg]
     :param generator_strategy: as in :class:`GenerativeReplayPlugin`, and needed here.
     :param temperature: T, above 0.
     :param options: the other arguments of :class:`GenerativeReplayPlugin`.
-    :raises ValueError: for a temperature of 0 or below, and as in
+    :raises ValueError: for a temperature that is not a finite number above 0, and as in
         :class:`GenerativeReplayPlugin`.
+    :raises TypeError: as there, and without ``generator_strategy``.
     """
 
     def __init__(
         self, generator_strategy: Any, *, temperature: float = 2.0, **options: Any
     ):
+        if generator_strategy is None:
+            raise TypeError(
+                "a solver replays from a generator; give generator_strategy, the strategy "
+                "that trains it"
+            )
         super().__init__(generator_strategy, **options)
-        if temperature <= 0:
-            raise ValueError(f"temperature must be above 0, got {temperature!r}")
-        self.temperature = float(temperature)
+        self.temperature = check_number("temperature", temperature, "above 0")
 
     def replay_loss(
         self, strategy: Any, samples: Tensor, condition: Tensor | None

@@ -108,9 +108,10 @@ class Trajectory:
     A trajectory visits k timesteps, one in each of k equal parts of ``[0, T)``, at the same
     place u in all of them, ``t_j = T (1 - (j + u) / k)``, u drawn for each trajectory: so
     that over the batch all t are covered. It starts from noise, as if ``t_0`` were T - 1,
-    and goes on by DDIM; the teacher's prediction there is the target at each ``x_t``. A
-    batch of N takes N / k trajectories, and costs 1F, the targets included. The class of a
-    trajectory is the first of its samples', or none as ``condition_dropout`` says.
+    and goes on by DDIM, with the teacher's guidance; its prediction there, without
+    guidance, is the target at each ``x_t``. A batch of N takes N / k trajectories, and
+    costs 1F, the targets included; with guidance 2F. The class of a trajectory is the first
+    of its samples', or none as ``condition_dropout`` says.
     """
 
     def draw(self, request: TeachingRequest) -> Taught:
@@ -124,14 +125,18 @@ class Trajectory:
             condition = own_share(whole[: -(-len(whole) // steps)])
         x_t = teacher.draw_noise(number, request.generator)
         place = request.draw_uniform(number)
+        denoise = teacher.given_and_guided(condition)
+        last = teacher.num_timesteps - 1
+        timesteps = [
+            ((1 - (j + place) / steps) * teacher.num_timesteps).long().clamp(max=last)
+            for j in range(steps)
+        ]
         visited: list[tuple[Tensor, Tensor, Tensor]] = []
-        for j in range(steps):
-            share = 1 - (j + place) / steps
-            t = (share * teacher.num_timesteps).long().clamp(max=teacher.num_timesteps - 1)
-            if visited:
-                x, before, output = visited[-1]
-                x_t = teacher.process.ddim_step(x, output, before, t)
-            visited.append((x_t, t, teacher.denoise(x_t, t, condition)))
+        for now, following in zip(timesteps, [*timesteps[1:], None], strict=True):
+            target, guided = denoise(x_t, now)
+            visited.append((x_t, now, target))
+            if following is not None:
+                x_t = teacher.process.ddim_step(x_t, guided, now, following)
         x_t, t, target = (torch.cat(parts)[:count] for parts in zip(*visited, strict=True))
         if condition is not None:
             condition = condition.repeat(steps)[:count]

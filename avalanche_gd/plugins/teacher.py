@@ -94,13 +94,6 @@ def default_generator(device: torch.device) -> torch.Generator:
     return torch.default_generator
 
 
-def check_lambda(lambd: float) -> float:
-    """Raise ValueError if lambda is negative."""
-    if lambd < 0:
-        raise ValueError(f"lambd must be 0 or more, got {lambd!r}")
-    return float(lambd)
-
-
 def add_replay_loss(strategy: Any, replay_loss: Tensor, lambd: float) -> None:
     """Turn ``L_cur`` into ``(1/n) L_cur + (1 - 1/n) lambda L_rep``.
 

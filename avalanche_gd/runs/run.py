@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from avalanche.distributed import DistributedHelper
-from diffusers import ModelMixin
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from safetensors.torch import save_model
@@ -17,6 +16,7 @@ from safetensors.torch import save_model
 from avalanche_gd.data.model_space import on_device
 from avalanche_gd.distributed.launch import is_main, on_main, say
 from avalanche_gd.models import DiffusionModel
+from avalanche_gd.models.pretrained import is_of_diffusers
 from avalanche_gd.runs.checkpoint import load_checkpoint, save_checkpoint
 from avalanche_gd.runs.columns import METRICS
 from avalanche_gd.runs.config import RunConfig
@@ -109,7 +109,7 @@ def _write_experience(learner: Learner, folder: Path, index: int, rows: list[Row
 def _write_end(learner: Learner, folder: Path, rows: list[Row]) -> None:
     model = learner.model
     if isinstance(model, DiffusionModel):
-        if isinstance(model.denoiser, ModelMixin):
+        if is_of_diffusers(model.denoiser):
             model.save_pretrained(folder / "model")
         else:  # of one's own, for which diffusers has no layout
             weights = folder / "model" / "denoiser.safetensors"

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -45,7 +46,10 @@ def main(
         options = _parser(description, scales, methods).parse_intermixed_args(arguments)
         if options.jobs < 1:
             raise ValueError(f"--jobs must be 1 or more, got {options.jobs}")
-        threads = ["threads=1"] if options.jobs > 1 else []
+        threads = []
+        if options.jobs > 1:
+            threads = ["threads=1"]
+            torch.set_num_threads(1)  # OpenMP's threads do not survive in a copy
         place = [f"out={options.out}", f"check={options.check}"]
         shared = [*threads, *scales[options.scale], *place, *options.overrides]
         names = method_names() if options.methods == ["all"] else options.methods
@@ -72,8 +76,7 @@ def run_all(configs: Sequence[RunConfig], jobs: int) -> list[Path]:
     """
     if jobs == 1:
         return [run(config) for config in configs]
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=quiet) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=_context(), initializer=quiet) as pool:
         futures = {pool.submit(run, config): config for config in configs}
         errors = []
         for future in as_completed(futures):
@@ -83,6 +86,16 @@ def run_all(configs: Sequence[RunConfig], jobs: int) -> list[Path]:
     if errors:
         raise errors[0]
     return [config.folder for config in configs]
+
+
+def _context() -> Any:
+    """How processes start: as copies of this one, where that is safe.
+
+    A copy has imported everything, which else takes each process some seconds. It must
+    not inherit a GPU that is in use, nor, with more than one thread, OpenMP's threads.
+    """
+    copies = sys.platform == "linux" and not torch.cuda.is_available()
+    return multiprocessing.get_context("fork" if copies else "spawn")
 
 
 def _parser(

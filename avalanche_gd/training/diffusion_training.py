@@ -11,6 +11,7 @@ from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.plugins.evaluation import default_loggers
 from torch.optim import Optimizer
 
+from avalanche_gd.checks import check_number
 from avalanche_gd.distributed.gradients import averaging_gradients
 from avalanche_gd.models.diffusion import DiffusionModel
 from avalanche_gd.plugins.compatibility import check_compatible
@@ -44,8 +45,10 @@ class DiffusionTraining(BudgetedTemplate):
     :param max_grad_norm: gradients are clipped to this norm; None not to clip.
     :param kwargs: further arguments of :class:`~avalanche_gd.training.BudgetedTemplate`:
         the budget in steps or epochs, batch sizes, the device, ...
-    :raises ValueError: if ``max_grad_norm`` is not above 0, ``ema_decay`` is not in
-        ``[0, 1)``, the budget is refused, or a metric or plugin of Avalanche's cannot work
+    :raises ValueError: if ``max_grad_norm`` is not a finite number above 0, ``ema_decay``
+        is not in ``[0, 1)``, the optimizer holds none of the model's parameters, the
+        criterion weights by another noise scheduler than the model's, the budget is
+        refused, or a metric or plugin of Avalanche's cannot work
         (:func:`~avalanche_gd.plugins.compatibility.check_compatible`).
     :raises TypeError: if the model is not a diffusion model.
     """
@@ -69,13 +72,16 @@ class DiffusionTraining(BudgetedTemplate):
                 "DiffusionTraining trains a DiffusionModel, "
                 f"not a {type(model).__name__}; wrap the denoiser in one"
             )
-        if max_grad_norm is not None and max_grad_norm <= 0:
-            raise ValueError(f"max_grad_norm must be above 0, got {max_grad_norm!r}")
+        if max_grad_norm is not None:
+            max_grad_norm = check_number("max_grad_norm", max_grad_norm, "above 0")
+        criterion = DenoisingLoss() if criterion is None else criterion
+        if isinstance(criterion, DenoisingLoss):
+            criterion.check_process(model.process)
         average = [] if ema_decay is None else [EMAPlugin(ema_decay)]
         super().__init__(
             model=model,
             optimizer=optimizer,
-            criterion=DenoisingLoss() if criterion is None else criterion,
+            criterion=criterion,
             plugins=[*average, *(plugins or [])],
             evaluator=evaluator,
             **kwargs,

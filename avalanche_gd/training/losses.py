@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import torch
 from avalanche.core import SupervisedPlugin
 from torch import Tensor, nn
 
+from avalanche_gd.checks import check_number
 from avalanche_gd.models.denoising import Denoising, NoisyImages
 from avalanche_gd.models.prediction import NoiseProcess
 from avalanche_gd.plugins.compatibility import check_compatible
@@ -30,8 +32,8 @@ class DenoisingLoss(nn.Module, SupervisedPlugin, supports_distributed=True):
         an attribute, as some of Avalanche's plugins change it for a while.
     :param min_snr_gamma: gamma, above 0; the authors' choice is 5. None for no weights.
     :param noise_scheduler: the model's, which knows alpha_bar; with ``min_snr_gamma``.
-    :raises ValueError: for another reduction, a gamma of 0 or below, or one of gamma and
-        scheduler without the other.
+    :raises ValueError: for another reduction, a gamma that is not a finite number above 0,
+        or one of gamma and scheduler without the other.
     """
 
     def __init__(
@@ -48,13 +50,25 @@ class DenoisingLoss(nn.Module, SupervisedPlugin, supports_distributed=True):
             )
         if (min_snr_gamma is None) != (noise_scheduler is None):
             raise ValueError("min_snr_gamma and noise_scheduler go together; give both")
-        if min_snr_gamma is not None and min_snr_gamma <= 0:
-            raise ValueError(f"min_snr_gamma must be above 0, got {min_snr_gamma}")
         self.reduction = reduction
         self._weights: Tensor | None = None
         if min_snr_gamma is not None:
-            process = NoiseProcess(noise_scheduler)
-            self._weights = process.min_snr_weights(min_snr_gamma)
+            self._gamma = check_number("min_snr_gamma", min_snr_gamma, "above 0")
+            self._weights = NoiseProcess(noise_scheduler).min_snr_weights(self._gamma)
+
+    def check_process(self, process: NoiseProcess) -> None:
+        """Raise ValueError if the weights are those of another noise process.
+
+        :param process: of the model that is trained.
+        """
+        if self._weights is None:
+            return
+        weights = process.min_snr_weights(self._gamma).to(self._weights)
+        if not torch.equal(self._weights.nan_to_num(), weights.nan_to_num()):
+            raise ValueError(
+                "the criterion's noise_scheduler adds other noise, or predicts something "
+                "else, than the model's; give it model.noise_scheduler"
+            )
 
     def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Raise ValueError for what cannot work with a diffusion model."""

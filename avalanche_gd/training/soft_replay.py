@@ -32,6 +32,8 @@ class SoftGenerativeReplay(BudgetedTemplate):
     :param kwargs: further arguments of :class:`~avalanche_gd.training.BudgetedTemplate`.
     :raises TypeError: if ``replay`` is not a
         :class:`~avalanche_gd.SoftGenerativeReplayPlugin`.
+    :raises ValueError: if the optimizer holds none of the solver's parameters, or the
+        budget is refused.
     """
 
     def __init__(

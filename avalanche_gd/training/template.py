@@ -12,12 +12,15 @@ from avalanche.training.templates import SupervisedTemplate
 from avalanche.training.templates.base_sgd import PeriodicEval
 from torch import Tensor
 
+from avalanche_gd.checks import check_integer
+from avalanche_gd.data.model_space import has_label, image_of
 from avalanche_gd.distributed.gradients import (
     average,
     average_gradients,
     check_processes,
 )
 from avalanche_gd.distributed.shares import check_shares, own_share, sharing, unshared
+from avalanche_gd.models.diffusion import DiffusionModel
 from avalanche_gd.plugins.teacher import default_generator
 
 _CHECK_EVERY = 50  # steps between looks at the loss on an accelerator, which must wait
@@ -40,6 +43,8 @@ class BudgetedTemplate(SupervisedTemplate):
       the training's alone, and its losses can be compared.
     - A loss that is not finite stops the training and says at which step.
     - An empty experience is refused before any is trained.
+    - A diffusion model that is not conditioned needs no labels: a dataset's items may be
+      images alone, bare or as tuples of one.
     - Several processes train one model together
       (:mod:`avalanche_gd.distributed.gradients`).
 
@@ -49,7 +54,9 @@ class BudgetedTemplate(SupervisedTemplate):
     :param kwargs: the other arguments of Avalanche's ``SupervisedTemplate``: ``model``,
         ``optimizer``, ``criterion``, ``train_epochs``, ``device``, ``plugins``,
         ``evaluator``, ``eval_every``, ...
-    :raises ValueError: if ``train_steps`` is below 1.
+    :raises ValueError: unless steps and batch sizes are integers of 1 or more and epochs
+        of 0 or more, for both steps and epochs, or if the optimizer holds none of the
+        model's parameters.
     """
 
     def __init__(
@@ -60,10 +67,17 @@ class BudgetedTemplate(SupervisedTemplate):
         eval_mb_size: int = 256,
         **kwargs: Any,
     ):
-        if train_steps is not None and train_steps < 1:
-            raise ValueError(f"train_steps must be 1 or more, got {train_steps!r}")
         if train_steps is not None:
+            train_steps = check_integer("train_steps", train_steps)
+            if "train_epochs" in kwargs:
+                raise ValueError(
+                    "train_steps and train_epochs exclude each other; give one"
+                )
             kwargs["train_epochs"] = sys.maxsize
+        check_integer("train_epochs", kwargs.get("train_epochs", 1), 0)
+        check_integer("train_mb_size", train_mb_size)
+        check_integer("eval_mb_size", eval_mb_size)
+        _check_optimizer(kwargs.get("optimizer"), kwargs.get("model"))
         super().__init__(train_mb_size=train_mb_size, eval_mb_size=eval_mb_size, **kwargs)
         self.train_steps = train_steps
 
@@ -83,11 +97,28 @@ class BudgetedTemplate(SupervisedTemplate):
         return super().train(experiences, eval_streams, **kwargs)
 
     def check_experience(self, experience: Any) -> None:
-        """Raise ValueError if an experience is empty."""
-        if len(experience.dataset) == 0:
+        """Raise ValueError if an experience is empty, or lacks labels that are needed."""
+        dataset = getattr(experience, "dataset", None)
+        if dataset is None or len(dataset) == 0:
+            lack = "has no dataset" if dataset is None else "is empty"
             raise ValueError(
-                f"experience {experience.current_experience} is empty; "
+                f"experience {experience.current_experience} {lack}; "
                 "leave it out of the stream"
+            )
+        try:
+            item = dataset[0]
+        except AttributeError as error:
+            raise ValueError(
+                f"experience {experience.current_experience} cannot be read ({error}); "
+                "Avalanche appends task labels to tuples, not to bare images: give (image,)"
+            ) from error
+        if isinstance(self.model, DiffusionModel) and self.model.num_classes is None:
+            return
+        if not has_label(item, dataset):
+            raise ValueError(
+                f"experience {experience.current_experience} has no labels, which a "
+                f"{type(self.model).__name__} is trained on; only a diffusion model "
+                "without num_classes needs none"
             )
 
     @torch.no_grad()
@@ -159,15 +190,23 @@ class BudgetedTemplate(SupervisedTemplate):
 
         Only what is in the CPU's memory can be pinned.
         """
-        first = self.adapted_dataset[0][0]
+        first = image_of(self.adapted_dataset[0])
         if isinstance(first, torch.Tensor) and first.device.type != "cpu":
             kwargs["pin_memory"] = False
         if self.is_eval or hasattr(self.experience, "task_labels"):  # Avalanche's loaders
             kwargs["distributed_sampling"] = False
         return super()._obtain_common_dataloader_parameters(**kwargs)
 
+    def _before_eval_exp(self, **kwargs: Any) -> None:
+        self.check_experience(self.experience)
+        super()._before_eval_exp(**kwargs)
+
     def _unpack_minibatch(self) -> None:
-        self.mbatch: list[Tensor] = [own_share(part) for part in self.mbatch]
+        """Avalanche's, of this process's share, with labels of -1 where there are none."""
+        parts = [self.mbatch] if isinstance(self.mbatch, Tensor) else list(self.mbatch)
+        if not has_label(parts, self.adapted_dataset):
+            parts.insert(1, torch.full((len(parts[0]),), -1))
+        self.mbatch: list[Tensor] = [own_share(part) for part in parts]
         super()._unpack_minibatch()
 
     def _after_training_exp(self, **kwargs: Any) -> None:
@@ -192,3 +231,18 @@ class BudgetedTemplate(SupervisedTemplate):
         super()._after_training_iteration(**kwargs)
         if self.clock.train_exp_iterations == self.train_steps:
             self.stop_training()
+
+
+def _check_optimizer(optimizer: Any, model: Any) -> None:
+    """Raise ValueError if an optimizer holds none of a model's parameters.
+
+    As where the model was copied or made anew since. Without either, Avalanche raises.
+    """
+    if optimizer is None or model is None:
+        return
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if held.isdisjoint(map(id, model.parameters())):
+        raise ValueError(
+            "the optimizer holds none of the model's parameters; make it of "
+            "model.parameters() of the very model that is trained"
+        )

@@ -1,7 +1,9 @@
 """Denoisers that a user might bring, and the settings of the simplest."""
 
+from diffusers import UNet2DModel
 from torch import Tensor, nn
 
+from avalanche_gd.models.unet import PRESETS
 from tests.helpers.small_models import TinyDenoiser
 
 OWN = [
@@ -22,6 +24,13 @@ class Conditioned(nn.Module):
     def forward(self, x: Tensor, t: Tensor, *, class_labels: Tensor) -> Tensor:
         print("classes", *class_labels.unique().tolist())
         return self.denoiser(x + self.embedding(class_labels).view(-1, 1, 1, 1), t)
+
+
+class OwnUNet(UNet2DModel):
+    """Inherits from what diffusers can read, but is not known to it."""
+
+    def __init__(self) -> None:
+        super().__init__(**PRESETS["digits"])
 
 
 class Widening(TinyDenoiser):

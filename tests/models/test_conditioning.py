@@ -1,5 +1,9 @@
 """Models conditioned on the class."""
 
+import copy
+import threading
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -111,21 +115,6 @@ def test_training_learns_which_classes_there_are(digits):
     assert seen == set(digits.train_stream[0].classes_in_this_experience)
 
 
-def test_a_saved_conditioned_model_is_read_back(tmp_path):
-    model = DiffusionModel.from_preset("digits", num_classes=10)
-    model.save_pretrained(tmp_path / "model")
-    again = DiffusionModel.from_pretrained(tmp_path / "model")
-    assert again.num_classes == 10
-    assert same_bits(weights(again.denoiser), weights(model.denoiser))
-    drawn = again.draw_condition(20, seeded())  # what it was trained on is not kept
-    assert torch.bincount(drawn).tolist() == [2] * 10
-    wanted = torch.tensor([4, 4, 2])
-    first, second = (
-        m.generate(3, wanted, steps=2, generator=seeded()) for m in (model, again)
-    )
-    assert torch.equal(first, second)
-
-
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 @pytest.mark.parametrize("name", [name for name in SOURCES if name != "trajectory"])
 def test_every_source_distils_under_the_same_condition(name, dropout):
@@ -234,10 +223,42 @@ def test_a_class_that_the_model_has_not_is_refused_before_any_training(digits):
     assert same_bits(weights(model), before)
 
 
+class Counter:
+    """Counts images by a method, and holds what must not be copied with it."""
+
+    def __init__(self):
+        self.images, self.backward = 0, 0
+        self.lock = threading.Lock()
+
+    def note(self, count):
+        self.images += count
+        return self.note_backward
+
+    def note_backward(self):
+        self.backward += 1
+
+    def note_under(self, name, count):
+        return self.note(count)
+
+
+@pytest.mark.parametrize("bind", [lambda c: c.note, lambda c: partial(c.note_under, "n")])
+def test_the_hooks_of_a_models_copies_are_its_own(bind):
+    model, counter = conditioned(), Counter()
+    hook = bind(counter)
+    model.pass_hooks.append(hook)
+    teacher = copy.deepcopy(model)
+    assert teacher.pass_hooks[0] is hook and teacher.pass_hooks is not model.pass_hooks
+    again = copy.deepcopy(teacher)
+    for one, count in ((model, 2), (teacher, 3), (again, 4)):
+        output = one.denoise(images(count), torch.zeros(count).long(), torch.arange(count))
+        output.sum().backward()
+    assert (counter.images, counter.backward) == (9, 3)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(num_classes=0), "num_classes must be 1 or more"),
+        (dict(num_classes=0), "num_classes must be an integer of 1 or more"),
         (dict(num_classes=3, condition_dropout=1.0), r"in \[0, 1\)"),
         (dict(num_classes=3, guidance=2.0), "give condition_dropout"),
         (dict(num_classes=3, condition_dropout=0.1, guidance=-1.0), "0 or more"),

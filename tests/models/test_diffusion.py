@@ -2,14 +2,12 @@
 
 import copy
 
-import diffusers
 import numpy as np
 import pytest
 import torch
 from diffusers import DDPMScheduler, DPMSolverMultistepScheduler
 
 from avalanche_gd import DenoisingLoss, DiffusionModel, ddim_scheduler, unet
-from tests.helpers.bits import same_bits, truncate, weights
 from tests.helpers.small_models import SHAPE, TinyDenoiser, images
 
 
@@ -200,34 +198,3 @@ def test_features_are_flat_and_leave_no_hook():
     features = model.get_features(images(3))
     assert features.shape == (3, 32 * 4 * 4)
     assert not model.denoiser.mid_block._forward_hooks
-
-
-def test_a_saved_model_opens_in_diffusers_and_here(tmp_path):
-    model = DiffusionModel.from_preset("digits")
-    folder = tmp_path / "model"
-    for _ in range(2):  # the second replaces the first
-        model.save_pretrained(folder)
-    assert [path.name for path in tmp_path.iterdir()] == ["model"]
-    pipeline = diffusers.DDIMPipeline.from_pretrained(folder)
-    assert pipeline.scheduler.config.timestep_spacing == "trailing"
-    assert same_bits(weights(pipeline.unet), weights(model.denoiser))
-    again = DiffusionModel.from_pretrained(folder)
-    generated = [
-        m.generate(2, steps=3, generator=torch.Generator().manual_seed(1))
-        for m in (model, again)
-    ]
-    assert again.sample_shape == (1, 8, 8)
-    assert torch.equal(*generated)
-
-
-def test_a_saved_model_cut_short_is_refused(tmp_path):
-    DiffusionModel.from_preset("digits").save_pretrained(tmp_path / "model")
-    truncate(next((tmp_path / "model" / "unet").glob("*.safetensors")))
-    with pytest.raises(ValueError, match="no whole model in"):
-        DiffusionModel.from_pretrained(tmp_path / "model")
-
-
-def test_only_diffusers_denoisers_are_saved_in_its_layout(tiny_model, tmp_path):
-    with pytest.raises(TypeError, match="TinyDenoiser"):
-        tiny_model.save_pretrained(tmp_path / "model")
-    assert not list(tmp_path.iterdir())

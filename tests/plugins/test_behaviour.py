@@ -194,7 +194,7 @@ def test_a_negative_lambda_is_refused(plugin):
 @pytest.mark.parametrize("plugin", [GenerativeDistillationPlugin, GenerativeReplayPlugin])
 @pytest.mark.parametrize("steps", [0, -2, 1.5])
 def test_teacher_steps_below_one_are_refused(plugin, steps):
-    with pytest.raises(ValueError, match="teacher_steps must be an integer from 1 to T"):
+    with pytest.raises(ValueError, match="teacher_steps must be an integer of 1 or more"):
         plugin(teacher_steps=steps)
 
 

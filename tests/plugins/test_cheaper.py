@@ -97,8 +97,8 @@ def test_a_ratio_goes_with_every_source_and_leaves_the_weights_of_the_losses(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(pool_size=0), "hold 1 sample or more, got 0"),
-        (dict(pool_size=9, pool_refresh=0), "refresh_every must be 1 or more"),
+        (dict(pool_size=0), "pool_size must be an integer of 1 or more, got 0"),
+        (dict(pool_size=9, pool_refresh=0), "pool_refresh must be an integer of 1 or more"),
         (dict(replay_ratio=0), "replay_ratio must be above 0, got 0"),
         (dict(replay_ratio=-1.0), "replay_ratio must be above 0"),
         (dict(teacher_sampler="euler"), "no sampler 'euler'; choose from own, dpmsolver"),

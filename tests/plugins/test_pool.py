@@ -59,6 +59,7 @@ def test_a_pool_never_reaches_into_the_next_class(monkeypatch):
         """A teacher whose samples say in which place they were made."""
 
         num_classes, made = CLASSES, 0
+        classes_seen = torch.ones(CLASSES)
 
         def draw_condition(self, count, generator):
             return torch.arange(count) % CLASSES
@@ -157,3 +158,31 @@ def test_a_pool_that_the_memory_cannot_hold_is_refused_with_its_size(
 ):
     with pytest.raises(ValueError, match=r"pool of 10+ samples takes 2\d+\.\d GiB of the"):
         train_generator(tiny_model, digits.train_stream[:1], plugin(pool_size=10**9))
+
+
+@pytest.mark.parametrize("plugin", [GenerativeDistillationPlugin, GenerativeReplayPlugin])
+@pytest.mark.parametrize("size", [1, CLASSES - 1, CLASSES])
+def test_a_pool_smaller_than_the_number_of_classes_is_refused_before_training(
+    digits, plugin, size
+):
+    model = conditioned(seen=())
+    before = weights(model)
+    if size == CLASSES:
+        train_generator(model, digits.train_stream[:2], plugin(pool_size=size))
+        return
+    with pytest.raises(
+        ValueError, match=f"a pool of {size} samples .* of 10 classes; give"
+    ):
+        train_generator(model, digits.train_stream[:2], plugin(pool_size=size))
+    assert same_bits(weights(model), before)
+
+
+def test_a_pool_of_ones_own_holds_one_of_each_class_or_is_refused():
+    model = conditioned(seen=(2, 3, 7))
+    for size in (1, 2):
+        with pytest.raises(ValueError, match="of 3 classes; give a pool_size of 3 or more"):
+            ReplayPool(size, steps=1).draw(model, 8, seeded()).images()
+    condition, drawn_images = ReplayPool(3, steps=1).draw(model, 8, seeded())
+    drawn = drawn_images()
+    for c in (2, 3, 7):  # one image each
+        assert (drawn[condition == c] == drawn[condition == c][0]).all()

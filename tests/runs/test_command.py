@@ -107,7 +107,7 @@ BAD = {
     ),
     "a single image to evaluate": (
         ["evaluation.images=1"],
-        "evaluation: images must be 2 or more, got 1",
+        "evaluation: images must be an integer of 2 or more, got 1",
     ),
     "a temperature of 0": (
         ["solver.temperature=0"],
@@ -174,10 +174,13 @@ BAD = {
         ["generator.ema_decay=1"],
         "generator: the decay of an EMA must be in [0, 1), got 1.0",
     ),
-    "a pool of nothing": (["method.pool_size=0"], "must hold 1 sample or more, got 0"),
+    "a pool of nothing": (
+        ["method.pool_size=0"],
+        "pool_size must be an integer of 1 or more, got 0",
+    ),
     "a solver's pool of nothing": (
         ["solver.pool_size=0"],
-        "solver: a pool must hold 1 sample or more, got 0",
+        "solver: pool_size must be an integer of 1 or more, got 0",
     ),
     "a pool that memory cannot hold": (
         ["method.pool_size=1000000000000"],

@@ -30,6 +30,12 @@ def test_a_run_keeps_the_weights_of_its_denoiser(tmp_path):
     assert "generator/FID_Stream" in metrics(folder)
 
 
+def test_one_that_inherits_from_diffusers_is_kept_as_ones_own(tmp_path):
+    own = [*OWN, "model._target_=tests.helpers.own_denoisers.OwnUNet"]
+    folder = run(small_config(tmp_path, *own))
+    assert [path.name for path in (folder / "model").iterdir()] == ["denoiser.safetensors"]
+
+
 def test_a_killed_run_goes_on_to_the_bits_of_one_that_was_not(tmp_path):
     whole = run(small_config(tmp_path / "whole", *OWN))
     config = small_config(tmp_path / "killed", *OWN)

@@ -190,7 +190,11 @@ def test_the_learning_rate_falls_to_zero_at_the_end_of_each_experience(
         return step(self, *args)
 
     monkeypatch.setattr(torch.optim.Adam, "step", noting)
-    options = ["generator.steps=6", "generator.decay_steps=4"]
+    options = [
+        "generator.steps=6",
+        "generator.decay_steps=4",
+        "generator.learning_rate=2e-3",
+    ]
     run(small_config(tmp_path, "method=naive", "benchmark.n_experiences=2", *options))
     expected = [2e-3 * factor for factor in (1, 1, 1, 0.75, 0.5, 0.25)]
     assert rates == pytest.approx(expected * 2)

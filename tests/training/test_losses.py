@@ -76,3 +76,22 @@ def test_half_a_min_snr_is_refused():
         DenoisingLoss(noise_scheduler=ddim_scheduler())
     with pytest.raises(ValueError, match="above 0"):
         DenoisingLoss(min_snr_gamma=0.0, noise_scheduler=ddim_scheduler())
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        dict(prediction_type="v_prediction"),
+        dict(beta_end=0.03),
+        dict(num_train_timesteps=500),
+    ],
+)
+def test_weights_of_another_scheduler_than_the_models_are_refused(tiny_model, other):
+    optimizer = torch.optim.Adam(tiny_model.parameters())
+    options = dict(model=tiny_model, optimizer=optimizer, evaluator=None)
+    for scheduler in (tiny_model.noise_scheduler, ddim_scheduler()):
+        right = DenoisingLoss(min_snr_gamma=GAMMA, noise_scheduler=scheduler)
+        DiffusionTraining(criterion=right, **options)
+    wrong = DenoisingLoss(min_snr_gamma=GAMMA, noise_scheduler=ddim_scheduler(**other))
+    with pytest.raises(ValueError, match=r"than the model's; give it model\.noise_schedu"):
+        DiffusionTraining(criterion=wrong, **options)

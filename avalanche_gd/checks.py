@@ -1,0 +1,61 @@
+"""Checks of arguments, each with one line that names what is wrong and what is allowed."""
+
+import math
+from collections.abc import Callable, Sequence
+from numbers import Integral, Real
+from typing import Any
+
+_HOLDS: dict[str, Callable[[float], bool]] = {
+    "0 or more": lambda value: value >= 0,
+    "above 0": lambda value: value > 0,
+    "in [0, 1)": lambda value: 0 <= value < 1,
+    "in [0, 1]": lambda value: 0 <= value <= 1,
+}
+
+
+def check_integer(name: str, value: Any, low: int = 1, high: int | None = None) -> int:
+    """Give an integer back, or raise.
+
+    :param name: of the argument, as the user knows it.
+    :param value: True and False are no integers.
+    :param low: the least that is allowed.
+    :param high: the most that is allowed; None for no bound.
+    :raises ValueError: unless it is an integer in that range.
+    """
+    is_integer = isinstance(value, Integral) and not isinstance(value, bool)
+    if not is_integer or value < low or (high is not None and value > high):
+        allowed = f"of {low} or more" if high is None else f"from {low} to {high}"
+        raise ValueError(f"{name} must be an integer {allowed}, got {value!r}")
+    return int(value)
+
+
+def check_number(name: str, value: Any, allowed: str) -> float:
+    """Give a number back, or raise.
+
+    :param name: of the argument, as the user knows it.
+    :param value: True and False are no numbers, nor is what is not finite.
+    :param allowed: ``"0 or more"``, ``"above 0"``, ``"in [0, 1)"`` or ``"in [0, 1]"``.
+    :raises ValueError: unless it is a finite number in that range.
+    """
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value):
+        raise ValueError(f"{name} must be {allowed}, a finite number, got {value!r}")
+    if not _HOLDS[allowed](float(value)):
+        raise ValueError(f"{name} must be {allowed}, got {value!r}")
+    return float(value)
+
+
+def check_sample_shape(sample_shape: Any) -> tuple[int, int, int]:
+    """Give the shape of an image back, or raise.
+
+    :raises ValueError: unless it is ``(C, H, W)``, three integers of 1 or more.
+    """
+    try:
+        if isinstance(sample_shape, Sequence) and len(sample_shape) == 3:
+            channels, height, width = (check_integer("", size) for size in sample_shape)
+            return channels, height, width
+    except ValueError:
+        pass
+    raise ValueError(
+        f"sample_shape must be (C, H, W), three integers of 1 or more, got {sample_shape!r}"
+    )

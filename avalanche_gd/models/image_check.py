@@ -1,0 +1,71 @@
+"""What a diffusion model is trained on: images of its shape, in model space."""
+
+import warnings
+
+import torch
+from torch import Tensor
+
+_TOLERANCE = 1e-3  # of model space: what resizing and rounding may add
+_ENOUGH = 8  # batches without a pixel below 0, after which there is a warning
+_LOOK_EVERY = 50  # batches, on an accelerator, which must wait for each look
+
+
+class ImageCheck:
+    """Looks at the batches that a model is given.
+
+    On the CPU at the values of each; on an accelerator, which would have to wait, at the
+    values of the first 8 and of each 50th.
+
+    :param sample_shape: ``(C, H, W)`` of an image.
+    """
+
+    def __init__(self, sample_shape: tuple[int, int, int]):
+        self.sample_shape = sample_shape
+        self._batches = 0
+        self._without_negatives = 0  # batches in a row
+        self._has_warned = False
+
+    def __call__(self, x0: Tensor) -> None:
+        """Raise ValueError unless images are of the shape and in model space, ``[-1, 1]``.
+
+        Images in ``[0, 1]`` are in it too: there is a warning, once, after 8 batches in a
+        row without a value below 0.
+
+        :param x0: ``(N, C, H, W)``.
+        """
+        if x0.shape[1:] != self.sample_shape:
+            raise ValueError(
+                f"images of shape {tuple(x0.shape[1:])} do not fit a model of "
+                f"{self.sample_shape}; resize them, for example with "
+                "avalanche_gd.to_model_space"
+            )
+        if not x0.is_floating_point():
+            raise ValueError(
+                f"images must be float and in model space, [-1, 1], not {x0.dtype}; bring "
+                "them there, for example with avalanche_gd.to_model_space"
+            )
+        looks = self._batches < _ENOUGH or self._batches % _LOOK_EVERY == 0
+        self._batches += 1
+        if x0.numel() and (looks or x0.device.type == "cpu"):
+            low, high = (bound.item() for bound in torch.aminmax(x0))
+            self._check_range(low, high)
+
+    def _check_range(self, low: float, high: float) -> None:
+        if not max(-low, high) <= 1 + _TOLERANCE:  # NaN is in no range
+            raise ValueError(
+                f"images must be in model space, [-1, 1]; these reach from "
+                f"{low:g} to {high:g}; bring them there, for example with "
+                "avalanche_gd.to_model_space"
+            )
+        if low < 0:
+            self._without_negatives = 0
+        elif high > 0:  # a batch of zeros says nothing
+            self._without_negatives += 1
+        if self._without_negatives == _ENOUGH and not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                f"{_ENOUGH} batches of images in a row have no value below 0, as if they "
+                "were in [0, 1]; model space is [-1, 1]: bring them there with "
+                "avalanche_gd.to_model_space, or by 2 * images - 1",
+                stacklevel=2,
+            )

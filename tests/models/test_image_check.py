@@ -1,0 +1,103 @@
+"""What a model says of images that are not in model space."""
+
+import warnings
+
+import pytest
+import torch
+
+from avalanche_gd import DiffusionTraining
+from avalanche_gd.data.model_space import as_benchmark, as_dataset
+from avalanche_gd.models.image_check import ImageCheck
+from tests.helpers.small_models import SHAPE, images
+
+TYPES = [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool]
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_images_that_are_not_float_are_refused_by_the_name_of_their_type(tiny_model, dtype):
+    with pytest.raises(ValueError, match=rf"not {dtype}; .* avalanche_gd\.to_model_space"):
+        tiny_model(torch.zeros(2, *SHAPE, dtype=dtype))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1.5, -1.5])
+def test_a_single_value_that_is_not_in_model_space_is_refused(tiny_model, value):
+    x0 = images(4)
+    x0[2, 0, 3, 5] = value
+    with pytest.raises(ValueError, match=r"in model space, \[-1, 1\]; these reach from"):
+        tiny_model(x0)
+
+
+def train_on(model, batches):
+    """Train on images ``(steps, N, C, H, W)``, in that order."""
+    flat = batches.flatten(0, 1)
+    dataset = as_dataset(flat, torch.zeros(len(flat)).long())
+    stream = as_benchmark(train=[dataset], test=[dataset]).train_stream
+    strategy = DiffusionTraining(
+        model=model,
+        optimizer=torch.optim.SGD(model.parameters(), 0.01),
+        train_mb_size=batches.shape[1],
+        evaluator=None,
+    )
+    for _ in range(2):
+        strategy.train(stream, shuffle=False, eval_streams=[])
+
+
+def in_unit_interval(steps):
+    return torch.rand(steps, 4, *SHAPE)
+
+
+def test_images_between_0_and_1_are_warned_of_once_in_training(tiny_model):
+    with pytest.warns(UserWarning, match="as if they were in") as caught:
+        train_on(tiny_model, in_unit_interval(20))
+    (warning,) = [w for w in caught if "as if they were in" in str(w.message)]
+    assert "avalanche_gd.to_model_space" in str(warning.message)
+
+
+def black_background():
+    batches = torch.full((20, 4, *SHAPE), -1.0)
+    batches[..., 3:5, 3:5] = 1.0
+    return batches
+
+
+RIGHT = {
+    "model space": lambda: torch.rand(20, 4, *SHAPE) * 2 - 1,
+    "a black background": black_background,
+    "all black": lambda: torch.full((20, 4, *SHAPE), -1.0),
+    "all gray": lambda: torch.zeros(20, 4, *SHAPE),
+    "a bright batch now and then": lambda: (
+        in_unit_interval(20) - (torch.arange(20) % 5 == 4).float().view(-1, 1, 1, 1, 1) / 2
+    ),
+    "too few to say": lambda: in_unit_interval(3),
+}
+
+
+@pytest.mark.parametrize("kind", RIGHT)
+def test_images_in_model_space_are_not_warned_of(tiny_model, kind):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*as if they were in")
+        train_on(tiny_model, RIGHT[kind]())
+
+
+class OnAnAccelerator(torch.Tensor):
+    """Says that it is there, and counts how often its values are read."""
+
+    read = 0
+
+    @property
+    def device(self):
+        return torch.device("cuda")
+
+    def item(self):
+        type(self).read += 1
+        return super().item()
+
+
+def test_an_accelerator_waits_for_the_first_batches_and_each_50th():
+    check = ImageCheck(SHAPE)
+    looked_at = []
+    for batch in range(120):
+        before = OnAnAccelerator.read
+        check(images(2).as_subclass(OnAnAccelerator))
+        if OnAnAccelerator.read > before:
+            looked_at.append(batch)
+    assert looked_at == [*range(8), 50, 100]

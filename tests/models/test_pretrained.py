@@ -1,0 +1,202 @@
+"""Models on disk: what is written, and what is read back."""
+
+import json
+
+import diffusers
+import pytest
+import torch
+from diffusers import DDIMPipeline, DDPMScheduler, UNet2DModel
+
+from avalanche_gd import DiffusionModel, ddim_scheduler
+from avalanche_gd.models.unet import PRESETS
+from tests.helpers.bits import same_bits, truncate, weights
+from tests.helpers.own_denoisers import OwnUNet
+from tests.helpers.small_models import TinyDenoiser, images, seeded
+
+CONDITIONS = {
+    "no classes": {},
+    "classes": dict(num_classes=10),
+    "no class left out": dict(num_classes=10, condition_dropout=0.2),
+    "guidance": dict(num_classes=10, condition_dropout=0.2, guidance=2.0),
+}
+
+
+def small_unet(**options):
+    return UNet2DModel(**(PRESETS["digits"] | options))
+
+
+def bits(model):
+    """Samples by default, from a given state, and under given classes."""
+    samples = [model.generate(4), model.generate(3, steps=2, eta=1.0, generator=seeded())]
+    if model.num_classes is not None:
+        samples.append(model.generate(2, torch.tensor([4, 1]), generator=seeded()))
+    return samples
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_a_model_that_is_read_back_samples_the_same_bits(
+    tmp_path, prediction_type, condition
+):
+    options = CONDITIONS[condition]
+    classes = options.get("num_classes")
+    embeddings = None if classes is None else classes + 1
+    model = DiffusionModel(
+        small_unet(sample_size=32, num_class_embeds=embeddings),
+        ddim_scheduler(prediction_type=prediction_type),
+        (1, 16, 8),
+        sampling_steps=3,
+        **options,
+    )
+    if classes:
+        model.see_classes(torch.tensor([1, 4]))
+    model.generate(2)  # the next samples without a generator are others
+    model.save_pretrained(tmp_path / "model")
+    again = DiffusionModel.from_pretrained(tmp_path / "model")
+    assert again.sample_shape == (1, 16, 8)
+    assert torch.equal(again.classes_seen, model.classes_seen)
+    for name in ("sampling_steps", "num_classes", "condition_dropout", "guidance", "none"):
+        assert getattr(again, name) == getattr(model, name)
+    assert same_bits(weights(again), weights(model))
+    for first, second in zip(bits(model), bits(again), strict=True):
+        assert torch.equal(first, second)
+
+
+def test_a_model_without_an_embedding_for_none_is_read_back(tmp_path):
+    denoiser = small_unet(num_class_embeds=10)
+    model = DiffusionModel(denoiser, ddim_scheduler(), (1, 8, 8), num_classes=10)
+    model.save_pretrained(tmp_path / "model")
+    again = DiffusionModel.from_pretrained(tmp_path / "model")
+    assert (again.num_classes, again.none) == (10, None)
+    with pytest.raises(ValueError, match="seen no class yet"):
+        again.generate(1)
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_a_saved_model_opens_in_diffusers_and_everybody_may_read_it(tmp_path, condition):
+    model = DiffusionModel.from_preset("digits", **CONDITIONS[condition])
+    folder = tmp_path / "model"
+    for _ in range(2):  # the second replaces the first
+        model.save_pretrained(folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    pipeline = diffusers.DDIMPipeline.from_pretrained(folder)
+    assert pipeline.scheduler.config.timestep_spacing == "trailing"
+    assert same_bits(weights(pipeline.unet), weights(model.denoiser))
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o644}
+
+
+def save_pipeline(folder, **options):
+    """A pipeline as diffusers saves it."""
+    scheduler = DDPMScheduler(timestep_spacing="trailing")
+    pipeline = DDIMPipeline(small_unet(**options), scheduler)
+    pipeline.save_pretrained(folder)
+    return pipeline
+
+
+def test_a_pipeline_of_diffusers_is_read(tmp_path):
+    pipeline = save_pipeline(tmp_path)
+    model = DiffusionModel.from_pretrained(tmp_path, sampling_steps=3)
+    assert model.sample_shape == (1, 8, 8)
+    assert (model.num_classes, model.sampling_steps) == (None, 3)
+    assert same_bits(weights(model.denoiser), weights(pipeline.unet))
+    assert model.generate(2).shape == (2, 1, 8, 8)
+
+
+def test_each_embedding_of_a_pipeline_is_a_class_unless_one_is_left_for_none(tmp_path):
+    save_pipeline(tmp_path, num_class_embeds=10)
+    model = DiffusionModel.from_pretrained(tmp_path)
+    assert (model.num_classes, model.none) == (10, None)
+    drawn = model.draw_condition(20, seeded())
+    assert torch.bincount(drawn).tolist() == [2] * 10
+    assert model.generate(10, steps=1).shape == (10, 1, 8, 8)
+    model(images(20)).given(torch.arange(20) % 10)
+    guided = dict(num_classes=9, condition_dropout=0.1, guidance=2.0)
+    model = DiffusionModel.from_pretrained(tmp_path, **guided)
+    assert (model.num_classes, model.none, model.guidance) == (9, 9, 2.0)
+    assert model.generate(9, steps=1).shape == (9, 1, 8, 8)
+    with pytest.raises(ValueError, match=r"needs num_classes of 10 or, .* 9, got 5"):
+        DiffusionModel.from_pretrained(tmp_path, num_classes=5)
+    with pytest.raises(ValueError, match="need an embedding for none"):
+        DiffusionModel.from_pretrained(tmp_path, condition_dropout=0.1)
+
+
+@pytest.mark.parametrize("kind", ["timestep", "identity"])
+def test_a_pipeline_with_other_class_embeddings_is_refused(tmp_path, kind):
+    save_pipeline(tmp_path, class_embed_type=kind)
+    with pytest.raises(ValueError, match=f"class_embed_type='{kind}' is not supported"):
+        DiffusionModel.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(("size", "shape"), [(16, (1, 16, 16)), ((8, 16), (1, 8, 16))])
+def test_the_shape_of_a_pipeline_is_its_sample_size(tmp_path, size, shape):
+    save_pipeline(tmp_path, sample_size=size)
+    assert DiffusionModel.from_pretrained(tmp_path).sample_shape == shape
+
+
+def test_a_pipeline_without_a_sample_size_needs_a_shape(tmp_path):
+    save_pipeline(tmp_path, sample_size=None)
+    with pytest.raises(
+        ValueError, match="does not say its sample_size; give sample_shape="
+    ):
+        DiffusionModel.from_pretrained(tmp_path)
+    model = DiffusionModel.from_pretrained(tmp_path, sample_shape=(1, 8, 8))
+    assert model.generate(1, steps=1).shape == (1, 1, 8, 8)
+
+
+def test_arguments_take_the_place_of_what_was_saved(tmp_path):
+    model = DiffusionModel.from_preset("digits", **CONDITIONS["guidance"])
+    model.see_classes(torch.tensor([2]))
+    model.save_pretrained(tmp_path / "model")
+    options = dict(guidance=1.0, sampling_steps=7, sample_shape=(1, 4, 4))
+    again = DiffusionModel.from_pretrained(tmp_path / "model", **options)
+    assert {name: getattr(again, name) for name in options} == options
+    assert again.condition_dropout == 0.2
+    assert again.classes_seen.nonzero().flatten().tolist() == [2]
+    with pytest.raises(TypeError, match="samplingsteps"):
+        DiffusionModel.from_pretrained(tmp_path / "model", samplingsteps=7)
+
+
+@pytest.mark.parametrize(
+    "name", ["diffusion_pytorch_model.safetensors", "model_index.json", "avalanche_gd.json"]
+)
+def test_a_saved_model_cut_short_is_refused(tmp_path, name):
+    DiffusionModel.from_preset("digits").save_pretrained(tmp_path / "model")
+    truncate(next((tmp_path / "model").rglob(name)))
+    with pytest.raises(ValueError, match="no whole model in"):
+        DiffusionModel.from_pretrained(tmp_path / "model")
+
+
+class OwnScheduler(DDPMScheduler):
+    """Inherits from what diffusers can read, but is not known to it."""
+
+
+@pytest.mark.parametrize(
+    ("denoiser", "scheduler", "name"),
+    [
+        (OwnUNet(), DDPMScheduler(), "OwnUNet"),
+        (TinyDenoiser(), DDPMScheduler(), "TinyDenoiser"),
+        (small_unet(), OwnScheduler(), "OwnScheduler"),
+    ],
+)
+def test_what_diffusers_could_not_read_is_not_written(tmp_path, denoiser, scheduler, name):
+    model = DiffusionModel(denoiser, scheduler, (1, 8, 8))
+    with pytest.raises(TypeError, match=f"of diffusers, not a {name}; save the state_dict"):
+        model.save_pretrained(tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_diffusers_has_no_place_for_is_plain_json(tmp_path):
+    model = DiffusionModel.from_preset("digits", **CONDITIONS["guidance"])
+    model.see_classes(torch.tensor([1, 4]))
+    model.save_pretrained(tmp_path / "model")
+    state = json.loads((tmp_path / "model" / "avalanche_gd.json").read_text())
+    assert state.pop("sampling_seed") == model.sampling_seed
+    assert state == dict(
+        sample_shape=[1, 8, 8],
+        sampling_steps=10,
+        num_classes=10,
+        condition_dropout=0.2,
+        guidance=2.0,
+        classes_seen=[1, 4],
+    )

@@ -1,0 +1,269 @@
+"""Every noise scheduler of diffusers: right, or refused by name."""
+
+import inspect
+import logging
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from avalanche_gd import DenoisingLoss, DiffusionModel, ddim_scheduler
+from avalanche_gd.models.sampler import FITTING, SAMPLERS
+from avalanche_gd.plugins import SOURCES
+from tests.helpers.lessons import request_of
+from tests.helpers.small_models import SHAPE, TinyDenoiser, conditioned, images, seeded
+
+MEAN, STD = -0.2, 0.25  # of the pixels that a perfect denoiser knows
+
+NOT_FITTING = {
+    "CogVideoXDPMScheduler",
+    "DDIMInverseScheduler",
+    "DPMSolverMultistepInverseScheduler",
+    "LCMScheduler",
+    "RePaintScheduler",
+    "TCDScheduler",
+    "UnCLIPScheduler",
+}
+"""Those that have alphas_cumprod, and do not sample from what these say."""
+
+
+@pytest.fixture(autouse=True)
+def quiet_schedulers():
+    """Some schedulers say at each use what they change in their configuration."""
+    logger = logging.getLogger("diffusers")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    yield
+    logger.setLevel(level)
+
+
+def schedulers():
+    """All that diffusers exports and that can be made without arguments."""
+    made = {}
+    for name in dir(diffusers):
+        kind = getattr(diffusers, name, None) if name.endswith("Scheduler") else None
+        if inspect.isclass(kind):
+            try:
+                made[name] = kind()
+            except Exception:  # it needs arguments, or a library that is not here
+                continue
+    return made
+
+
+SCHEDULERS = schedulers()
+
+
+class PerfectDenoiser(nn.Module):
+    """What a denoiser of ``x_0 ~ N(MEAN, STD^2)`` should predict, and when it is asked."""
+
+    def __init__(self, scheduler):
+        super().__init__()
+        self.alpha_bar = np.asarray(scheduler.alphas_cumprod, dtype=np.float64)
+        self.kind = getattr(scheduler.config, "prediction_type", "epsilon")
+        self.asked = []
+
+    def forward(self, x, t):
+        self.asked.append(int(t[0]))
+        alpha_bar = self.alpha_bar[t.numpy()].reshape(-1, 1, 1, 1)
+        a, b = np.sqrt(alpha_bar), np.sqrt(1 - alpha_bar)
+        gain = STD**2 * a / (STD**2 * a**2 + b**2)
+        x0 = MEAN + gain * (x.numpy() - a * MEAN)
+        noise = (x.numpy() - a * x0) / b
+        outputs = {"epsilon": noise, "sample": x0, "v_prediction": a * noise - b * x0}
+        return torch.as_tensor(outputs[self.kind], dtype=x.dtype)
+
+
+def perfect_model(scheduler, **options):
+    return DiffusionModel(PerfectDenoiser(scheduler), scheduler, SHAPE, **options)
+
+
+def test_the_schedulers_of_diffusers_are_found():
+    assert len(SCHEDULERS) > 20 and set(FITTING) <= set(SCHEDULERS)
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_a_scheduler_is_right_or_refused_by_name(name):
+    scheduler = SCHEDULERS[name]
+    if not hasattr(scheduler, "alphas_cumprod"):
+        with pytest.raises(TypeError, match=rf"with alphas_cumprod, not {name}$"):
+            DiffusionModel(TinyDenoiser(), scheduler, SHAPE)
+        return
+    if name in NOT_FITTING:
+        with pytest.raises(ValueError, match=f"{name} does not sample .* DDIMScheduler"):
+            DiffusionModel(TinyDenoiser(), scheduler, SHAPE)
+        return
+    model = perfect_model(scheduler)
+    alpha_bar = np.asarray(scheduler.alphas_cumprod)
+    for t in (0, 200, 600, 999):
+        timesteps = torch.full((64,), t)
+        noisy = model.process.add_noise(
+            torch.zeros(64, *SHAPE), model.draw_noise(64, seeded(t)), timesteps
+        )
+        assert noisy.std().item() == pytest.approx(np.sqrt(1 - alpha_bar[t]), rel=0.05)
+    pixels = model.generate(64, steps=100, generator=seeded())
+    assert pixels.mean().item() == pytest.approx(MEAN, abs=0.03)
+    assert pixels.std().item() == pytest.approx(STD, abs=0.06)
+
+
+FITTED = [
+    name
+    for name, scheduler in SCHEDULERS.items()
+    if hasattr(scheduler, "alphas_cumprod") and name not in NOT_FITTING
+]
+
+
+@pytest.mark.parametrize("name", FITTED)
+@pytest.mark.parametrize("steps", [1, 2, 3, 10])
+def test_sampling_begins_at_the_last_timestep_and_is_finite(name, steps):
+    model = perfect_model(SCHEDULERS[name])
+    if name == "PNDMScheduler" and steps < 4:
+        with pytest.raises(ValueError, match=f"PNDMScheduler cannot sample in {steps} st"):
+            model.generate(2, steps=steps)
+        return
+    model.denoiser.asked.clear()
+    pixels = model.generate(8, steps=steps, generator=seeded())
+    assert model.denoiser.asked[0] == 999
+    assert pixels.isfinite().all() and pixels.abs().max() <= 1
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 48, 1000])
+def test_sampling_is_trailing_whatever_the_scheduler_says(steps):
+    leading = ddim_scheduler(timestep_spacing="leading")
+    model = perfect_model(leading)
+    model.denoiser.asked.clear()
+    assert leading.config.timestep_spacing == "leading"
+    first = model.generate(2, steps=steps, generator=seeded())
+    trailing = ddim_scheduler()
+    trailing.set_timesteps(steps)
+    assert model.denoiser.asked == trailing.timesteps.tolist()
+    assert model.sampling_timesteps(steps) == model.denoiser.asked
+    assert torch.equal(
+        first, perfect_model(trailing).generate(2, steps=steps, generator=seeded())
+    )
+
+
+def test_trailing_timesteps_are_those_of_diffusers(tiny_model):
+    scheduler = ddim_scheduler()
+    for steps in range(1, 1001):
+        scheduler.set_timesteps(steps)
+        assert tiny_model.sampling_timesteps(steps) == scheduler.timesteps.tolist()
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(),
+        dict(prediction_type="sample"),
+        dict(beta_schedule="squaredcos_cap_v2"),
+        dict(prediction_type="v_prediction", rescale_betas_zero_snr=True),
+        dict(trained_betas=np.linspace(1e-3, 0.1, 200), num_train_timesteps=200),
+    ],
+)
+def test_every_sampler_takes_the_noise_levels_over(sampler, options):
+    model = perfect_model(ddim_scheduler(**options))
+    pixels = model.generate(64, steps=100, sampler=sampler, generator=seeded())
+    assert pixels.mean().item() == pytest.approx(MEAN, abs=0.03)
+    assert pixels.std().item() == pytest.approx(STD, abs=0.06)
+
+
+def test_a_sampler_takes_levels_over_that_no_configuration_knows():
+    scheduler = ddim_scheduler()
+    scheduler.alphas_cumprod = scheduler.alphas_cumprod**2
+    model = perfect_model(scheduler)
+    pixels = model.generate(64, steps=100, sampler="dpmsolver++", generator=seeded())
+    assert pixels.std().item() == pytest.approx(STD, abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(trained_betas=[0.1] * 50), "has 50 betas, but num_train_timesteps is 1000"),
+        (dict(num_train_timesteps=20), "does not sample .* with betas that end in noise"),
+        (dict(trained_betas=[-0.1] * 1000), "must fall, from below 1"),
+        (dict(rescale_betas_zero_snr=True), "zero terminal SNR, the noise says nothing"),
+        (dict(prediction_type="flow_prediction"), "no prediction_type 'flow_prediction'"),
+    ],
+)
+def test_noise_that_cannot_be_learned_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        DiffusionModel(TinyDenoiser(), ddim_scheduler(**options), SHAPE)
+
+
+def nearly_zero():
+    """A last alpha_bar of 1e-8, with which all three predictions can be learned."""
+    alpha_bar = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
+    root = np.sqrt(alpha_bar)
+    rescaled = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
+    rescaled[-1] = 1e-8
+    return 1 - rescaled / np.concatenate([[1], rescaled[:-1]])
+
+
+NO_SIGNAL = [
+    dict(prediction_type="sample", rescale_betas_zero_snr=True),
+    dict(prediction_type="v_prediction", rescale_betas_zero_snr=True),
+    dict(prediction_type="epsilon", trained_betas=nearly_zero()),
+    dict(prediction_type="sample", trained_betas=nearly_zero()),
+    dict(prediction_type="v_prediction", trained_betas=nearly_zero()),
+]
+
+
+@pytest.mark.parametrize("options", NO_SIGNAL)
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_zero_terminal_snr_samples_at_every_eta(options, eta):
+    model = perfect_model(ddim_scheduler(**options))
+    for steps in (1, 2, 4):
+        assert model.generate(2, steps=steps, eta=eta).isfinite().all()
+    pixels = model.generate(64, steps=200, eta=eta, generator=seeded())
+    assert pixels.mean().item() == pytest.approx(MEAN, abs=0.03)
+    assert pixels.std().item() == pytest.approx(STD, abs=0.03)
+
+
+@pytest.mark.parametrize("options", NO_SIGNAL)
+def test_zero_terminal_snr_teaches_finite_losses(options):
+    scheduler = ddim_scheduler(**options)
+    model = DiffusionModel(TinyDenoiser(), scheduler, SHAPE)
+    weights = model.process.min_snr_weights(5.0)
+    assert weights.isfinite().all()
+    assert weights[-1].item() == pytest.approx(
+        1.0 if options["prediction_type"] == "epsilon" else 0.0, abs=1e-7
+    )
+    loss = DenoisingLoss(min_snr_gamma=5.0, noise_scheduler=scheduler)
+    assert loss(model(images(64))).isfinite()
+    for name in SOURCES:
+        with torch.no_grad():
+            taught = SOURCES[name]().draw(request_of(model, images(16)))
+        assert taught.x_t.isfinite().all() and taught.target.isfinite().all()
+
+
+@pytest.mark.parametrize("eta", [-0.1, 1.1, float("nan"), float("inf")])
+def test_an_eta_out_of_range_is_refused(tiny_model, eta):
+    with pytest.raises(ValueError, match=r"eta must be in \[0, 1\]"):
+        tiny_model.generate(1, steps=2, eta=eta)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_denoiser_that_diverged_is_an_error_and_no_image(tiny_model, value):
+    with torch.no_grad():
+        tiny_model.denoiser.convolution.bias.fill_(value)
+    with pytest.raises(ValueError, match="the samples are not finite"):
+        tiny_model.generate(2, steps=2)
+
+
+@pytest.mark.parametrize("guidance", [0.0, 1.0, 3.0])
+def test_a_trajectory_is_guided_and_its_targets_are_not(guidance):
+    model = conditioned(dropout=0.1, guidance=guidance)
+    model.condition_dropout = 0.0
+    with torch.no_grad():
+        request = request_of(model, images(12), steps=3)
+        x_t, t, target, condition = SOURCES["trajectory"]().draw(request)
+        given = model.denoise(x_t, t, condition)
+        without = model.denoise(x_t, t, torch.full_like(condition, 10))
+        assert (target - given).abs().max() < 1e-6
+        guided = without + guidance * (given - without)
+        for now in (slice(0, 4), slice(4, 8)):
+            after = slice(now.start + 4, now.stop + 4)
+            expected = model.process.ddim_step(x_t[now], guided[now], t[now], t[after])
+            assert (x_t[after] - expected).abs().max() < 1e-5
