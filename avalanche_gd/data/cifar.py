@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from avalanche.benchmarks.datasets import default_dataset_location
-from avalanche.benchmarks.scenarios.generic_scenario import CLScenario
 from torchvision.datasets import CIFAR10, CIFAR100
 
+from avalanche_gd.data.benchmark import StreamsBenchmark
 from avalanche_gd.data.model_space import check_experiences, class_incremental
 
 
@@ -15,7 +15,7 @@ def SplitCIFAR10(
     seed: int = 0,
     image_size: int = 32,
     root: str | Path | None = None,
-) -> CLScenario:
+) -> StreamsBenchmark:
     """Class-incremental CIFAR-10 like Avalanche's ``SplitCIFAR10``, in model space.
 
     :param n_experiences: 1, 2, 5 or 10, each with as many classes.
@@ -39,7 +39,7 @@ def SplitCIFAR100(
     seed: int = 0,
     image_size: int = 32,
     root: str | Path | None = None,
-) -> CLScenario:
+) -> StreamsBenchmark:
     """Class-incremental CIFAR-100 like Avalanche's ``SplitCIFAR100``, in model space.
 
     :param n_experiences: a divisor of 100; each gets as many classes.

@@ -1,10 +1,10 @@
 """scikit-learn's handwritten digits: a benchmark with nothing to download."""
 
 import torch
-from avalanche.benchmarks.scenarios.generic_scenario import CLScenario
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
+from avalanche_gd.data.benchmark import StreamsBenchmark
 from avalanche_gd.data.model_space import as_dataset, check_experiences, class_incremental
 
 _TEST_SHARE = 0.2
@@ -13,7 +13,7 @@ _MAXIMUM = 16  # of a pixel in scikit-learn's digits
 
 def SplitDigits(
     n_experiences: int = 5, *, seed: int = 0, image_size: int = 8
-) -> CLScenario:
+) -> StreamsBenchmark:
     """Class-incremental digits: 1,437 training and 360 test images of 10 classes.
 
     The test images are the same for every seed, with the classes in proportion.

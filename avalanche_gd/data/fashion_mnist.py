@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from avalanche.benchmarks.datasets.external_datasets.fmnist import get_fmnist_dataset
-from avalanche.benchmarks.scenarios.generic_scenario import CLScenario
 from torch import Tensor
 
+from avalanche_gd.data.benchmark import StreamsBenchmark
 from avalanche_gd.data.model_space import as_dataset, check_experiences, class_incremental
 from avalanche_gd.storage import cached
 
@@ -31,7 +31,7 @@ def SplitFMNIST(
     seed: int = 0,
     image_size: int = 16,
     root: str | Path | None = None,
-) -> CLScenario:
+) -> StreamsBenchmark:
     """Class-incremental Fashion-MNIST like Avalanche's ``SplitFMNIST``, in model space.
 
     :param n_experiences: 1, 2, 5 or 10, each with as many classes.

@@ -5,10 +5,10 @@ from operator import itemgetter
 from pathlib import Path
 
 import torch
-from avalanche.benchmarks.scenarios.generic_scenario import CLScenario
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from avalanche_gd.data.benchmark import StreamsBenchmark
 from avalanche_gd.data.decoding import decoded_images
 from avalanche_gd.data.model_space import as_dataset, check_experiences, class_incremental
 
@@ -25,7 +25,7 @@ def SplitImageFolder(
     image_size: int = 32,
     root: str | Path,
     channels: int = 3,
-) -> CLScenario:
+) -> StreamsBenchmark:
     """Class-incremental images of a folder of class folders, in model space.
 
     Files and classes are those that torchvision's ``ImageFolder`` finds. An image that

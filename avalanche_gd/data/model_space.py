@@ -1,18 +1,11 @@
 """Any Avalanche classification benchmark, in model space, transformed once."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from itertools import islice
 from typing import Any
 
 import torch
-from avalanche.benchmarks import (
-    benchmark_from_datasets,
-    nc_benchmark,
-    with_classes_timeline,
-)
-from avalanche.benchmarks.scenarios.generic_scenario import CLScenario
-from avalanche.benchmarks.scenarios.task_aware import with_task_labels
+from avalanche.benchmarks import nc_benchmark
 from avalanche.benchmarks.utils import (
     ConstantSequence,
     DataAttribute,
@@ -24,12 +17,14 @@ from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 from torchvision.transforms.functional import get_dimensions, pil_to_tensor
 
+from avalanche_gd.data.benchmark import StreamsBenchmark, as_benchmark, check_not_empty
+
 _CHUNK = 1024  # images brought to model space at once
 
 
 def class_incremental(
     train: Any, test: Any, n_experiences: int, *, seed: int, image_size: int
-) -> CLScenario:
+) -> StreamsBenchmark:
     """Avalanche's ``nc_benchmark`` of two datasets, in model space.
 
     :param train: a dataset with ``targets``, the classes from 0; its items are as
@@ -48,35 +43,31 @@ def class_incremental(
     return to_model_space(benchmark, (channels, image_size, image_size))
 
 
-def to_model_space(benchmark: Any, sample_shape: tuple[int, int, int]) -> CLScenario:
+def to_model_space(benchmark: Any, sample_shape: tuple[int, int, int]) -> StreamsBenchmark:
     """The same streams with every image resized and scaled once, kept as tensors.
 
     A training step then only indexes a tensor. The order of experiences, classes and
-    images stays as it is; every experience has task label 0.
+    images stays as it is; every experience has task label 0. The result knows of itself
+    what Avalanche's class-incremental benchmarks do: ``n_classes``, ``n_experiences``,
+    ``classes_order``, ``n_classes_per_exp``, ``original_classes_in_exp``, ...
 
     :param benchmark: an Avalanche classification benchmark whose items begin with an
         image: a PIL image, a uint8 tensor ``(C, H, W)``, or a float one in ``[0, 1]``.
+        Float images that reach below 0 somewhere in the benchmark, but not out of
+        ``[-1, 1]``, are in model space already, and are not scaled again.
         Its own transforms are not applied.
     :param sample_shape: ``(C, H, W)`` of the result, float32 in ``[-1, 1]``; resized
         bilinearly with antialiasing.
-    :raises ValueError: if the channels do not fit, or a float image is outside
-        ``[0, 1]``.
+    :raises ValueError: if the channels do not fit, if a float image is outside these
+        ranges, if an experience is empty, or if there are no labels.
     """
-    return _each(benchmark, partial(_tensor_dataset, sample_shape=sample_shape))
+    pixels = _Pixels(sample_shape)
+    result = _each(benchmark, pixels.read)
+    pixels.scale()
+    return result
 
 
-def as_benchmark(**streams: Any) -> CLScenario:
-    """A benchmark of Avalanche datasets by stream, whose streams know it.
-
-    :param streams: the datasets of the experiences of ``train``, ``test``, and others.
-    """
-    scenario = with_task_labels(with_classes_timeline(benchmark_from_datasets(**streams)))
-    for stream in scenario.streams.values():
-        stream.benchmark = scenario  # Avalanche's own builder leaves it out
-    return scenario
-
-
-def on_device(benchmark: Any, device: torch.device) -> CLScenario:
+def on_device(benchmark: Any, device: torch.device) -> StreamsBenchmark:
     """The same streams with all images and labels in the memory of a device.
 
     So that a step copies nothing to it.
@@ -89,20 +80,24 @@ def on_device(benchmark: Any, device: torch.device) -> CLScenario:
     )
 
 
-def _each(benchmark: Any, change: Callable[[Any], Any]) -> CLScenario:
-    streams = {
-        name: [change(experience.dataset) for experience in stream]
-        for name, stream in benchmark.streams.items()
-    }
-    return as_benchmark(**streams)
+def _each(benchmark: Any, change: Callable[[Any], Any]) -> StreamsBenchmark:
+    streams: dict[str, list[Any]] = {}
+    for name, stream in benchmark.streams.items():
+        datasets = [experience.dataset for experience in stream]
+        check_not_empty(name, datasets)
+        streams[name] = [change(dataset) for dataset in datasets]
+    return as_benchmark(like=benchmark, **streams)
 
 
 def stream_tensors(stream: Any) -> tuple[Tensor, Tensor]:
     """All images and labels of a stream, such as one of :func:`to_model_space`.
 
     :return: ``(N, C, H, W)`` and ``(N,)``.
+    :raises ValueError: if it has no experiences, an empty one, or no labels.
     """
     parts = [dataset_tensors(experience.dataset) for experience in stream]
+    if not parts:
+        raise ValueError("a stream without experiences has no images")
     return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 
 
@@ -110,9 +105,33 @@ def dataset_tensors(dataset: Any) -> tuple[Tensor, Tensor]:
     """All images and labels of an Avalanche dataset.
 
     :return: ``(N, C, H, W)`` and ``(N,)``.
+    :raises ValueError: if it is empty or has no labels.
     """
-    images = [item[0] for item in _items(dataset)]
+    if len(dataset) == 0:
+        raise ValueError("an empty dataset has no images; leave its experience out")
+    images = [image_of(item) for item in _items(dataset)]
     return torch.stack(images), _labels(dataset)
+
+
+def dataset_classes(dataset: Any) -> frozenset[int]:
+    """The classes in an Avalanche dataset; none if it has no labels."""
+    targets = getattr(dataset, "targets", ())
+    return frozenset(int(label) for label in getattr(targets, "uniques", targets))
+
+
+def image_of(item: Any) -> Any:
+    """The image of an item of a dataset: its first part, or all of it."""
+    return item[0] if isinstance(item, tuple | list) else item
+
+
+def has_label(item: Any, dataset: Any) -> bool:
+    """Whether an item, or a batch, of a dataset has a label after the image.
+
+    A task label that Avalanche appends is none.
+    """
+    parts = len(item) if isinstance(item, tuple | list) else 1
+    tasks = getattr(dataset, "targets_task_labels", None)
+    return parts - bool(getattr(tasks, "use_in_getitem", False)) > 1
 
 
 def as_dataset(images: Tensor, labels: Tensor) -> TaskAwareSupervisedClassificationDataset:
@@ -138,45 +157,78 @@ def check_experiences(n_experiences: int, n_classes: int) -> None:
         )
 
 
-def _tensor_dataset(
-    dataset: Any, sample_shape: tuple[int, int, int]
-) -> TaskAwareSupervisedClassificationDataset:
-    """A dataset in model space, of whose images only a chunk is ever held twice."""
-    images = torch.empty(len(dataset), *sample_shape)
-    items = _items(dataset.remove_current_transform_group())
-    for part in images.split(_CHUNK):
-        pixels = [_as_tensor(item[0], sample_shape) for item in islice(items, len(part))]
-        part.copy_(_in_model_space(torch.stack(pixels), sample_shape))
-    return as_dataset(images, _labels(dataset))
+class _Pixels:
+    """The images of a benchmark, resized, and how far they reach.
+
+    Whether they are in model space already is seen only once all of them were read.
+    """
+
+    def __init__(self, sample_shape: tuple[int, int, int]):
+        self._shape = sample_shape
+        self._low = 0.0
+        self._with_bytes = False
+        self._read: list[Tensor] = []
+
+    def read(self, dataset: Any) -> TaskAwareSupervisedClassificationDataset:
+        """A dataset not yet scaled, of whose images only a chunk is ever held twice."""
+        labels = _labels(dataset)
+        images = torch.empty(len(dataset), *self._shape)
+        items = _items(dataset.remove_current_transform_group())
+        for part in images.split(_CHUNK):
+            chunk = [self._as_tensor(image_of(item)) for item in islice(items, len(part))]
+            part.copy_(self._resized(torch.stack(chunk)))
+        self._read.append(images)
+        return as_dataset(images, labels)
+
+    def scale(self) -> None:
+        """Bring all that was read to model space, unless it is there already."""
+        if self._low < 0 and self._with_bytes:
+            raise ValueError(
+                "some images are uint8 and others are floats below 0; give all of them in "
+                "one range"
+            )
+        if self._low == 0:
+            for images in self._read:
+                images.mul_(2).sub_(1)
+
+    def _as_tensor(self, image: Any) -> Tensor:
+        tensor = image if isinstance(image, Tensor) else pil_to_tensor(image)
+        if len(tensor) != self._shape[0]:
+            raise ValueError(
+                f"images with {len(tensor)} channels do not fit a model of {self._shape}; "
+                f"choose a preset with {len(tensor)} channels"
+            )
+        return tensor
+
+    def _resized(self, pixels: Tensor) -> Tensor:
+        """From pixels ``(N, C, H, W)`` to floats in [0, 1], or [-1, 1] as they were."""
+        if pixels.dtype == torch.uint8:
+            self._with_bytes = True
+            floats = pixels / 255
+        else:
+            floats = pixels.float()
+            low, high = floats.min().item(), floats.max().item()
+            if not (low >= -1 and high <= 1):  # nor if one is not a number
+                raise ValueError(
+                    "float images must be in [0, 1], or in [-1, 1] if they are in model "
+                    f"space already, but these reach from {low:g} to {high:g}; leave out "
+                    "a Normalize of the dataset's own"
+                )
+            self._low = min(self._low, low)
+        size = self._shape[1:]
+        if floats.shape[2:] != size:
+            floats = F.interpolate(floats, size, mode="bilinear", antialias=True)
+        return floats
 
 
 def _labels(dataset: Any) -> Tensor:
+    if not hasattr(dataset, "targets"):
+        raise ValueError(
+            "a dataset has no labels; give one with targets, such as those of Avalanche's "
+            "classification benchmarks"
+        )
     return torch.tensor([int(label) for label in dataset.targets])
 
 
 def _items(dataset: Any) -> Iterator[Any]:
     return (dataset[i] for i in range(len(dataset)))
-
-
-def _as_tensor(image: Any, sample_shape: tuple[int, int, int]) -> Tensor:
-    tensor = image if isinstance(image, Tensor) else pil_to_tensor(image)
-    if len(tensor) != sample_shape[0]:
-        raise ValueError(
-            f"images with {len(tensor)} channels do not fit a model of {sample_shape}; "
-            f"choose a preset with {len(tensor)} channels"
-        )
-    return tensor
-
-
-def _in_model_space(pixels: Tensor, sample_shape: tuple[int, int, int]) -> Tensor:
-    """From pixels ``(N, C, H, W)`` to model space, resized."""
-    unit = pixels / 255 if pixels.dtype == torch.uint8 else pixels.float()
-    if unit.min() < 0 or unit.max() > 1:
-        raise ValueError(
-            "float images must be in [0, 1] to be brought to model space; these "
-            f"reach from {unit.min():g} to {unit.max():g}"
-        )
-    size = sample_shape[1:]
-    if unit.shape[2:] != size:
-        unit = F.interpolate(unit, size, mode="bilinear", antialias=True)
-    return unit.mul_(2).sub_(1)

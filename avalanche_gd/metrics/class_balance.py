@@ -5,14 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from avalanche_gd.data.model_space import has_label
+from avalanche_gd.metrics.oracle_choice import OracleChoice
 from avalanche_gd.metrics.plugin import GenerationMetric
-from avalanche_gd.metrics.shared_images import (
-    ExperienceKey,
-    Sampling,
-    SharedImages,
-    classifier_labels,
-    experience_key,
-)
+from avalanche_gd.metrics.shared_images import Sampling, SharedImages, classifier_labels
+from avalanche_gd.metrics.trained import ExperienceKey, experience_key
 
 _EPSILON = 1e-8
 
@@ -35,30 +32,39 @@ def absolute_ratio_difference(true: Tensor, generated: Tensor) -> float:
 class ClassBalance(GenerationMetric):
     """See :func:`class_balance_metrics`."""
 
-    def __init__(
-        self, sampling: Sampling, *, classifier: nn.Module | None, histogram: bool
-    ):
+    def __init__(self, sampling: Sampling, *, oracle: OracleChoice, histogram: bool):
         super().__init__(sampling)
         self._histogram = histogram
-        self._classifier = None if classifier is None else classifier.eval()
+        self._oracle = oracle
         self._labels: dict[ExperienceKey, list[Tensor]] = {}
 
-    def before_eval_exp(self, strategy: Any) -> None:
-        """Begin to count the true classes."""
-        super().before_eval_exp(strategy)
-        self._labels[experience_key(strategy.experience)] = []
+    def check(self, strategy: Any) -> None:
+        """Raise ValueError without labels, or without a classifier."""
+        dataset = strategy.experience.dataset
+        if not has_label(dataset[0], dataset):
+            raise ValueError(
+                "class_balance_metrics need images with labels; leave the metrics out"
+            )
+        self._oracle.check(strategy.experience)
+
+    def before_eval(self, strategy: Any) -> None:
+        """Begin anew."""
+        super().before_eval(strategy)
+        self._labels = {}
 
     def after_eval_iteration(self, strategy: Any) -> None:
         """Count the true classes."""
-        self._labels[experience_key(strategy.experience)].append(strategy.mb_y)
+        key = experience_key(strategy.experience)
+        if key in self._counted:
+            self._labels.setdefault(key, []).append(strategy.mb_y)
 
     def compute(self, strategy: Any, experiences: list[ExperienceKey]) -> dict[str, float]:
         """KLD and ARD over the evaluated experiences."""
-        generation = SharedImages.of(strategy)
-        classifier = self._classifier or generation.oracle(strategy)
-        images = generation.images(strategy.model, self.sampling)
+        images = SharedImages.of(strategy).images(strategy.model, self.sampling)
         generated = classifier_labels(
-            classifier.to(strategy.device), images, self.sampling.batch_size
+            self._oracle.of(strategy, self._counted[experiences[0]]),
+            images,
+            self.sampling.batch_size,
         )
         true = torch.cat([part for key in experiences for part in self._labels[key]])
         num_classes = int(torch.cat([true, generated]).max()) + 1
@@ -83,19 +89,23 @@ def class_balance_metrics(
     histogram: bool = False,
     sampling: Sampling | None = None,
     classifier: nn.Module | None = None,
+    benchmark: Any = None,
 ) -> list[GenerationMetric]:
     """KLD and ARD between true classes and those of generated images.
 
-    As ``KLD_Stream/eval_phase/test_stream`` and ``ARD_Stream/...``, over the classes
-    trained on so far (arXiv 2311.14028, section 4): 0 is perfect.
+    As ``KLD_Stream/eval_phase/test_stream`` and ``ARD_Stream/...``, over the evaluated
+    experiences that were trained on so far (arXiv 2311.14028, section 4): 0 is perfect.
 
     :param histogram: also the ratio of each class among the generated images, as
         ``ClassRatio_Stream/eval_phase/test_stream/Class003``.
     :param sampling: how images are generated; the default is 2,000 by 10 DDIM steps.
     :param classifier: labels generated images, from images in model space to logits;
-        None for the oracle of the benchmark.
+        None for an oracle, a classifier of the whole training stream.
+    :param benchmark: the oracle is trained on its ``train_stream``; None for the stream
+        that the strategy is trained on.
     :return: the metrics, for an ``EvaluationPlugin``.
+    :raises ValueError: if both are given, or the benchmark is not in model space.
+    :raises TypeError: if they are not a module and a benchmark.
     """
-    return [
-        ClassBalance(sampling or Sampling(), classifier=classifier, histogram=histogram)
-    ]
+    oracle = OracleChoice(classifier, benchmark)
+    return [ClassBalance(sampling or Sampling(), oracle=oracle, histogram=histogram)]

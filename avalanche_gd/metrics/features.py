@@ -5,7 +5,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchmetrics import Metric
 from torchmetrics.image.fid import FrechetInceptionDistance
+
+MAX_FEATURES = 8192
+"""More of them need covariances of over 512 MiB each, and a root of those."""
 
 _INCEPTION_FEATURES = 2048
 _INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
@@ -66,6 +70,35 @@ def feature_extractor(features: Any, weights_path: str | Path | None) -> Any:
         if features == "inception":
             return InceptionFeatures(weights_path)
         raise ValueError(f"no features {features!r}; choose from oracle, inception")
+    if isinstance(features, Metric):
+        raise TypeError(
+            f"features must be a name or a module from images to (N, D), got the metric "
+            f"{type(features).__name__}; give the module that it takes features from"
+        )
     if not callable(features):
         raise TypeError(f"features must be a name or a module, got {features!r}")
     return features.eval() if isinstance(features, nn.Module) else features
+
+
+def checked_features(function: Any, images: Tensor) -> Tensor:
+    """What a function of images gives, if it can be compared.
+
+    :param function: gives features ``(N, D)``, D up to :data:`MAX_FEATURES`.
+    :param images: ``(N, C, H, W)``.
+    :raises ValueError: if the features have another shape or are not finite.
+    """
+    features = function(images)
+    if not isinstance(features, Tensor):
+        raise ValueError(f"features must be a tensor (N, D), not {type(features).__name__}")
+    shape = tuple(features.shape)
+    if len(shape) != 2 or shape[0] != len(images) or not 1 <= shape[1] <= MAX_FEATURES:
+        raise ValueError(
+            f"features must be a tensor (N, D) with D from 1 to {MAX_FEATURES}, but of "
+            f"{len(images)} images they are {shape}; pool or flatten them"
+        )
+    if not features.is_floating_point() or not features.isfinite().all():
+        raise ValueError(
+            f"features must be finite numbers, but some of {shape} ({features.dtype}) are "
+            "not; look at the images that were generated, and at the module of features"
+        )
+    return features

@@ -6,12 +6,8 @@ from avalanche.evaluation.metric_results import MetricValue, TensorImage
 from torchvision.utils import make_grid
 
 from avalanche_gd.metrics.plugin import GenerationMetric
-from avalanche_gd.metrics.shared_images import (
-    ExperienceKey,
-    Sampling,
-    SharedImages,
-    has_classes,
-)
+from avalanche_gd.metrics.shared_images import Sampling, SharedImages, has_classes
+from avalanche_gd.metrics.trained import ExperienceKey
 
 
 class ImageGrid(GenerationMetric):
@@ -25,6 +21,13 @@ class ImageGrid(GenerationMetric):
                 f"got {shown}"
             )
         self.shown = shown
+
+    def before_training_exp(self, strategy: Any) -> None:
+        """Let go of the images; which experience is trained does not matter."""
+        SharedImages.of(strategy).forget_images()
+
+    def before_eval_exp(self, strategy: Any) -> None:
+        """Do nothing: the images are shown whatever is evaluated."""
 
     def compute(self, strategy: Any, experiences: list[ExperienceKey]) -> dict[str, float]:
         """Give no numbers."""

@@ -8,21 +8,16 @@ from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metric_results import MetricValue
 from avalanche.evaluation.metric_utils import get_metric_name
 
-from avalanche_gd.metrics.shared_images import (
-    ExperienceKey,
-    Sampling,
-    SharedImages,
-    experience_classes,
-    experience_key,
-    has_classes,
-)
+from avalanche_gd.metrics.shared_images import Sampling, SharedImages, has_classes
+from avalanche_gd.metrics.trained import Counted, ExperienceKey, experience_key
 
 
 class GenerationMetric(PluginMetric[dict[str, float]]):
     """Judges the images a strategy's model generates at the end of an evaluation.
 
-    Only the classes trained on so far count, whatever stream is evaluated. Before any
-    training there is nothing to judge, and a warning says so.
+    Only the experiences trained on so far count, whatever stream is evaluated
+    (:class:`~avalanche_gd.metrics.trained.TrainedExperiences`). Before any training there
+    is nothing to judge, and a warning says so.
 
     :param sampling: how the images are generated. All metrics with the same sampling
         judge the same images.
@@ -31,7 +26,7 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
     def __init__(self, sampling: Sampling):
         super().__init__()
         self.sampling = sampling
-        self._classes: dict[ExperienceKey, set[int]] = {}  # of what is evaluated
+        self._counted: dict[ExperienceKey, Counted] = {}  # in this evaluation
         self._results: dict[str, float] = {}
 
     @abstractmethod
@@ -39,7 +34,13 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
         """The values by name.
 
         :param strategy: at the end of an evaluation.
-        :param experiences: the evaluated ones whose classes were all trained on.
+        :param experiences: the evaluated ones that were trained on.
+        """
+
+    def check(self, strategy: Any) -> None:
+        """Raise ValueError if a strategy's experience cannot be judged later.
+
+        Before it is trained on.
         """
 
     def result(self) -> dict[str, float]:
@@ -51,31 +52,49 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
         self._results = {}
 
     def before_training_exp(self, strategy: Any) -> None:
-        """Note the classes that are trained on."""
+        """Note the experience that is trained on."""
+        self.check(strategy)
         SharedImages.of(strategy).observe(strategy.experience)
 
     def before_eval(self, strategy: Any) -> None:
         """Begin with new images."""
         self.reset()
-        self._classes = {}
+        self._counted = {}
         SharedImages.of(strategy).forget_images()
 
     def before_eval_exp(self, strategy: Any) -> None:
-        """Note the classes of an experience that is evaluated."""
-        classes = experience_classes(strategy.experience)
-        self._classes[experience_key(strategy.experience)] = classes
+        """Note an experience that is evaluated, if it was trained on.
+
+        :raises ValueError: if it is empty, or of another stream than those before.
+        """
+        experience = strategy.experience
+        if len(experience.dataset) == 0:
+            raise ValueError(
+                f"experience {experience.current_experience} of the stream "
+                f"{experience.origin_stream.name} is empty; leave it out"
+            )
+        counted = SharedImages.of(strategy).trained.counted(experience)
+        if counted is None:
+            return
+        key = experience_key(experience)
+        for other, first in self._counted.items():
+            if (other.stream, first.training) != (key.stream, counted.training):
+                raise ValueError(
+                    f"{self}: the experiences of an evaluation must be of one stream, but "
+                    f"are of {other.stream.name} and of {key.stream.name}, or of two "
+                    "benchmarks; evaluate each stream by itself"
+                )
+        self._counted[key] = counted
 
     def after_eval(self, strategy: Any) -> list[MetricValue]:
         """Emit the values over the evaluated experiences that were trained on."""
-        seen = SharedImages.of(strategy).seen_classes
-        trained = [key for key, classes in self._classes.items() if classes <= seen]
-        if not trained or not has_classes(strategy.model):
+        if not self._counted or not has_classes(strategy.model):
             warnings.warn(
                 f"{self}: no evaluated experience was trained on yet; nothing to judge",
                 stacklevel=2,
             )
             return []
-        self._results = self.compute(strategy, trained)
+        self._results = self.compute(strategy, list(self._counted))
         return [self.emitted(*item, strategy) for item in self._results.items()]
 
     def emitted(self, name: str, value: Any, strategy: Any) -> MetricValue:

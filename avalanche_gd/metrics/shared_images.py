@@ -8,11 +8,14 @@ from torch import Tensor, nn
 
 from avalanche_gd.checks import check_integer, check_number
 from avalanche_gd.data.model_space import stream_tensors
+from avalanche_gd.metrics.trained import (
+    StreamKey,
+    TrainedExperiences,
+    whole_stream,
+)
 from avalanche_gd.models.diffusion import DiffusionModel
 from avalanche_gd.models.oracle import oracle_classifier
-
-ExperienceKey = tuple[str, int]
-"""The name of a stream and the index of an experience in it."""
+from avalanche_gd.plugins.teacher import default_generator
 
 
 @dataclass(frozen=True)
@@ -46,12 +49,10 @@ class SharedImages:
     """The generated images of a strategy's evaluation, made once for all its metrics."""
 
     def __init__(self) -> None:
-        self.seen_classes: set[int] = set()
-        """The classes the strategy has been trained on."""
-        self.seen_experiences: set[ExperienceKey] = set()
-        """The experiences it has been trained on."""
+        self.trained = TrainedExperiences()
+        """What the strategy has been trained on."""
         self._samples: dict[Sampling, tuple[Tensor, Tensor | None]] = {}
-        self._oracles: dict[int, nn.Module] = {}
+        self._oracles: dict[StreamKey, nn.Module] = {}
 
     @classmethod
     def of(cls, strategy: Any) -> "SharedImages":
@@ -62,8 +63,7 @@ class SharedImages:
 
     def observe(self, experience: Any) -> None:
         """Note an experience that is trained on, which makes the images outdated."""
-        self.seen_classes |= experience_classes(experience)
-        self.seen_experiences.add(experience_key(experience))
+        self.trained.add(experience)
         self.forget_images()
 
     def forget_images(self) -> None:
@@ -80,32 +80,12 @@ class SharedImages:
         """The images of :meth:`samples`."""
         return self.samples(model, sampling)[0]
 
-    def oracle(self, strategy: Any) -> nn.Module:
-        """The oracle of the benchmark that is evaluated, from the cache if it is there.
-
-        :raises ValueError: if the evaluated stream does not know its benchmark.
-        """
-        benchmark = strategy.experience.origin_stream.benchmark
-        if benchmark is None:
-            raise ValueError(
-                "the oracle needs a stream that knows its benchmark; make the benchmark "
-                "with to_model_space, or pass features= or classifier= yourself"
-            )
-        if id(benchmark) not in self._oracles:
-            images, labels = stream_tensors(benchmark.train_stream)
-            oracle = oracle_classifier(images, labels).to(strategy.device)
-            self._oracles = {id(benchmark): oracle}
-        return self._oracles[id(benchmark)]
-
-
-def experience_key(experience: Any) -> ExperienceKey:
-    """What an experience is known by."""
-    return experience.origin_stream.name, experience.current_experience
-
-
-def experience_classes(experience: Any) -> set[int]:
-    """The classes in an experience."""
-    return {int(label) for label in experience.classes_in_this_experience}
+    def oracle(self, stream: StreamKey, device: torch.device) -> nn.Module:
+        """The oracle of a training stream, from the cache if it is there."""
+        if stream not in self._oracles:
+            images, labels = stream_tensors(whole_stream(stream))
+            self._oracles[stream] = oracle_classifier(images, labels)
+        return self._oracles[stream].to(device)
 
 
 def has_classes(model: Any) -> bool:
@@ -148,11 +128,19 @@ def generate_samples(model: Any, sampling: Sampling) -> tuple[Tensor, Tensor | N
 
 @torch.no_grad()
 def _plainly_generated(model: Any, sampling: Sampling) -> Tensor:
+    """Images of a generator that draws from torch's own random states."""
     training = model.training
+    parameter = next(iter(model.parameters()), None)
+    places = {
+        torch.device("cpu"),
+        torch.device("cpu") if parameter is None else parameter.device,
+    }
     model.eval()
     try:
-        with torch.random.fork_rng():
-            torch.manual_seed(sampling.seed)
+        cuda = [place for place in places if place.type == "cuda"]
+        with torch.random.fork_rng(devices=cuda):
+            for place in places:  # torch.manual_seed would reseed all other devices too
+                default_generator(place).manual_seed(sampling.seed)
             return model.generate(sampling.images).clamp(-1, 1)
     finally:
         model.train(training)

@@ -8,6 +8,7 @@ from avalanche.distributed import DistributedHelper
 from torch import Tensor
 
 from avalanche_gd.checks import check_number
+from avalanche_gd.plugins.compatibility import check_compatible
 from avalanche_gd.plugins.lesson import Lesson, LessonPlugin
 from avalanche_gd.plugins.pool import LOOK_AHEAD
 from avalanche_gd.plugins.sources import (
@@ -22,7 +23,6 @@ from avalanche_gd.plugins.sources import (
 from avalanche_gd.plugins.teacher import (
     Teacher,
     add_replay_loss,
-    experience_number,
 )
 
 _WITHOUT_SAMPLES = (Gaussian, SymmetricGaussian, Current, PartialGeneration, Trajectory)
@@ -40,13 +40,16 @@ class GenerativeDistillationPlugin(
         L     = (1/n) L_cur + (1 - 1/n) lambda L_rep
         L_rep = E || eps_theta'(x_t, t) - eps_theta(x_t, t) ||^2
 
+    where n counts experiences, or the origin experiences of an online stream
+    (:class:`~avalanche_gd.plugins.experiences.ExperienceCount`).
+
     Add it to a :class:`~avalanche_gd.DiffusionTraining` or to any Avalanche
-    ``SupervisedTemplate`` that trains a :class:`~avalanche_gd.DiffusionModel`, beside
-    other plugins. The student sees ``x_t`` and the current images in one pass. With the
-    source ``"generation"`` a step costs 9F at k = 2: sampling k F, the teacher's target
-    1F, the student's pass over both batches 6F. A conditioned model is taught the classes
-    that the teacher was trained on, as many of each, and also, with the model's
-    ``condition_dropout``, no class.
+    ``SupervisedTemplate`` that trains a :class:`~avalanche_gd.DiffusionModel` with
+    :class:`~avalanche_gd.DenoisingLoss`, beside other plugins. The student sees ``x_t`` and
+    the current images in one pass. With the source ``"generation"`` a step costs 9F at k =
+    2: sampling k F, the teacher's target 1F, the student's pass over both batches 6F. A
+    conditioned model is taught the classes that the teacher was trained on, as many of
+    each, and also, with the model's ``condition_dropout``, no class.
 
     :param teacher_steps: k, the teacher's sampling steps.
     :param lambd: lambda, the weight of distillation. The paper swept 0.1 to 3.
@@ -65,8 +68,10 @@ class GenerativeDistillationPlugin(
     :raises ValueError: for a lambda that is negative or not finite, teacher steps, a
         look-ahead or a pool that is not an integer of 1 or more, an unknown source, a ratio
         that is not above 0, a refresh of no pool, a pool or a sampler that the source does
-        not use; when training starts, for teacher steps above T, or for a pool that holds
-        fewer samples than the model has classes, or more than the memory can.
+        not use; when training starts, for teacher steps above T, for a pool that holds
+        fewer samples than the model has classes, or more than the memory can, or for a
+        metric or plugin of Avalanche's that cannot work with a diffusion model
+        (:func:`~avalanche_gd.plugins.compatibility.check_compatible`).
     :raises TypeError: if the source has no method ``draw`` or the generator is no
         :class:`torch.Generator`; when training starts, if the strategy's model is not a
         diffusion model.
@@ -108,6 +113,7 @@ class GenerativeDistillationPlugin(
     def before_training(self, strategy: Any, **kwargs: Any) -> None:
         """Refuse a model that cannot be distilled, before any work is done."""
         self.check_model(strategy.model)
+        check_compatible(strategy)
         if DistributedHelper.is_distributed:
             self.check_shares(strategy.train_mb_size, DistributedHelper.world_size)
 
@@ -127,9 +133,7 @@ class GenerativeDistillationPlugin(
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Freeze the teacher."""
-        self.lesson.samples.forget()  # of an experience that was interrupted
-        if experience_number(strategy) > 1:
-            Teacher.of(strategy).freeze(strategy.model, self)
+        Teacher.of(strategy).begin(strategy)
 
     def before_forward(self, strategy: Any, **kwargs: Any) -> None:
         """Ask the student about what the source draws, beside its current batch."""
@@ -141,12 +145,12 @@ class GenerativeDistillationPlugin(
         """Teach."""
         if Teacher.of(strategy).model is not None:
             loss = self.distillation_loss(strategy)
-            add_replay_loss(strategy, loss, self.lambd, self)
+            add_replay_loss(strategy, loss, self.lambd)
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Let go of the teacher."""
-        Teacher.of(strategy).release(self)
-        self.lesson.samples.forget()
+        if Teacher.of(strategy).end(strategy):
+            self.lesson.samples.forget()
 
     def distillation_loss(self, strategy: Any) -> Tensor:
         """L_rep on what the source drew for this step."""

@@ -6,6 +6,7 @@ from avalanche.core import SupervisedPlugin
 from diffusers.training_utils import EMAModel
 
 from avalanche_gd.checks import check_number
+from avalanche_gd.plugins.experiences import ExperienceCount
 
 
 class EMAPlugin(SupervisedPlugin, supports_distributed=True):
@@ -15,7 +16,12 @@ class EMAPlugin(SupervisedPlugin, supports_distributed=True):
     ``d = min(decay, (1 + i) / (10 + i))``. The average takes the place of the weights when
     the experience ends, before any plugin behind this one in the strategy sees them: so
     it is the teacher of the next one, what samples and is saved, and where the next one
-    begins. An evaluation in the midst of an experience is of the average too.
+    begins. An evaluation in the midst of an experience is of the average too, in every
+    metric.
+
+    The pieces of an online stream with the same ``origin_experience`` are one experience:
+    after each of them the strategy has the average, and the next piece goes on from the
+    weights. So does an experience that is trained again after it was interrupted.
 
     :param decay: the highest share that the average keeps in a step, in ``[0, 1)``.
     :raises ValueError: for a decay that is not a number in ``[0, 1)``.
@@ -25,10 +31,28 @@ class EMAPlugin(SupervisedPlugin, supports_distributed=True):
         super().__init__()
         self.decay = check_number("the decay of an EMA", decay, "in [0, 1)")
         self._average: Any = None
+        self._is_shown = False  # in the place of the weights, which are stored
+        self._in_training = False
+        self._experience: tuple[Any, int] | None = None  # the strategy's count, and n
+        self._restoring = _WeightsAfterMetrics(self)
+
+    def before_training(self, strategy: Any, **kwargs: Any) -> None:
+        """Have the weights come back only when all metrics have seen the average."""
+        if self._restoring not in strategy.plugins:
+            behind = strategy.plugins.index(strategy.evaluator) + 1
+            strategy.plugins.insert(behind, self._restoring)
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Begin with the weights as they are."""
-        self._average = EMAModel(strategy.model.parameters(), decay=self.decay)
+        """Begin with the weights as they are, or go on."""
+        count = ExperienceCount.of(strategy)
+        count.begin(strategy)
+        if self._experience == (count, count.number) and self._average is not None:
+            self.show_weights(strategy)
+        else:
+            self._average = EMAModel(strategy.model.parameters(), decay=self.decay)
+            self._is_shown = False
+        self._experience = count, count.number
+        self._in_training = True
 
     def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Take the step's weights into the average."""
@@ -36,16 +60,49 @@ class EMAPlugin(SupervisedPlugin, supports_distributed=True):
 
     def before_eval(self, strategy: Any, **kwargs: Any) -> None:
         """Have the average evaluated."""
-        if self._average is not None:
-            self._average.store(strategy.model.parameters())
-            self._average.copy_to(strategy.model.parameters())
-
-    def after_eval(self, strategy: Any, **kwargs: Any) -> None:
-        """Train on with the weights."""
-        if self._average is not None:
-            self._average.restore(strategy.model.parameters())
+        if self._trains(strategy):
+            self.show_average(strategy)
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Put the average in the place of the weights."""
-        self._average.copy_to(strategy.model.parameters())
-        self._average = None
+        self.show_average(strategy)
+        self._in_training = False
+        count = ExperienceCount.of(strategy)
+        count.end()
+        if not count.is_in_pieces:
+            self._average, self._is_shown = None, False
+
+    def show_average(self, strategy: Any) -> None:
+        """Put the average in the place of the weights, for a while."""
+        if not self._is_shown:
+            self._average.store(strategy.model.parameters())
+            self._average.copy_to(strategy.model.parameters())
+            self._is_shown = True
+
+    def show_weights(self, strategy: Any) -> None:
+        """Put the weights back."""
+        if self._is_shown:
+            self._average.restore(strategy.model.parameters())
+            self._is_shown = False
+
+    def go_on(self, strategy: Any) -> None:
+        """Put the weights back, where an evaluation was in the midst of an experience."""
+        if self._trains(strategy):
+            self.show_weights(strategy)
+
+    def _trains(self, strategy: Any) -> bool:
+        """Whether the strategy is in the midst of an experience that is averaged."""
+        count, _ = self._experience or (None, 0)
+        return self._in_training and ExperienceCount.of(strategy) is count
+
+
+class _WeightsAfterMetrics(SupervisedPlugin, supports_distributed=True):
+    """Stands behind the evaluator, whose metrics come after the hooks before it."""
+
+    def __init__(self, average: EMAPlugin):
+        super().__init__()
+        self._average = average
+
+    def after_eval(self, strategy: Any, **kwargs: Any) -> None:
+        """Train on with the weights."""
+        self._average.go_on(strategy)

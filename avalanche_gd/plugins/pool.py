@@ -48,7 +48,8 @@ class LookAhead:
         self.ahead = check_integer("look_ahead", ahead)
         self.options: dict[str, Any] = _sampling(steps, sampler)
         self._waiting: list[Drawn] = []
-        self._of: tuple[Any, int] | None = None
+        self._teacher: Any = None  # a weak reference to whose they are
+        self._count = 0  # of each
 
     def draw(
         self,
@@ -66,11 +67,14 @@ class LookAhead:
         :param steps_left: that the teacher will be asked in, this one included; None if
             that is not known.
         """
-        if self._waiting and self._of != (id(teacher), count):
+        if self._teacher is None or self._teacher() is not teacher:
+            self.forget()
+            self._teacher = weakref.ref(teacher)
+        if self._waiting and self._count != count:
             # The last batch of an epoch may be smaller: what waits is for those after it.
             return self._window(teacher, count, generator, 1)[0]
         if not self._waiting:
-            self._of = id(teacher), count
+            self._count = count
             steps = self.ahead if steps_left is None else min(self.ahead, steps_left)
             self._waiting = self._window(teacher, count, generator, steps)
         return self._waiting.pop(0)

@@ -11,13 +11,13 @@ from torch.nn import functional as F
 from avalanche_gd.checks import check_number
 from avalanche_gd.distributed.shares import draw_share
 from avalanche_gd.models.diffusion import DiffusionModel
+from avalanche_gd.plugins.compatibility import check_compatible
 from avalanche_gd.plugins.lesson import Lesson, LessonPlugin
 from avalanche_gd.plugins.pool import LOOK_AHEAD
 from avalanche_gd.plugins.sources import Retraining
 from avalanche_gd.plugins.teacher import (
     Teacher,
     add_replay_loss,
-    experience_number,
 )
 
 LABELS = ("solver", "condition")
@@ -34,7 +34,9 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
 
         L = (1/n) L_cur + (1 - 1/n) lambda L_rep
 
-    where L_rep is the strategy's own criterion on the samples. Two uses, as in Avalanche:
+    where L_rep is the strategy's own criterion on the samples, and n counts experiences, or
+    the origin experiences of an online stream
+    (:class:`~avalanche_gd.plugins.experiences.ExperienceCount`). Two uses, as in Avalanche:
 
     - In the strategy of a generator, without arguments: the generator replays itself. With
       a diffusion model, that is standard generative replay (8F a step at k = 2), and the
@@ -70,7 +72,8 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
         not above 0, a refresh of no pool, or labels from a condition that the generator
         does not have; for teacher steps above T, or for a pool that holds fewer samples
         than the generator has classes, or more than the memory can: without
-        ``generator_strategy``, when training starts.
+        ``generator_strategy``, when training starts; then also for a metric or plugin of
+        Avalanche's that cannot work with a diffusion model.
     :raises TypeError: if ``generator_strategy`` is no strategy or ``generator`` no
         :class:`torch.Generator`; if the generator has no ``generate``: without
         ``generator_strategy``, when training starts.
@@ -114,14 +117,19 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
             teacher_sampler=teacher_sampler,
             generator=generator,
         )
+        self.old_generator: Any = None
         self.old_model: Any = None
+        self.model_is_generator = generator_strategy is None
         if generator_strategy is not None:
             self.check_model(self.generator)
 
     def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Find the generator, and refuse one that does not generate."""
-        super().before_training(strategy, *args, **kwargs)
+        if self.model_is_generator:  # and not that of a strategy before
+            self.generator_strategy = strategy
+        self.generator = self.generator_strategy.model
         self.check_model(self.generator)
+        check_compatible(strategy)
         if DistributedHelper.is_distributed:
             self.check_shares(strategy.train_mb_size, DistributedHelper.world_size)
 
@@ -147,15 +155,16 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Freeze the generator, or the solver that labels its samples."""
-        self.lesson.samples.forget()  # of an experience that was interrupted
-        if experience_number(strategy) > 1:
-            teacher = Teacher.of(strategy)
-            teacher.freeze(strategy.model, self)
-            if self.model_is_generator:
-                self.old_generator = teacher.model
-            else:  # its own strategy sets it to training again
-                self.old_generator = self.generator.eval()
-                self.old_model = teacher.model
+        teacher = Teacher.of(strategy)
+        teacher.begin(strategy)
+        self.old_generator = self.old_model = None  # of a strategy that was interrupted
+        if teacher.model is None:
+            return
+        if self.model_is_generator:
+            self.old_generator = teacher.model
+        else:
+            self.old_generator = teacher.generator(self.generator)
+            self.old_model = teacher.model
 
     def before_forward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Ask a diffusion model about its samples beside its current batch."""
@@ -172,16 +181,16 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
             count = self.lesson.share(len(strategy.mb_x))
             samples, condition = self.generate(strategy, count)
             loss = self.replay_loss(strategy, samples.to(strategy.device), condition)
-        add_replay_loss(strategy, loss, self.lambd, self)
+        add_replay_loss(strategy, loss, self.lambd)
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Let go of the copy, and train the generator on the same experience."""
+        """Train the generator on the same experience, and let go of the copies."""
         super().after_training_exp(strategy, *args, **kwargs)
-        self.old_generator = self.old_model = None
-        Teacher.of(strategy).release(self)
-        self.lesson.samples.forget()
         if not self.model_is_generator:
             self.generator_strategy.train(strategy.experience, eval_streams=[], **kwargs)
+        self.old_generator = self.old_model = None
+        if Teacher.of(strategy).end(strategy):
+            self.lesson.samples.forget()
 
     @torch.no_grad()
     def generate(self, strategy: Any, count: int) -> tuple[Tensor, Tensor | None]:

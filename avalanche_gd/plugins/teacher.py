@@ -6,19 +6,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from avalanche_gd.plugins.experiences import ExperienceCount, experience_number
+
 
 class Teacher:
-    """One frozen copy of a strategy's model, for as long as a plugin needs it.
+    """Frozen copies of what a strategy has learned, for as long as an experience lasts.
 
     Every plugin that teaches asks for it with :meth:`of`, so that two plugins in one
-    strategy share the same weights. A solver needs no copy at all: it replays from its
-    generator before that is trained on the experience, and so from the same weights.
+    strategy share the same weights. The copy is made when an experience begins, as
+    :class:`~avalanche_gd.plugins.experiences.ExperienceCount` counts them, and kept to its
+    end: through the pieces of an online stream, and where the experience was interrupted
+    until one is trained to its end.
     """
 
     def __init__(self) -> None:
         self.model: Any = None
         """The frozen model; None in the first experience and between experiences."""
-        self._users: list[object] = []
+        self._generators: list[tuple[nn.Module, nn.Module]] = []  # and their copies
+        self._number = 0  # n of the experience that it teaches in
+        self._weighted: Any = None  # the output whose loss was weighted last
 
     @classmethod
     def of(cls, strategy: Any) -> "Teacher":
@@ -27,25 +33,57 @@ class Teacher:
             strategy._generative_teacher = cls()
         return strategy._generative_teacher
 
-    def freeze(self, model: nn.Module, user: object) -> None:
-        """Keep ``model`` as it is now; later users of the same experience share it."""
-        if user in self._users:  # an experience was interrupted, and never released it
-            self._users.clear()
-        if not self._users:
-            self.model = copy.deepcopy(model).eval().requires_grad_(False)
-            self.model.zero_grad(set_to_none=True)  # copied along, and never used
-        self._users.append(user)
+    def begin(self, strategy: Any) -> None:
+        """Freeze the model where an experience after the first begins.
 
-    def is_led_by(self, user: object) -> bool:
-        """Whether ``user`` is the one that weights the loss on the current data."""
-        return bool(self._users) and self._users[0] is user
+        :raises ValueError: for a piece of an online stream without an origin experience.
+        """
+        count = ExperienceCount.of(strategy)
+        count.begin(strategy)
+        if count.number == self._number:
+            return
+        self.release()
+        self._number = count.number
+        if count.number > 1:
+            self.freeze(strategy.model)
 
-    def release(self, user: object) -> None:
-        """Let go of the copy once its last user has."""
-        if user in self._users:
-            self._users.remove(user)
-        if not self._users:
-            self.model = None
+    def freeze(self, model: nn.Module) -> None:
+        """Keep ``model`` as it is now."""
+        self.model = _frozen(model)
+
+    def generator(self, model: nn.Module) -> nn.Module:
+        """A solver's generator as it was when this was first asked in the experience."""
+        for generator, copied in self._generators:
+            if generator is model:
+                return copied
+        self._generators.append((model, _frozen(model)))
+        return self._generators[-1][1]
+
+    def end(self, strategy: Any) -> bool:
+        """Let go of the copies, unless more of the experience may come.
+
+        :return: whether they were let go of.
+        """
+        count = ExperienceCount.of(strategy)
+        count.end()
+        if not count.is_in_pieces:
+            self.release()
+        return self.model is None
+
+    def release(self) -> None:
+        """Let go of the copies."""
+        self.model, self._generators, self._weighted = None, [], None
+
+    def is_first_to_weight(self, output: Any) -> bool:
+        """Whether nobody has weighted the loss of this output of the model yet."""
+        is_first, self._weighted = self._weighted is not output, output
+        return is_first
+
+
+def _frozen(model: nn.Module) -> nn.Module:
+    copied = copy.deepcopy(model).eval().requires_grad_(False)
+    copied.zero_grad(set_to_none=True)  # copied along, and never used
+    return copied
 
 
 def default_generator(device: torch.device) -> torch.Generator:
@@ -56,12 +94,7 @@ def default_generator(device: torch.device) -> torch.Generator:
     return torch.default_generator
 
 
-def experience_number(strategy: Any) -> int:
-    """n = 1, 2, ...: the number of the experience in training."""
-    return strategy.clock.train_exp_counter + 1
-
-
-def add_replay_loss(strategy: Any, replay_loss: Tensor, lambd: float, user: Any) -> None:
+def add_replay_loss(strategy: Any, replay_loss: Tensor, lambd: float) -> None:
     """Turn ``L_cur`` into ``(1/n) L_cur + (1 - 1/n) lambda L_rep``.
 
     The mean losses are weighted, not their samples: a single mean over both batches
@@ -73,9 +106,8 @@ def add_replay_loss(strategy: Any, replay_loss: Tensor, lambd: float, user: Any)
         ``strategy.loss``.
     :param replay_loss: L_rep, a scalar.
     :param lambd: lambda.
-    :param user: the plugin that replays.
     """
     n = experience_number(strategy)
-    if Teacher.of(strategy).is_led_by(user):
+    if Teacher.of(strategy).is_first_to_weight(strategy.mb_output):
         strategy.loss = strategy.loss + (1 / n - 1) * strategy.criterion()
     strategy.loss = strategy.loss + (1 - 1 / n) * lambd * replay_loss

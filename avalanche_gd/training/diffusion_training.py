@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from avalanche_gd.checks import check_number
 from avalanche_gd.distributed.gradients import averaging_gradients
 from avalanche_gd.models.diffusion import DiffusionModel
+from avalanche_gd.plugins.compatibility import check_compatible
 from avalanche_gd.plugins.ema import EMAPlugin
 from avalanche_gd.training.losses import DenoisingLoss
 from avalanche_gd.training.template import BudgetedTemplate
@@ -46,8 +47,9 @@ class DiffusionTraining(BudgetedTemplate):
         the budget in steps or epochs, batch sizes, the device, ...
     :raises ValueError: if ``max_grad_norm`` is not a finite number above 0, ``ema_decay``
         is not in ``[0, 1)``, the optimizer holds none of the model's parameters, the
-        criterion weights by another noise scheduler than the model's, or the budget is
-        refused.
+        criterion weights by another noise scheduler than the model's, the budget is
+        refused, or a metric or plugin of Avalanche's cannot work
+        (:func:`~avalanche_gd.plugins.compatibility.check_compatible`).
     :raises TypeError: if the model is not a diffusion model.
     """
 
@@ -84,6 +86,7 @@ class DiffusionTraining(BudgetedTemplate):
             evaluator=evaluator,
             **kwargs,
         )
+        check_compatible(self)
         self.max_grad_norm = max_grad_norm
 
     def check_experience(self, experience: Any) -> None:

@@ -3,16 +3,18 @@
 from typing import Any
 
 import torch
+from avalanche.core import SupervisedPlugin
 from torch import Tensor, nn
 
 from avalanche_gd.checks import check_number
 from avalanche_gd.models.denoising import Denoising, NoisyImages
 from avalanche_gd.models.prediction import NoiseProcess
+from avalanche_gd.plugins.compatibility import check_compatible
 
 _REDUCTIONS = ("mean", "none")
 
 
-class DenoisingLoss(nn.Module):
+class DenoisingLoss(nn.Module, SupervisedPlugin, supports_distributed=True):
     """Mean squared error between a diffusion model's prediction and its target.
 
     ``L = E || eps - eps_theta(x_t, t) ||^2`` per pixel (arXiv 2006.11239, equation 14),
@@ -21,6 +23,10 @@ class DenoisingLoss(nn.Module):
     With ``min_snr_gamma``, each sample is weighted by its timestep
     (:meth:`~avalanche_gd.models.prediction.NoiseProcess.min_snr_weights`). Distillation is
     weighted alike, as plugins use the strategy's criterion.
+
+    Avalanche takes a criterion that is a plugin among a strategy's plugins. So this one can
+    refuse, before training or an evaluation, what cannot work with a diffusion model
+    (:func:`~avalanche_gd.plugins.compatibility.check_compatible`).
 
     :param reduction: ``"mean"`` over the batch, or ``"none"`` for one loss a sample;
         an attribute, as some of Avalanche's plugins change it for a while.
@@ -63,6 +69,14 @@ class DenoisingLoss(nn.Module):
                 "the criterion's noise_scheduler adds other noise, or predicts something "
                 "else, than the model's; give it model.noise_scheduler"
             )
+
+    def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Raise ValueError for what cannot work with a diffusion model."""
+        check_compatible(strategy)
+
+    def before_eval(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Raise ValueError for what cannot work with a diffusion model."""
+        check_compatible(strategy)
 
     def forward(
         self, denoising: Denoising | NoisyImages, y: Tensor | None = None

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from avalanche_gd.plugins.experiences import ExperienceCount
 from avalanche_gd.training.plugin_state import load_plugin_states, plugin_states
 
 
@@ -10,7 +11,14 @@ def strategy_state(strategy: Any, plugins: list[Any]) -> dict[str, Any]:
 
     :param strategy: of Avalanche.
     :param plugins: those of its plugins that remember something.
+    :raises ValueError: between the pieces of an experience, in an online stream, where a
+        teacher and an average of the weights are kept too.
     """
+    if ExperienceCount.of(strategy).is_in_pieces:
+        raise ValueError(
+            "a checkpoint holds a strategy between experiences, not between the pieces of "
+            "an online stream; train on whole experiences"
+        )
     return {
         "model": strategy.model.state_dict(),
         "optimizer": strategy.optimizer.state_dict(),

@@ -6,17 +6,22 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from avalanche.benchmarks.utils.data_loader import MultiDatasetDataLoader
 from avalanche.distributed import DistributedHelper
 from avalanche.training.templates import SupervisedTemplate
+from avalanche.training.templates.base_sgd import PeriodicEval
 from torch import Tensor
 
 from avalanche_gd.checks import check_integer
+from avalanche_gd.data.model_space import has_label, image_of
 from avalanche_gd.distributed.gradients import (
     average,
     average_gradients,
     check_processes,
 )
 from avalanche_gd.distributed.shares import check_shares, own_share, sharing, unshared
+from avalanche_gd.models.diffusion import DiffusionModel
+from avalanche_gd.plugins.teacher import default_generator
 
 _CHECK_EVERY = 50  # steps between looks at the loss on an accelerator, which must wait
 _EVALUATION_SEED = 0
@@ -30,11 +35,16 @@ class BudgetedTemplate(SupervisedTemplate):
     """Avalanche's ``SupervisedTemplate`` with a budget in steps.
 
     - With ``train_steps``, an experience is trained for that many optimizer steps on
-      full batches, however much data it has, so that methods can be compared.
+      full batches, however much data it has, so that methods can be compared. So it is
+      with what Avalanche's ``ReplayPlugin`` adds to a batch. (Data, or a memory, of fewer
+      than a batch are the whole batch.)
+    - An evaluation by ``eval_every`` is also made at the end of an experience, once.
     - Evaluation draws from a random state of its own, the same each time: it leaves
       the training's alone, and its losses can be compared.
     - A loss that is not finite stops the training and says at which step.
     - An empty experience is refused before any is trained.
+    - A diffusion model that is not conditioned needs no labels: a dataset's items may be
+      images alone, bare or as tuples of one.
     - Several processes train one model together
       (:mod:`avalanche_gd.distributed.gradients`).
 
@@ -87,11 +97,28 @@ class BudgetedTemplate(SupervisedTemplate):
         return super().train(experiences, eval_streams, **kwargs)
 
     def check_experience(self, experience: Any) -> None:
-        """Raise ValueError if an experience is empty."""
-        if len(experience.dataset) == 0:
+        """Raise ValueError if an experience is empty, or lacks labels that are needed."""
+        dataset = getattr(experience, "dataset", None)
+        if dataset is None or len(dataset) == 0:
+            lack = "has no dataset" if dataset is None else "is empty"
             raise ValueError(
-                f"experience {experience.current_experience} is empty; "
+                f"experience {experience.current_experience} {lack}; "
                 "leave it out of the stream"
+            )
+        try:
+            item = dataset[0]
+        except AttributeError as error:
+            raise ValueError(
+                f"experience {experience.current_experience} cannot be read ({error}); "
+                "Avalanche appends task labels to tuples, not to bare images: give (image,)"
+            ) from error
+        if isinstance(self.model, DiffusionModel) and self.model.num_classes is None:
+            return
+        if not has_label(item, dataset):
+            raise ValueError(
+                f"experience {experience.current_experience} has no labels, which a "
+                f"{type(self.model).__name__} is trained on; only a diffusion model "
+                "without num_classes needs none"
             )
 
     @torch.no_grad()
@@ -99,7 +126,8 @@ class BudgetedTemplate(SupervisedTemplate):
         """Evaluate, as Avalanche does, without touching the random state."""
         cuda = [self.device] if self.device.type == "cuda" else []
         with unshared(), torch.random.fork_rng(devices=cuda):
-            torch.manual_seed(_EVALUATION_SEED)
+            for device in (torch.device("cpu"), self.device):  # torch's is for all devices
+                default_generator(device).manual_seed(_EVALUATION_SEED)
             return super().eval(exp_list, **kwargs)
 
     def make_train_dataloader(self, **kwargs: Any) -> None:
@@ -117,8 +145,19 @@ class BudgetedTemplate(SupervisedTemplate):
         """Train, on this process's share of each batch where there are several."""
         if hasattr(self.dataloader, "distributed_sampling"):  # a plugin may have made it
             self.dataloader.distributed_sampling = False
+        if self.train_steps is not None:
+            self._drop_small_batches()
         with sharing(DistributedHelper.rank, DistributedHelper.world_size):
             super().training_epoch(**kwargs)
+
+    def _drop_small_batches(self) -> None:
+        """Give full batches from a loader of several datasets, as replay makes one, too."""
+        loader = self.dataloader
+        if isinstance(loader, MultiDatasetDataLoader):
+            parts = zip(loader.datasets, loader.batch_sizes, strict=True)
+            # None is dropped as a whole for being smaller than its share of a batch.
+            loader.batch_sizes = [min(len(data), size) for data, size in parts]
+            loader.loader_kwargs["drop_last"] = True
 
     def backward(self) -> None:
         """Run the backward pass, and stop on a loss that is not finite.
@@ -151,16 +190,42 @@ class BudgetedTemplate(SupervisedTemplate):
 
         Only what is in the CPU's memory can be pinned.
         """
-        first = self.adapted_dataset[0][0]
+        first = image_of(self.adapted_dataset[0])
         if isinstance(first, torch.Tensor) and first.device.type != "cpu":
             kwargs["pin_memory"] = False
         if self.is_eval or hasattr(self.experience, "task_labels"):  # Avalanche's loaders
             kwargs["distributed_sampling"] = False
         return super()._obtain_common_dataloader_parameters(**kwargs)
 
+    def _before_eval_exp(self, **kwargs: Any) -> None:
+        self.check_experience(self.experience)
+        super()._before_eval_exp(**kwargs)
+
     def _unpack_minibatch(self) -> None:
-        self.mbatch: list[Tensor] = [own_share(part) for part in self.mbatch]
+        """Avalanche's, of this process's share, with labels of -1 where there are none."""
+        parts = [self.mbatch] if isinstance(self.mbatch, Tensor) else list(self.mbatch)
+        if not has_label(parts, self.adapted_dataset):
+            parts.insert(1, torch.full((len(parts[0]),), -1))
+        self.mbatch: list[Tensor] = [own_share(part) for part in parts]
         super()._unpack_minibatch()
+
+    def _after_training_exp(self, **kwargs: Any) -> None:
+        """Evaluate at the end unless the last periodic evaluation was there.
+
+        Avalanche decides that from ``train_epochs`` when an experience begins.
+        """
+        for plugin in self.plugins:
+            if isinstance(plugin, PeriodicEval):
+                plugin.do_final = self._lacks_final_evaluation(plugin)
+        super()._after_training_exp(**kwargs)
+
+    def _lacks_final_evaluation(self, periodic: PeriodicEval) -> bool:
+        every, mode = periodic.eval_every, periodic.peval_mode
+        if every <= 0 or mode == "experience":
+            return every >= 0
+        iterations, epochs = self.clock.train_exp_iterations, self.clock.train_exp_epochs
+        trained = iterations if mode == "iteration" else epochs
+        return (trained - 1) % every != 0  # Avalanche's first is after the first of them
 
     def _after_training_iteration(self, **kwargs: Any) -> None:
         super()._after_training_iteration(**kwargs)

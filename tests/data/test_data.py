@@ -15,11 +15,18 @@ from sklearn.datasets import load_digits
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
-from avalanche_gd import SplitCIFAR10, SplitDigits, SplitFMNIST, to_model_space
+from avalanche_gd import (
+    SplitCIFAR10,
+    SplitDigits,
+    SplitFMNIST,
+    SplitImageFolder,
+    to_model_space,
+)
 from avalanche_gd.data import stream_tensors
 from avalanche_gd.data.fashion_mnist import DEBIAN_ROOT
 from avalanche_gd.data.model_space import as_dataset, dataset_tensors, on_device
 from tests.helpers.bits import truncate
+from tests.helpers.seeding import forbid_seeding
 
 NAMES = (
     "train-images-idx3-ubyte",
@@ -86,6 +93,32 @@ def test_the_seed_decides_the_class_order_and_nothing_else(digits):
     assert sorted(c for classes in order(other) for c in classes) == list(range(10))
     tests = [stream_tensors(b.test_stream)[0].flatten(1) for b in (digits, other)]
     assert {tuple(r) for r in tests[0].tolist()} == {tuple(r) for r in tests[1].tolist()}
+
+
+def image_folder(folder):
+    for name in ("a", "b"):
+        (folder / name).mkdir()
+        for i in range(4):
+            Image.new("RGB", (8, 8), (i, i, i)).save(folder / name / f"{i}.png")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda idx, folder: SplitDigits(5, seed=3),
+        lambda idx, folder: SplitFMNIST(5, seed=3, root=idx),
+        lambda idx, folder: SplitImageFolder(2, seed=3, root=image_folder(folder)),
+        lambda idx, folder: to_model_space(SplitDigits(5), (1, 8, 8)),
+    ],
+)
+def test_no_benchmark_reseeds_a_device(idx_folder, tmp_path, monkeypatch, make):
+    (tmp_path / "images").mkdir()
+    state = torch.get_rng_state()
+    with monkeypatch.context() as patch:
+        forbid_seeding(patch)
+        make(idx_folder, tmp_path / "images")
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize("n_experiences", [1, 2, 5, 10])
@@ -162,14 +195,6 @@ def test_images_keep_their_order_however_many_there_are():
 def test_channels_that_do_not_fit_are_refused(digits, shape):
     with pytest.raises(ValueError, match="choose a preset with 1 channels"):
         to_model_space(digits, shape)
-
-
-def test_floats_outside_the_unit_interval_are_refused():
-    dataset = TensorDataset(torch.full((4, 1, 8, 8), 255.0), torch.tensor([0, 1, 0, 1]))
-    dataset.targets = [0, 1, 0, 1]
-    benchmark = nc_benchmark(dataset, dataset, 2, task_labels=False)
-    with pytest.raises(ValueError, match=r"must be in \[0, 1\]"):
-        to_model_space(benchmark, (1, 8, 8))
 
 
 @pytest.mark.parametrize("benchmark", [SplitDigits, SplitFMNIST, SplitCIFAR10])

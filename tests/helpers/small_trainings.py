@@ -31,6 +31,11 @@ def train_generator(
 def fake_strategy(model: nn.Module, n: int = 1, **attributes: object) -> SimpleNamespace:
     """Just enough of a strategy for one hook, in experience n."""
     clock = SimpleNamespace(train_exp_counter=n - 1)
-    return SimpleNamespace(
-        model=model, clock=clock, device=torch.device("cpu"), **attributes
+    defaults = dict(
+        device=torch.device("cpu"),
+        plugins=[],
+        evaluator=SimpleNamespace(metrics=[]),
+        experience=None,
+        _criterion=None,
     )
+    return SimpleNamespace(model=model, clock=clock, **defaults | attributes)

@@ -1,5 +1,8 @@
 """The metrics in Avalanche's EvaluationPlugin."""
 
+from contextlib import contextmanager
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -28,6 +31,8 @@ from avalanche_gd.metrics.features import feature_extractor
 from avalanche_gd.metrics.shared_images import SharedImages, generate_samples
 from tests.helpers.bits import truncate
 from tests.helpers.plain_fid import plain_fid
+from tests.helpers.seeding import forbid_seeding
+from tests.helpers.small_models import SHAPE, conditioned, tiny
 
 SAMPLING = Sampling(images=60, steps=2, batch_size=25)
 FID = "FID_Stream/eval_phase/test_stream"
@@ -137,8 +142,9 @@ def test_features_of_real_images_are_computed_once_a_stream(tiny_model, digits):
 
     metrics = fid_metrics(features=Pixels(), sampling=SAMPLING)
     strategy = trained(tiny_model, digits, metrics)
+    seen.clear()  # of an image of each experience that is trained on
     for _ in range(2):
-        strategy.eval(digits.test_stream[:2])
+        strategy.eval(digits.test_stream)  # of which two were trained on
     real = sum(len(exp.dataset) for exp in digits.test_stream[:2])
     assert sum(seen) == real + 2 * SAMPLING.images
 
@@ -214,6 +220,58 @@ def test_evaluating_leaves_the_random_state_alone(tiny_model, digits):
     assert torch.equal(torch.get_rng_state(), state)
 
 
+class DrawsFromTorch(nn.Module):
+    """A generator such as Avalanche's VAE."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def generate(self, count):
+        return torch.randn(count, *SHAPE)
+
+
+@pytest.mark.parametrize("make", [tiny, conditioned, DrawsFromTorch])
+def test_generating_reseeds_no_device_and_leaves_the_random_state(make, monkeypatch):
+    model, sampling = make(), Sampling(images=20, steps=2, eta=1.0, seed=5)
+    state = torch.get_rng_state()
+    with monkeypatch.context() as patch:
+        forbid_seeding(patch)
+        first = generate_images(model, sampling)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.randn(3)
+    assert torch.equal(generate_images(model, sampling), first)
+    if make is DrawsFromTorch:
+        torch.manual_seed(5)
+        assert torch.equal(first, torch.randn(20, *SHAPE).clamp(-1, 1))
+
+
+def test_of_the_devices_only_the_generators_own_is_seeded(monkeypatch):
+    seeded, forked = [], []
+    place = torch.device("cuda", 1)
+    model = DrawsFromTorch()
+    monkeypatch.setattr(model, "parameters", lambda: iter([SimpleNamespace(device=place)]))
+
+    class Noted:
+        def __init__(self, device):
+            self.device = device
+
+        def manual_seed(self, seed):
+            seeded.append((self.device.type, self.device.index, seed))
+
+    @contextmanager
+    def fork(devices):
+        forked.extend(devices)
+        yield
+
+    monkeypatch.setattr("torch.random.fork_rng", fork)
+    monkeypatch.setattr("avalanche_gd.metrics.shared_images.default_generator", Noted)
+    forbid_seeding(monkeypatch)
+    generate_images(model, Sampling(images=2, seed=7))
+    assert forked == [place]
+    assert sorted(seeded, key=str) == [("cpu", None, 7), ("cuda", 1, 7)]
+
+
 @pytest.mark.parametrize(
     "bad",
     [dict(images=1), dict(steps=0), dict(batch_size=0)],
@@ -285,15 +343,3 @@ def test_inception_without_its_package_says_what_to_install(monkeypatch):
     monkeypatch.setattr(features, "FrechetInceptionDistance", absent)
     with pytest.raises(ValueError, match=r"pip install 'avalanche-gd\[inception\]'"):
         fid_metrics(features="inception")
-
-
-def test_a_stream_without_a_benchmark_says_what_to_do(tiny_model, digits):
-    strategy = trained(tiny_model, digits, fid_metrics(sampling=SAMPLING))
-    stream = digits.test_stream[:1]
-    benchmark = stream[0].origin_stream.benchmark
-    stream[0].origin_stream.benchmark = None
-    try:
-        with pytest.raises(ValueError, match="to_model_space"):
-            strategy.eval(stream)
-    finally:
-        stream[0].origin_stream.benchmark = benchmark

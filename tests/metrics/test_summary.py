@@ -5,8 +5,22 @@ import pytest
 import torch
 from avalanche.training.plugins import EvaluationPlugin
 
-from avalanche_gd import DiffusionModel, DiffusionTraining
+from avalanche_gd import (
+    DiffusionModel,
+    DiffusionTraining,
+    SmallCNN,
+    SplitDigits,
+    to_model_space,
+)
 from avalanche_gd.metrics import Sampling, fid_metrics, generation_summary
+from tests.helpers.small_models import SHAPE, tiny
+from tests.helpers.small_streams import (
+    FEW_CLASSES,
+    Pixels,
+    domain_incremental,
+    strategy_with,
+)
+from tests.helpers.stream_builders import pieces_of_two
 
 SAMPLING = Sampling(images=60, steps=2)
 
@@ -57,3 +71,101 @@ def test_evaluations_along_a_stream_add_up_to_the_summary(digits):
     means = [np.mean([q[i, j] for j in range(i + 1)]) for i in range(3)]
     assert last["Mean"] == pytest.approx(np.mean(means))
     assert last["Forgetting"] == pytest.approx(np.mean([q[2, j] - q[j, j] for j in (0, 1)]))
+
+
+def summaries(benchmark, *, order, train_too):
+    """The summary after each experience, and FID by experience trained on."""
+    options = dict(experience=True, summary=True, features=Pixels(), sampling=SAMPLING)
+    oracle = SmallCNN(SHAPE, FEW_CLASSES)
+    strategy = strategy_with(fid_metrics(oracle=oracle, **options))
+    q, values = {}, {}
+    for number, index in enumerate(order, 1):
+        strategy.train(benchmark.train_stream[index], eval_streams=[])
+        if train_too:
+            strategy.eval(benchmark.train_stream)
+        values = strategy.eval(benchmark.test_stream)
+        for place in order[:number]:
+            name = f"FID_Exp/eval_phase/test_stream/Exp{place:03d}"
+            q[number, order.index(place)] = values[name]
+    return values, q
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+@pytest.mark.parametrize("train_too", [False, True])
+def test_the_summary_is_of_one_stream_and_of_what_was_trained_on(order, train_too):
+    torch.manual_seed(0)
+    benchmark = to_model_space(domain_incremental(), SHAPE)
+    values, q = summaries(benchmark, order=order, train_too=train_too)
+    expected = {
+        "Final": np.mean([q[3, j] for j in range(3)]),
+        "Mean": np.mean([np.mean([q[i, j] for j in range(i)]) for i in (1, 2, 3)]),
+        "Forgetting": np.mean([q[3, j] - q[j + 1, j] for j in (0, 1)]),
+    }
+    for name, value in expected.items():
+        assert values[f"FID_{name}/eval_phase/test_stream"] == pytest.approx(value)
+
+
+def test_forgetting_goes_by_when_an_experience_came_to_count():
+    qualities = {1: {0: 1.0, 1: 2.0}, 2: {0: 3.0, 1: 5.0, 2: 7.0, 3: 7.0}}
+    summary = generation_summary(qualities, {0: 1, 1: 1, 2: 2, 3: 2})
+    assert summary["Forgetting"] == pytest.approx(((3 - 1) + (5 - 2)) / 2)
+
+
+def test_online_pieces_of_an_experience_are_one_in_the_summary():
+    benchmark = to_model_space(domain_incremental(), SHAPE)
+    metrics = fid_metrics(
+        experience=True,
+        summary=True,
+        features=Pixels(),
+        oracle=SmallCNN(SHAPE, FEW_CLASSES),
+        sampling=SAMPLING,
+    )
+    strategy = strategy_with(metrics)
+    q = {}
+    for number in (1, 2):
+        for piece in pieces_of_two(benchmark.train_stream):
+            if piece.origin_experience.current_experience == number - 1:
+                strategy.train(piece, eval_streams=[])
+                values = strategy.eval(benchmark.test_stream)
+        for place in range(number):
+            q[number, place] = values[f"FID_Exp/eval_phase/test_stream/Exp{place:03d}"]
+    forgotten = values["FID_Forgetting/eval_phase/test_stream"]
+    assert forgotten == pytest.approx(q[2, 0] - q[1, 0])
+
+
+def test_a_summary_goes_on_where_it_was_loaded():
+    benchmark = to_model_space(domain_incremental(), SHAPE)
+    options = dict(experience=True, summary=True, features=Pixels(), sampling=SAMPLING)
+    model, oracle = tiny(), SmallCNN(SHAPE, FEW_CLASSES)
+    metrics = [fid_metrics(oracle=oracle, **options) for _ in range(2)]
+    strategy = strategy_with(metrics[0], model=model)
+    for stream in (benchmark.train_stream, benchmark.test_stream):
+        strategy.train(benchmark.train_stream[0], eval_streams=[])
+        strategy.eval(stream)
+    metrics[1][0].qualities = metrics[0][0].qualities
+    other = strategy_with(metrics[1], model=model)
+    other.experience = benchmark.train_stream[0]
+    metrics[1][0].before_training_exp(other)
+    values = []
+    for one in (strategy, other):
+        one.experience = benchmark.train_stream[1]
+        one.evaluator.metrics[0].before_training_exp(one)
+        one.evaluator.reset_last_metrics()
+        one.eval(benchmark.test_stream)
+        one.eval(benchmark.train_stream)
+        values.append(one.evaluator.get_last_metrics())
+    assert values[0] == values[1]
+    assert "FID_Forgetting/eval_phase/test_stream" in values[0]
+    assert "FID_Forgetting/eval_phase/train_stream" in values[0]
+
+
+def test_summaries_that_cannot_be_told_apart_later_are_not_kept():
+    metrics = fid_metrics(summary=True, features=Pixels(), sampling=SAMPLING)
+    strategy = strategy_with(metrics)
+    for benchmark in (SplitDigits(5), SplitDigits(5, seed=1)):
+        strategy.train(benchmark.train_stream[0], eval_streams=[])
+        strategy.eval(benchmark.test_stream)
+    with pytest.raises(ValueError, match="streams of the same name, test, test"):
+        _ = metrics[0].qualities
+    with pytest.raises(ValueError, match="of an earlier version"):
+        metrics[0].qualities = {1: {0: 2.0}}

@@ -122,7 +122,7 @@ def test_every_source_distils_under_the_same_condition(name, dropout):
     plugin = GenerativeDistillationPlugin(source=name, generator=seeded())
     batch = dict(mb_x=images(64), mb_y=torch.ones(64), mb_output=None)
     strategy = fake_strategy(student, 2, **batch, _criterion=DenoisingLoss())
-    Teacher.of(strategy).freeze(teacher, plugin)
+    Teacher.of(strategy).freeze(teacher)
     asked = {}
     for owner, model in (("teacher", Teacher.of(strategy).model), ("student", student)):
         model.denoiser.register_forward_hook(

@@ -169,7 +169,7 @@ def test_a_trajectory_keeps_its_class():
     student = conditioned(dropout=0.5)
     batch = dict(mb_x=images(16), mb_y=torch.ones(16), mb_output=None)
     strategy = fake_strategy(student, 2, **batch, _criterion=DenoisingLoss())
-    Teacher.of(strategy).freeze(teacher, plugin)
+    Teacher.of(strategy).freeze(teacher)
     asked = []
     for model in (Teacher.of(strategy).model, student):
         model.denoiser.register_forward_hook(

@@ -1,10 +1,21 @@
 """The moving average of the weights."""
 
+from functools import partialmethod
+
 import pytest
 import torch
+from avalanche.benchmarks.scenarios.online import split_online_stream
 from avalanche.core import SupervisedPlugin
+from avalanche.evaluation import PluginMetric
+from avalanche.training.plugins import EvaluationPlugin
 
-from avalanche_gd import DiffusionModel, GenerativeDistillationPlugin
+from avalanche_gd import (
+    DiffusionModel,
+    GenerativeDistillationPlugin,
+    Sampling,
+    generated_image_metrics,
+)
+from avalanche_gd.metrics.shared_images import SharedImages, generate_images
 from tests.helpers.bits import same_bits, weights
 from tests.helpers.lessons import note_losses
 from tests.helpers.small_trainings import train_generator
@@ -66,6 +77,111 @@ def test_an_evaluation_in_between_is_of_the_average_and_changes_nothing(digits):
         trained.append(weights(model))
     assert same_bits(*trained)
     assert not any(same_bits(evaluated[0], one) for one in raw)
+
+
+class Raw(SupervisedPlugin):
+    """Notes the weights before the first step and after each, and at each step's start."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps, self.starts, self.ends = [], [], []
+
+    def before_training_iteration(self, strategy, **kwargs):
+        self.starts.append(weights(strategy.model.denoiser))
+
+    def after_training_iteration(self, strategy, **kwargs):
+        self.steps.append(weights(strategy.model.denoiser))
+
+    def after_training_exp(self, strategy, **kwargs):
+        self.ends.append(weights(strategy.model.denoiser))
+
+    def average(self, decay, steps):
+        """After so many steps, by the formula."""
+        average = self.starts[0]
+        for i, now in enumerate(self.steps[:steps]):
+            d = min(decay, (1 + i) / (10 + i)) if i else 0.0
+            average = {k: d * average[k] + (1 - d) * now[k] for k in now}
+        return average
+
+
+def distance(one, other):
+    return max((one[name] - other[name]).abs().max().item() for name in other)
+
+
+class Seen(PluginMetric):
+    """Notes what a metric can see in the last evaluation, hook by hook."""
+
+    def __init__(self, sampling):
+        self.weights, self.images, self.sampling = {}, None, sampling
+
+    def note(self, strategy, hook):
+        self.weights[hook] = weights(strategy.model.denoiser)
+        if hook == "after_eval":
+            shared = SharedImages.of(strategy)
+            self.images = shared.images(strategy.model, self.sampling)
+
+    def reset(self):
+        """Nothing."""
+
+    def result(self):
+        """Nothing."""
+
+
+HOOKS = ("before_eval", "before_eval_exp", "after_eval_iteration", "after_eval_exp")
+for hook in (*HOOKS, "after_eval"):
+    setattr(Seen, hook, partialmethod(Seen.note, hook=hook))
+
+
+def test_all_metrics_of_an_evaluation_in_between_see_the_average(tiny_model, digits):
+    raw, sampling = Raw(), Sampling(images=4, steps=1)
+    seen = Seen(sampling)
+    judges = [generated_image_metrics(sampling=sampling, shown=4), seen]
+    strategy = train_generator(
+        tiny_model, [], raw, train_steps=None, train_epochs=1, train_mb_size=64,
+        ema_decay=0.9, eval_every=1, evaluator=EvaluationPlugin(*judges),
+    )  # fmt: skip
+    strategy.train(digits.train_stream[0], eval_streams=[digits.test_stream[:1]])
+    expected = raw.average(0.9, len(raw.steps))
+    assert set(seen.weights) == {*HOOKS, "after_eval"}
+    for evaluated in seen.weights.values():
+        assert distance(evaluated, expected) < 1e-6
+    assert distance(raw.steps[-1], expected) > 1e-4
+    tiny_model.denoiser.load_state_dict(expected)
+    assert (seen.images - generate_images(tiny_model, sampling)).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("access", [False, True])
+def test_an_average_ends_with_the_origin_experience(tiny_model, digits, access):
+    stream = split_online_stream(
+        digits.train_stream[:2], 150, seed=0, access_task_boundaries=access
+    )  # two pieces each
+    raw = Raw()
+    train_generator(tiny_model, stream, raw, ema_decay=0.5)
+    for piece in (0, 1):
+        assert distance(raw.ends[piece], raw.average(0.5, 3 * (piece + 1))) < 1e-6
+    assert same_bits(raw.starts[3], raw.steps[2])  # goes on from the weights
+    assert same_bits(raw.starts[6], raw.ends[1])  # begins with the average
+    assert not same_bits(raw.starts[6], raw.steps[5])
+
+
+def test_an_evaluation_that_was_interrupted_does_not_take_the_weights_away(
+    tiny_model, digits
+):
+    class Interruption(SupervisedPlugin):
+        def before_eval_forward(self, strategy, **kwargs):
+            if strategy.clock.train_exp_iterations:  # after an epoch
+                raise KeyboardInterrupt
+
+    interruption, raw = Interruption(), Raw()
+    options = dict(train_steps=None, train_epochs=1, train_mb_size=64, eval_every=1)
+    strategy = train_generator(tiny_model, [], raw, ema_decay=0.9, **options)
+    strategy.plugins.append(interruption)
+    with pytest.raises(KeyboardInterrupt):
+        strategy.train(digits.train_stream[0], eval_streams=[digits.test_stream[:1]])
+    strategy.plugins.remove(interruption)
+    steps = len(raw.steps)
+    strategy.train(digits.train_stream[0], eval_streams=[])
+    assert same_bits(raw.starts[steps], raw.steps[steps - 1])
 
 
 @pytest.mark.parametrize("decay", [1.0, -0.1, 2])

@@ -19,8 +19,8 @@ from tests.helpers.small_models import SHAPE, images
 from tests.helpers.small_trainings import fake_strategy
 
 
-def strategy_in_experience(n, student, teacher, current, *plugins):
-    """A strategy of plugins in ``before_backward`` of experience n, and its L_cur."""
+def strategy_in_experience(n, student, teacher, current):
+    """A strategy in ``before_backward`` of experience n, and its L_cur."""
     strategy = fake_strategy(student, n, mb_x=current, mb_y=torch.zeros(len(current)))
     strategy._criterion = DenoisingLoss()
     strategy.mb_output = student(current)
@@ -28,8 +28,9 @@ def strategy_in_experience(n, student, teacher, current, *plugins):
     strategy.forward = lambda: student(strategy.mbatch[0])
     strategy.mbatch = [current, strategy.mb_y, strategy.mb_y]
     strategy.loss = strategy.criterion()
-    for plugin in plugins if n > 1 else ():
-        Teacher.of(strategy).freeze(teacher, plugin)
+    Teacher.of(strategy).begin(strategy)
+    if n > 1:
+        Teacher.of(strategy).freeze(teacher)
     return strategy, strategy.loss.item()
 
 
@@ -50,7 +51,7 @@ def test_distillation(tiny_model, n):
     teacher = other(tiny_model)
     generator = torch.Generator().manual_seed(11)
     plugin = GenerativeDistillationPlugin(2, 1.5, look_ahead=1, generator=generator)
-    strategy, current = strategy_in_experience(n, tiny_model, teacher, images(8), plugin)
+    strategy, current = strategy_in_experience(n, tiny_model, teacher, images(8))
     plugin.before_backward(strategy)
     if n == 1:
         assert strategy.loss.item() == current
@@ -75,7 +76,7 @@ def test_generative_replay(tiny_model, n):
     plugin = GenerativeReplayPlugin(
         teacher_steps=2, lambd=0.7, look_ahead=1, generator=generator
     )
-    strategy, current = strategy_in_experience(n, tiny_model, teacher, images(8), plugin)
+    strategy, current = strategy_in_experience(n, tiny_model, teacher, images(8))
     plugin.before_training(strategy)
     plugin.old_generator = Teacher.of(strategy).model
     plugin.before_backward(strategy)
@@ -97,9 +98,7 @@ def test_generative_replay(tiny_model, n):
 
 def test_the_current_loss_is_weighted_alone_whatever_another_plugin_added(tiny_model):
     plugin = GenerativeDistillationPlugin(lambd=0.0)
-    strategy, current = strategy_in_experience(
-        4, tiny_model, other(tiny_model), images(8), plugin
-    )
+    strategy, current = strategy_in_experience(4, tiny_model, other(tiny_model), images(8))
     strategy.loss = strategy.loss + 10  # a penalty
     plugin.before_backward(strategy)
     assert strategy.loss.item() == pytest.approx(current / 4 + 10, abs=1e-5)
@@ -107,9 +106,7 @@ def test_the_current_loss_is_weighted_alone_whatever_another_plugin_added(tiny_m
 
 def test_two_plugins_weight_the_current_loss_once(tiny_model):
     plugins = [GenerativeDistillationPlugin(lambd=0.0) for _ in range(2)]
-    strategy, current = strategy_in_experience(
-        4, tiny_model, other(tiny_model), images(8), *plugins
-    )
+    strategy, current = strategy_in_experience(4, tiny_model, other(tiny_model), images(8))
     for plugin in plugins:
         plugin.before_backward(strategy)
     assert strategy.loss.item() == pytest.approx(current / 4, abs=1e-6)

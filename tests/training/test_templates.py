@@ -2,9 +2,13 @@
 
 import pytest
 import torch
-from avalanche.benchmarks.utils import AvalancheDataset
+from avalanche.benchmarks import benchmark_from_datasets
+from avalanche.benchmarks.scenarios.task_aware import with_task_labels
+from avalanche.benchmarks.utils import AvalancheDataset, ConstantSequence, TaskLabels
 from avalanche.core import SupervisedPlugin
-from avalanche.training.plugins import EvaluationPlugin
+from avalanche.evaluation.metrics import loss_metrics
+from avalanche.training.plugins import EvaluationPlugin, ReplayPlugin
+from torch.utils.data import Dataset, TensorDataset
 
 from avalanche_gd import (
     DiffusionModel,
@@ -17,10 +21,12 @@ from avalanche_gd import (
     fid_metrics,
     generated_image_metrics,
 )
+from avalanche_gd.data.augmentation import HorizontalFlipPlugin
 from avalanche_gd.data.model_space import as_dataset
 from avalanche_gd.training import BudgetedTemplate, NonFiniteLossError
+from avalanche_gd.training.diffusion_training import default_diffusion_evaluator
 from tests.helpers.bits import same_bits, weights
-from tests.helpers.small_models import SHAPE
+from tests.helpers.small_models import SHAPE, conditioned, images, tiny
 from tests.helpers.small_trainings import fake_strategy
 
 
@@ -102,6 +108,70 @@ def test_evaluation_leaves_the_training_to_the_same_bits(digits, num_classes):
     assert evaluated[0] == 0 < evaluated[1]
 
 
+@pytest.mark.parametrize("mode", ["epoch", "iteration"])
+@pytest.mark.parametrize("eval_every", [-1, 0, 1, 2, 3, 5])
+@pytest.mark.parametrize(
+    ("budget", "ends"),  # of epochs
+    [
+        (dict(train_epochs=3), [5, 10, 15]),
+        (dict(train_steps=11), [4, 8, 11]),
+        (dict(train_steps=7), [4, 7]),
+        (dict(train_steps=8), [4, 8]),
+    ],
+)
+def test_an_experience_ends_with_one_evaluation(
+    tiny_model, digits, budget, ends, eval_every, mode
+):
+    at = []
+
+    class Evaluations(SupervisedPlugin):
+        def before_eval(self, strategy, **kwargs):
+            at.append(len(batches.sizes))
+
+    batches = Batches()
+    strategy = diffusion_training(
+        tiny_model,
+        plugins=[batches, Evaluations()],
+        eval_every=eval_every,
+        peval_mode=mode,
+        train_mb_size=64,
+        **budget,
+    )
+    strategy.train(digits.train_stream[0], eval_streams=[digits.test_stream[:1]])
+    if mode == "iteration":
+        ends = list(range(1, ends[-1] + 1))
+    periodic = ends[::eval_every] if eval_every else []  # Avalanche's, from the first on
+    assert at == ([] if eval_every < 0 else sorted({0, *periodic, ends[-1]}))
+
+
+@pytest.mark.parametrize("mem_size", [40, 200])
+def test_batches_are_full_beside_a_memory(tiny_model, digits, mem_size):
+    batches = Batches()
+    strategy = diffusion_training(
+        tiny_model,
+        train_steps=11,
+        train_mb_size=64,
+        plugins=[ReplayPlugin(mem_size), batches],
+    )
+    strategy.train(digits.train_stream[:3], eval_streams=[])
+    assert batches.sizes == [64] * 11 + [64 + min(64, mem_size)] * 22
+
+
+def test_an_evaluation_seeds_no_device_but_its_own(tiny_model, digits, monkeypatch):
+    seeded = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    losses = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        seeded.clear()
+        state = torch.get_rng_state()
+        strategy = diffusion_training(tiny_model, evaluator=default_diffusion_evaluator)
+        losses.append(strategy.eval(digits.test_stream[:1]))
+        assert seeded == []
+        assert torch.equal(torch.get_rng_state(), state)
+    assert losses[0] == losses[1] != {}
+
+
 def test_gradients_are_clipped_to_the_norm(tiny_model, digits):
     before = weights(tiny_model.denoiser)
     strategy = diffusion_training(tiny_model, train_steps=1, max_grad_norm=1e-3, lr=1.0)
@@ -153,6 +223,95 @@ def test_an_empty_experience_is_refused_before_any_is_trained(tiny_model, digits
     with pytest.raises(ValueError, match="experience 1 is empty"):
         diffusion_training(tiny_model).train([digits.train_stream[0], empty])
     assert same_bits(weights(tiny_model), before)
+
+
+def test_an_empty_experience_is_refused_when_it_is_evaluated(tiny_model):
+    benchmark = benchmark_from_datasets(
+        test=[as_dataset(torch.zeros(0, *SHAPE), torch.zeros(0))]
+    )
+    with pytest.raises(ValueError, match="experience 0 is empty; leave it out"):
+        diffusion_training(tiny_model).eval(benchmark.test_stream)
+
+
+class BareImages(Dataset):
+    """Items are images, not tuples."""
+
+    def __init__(self, count):
+        self.images = images(count)
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        return self.images[index]
+
+
+def unlabelled(kind, *, with_tasks=False):
+    """Two experiences without labels."""
+    attributes = [TaskLabels(ConstantSequence(0, 20))] if with_tasks else []
+    parts = [
+        AvalancheDataset(
+            [BareImages(20) if kind == "bare" else TensorDataset(images(20))],
+            data_attributes=attributes,
+        )
+        for _ in range(2)
+    ]
+    benchmark = benchmark_from_datasets(train=parts)
+    return (with_task_labels(benchmark) if with_tasks else benchmark).train_stream
+
+
+@pytest.mark.parametrize(
+    ("kind", "with_tasks"), [("bare", False), ("tuples", False), ("tuples", True)]
+)
+@pytest.mark.parametrize(
+    "options", [dict(train_epochs=1), dict(train_steps=2, train_mb_size=8)]
+)
+def test_unlabelled_images_train_and_evaluate(tiny_model, kind, with_tasks, options):
+    batches, stream = Batches(), unlabelled(kind, with_tasks=with_tasks)
+    strategy = diffusion_training(
+        tiny_model,
+        plugins=[batches, GenerativeDistillationPlugin(), HorizontalFlipPlugin()],
+        evaluator=EvaluationPlugin(loss_metrics(stream=True), denoising_loss_metrics()),
+        **options,
+    )
+    before = weights(tiny_model)
+    strategy.train(stream, eval_streams=[])
+    assert batches.sizes == ([20, 20] if "train_epochs" in options else [8] * 4)
+    assert not same_bits(weights(tiny_model), before)
+    values = strategy.eval(stream)
+    assert any(name.startswith("Loss_Stream") for name in values)
+
+
+def test_unlabelled_images_train_to_the_bits_of_labelled_ones():
+    trained = []
+    for labelled in (False, True):
+        torch.manual_seed(0)
+        model, data = tiny(), images(20)
+        dataset = TensorDataset(data, torch.arange(20)) if labelled else TensorDataset(data)
+        benchmark = benchmark_from_datasets(train=[AvalancheDataset([dataset])])
+        strategy = diffusion_training(model, train_epochs=2)
+        strategy.train(benchmark.train_stream, eval_streams=[])
+        trained.append(weights(model))
+    assert same_bits(*trained)
+
+
+@pytest.mark.parametrize("kind", ["bare", "tuples"])
+@pytest.mark.parametrize("with_tasks", [False, True])
+def test_what_needs_labels_says_so_before_training(kind, with_tasks):
+    solver = SmallCNN(SHAPE, 10)
+    on_solver = BudgetedTemplate(
+        model=solver, optimizer=torch.optim.Adam(solver.parameters()), evaluator=None
+    )
+    message = "has no labels, which a (DiffusionModel|SmallCNN) is trained on"
+    if kind == "bare" and with_tasks:  # which Avalanche cannot read
+        message = "appends task labels to tuples, not to bare images: give"
+    for strategy in (diffusion_training(conditioned()), on_solver):
+        stream = unlabelled(kind, with_tasks=with_tasks)
+        for use in (strategy.train, strategy.eval):
+            with pytest.raises(ValueError, match=message) as caught:
+                use(stream)
+            assert len(str(caught.value).splitlines()) == 1
+        assert strategy.clock.train_iterations == 0
 
 
 @pytest.mark.parametrize("options", [dict(train_steps=0), dict(max_grad_norm=0.0)])

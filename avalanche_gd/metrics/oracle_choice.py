@@ -1,0 +1,111 @@
+"""Which classifier judges generated images."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from avalanche_gd.data.model_space import image_of
+from avalanche_gd.metrics.shared_images import SharedImages
+from avalanche_gd.metrics.trained import (
+    Counted,
+    StreamKey,
+    experience_key,
+    origin,
+    whole_stream,
+)
+
+_OTHERWISE = "give a classifier of your own, or benchmark= with a train_stream to train on"
+
+
+@dataclass(frozen=True)
+class OracleChoice:
+    """A classifier that is given, or an oracle trained on a whole training stream.
+
+    That is the stream that the strategy is trained on, or that of a benchmark.
+
+    :param classifier: from images in model space to logits; None for an oracle.
+    :param benchmark: whose ``train_stream`` the oracle is trained on; None for the stream
+        that the strategy is trained on.
+    :raises ValueError: if both are given, or the benchmark's images are not labelled
+        tensors in model space.
+    :raises TypeError: if they are not a module and a benchmark.
+    """
+
+    classifier: nn.Module | None = None
+    benchmark: Any = None
+
+    def __post_init__(self) -> None:
+        if self.classifier is not None and self.benchmark is not None:
+            raise ValueError("give either a classifier or benchmark=, not both")
+        if self.classifier is not None:
+            if not isinstance(self.classifier, nn.Module):
+                raise TypeError(
+                    "the classifier must be a module from images to logits, "
+                    f"got {self.classifier!r}"
+                )
+            self.classifier.eval()
+        if self.benchmark is not None:
+            if "train" not in getattr(self.benchmark, "streams", {}):
+                raise TypeError(
+                    "benchmark must have a train_stream, as Avalanche's do, "
+                    f"got a {type(self.benchmark).__name__}"
+                )
+            _check_stream(self._training_stream)
+
+    def check(self, experience: Any) -> None:
+        """Raise ValueError unless there is, or can be, a classifier.
+
+        :param experience: that is to be trained on.
+        """
+        if self.classifier is None and self.benchmark is None:
+            _check_stream(experience_key(origin(experience)).stream)
+
+    def of(self, strategy: Any, counted: Counted) -> nn.Module:
+        """The classifier for an experience that a strategy evaluates.
+
+        :raises ValueError: if the oracle does not know the classes of the experience.
+        """
+        if self.classifier is not None:
+            return self.classifier.to(strategy.device)
+        shared = SharedImages.of(strategy)
+        training = counted.training if self.benchmark is None else self._training_stream
+        strange = counted.classes - shared.trained.classes_of(training)
+        if strange:
+            raise ValueError(
+                f"the oracle of the stream {training.name} does not know the classes "
+                f"{sorted(strange)} that are evaluated; {_OTHERWISE}"
+            )
+        return shared.oracle(training, strategy.device)
+
+    @property
+    def _training_stream(self) -> StreamKey:
+        return StreamKey(self.benchmark, "train")
+
+
+def _check_stream(stream: StreamKey) -> None:
+    """Raise ValueError unless an oracle can be trained on a stream."""
+    experiences = whole_stream(stream)
+    if experiences is None:
+        raise ValueError(
+            f"the stream {stream.name} has no known end, and an oracle is trained on all "
+            f"of its classes; {_OTHERWISE}"
+        )
+    for experience in experiences:
+        if not hasattr(experience.dataset, "targets"):
+            raise ValueError(
+                f"the stream {stream.name} has no labels to train an oracle on; "
+                f"{_OTHERWISE}"
+            )
+        image = image_of(experience.dataset[0])
+        if not (isinstance(image, Tensor) and image.ndim == 3 and _in_range(image)):
+            raise ValueError(
+                f"the images of the stream {stream.name} are not tensors (C, H, W) in "
+                "[-1, 1], which an oracle is trained on; bring the benchmark to model "
+                "space with to_model_space"
+            )
+
+
+def _in_range(image: Tensor) -> bool:
+    return image.is_floating_point() and bool(torch.all(image.abs() <= 1))

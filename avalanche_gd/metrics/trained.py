@@ -1,0 +1,188 @@
+"""Which experiences a strategy was trained on, and which of a stream count for it."""
+
+from collections.abc import Sized
+from typing import Any, NamedTuple
+
+from avalanche.benchmarks.scenarios.generic_scenario import CLScenario
+
+from avalanche_gd.data.model_space import dataset_classes
+
+
+class StreamKey(NamedTuple):
+    """What a stream is known by, which none of another benchmark shares."""
+
+    owner: Any
+    """Its benchmark, or the stream itself if it knows none: held, so that it stays one."""
+    name: str
+
+    @property
+    def knows_benchmark(self) -> bool:
+        """Whether the owner is a benchmark."""
+        return isinstance(self.owner, CLScenario)
+
+
+class ExperienceKey(NamedTuple):
+    """What an experience is known by."""
+
+    stream: StreamKey
+    place: int
+    """Its index in the stream."""
+
+
+class Counted(NamedTuple):
+    """An evaluated experience that was trained on."""
+
+    classes: frozenset[int]
+    """In it."""
+    after: int
+    """After how many experiences it came to count."""
+    number: int
+    """How many experiences were trained on by now, of those that go with its stream."""
+    training: StreamKey
+    """The stream that was trained on and goes with its own."""
+
+
+Layout = tuple[frozenset[int], ...]
+"""The classes of each experience of a stream."""
+
+
+class TrainedExperiences:
+    """The experiences that a strategy was trained on, and what counts as trained on.
+
+    A piece of an online stream stands for the experience that it was cut from. An evaluated
+    stream and one that was trained on go together, one to one, if they have as many
+    experiences, and those at the same place have a class in common (where they have labels
+    at all). Then an evaluated experience counts once the one at its place was trained on,
+    and all its classes were. So it is in class-incremental and in domain-incremental
+    streams with a test experience for each training experience. In all other streams, such
+    as a single test experience, its classes alone decide.
+
+    Streams of one benchmark go with each other. Where the benchmark of an evaluated stream
+    was not trained on, or it knows none, as those of some of Avalanche's builders, it is
+    compared with the streams trained on that know no benchmark, or if there are none, with
+    all of them.
+    """
+
+    def __init__(self) -> None:
+        self._classes: dict[ExperienceKey, frozenset[int]] = {}  # in order of training
+        self._layouts: dict[StreamKey, Layout | None] = {}
+
+    def add(self, experience: Any) -> None:
+        """Note an experience that is trained on."""
+        whole = origin(experience)
+        key = experience_key(whole)
+        self._layout(key.stream)  # now: a lazy stream may let go of its experiences
+        self._classes.setdefault(key, dataset_classes(whole.dataset))
+
+    def counted(self, experience: Any) -> Counted | None:
+        """What an evaluated experience counts for; None if it does not count.
+
+        :raises ValueError: if its stream goes with several, trained on in different parts,
+            and knows no benchmark that would tell.
+        """
+        whole = origin(experience)
+        stream, place = experience_key(whole)
+        history, one_to_one = self._history(stream)
+        seen: dict[Any, frozenset[int]] = {}  # in order of training
+        for key in history:
+            one = key.place if one_to_one else key
+            seen[one] = seen.get(one, frozenset()) | self._classes[key]
+        after = _all_in_first(dataset_classes(whole.dataset), list(seen.values()))
+        if after is None or (one_to_one and place not in seen):
+            return None
+        if one_to_one:
+            after = max(after, list(seen).index(place) + 1)
+        classes = dataset_classes(experience.dataset)
+        return Counted(classes, after, len(seen), training=history[0].stream)
+
+    def classes_of(self, stream: StreamKey) -> frozenset[int]:
+        """All classes of a stream."""
+        return frozenset().union(*(self._layout(stream) or ()))
+
+    def _history(self, stream: StreamKey) -> tuple[list[ExperienceKey], bool]:
+        """What was trained on that goes with a stream, and whether it does one to one."""
+        own = [key for key in self._classes if key.stream.owner is stream.owner]
+        lone = [key for key in self._classes if not key.stream.knows_benchmark]
+        pool = own or lone or list(self._classes)
+        candidates = list(dict.fromkeys(key.stream for key in pool))
+        if stream in candidates:
+            partners = [stream]
+        else:
+            partners = [other for other in candidates if self._go_together(other, stream)]
+        if not partners:
+            return pool, False
+        places = {
+            tuple(key.place for key in pool if key.stream == partner)
+            for partner in partners
+        }
+        if not own and len(places) > 1:
+            raise ValueError(
+                f"cannot tell with which of {len(partners)} streams that were trained on "
+                f"the stream {stream.name} goes; evaluate one that knows its benchmark, "
+                "such as one of to_model_space"
+            )
+        return [key for key in pool if key.stream in partners], True
+
+    def _go_together(self, one: StreamKey, other: StreamKey) -> bool:
+        layouts = self._layout(one), self._layout(other)
+        if layouts[0] is None or layouts[1] is None or len(layouts[0]) != len(layouts[1]):
+            return False
+        pairs = zip(layouts[0], layouts[1], strict=True)
+        return all(not a or not b or a & b for a, b in pairs)
+
+    def _layout(self, stream: StreamKey) -> Layout | None:
+        if stream not in self._layouts:
+            experiences = whole_stream(stream)
+            self._layouts[stream] = (
+                None
+                if experiences is None
+                else tuple(dataset_classes(exp.dataset) for exp in experiences)
+            )
+        return self._layouts[stream]
+
+
+def _all_in_first(classes: frozenset[int], parts: list[frozenset[int]]) -> int | None:
+    """The least number of parts, from the first on, that have all of some classes."""
+    for number, part in enumerate(parts, 1):
+        classes -= part
+        if not classes:
+            return number
+    return None
+
+
+def whole_stream(stream: StreamKey) -> Any:
+    """All experiences of a stream, not only of a slice; None if it has no known end."""
+    known = stream.knows_benchmark
+    found = stream.owner.streams[stream.name] if known else stream.owner
+    ends = isinstance(found, Sized) or isinstance(found.exps_iter, Sized)
+    return found if ends else None
+
+
+def experience_key(experience: Any) -> ExperienceKey:
+    """What an experience is known by.
+
+    :raises ValueError: if it belongs to no stream.
+    """
+    try:
+        stream, place = experience.origin_stream, experience.current_experience
+    except AssertionError as error:  # Avalanche's, for what is not set
+        raise ValueError(
+            "an experience belongs to no stream; take it from a stream of a benchmark"
+        ) from error
+    benchmark = getattr(stream, "benchmark", None)
+    known = stream.name in getattr(benchmark, "streams", {})
+    return ExperienceKey(StreamKey(benchmark if known else stream, stream.name), place)
+
+
+def origin(experience: Any) -> Any:
+    """The experience itself; in an online stream, the one that it is a piece of.
+
+    :raises ValueError: if it is mixed from several.
+    """
+    whole = getattr(experience, "origin_experience", experience)
+    if whole is None:
+        raise ValueError(
+            "metrics of generated images need to know which experience a piece was cut "
+            "from, but these are mixed from several; use split_online_stream"
+        )
+    return whole

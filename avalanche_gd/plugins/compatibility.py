@@ -1,0 +1,174 @@
+"""What of Avalanche's cannot work with a diffusion model, and what to use instead."""
+
+from collections.abc import Callable
+from typing import Any
+
+from avalanche.training import plugins as avalanche_plugins
+from avalanche.training import supervised
+from torch.nn.modules.loss import _Loss
+
+from avalanche_gd.models.diffusion import DiffusionModel
+from avalanche_gd.plugins.lesson import LessonPlugin
+
+_OF_LOGITS = (
+    "acc_matrix",
+    "accuracy",
+    "amca",
+    "class_accuracy",
+    "confusion_matrix",
+    "cumulative_accuracies",
+    "forgetting_bwt",
+    "forward_transfer",
+    "mean_scores",
+    "topk_acc",
+)
+"""Avalanche's modules of metrics that read a model's output as logits."""
+
+_CURRENT = 'GenerativeDistillationPlugin(source="current")'
+_ADAPTERS = "avalanche_gd.plugins.baselines"
+_CLASSIFIER = "it is for a classifier; use ReplayPlugin, EWCPlugin or AGEMPlugin"
+
+PLUGINS: dict[type, str] = {
+    avalanche_plugins.LwFPlugin: f"it distils logits; use {_CURRENT}",
+    avalanche_plugins.LFLPlugin: (
+        f"it freezes a layer and leaves the model in evaluation mode; use {_CURRENT}"
+    ),
+    avalanche_plugins.FeatureDistillationPlugin: (
+        f"it needs a classifier's features; use {_CURRENT}"
+    ),
+    avalanche_plugins.MASPlugin: (
+        f"it needs an output that is a tensor; use the MASPlugin of {_ADAPTERS}"
+    ),
+    avalanche_plugins.RWalkPlugin: (
+        f"it leaves the model in evaluation mode; use the RWalkPlugin of {_ADAPTERS}"
+    ),
+    avalanche_plugins.MIRPlugin: (
+        f"it compares losses under different noise; use the MIRPlugin of {_ADAPTERS}"
+    ),
+    avalanche_plugins.TrainGeneratorAfterExpPlugin: (
+        "it is for a solver's strategy; use it there"
+    ),
+    avalanche_plugins.CWRStarPlugin: _CLASSIFIER,
+    avalanche_plugins.BiCPlugin: _CLASSIFIER,
+    avalanche_plugins.CoPEPlugin: _CLASSIFIER,
+    avalanche_plugins.CurrentDataNCMUpdate: _CLASSIFIER,
+    avalanche_plugins.MemoryNCMUpdate: _CLASSIFIER,
+    avalanche_plugins.NCMOracle: _CLASSIFIER,
+    avalanche_plugins.CurrentDataFeCAMUpdate: _CLASSIFIER,
+    avalanche_plugins.MemoryFeCAMUpdate: _CLASSIFIER,
+    avalanche_plugins.FeCAMOracle: _CLASSIFIER,
+}
+"""Avalanche's own plugins that are refused whatever their arguments, and why."""
+
+TEMPLATES: tuple[type, ...] = (
+    supervised.AETraining,
+    supervised.DER,
+    supervised.ER_ACE,
+    supervised.ER_AML,
+    supervised.ExpertGateStrategy,
+    supervised.FeatureReplay,
+    supervised.MER,
+    supervised.PNNStrategy,
+    supervised.PackNet,
+    supervised.StreamingLDA,
+    supervised.VAETraining,
+)
+"""Avalanche's strategies whose steps are not those of a ``SupervisedTemplate``."""
+
+
+def check_compatible(strategy: Any) -> None:
+    """Raise if a diffusion model is in a strategy with what cannot work there.
+
+    Only classes of Avalanche's are known here: those of others, and subclasses, pass.
+
+    :raises ValueError: names Avalanche's metric, plugin, strategy or criterion, and what to
+        use instead.
+    """
+    model = strategy.model
+    if not isinstance(model, DiffusionModel):
+        return
+    for kind in TEMPLATES:
+        if isinstance(strategy, kind):
+            raise ValueError(
+                f"{kind.__name__} does not train a diffusion model; use DiffusionTraining, "
+                "or a SupervisedTemplate with criterion=DenoisingLoss()"
+            )
+    if isinstance(strategy._criterion, _Loss):
+        raise ValueError(
+            f"{type(strategy._criterion).__name__} is no loss of a diffusion model; use "
+            "criterion=DenoisingLoss()"
+        )
+    for metric in strategy.evaluator.metrics:
+        _check_metric(metric, model)
+    for plugin in strategy.plugins:
+        why = _why_not(plugin, strategy)
+        if why is not None:
+            raise ValueError(
+                f"Avalanche's {type(plugin).__name__} does not work with a diffusion "
+                f"model: {why}"
+            )
+
+
+def _check_metric(metric: Any, model: DiffusionModel) -> None:
+    package, _, module = type(metric).__module__.rpartition(".")
+    if package != "avalanche.evaluation.metrics":
+        return
+    name = f"Avalanche's metric {type(metric).__name__}"
+    if module in _OF_LOGITS:
+        raise ValueError(
+            f"{name} reads the model's output as logits, which a diffusion model has not; "
+            "use loss_metrics, denoising_loss_metrics, fid_metrics or "
+            "class_balance_metrics in evaluator=EvaluationPlugin(...)"
+        )
+    if module == "mac" and model.num_classes is not None:
+        raise ValueError(
+            f"{name} finds no pass of a conditioned model, which makes it in the "
+            "criterion; leave it out of the evaluator"
+        )
+
+
+def _why_not(plugin: Any, strategy: Any) -> str | None:
+    """Why a plugin of Avalanche's does not work, and what to use; None if it does."""
+    kind = type(plugin)
+    if kind in PLUGINS:
+        return PLUGINS[kind]
+    fails, why = PLUGINS_AT_TIMES.get(kind, (lambda *_: False, ""))
+    return why if fails(plugin, strategy) else None
+
+
+def _resets_the_teacher(plugin: Any, strategy: Any) -> bool:
+    """Whether the plugin resets the model before a plugin that teaches freezes it."""
+    at = strategy.plugins.index(plugin)
+    return any(isinstance(other, LessonPlugin) for other in strategy.plugins[at:])
+
+
+_RESETS = (
+    "it resets the model, which is then the teacher; leave out the plugin that replays or "
+    "distils"
+)
+PLUGINS_AT_TIMES: dict[type, tuple[Callable[[Any, Any], bool], str]] = {
+    avalanche_plugins.SynapticIntelligencePlugin: (
+        lambda plugin, strategy: strategy.device.type == "cpu",
+        f"it has no effect on the CPU; use the SynapticIntelligencePlugin of {_ADAPTERS}",
+    ),
+    avalanche_plugins.GenerativeReplayPlugin: (
+        lambda plugin, strategy: (
+            plugin.is_weighted_replay or strategy.model.num_classes is not None
+        ),
+        "it loses its samples or their classes; use avalanche_gd.GenerativeReplayPlugin",
+    ),
+    avalanche_plugins.RARPlugin: (
+        lambda plugin, strategy: plugin.use_adversarial_replay,
+        "it cannot attack one; give use_adversarial_replay=False",
+    ),
+    avalanche_plugins.EarlyStoppingPlugin: (
+        lambda plugin, strategy: "Acc" in plugin.metric_name,
+        'there is no accuracy to watch; give metric_name="Loss_Stream", mode="min"',
+    ),
+    avalanche_plugins.FromScratchTrainingPlugin: (_resets_the_teacher, _RESETS),
+    avalanche_plugins.GDumbPlugin: (
+        lambda plugin, strategy: any(isinstance(p, LessonPlugin) for p in strategy.plugins),
+        _RESETS,
+    ),
+}
+"""Those that are refused in some strategies: when, and why."""

@@ -1,0 +1,120 @@
+"""The classifier that judges: trained on the training stream, on a benchmark, or given."""
+
+from itertools import islice
+
+import pytest
+import torch
+from avalanche import benchmarks as builders
+from avalanche.benchmarks.scenarios.generic_scenario import CLScenario
+from torch import nn
+
+from avalanche_gd import SmallCNN, oracle_classifier, to_model_space
+from avalanche_gd.data import stream_tensors
+from avalanche_gd.data.model_space import as_dataset
+from avalanche_gd.metrics import class_balance_metrics, fid_metrics, generate_images
+from tests.helpers.plain_fid import plain_fid
+from tests.helpers.small_models import SHAPE, images
+from tests.helpers.small_streams import (
+    FEW_CLASSES,
+    FID,
+    SAMPLING,
+    domain,
+    domain_incremental,
+    strategy_with,
+)
+from tests.helpers.stream_builders import (
+    class_incremental,
+    new_instances,
+    of_a_generator,
+    of_pixels,
+    online,
+    validated,
+    validation_of_ours,
+)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [validated, validation_of_ours, online, class_incremental, new_instances],
+)
+def test_the_oracle_is_trained_on_the_whole_training_stream(build, tmp_path):
+    train, test, counting = build(tmp_path)
+    strategy = strategy_with(
+        fid_metrics(sampling=SAMPLING), class_balance_metrics(sampling=SAMPLING)
+    )
+    strategy.train(train, eval_streams=[])
+    values = strategy.eval(test)
+    first = getattr(train[0], "origin_experience", train[0])
+    oracle = oracle_classifier(*stream_tensors(first.origin_stream))
+    real, labels = stream_tensors(e for e in test if e.current_experience in counting)
+    generated = generate_images(strategy.model, SAMPLING)
+    with torch.no_grad():
+        features = [oracle.get_features(x).numpy() for x in (real, generated)]
+        q = torch.bincount(oracle(generated).argmax(1), minlength=FEW_CLASSES) / 30
+    name = f"eval_phase/{next(iter(test)).origin_stream.name}_stream"
+    assert values[f"FID_Stream/{name}"] == pytest.approx(plain_fid(*features), rel=1e-3)
+    p = torch.bincount(labels, minlength=FEW_CLASSES) / len(labels)
+    assert values[f"ARD_Stream/{name}"] == pytest.approx(
+        float((p - q).abs().sum() / 2), abs=1e-6
+    )
+
+
+def test_the_oracle_can_be_given_or_trained_on_another_benchmark():
+    ours = to_model_space(domain_incremental(), SHAPE)
+    stream = of_a_generator()  # of which no oracle can be trained
+    trained = oracle_classifier(*stream_tensors(ours.train_stream))
+    values = []
+    for choice in (dict(oracle=trained), dict(benchmark=ours)):
+        balance = dict(choice)
+        if "oracle" in balance:
+            balance["classifier"] = balance.pop("oracle")
+        torch.manual_seed(0)
+        strategy = strategy_with(
+            fid_metrics(experience=True, sampling=SAMPLING, **choice),
+            class_balance_metrics(sampling=SAMPLING, **balance),
+        )
+        strategy.train(list(islice(stream, 1)), eval_streams=[])
+        values.append(strategy.eval(domain_incremental_again().test_stream))
+    assert values[0] == pytest.approx(values[1], nan_ok=True)
+    assert FID in values[0]
+
+
+def domain_incremental_again():
+    torch.manual_seed(1)
+    return domain_incremental()
+
+
+def test_an_oracle_that_does_not_know_what_is_evaluated_is_refused():
+    others = as_dataset(images(20), torch.arange(20) % 2 + FEW_CLASSES)
+    strategy = strategy_with(fid_metrics(sampling=SAMPLING))
+    for part in (domain(0), others):  # each in a stream of its own
+        benchmark = builders.benchmark_from_datasets(train=[part])
+        strategy.train(benchmark.train_stream, eval_streams=[])
+    together = as_dataset(images(24), torch.arange(24) % (FEW_CLASSES + 2))
+    benchmark = builders.benchmark_from_datasets(test=[together])
+    with pytest.raises(ValueError, match=r"does not know the classes \[4, 5\]"):
+        strategy.eval(benchmark.test_stream)
+
+
+@pytest.mark.parametrize("metrics", [fid_metrics, class_balance_metrics])
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        (dict(oracle=SmallCNN(SHAPE, 2), benchmark=1), ValueError, "not both"),
+        (dict(oracle=3), TypeError, "oracle|classifier must be a module"),
+        (dict(benchmark=3), TypeError, "must have a train_stream"),
+        (dict(benchmark=CLScenario([])), TypeError, "must have a train_stream"),
+        (dict(benchmark=of_pixels().benchmark), ValueError, "with to_model_space"),
+    ],
+)
+def test_oracles_of_the_wrong_kind_are_refused(metrics, options, error, message):
+    if metrics is class_balance_metrics and "oracle" in options:
+        options = {"classifier": options["oracle"], **options}
+        del options["oracle"]
+    with pytest.raises(error, match=message):
+        metrics(**options)
+
+
+def test_an_oracle_without_features_is_refused():
+    with pytest.raises(TypeError, match="no get_features"):
+        fid_metrics(oracle=nn.Linear(2, 2))

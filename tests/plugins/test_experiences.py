@@ -1,0 +1,347 @@
+"""Which experience a plugin is in: online streams, interruptions, a second strategy."""
+
+import pytest
+import torch
+from avalanche.benchmarks.scenarios.online import (
+    split_continuous_linear_decay_stream,
+    split_online_stream,
+)
+from avalanche.core import SupervisedPlugin
+from avalanche.training.templates import SupervisedTemplate
+
+from avalanche_gd import (
+    DenoisingLoss,
+    GenerativeDistillationPlugin,
+    GenerativeReplayPlugin,
+    SmallCNN,
+    SoftGenerativeReplay,
+    SoftGenerativeReplayPlugin,
+)
+from avalanche_gd.plugins import EMAPlugin, Teacher
+from avalanche_gd.plugins.experiences import ExperienceCount, experience_number
+from avalanche_gd.training.strategy_state import load_strategy_state, strategy_state
+from tests.helpers.bits import same_bits, weights
+from tests.helpers.small_models import SHAPE, tiny
+from tests.helpers.small_trainings import fake_strategy, train_generator
+
+TEACHING = [
+    GenerativeDistillationPlugin,
+    GenerativeReplayPlugin,
+    lambda **options: GenerativeDistillationPlugin(pool_size=20, **options),
+]
+
+
+def online(stream, *, size=120, access=False):
+    """Each experience of about 280 images in three pieces."""
+    return split_online_stream(
+        stream, experience_size=size, access_task_boundaries=access, seed=0
+    )
+
+
+class Steps(SupervisedPlugin):
+    """Notes n and the teacher of each step, and the weights at the end of each piece."""
+
+    def __init__(self):
+        super().__init__()
+        self.numbers, self.teachers, self.ends = [], [], []
+
+    def before_backward(self, strategy, **kwargs):
+        self.numbers.append(experience_number(strategy))
+        self.teachers.append(Teacher.of(strategy).model)
+
+    def after_training_exp(self, strategy, **kwargs):
+        self.ends.append(weights(strategy.model))
+
+
+class Interruption(SupervisedPlugin):
+    """Interrupts one step, between the forward and the backward pass."""
+
+    def __init__(self, at):
+        super().__init__()
+        self.at = at
+
+    def before_backward(self, strategy, **kwargs):
+        if strategy.clock.train_iterations == self.at:
+            self.at = None
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("access", [False, True])
+def test_n_counts_origin_experiences_not_pieces(digits, access):
+    pieces = list(online(digits.train_stream[:3], access=access))
+    whole = digits.train_stream
+    (a1, a2, a3), (b1, b2, _), (c1, *_) = pieces[:3], pieces[3:6], pieces[6:]
+    for experiences, expected in [
+        (whole[:3], [1, 2, 3]),
+        ([whole[0], whole[0], whole[1]], [1, 2, 3]),  # twice, on purpose
+        (pieces, [1] * 3 + [2] * 3 + [3] * 3),
+        ([a1, a2, a3, a1, a2], [1, 1, 1, 2, 2]),  # twice, in pieces
+        ([a1, b1, a2], [1, 2, 3]),
+        ([whole[0], a2, a3, whole[0]], [1, 2, 2, 3]),
+        ([b2, c1], [1, 2]),  # a part of a stream
+    ]:
+        strategy = fake_strategy(None)
+        count, numbers = ExperienceCount.of(strategy), []
+        for strategy.experience in experiences:
+            for _plugin in range(2):
+                count.begin(strategy)
+            numbers.append(count.number)
+            for _plugin in range(2):
+                count.end()
+            strategy.clock.train_exp_counter += 1
+        assert numbers == expected
+
+
+@pytest.mark.parametrize("access", [False, True])
+def test_after_an_interruption_n_is_that_of_what_was_not_learned(digits, access):
+    a1, a2, a3, b1, b2, *_ = online(digits.train_stream[:2], access=access)
+    first, second = digits.train_stream[:2]
+    for learned, interrupted, following, expected in [
+        ([first], second, second, 2),
+        ([first], second, first, 2),
+        ([a1, a2], a3, a3, 1),
+        ([a1, a2], a3, a1, 1),  # all pieces again
+        ([a1, a2], a3, b1, 2),
+        ([a1, a2, a3], b1, b1, 2),
+        ([a1, a2, a3], b1, second, 2),
+        ([a1, a2, a3, b1], b2, first, 3),
+    ]:
+        strategy = fake_strategy(None)
+        count = ExperienceCount.of(strategy)
+        for strategy.experience in learned:
+            count.begin(strategy)
+            count.end()
+            strategy.clock.train_exp_counter += 1
+        for strategy.experience in (interrupted, following):
+            count.begin(strategy)
+        assert count.number == expected
+
+
+def test_what_was_learned_without_the_plugin_counts(tiny_model, digits):
+    strategy, steps = train_generator(tiny_model, digits.train_stream[:2]), Steps()
+    strategy_state(strategy, [])
+    plugins = [GenerativeDistillationPlugin(), steps]
+    for experience in digits.train_stream[2:5]:
+        strategy.plugins[:0] = plugins
+        strategy.train(experience, eval_streams=[])
+        del strategy.plugins[:2]
+        strategy.train(experience, eval_streams=[])
+    assert steps.numbers == [3] * 3 + [5] * 3 + [7] * 3
+    assert None not in steps.teachers
+
+
+def test_an_interruption_of_the_last_evaluation_leaves_the_experience_learned(
+    tiny_model, digits
+):
+    class Evaluation(SupervisedPlugin):
+        def after_training_exp(self, strategy, **kwargs):
+            raise KeyboardInterrupt
+
+    steps, evaluation = Steps(), Evaluation()
+    strategy = train_generator(tiny_model, [], GenerativeDistillationPlugin(), steps)
+    strategy.plugins.append(evaluation)
+    with pytest.raises(KeyboardInterrupt):
+        strategy.train(digits.train_stream[0], eval_streams=[])
+    strategy.plugins.remove(evaluation)
+    strategy.train(digits.train_stream[1], eval_streams=[])
+    assert steps.numbers == [1] * 3 + [2] * 3
+
+
+@pytest.mark.parametrize("access", [False, True])
+@pytest.mark.parametrize("plugin", TEACHING)
+def test_the_teacher_of_an_online_stream_is_kept_through_its_pieces(
+    tiny_model, digits, plugin, access
+):
+    steps = Steps()
+    stream = online(digits.train_stream[:2], access=access)
+    train_generator(tiny_model, stream, plugin(), steps, train_steps=2)
+    assert steps.numbers == [1] * 6 + [2] * 6
+    assert steps.teachers[:6] == [None] * 6
+    assert len(set(map(id, steps.teachers[6:]))) == 1
+    assert same_bits(weights(steps.teachers[-1]), steps.ends[2])
+
+
+def test_the_samples_of_an_online_stream_stay_as_long_as_their_teacher(digits):
+    for options, expected in ((dict(pool_size=20), [20]), (dict(look_ahead=4), [64] * 3)):
+        model, sizes = tiny(), []
+        reverse = model.reverse
+        model.reverse = lambda noise, *a, sizes=sizes, reverse=reverse, **k: (
+            sizes.append(len(noise)) or reverse(noise, *a, **k)
+        )
+        plugin = GenerativeDistillationPlugin(**options)
+        strategy = train_generator(
+            model, [], plugin, train_steps=None, train_epochs=1, train_mb_size=16
+        )
+        pieces = online(digits.train_stream[:2], size=64)  # 4 steps, a last one of less
+        strategy.train(list(pieces)[:8], eval_streams=[])
+        assert sizes == expected
+
+
+@pytest.mark.parametrize("replay", [GenerativeReplayPlugin, SoftGenerativeReplayPlugin])
+def test_a_solver_replays_its_generator_of_before_the_first_piece(
+    tiny_model, digits, replay
+):
+    generator = train_generator(tiny_model, [], train_steps=2)
+    solver, replayed, ends = SmallCNN(SHAPE, 10), [], []
+
+    class Replayed(SupervisedPlugin):
+        def after_training_iteration(self, strategy, **kwargs):
+            replayed.append((plugin.old_generator, plugin.old_model))
+
+        def after_training_exp(self, strategy, **kwargs):  # the generator is trained then
+            ends.append((weights(tiny_model.denoiser), weights(solver)))
+
+    plugin = replay(generator)
+    SupervisedTemplate(
+        model=solver,
+        optimizer=torch.optim.Adam(solver.parameters()),
+        train_mb_size=64,
+        plugins=[plugin, Replayed()],
+        evaluator=None,
+    ).train(online(digits.train_stream[:2], size=150), eval_streams=[])
+    assert replayed[:4] == [(None, None)] * 4  # two pieces of at most three steps
+    old_generator, old_solver = replayed[-1]
+    assert all(one is old_generator for one, _ in replayed[-4:])
+    assert same_bits(weights(old_generator.denoiser), ends[1][0])
+    assert same_bits(weights(old_solver), ends[1][1])
+
+
+@pytest.mark.parametrize("plugin", TEACHING)
+def test_a_stream_without_origin_experiences_is_refused(tiny_model, digits, plugin):
+    stream = split_continuous_linear_decay_stream(
+        digits.train_stream[:2], 20, iters_per_virtual_epoch=2, beta=2, shuffle=True
+    )
+    before = weights(tiny_model)
+    with pytest.raises(ValueError, match="make it with split_online_stream"):
+        train_generator(tiny_model, stream, plugin())
+    assert same_bits(weights(tiny_model), before)
+
+
+@pytest.mark.parametrize("plugin", TEACHING)
+@pytest.mark.parametrize("following", [1, 2])
+def test_after_an_interruption_the_teacher_is_what_was_learned_before(
+    tiny_model, digits, plugin, following
+):
+    steps = Steps()
+    strategy = train_generator(
+        tiny_model, digits.train_stream[0], plugin(), steps, Interruption(at=5)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        strategy.train(digits.train_stream[1], eval_streams=[])
+    half_trained = weights(tiny_model)
+    teacher = steps.teachers[-1]
+    strategy.train(digits.train_stream[following], eval_streams=[])
+    assert all(one is teacher for one in steps.teachers[3:])
+    assert steps.numbers == [1] * 3 + [2] * 6
+    assert same_bits(weights(teacher), steps.ends[0])
+    assert not same_bits(weights(teacher), half_trained)
+    strategy.train(digits.train_stream[3], eval_streams=[])
+    assert steps.numbers[9:] == [3] * 3
+    assert same_bits(weights(steps.teachers[-1]), steps.ends[1])
+    assert Teacher.of(strategy).model is None
+
+
+@pytest.mark.parametrize("options", [dict(pool_size=20), dict(look_ahead=4)])
+def test_samples_left_by_an_interruption_stay_with_their_teacher(
+    tiny_model, digits, options
+):
+    plugin = GenerativeDistillationPlugin(**options)
+    strategy = train_generator(
+        tiny_model, digits.train_stream[0], plugin, Interruption(at=4)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        strategy.train(digits.train_stream[1], eval_streams=[])
+    assert plugin.lesson.samples._teacher() is Teacher.of(strategy).model
+    strategy.train(digits.train_stream[1], eval_streams=[])
+    strategy.train(digits.train_stream[2], eval_streams=[])
+    teacher = plugin.lesson.samples._teacher
+    assert teacher is None or teacher() is None  # they are let go of with it
+
+
+def test_an_interruption_of_the_generators_training_leaves_the_solver_its_replay(
+    tiny_model, digits
+):
+    generator = train_generator(tiny_model, [], Interruption(at=3), train_steps=2)
+    solver = SmallCNN(SHAPE, 10)
+    replay = SoftGenerativeReplayPlugin(generator)
+    strategy = SoftGenerativeReplay(
+        model=solver,
+        optimizer=torch.optim.Adam(solver.parameters()),
+        replay=replay,
+        train_steps=2,
+        evaluator=None,
+    )
+    strategy.train(digits.train_stream[0], eval_streams=[])
+    learned = weights(tiny_model.denoiser), weights(solver)
+    with pytest.raises(KeyboardInterrupt):
+        strategy.train(digits.train_stream[1], eval_streams=[])
+    assert not same_bits(weights(tiny_model.denoiser), learned[0])
+    replay.before_training_exp(strategy)
+    assert same_bits(weights(replay.old_generator.denoiser), learned[0])
+    assert same_bits(weights(replay.old_model), learned[1])
+    assert experience_number(strategy) == 2
+
+
+class Evaluated(SupervisedPlugin):
+    def before_eval_forward(self, strategy, **kwargs):
+        self.weights = weights(strategy.model)
+
+
+def plain(model, plugin):
+    return SupervisedTemplate(
+        model=model,
+        optimizer=torch.optim.SGD(model.parameters(), 0.1),
+        criterion=DenoisingLoss(),
+        train_mb_size=64,
+        plugins=[plugin],
+        evaluator=None,
+    )
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+@pytest.mark.parametrize("plugin", [*TEACHING, lambda: EMAPlugin(0.9)])
+def test_a_plugin_keeps_nothing_of_a_strategy_before(digits, plugin, interrupted):
+    """It does in a second strategy what a new one does."""
+    found = []
+    for used in (False, True):
+        one = plugin()
+        if used:
+            strategy = plain(tiny(), one)
+            strategy.train(digits.train_stream[:2], eval_streams=[])
+            if interrupted:
+                strategy.plugins.append(Interruption(strategy.clock.train_iterations + 2))
+                with pytest.raises(KeyboardInterrupt):
+                    strategy.train(digits.train_stream[2], eval_streams=[])
+        torch.manual_seed(7)
+        model, evaluated = tiny(), Evaluated()
+        strategy = plain(model, one)
+        strategy.plugins.append(evaluated)
+        strategy.eval(digits.test_stream[0])
+        assert same_bits(evaluated.weights, weights(model))
+        strategy.train(digits.train_stream[:2], eval_streams=[])
+        found.append(weights(model))
+    assert same_bits(*found)
+
+
+def test_the_generator_is_always_the_model_of_the_strategy_in_training(digits):
+    plugin = GenerativeReplayPlugin()
+    for model in (tiny(), tiny()):
+        strategy = plain(model, plugin)
+        strategy.train(digits.train_stream[0], eval_streams=[])
+        assert plugin.generator is model and plugin.generator_strategy is strategy
+    with pytest.raises(TypeError, match="has no method generate"):
+        plain(SmallCNN(SHAPE, 10), plugin).train(digits.train_stream[0])
+
+
+def test_a_checkpoint_has_n_and_is_refused_between_pieces(digits):
+    strategy = train_generator(tiny(), digits.train_stream[:2])
+    state = strategy_state(strategy, [])
+    steps = Steps()
+    strategy = train_generator(tiny(), [], GenerativeDistillationPlugin(), steps)
+    load_strategy_state(strategy, [], state)
+    strategy.train(digits.train_stream[2], eval_streams=[])
+    assert steps.numbers == [3] * 3
+    pieces = list(online(digits.train_stream[:1]))
+    strategy = train_generator(tiny(), pieces[:1], GenerativeDistillationPlugin())
+    with pytest.raises(ValueError, match="not between the pieces"):
+        strategy_state(strategy, [])
