@@ -45,7 +45,7 @@ class Dying(SupervisedPlugin, supports_distributed=True):
     def __init__(self, rank: int, error: str):
         super().__init__()
         self.rank = rank
-        self.error = {"ValueError": ValueError, "OSError": OSError}[error]
+        self.error = {"ValueError": ValueError, "RuntimeError": RuntimeError}[error]
 
     def state_dict(self) -> dict:
         return {}
