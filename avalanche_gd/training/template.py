@@ -180,8 +180,8 @@ class BudgetedTemplate(SupervisedTemplate):
             loss = self.loss.item()
             if not math.isfinite(loss):
                 raise NonFiniteLossError(
-                    f"the loss is {loss} at step {step + 1} of experience "
-                    f"{self.experience.current_experience}; "
+                    f"the loss of the {type(self.model).__name__} is {loss} at step "
+                    f"{step + 1} of experience {self.experience.current_experience + 1}; "
                     "lower the learning rate or lambda"
                 )
 
