@@ -1,5 +1,8 @@
 """The features in which FID compares images."""
 
+import hashlib
+import importlib
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +15,28 @@ MAX_FEATURES = 8192
 """More of them need covariances of over 512 MiB each, and a root of those."""
 
 _INCEPTION_FEATURES = 2048
-_INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
+_SHA256 = "6726825d"  # its beginning, of the file of weights
+_INCEPTION_FILE = f"weights-inception-2015-12-05-{_SHA256}.pth"
 
 
 class InceptionFeatures(nn.Module):
     """torchmetrics' InceptionV3, for images in model space.
 
-    :param weights_path: the file of the weights; None for torch-fidelity to find or
-        download it.
-    :raises ValueError: if torch-fidelity is not installed, or the weights cannot be
-        read.
+    The weights are torch-fidelity's file and no other: its SHA-256 has to be the one in its
+    name. It is read once, and nothing in it is executed.
+
+    :param weights_path: the file of the weights; None for the one in torch's hub folder,
+        to which it is downloaded.
+    :raises ValueError: if torch-fidelity is not installed, or the weights cannot be read or
+        are another file.
     """
 
     def __init__(self, weights_path: str | Path | None = None):
         super().__init__()
-        path = None if weights_path is None else str(weights_path)
         try:
-            if path is not None:  # torch-fidelity would unpickle anything
-                torch.load(path, weights_only=True)
+            weights: Any = _inception_weights(weights_path)
             fid = FrechetInceptionDistance(
-                _INCEPTION_FEATURES, feature_extractor_weights_path=path
+                _INCEPTION_FEATURES, feature_extractor_weights_path=weights
             )
         except ModuleNotFoundError as error:
             raise ValueError(
@@ -52,6 +57,23 @@ class InceptionFeatures(nn.Module):
         if pixels.shape[1] == 1:
             pixels = pixels.expand(-1, 3, -1, -1)
         return self.inception(pixels)
+
+
+def _inception_weights(weights_path: str | Path | None) -> BytesIO:
+    """The content of the file of weights, which torch-fidelity alone would unpickle."""
+    module = importlib.import_module("torch_fidelity.feature_extractor_inceptionv3")
+    path = Path(torch.hub.get_dir(), "checkpoints", _INCEPTION_FILE)
+    if weights_path is not None:
+        path = Path(weights_path)
+    elif not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(module.URL_INCEPTION_V3, str(path), progress=False)
+    content = path.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    if not digest.startswith(_SHA256):
+        raise ValueError(f"the SHA-256 of {path} begins with {digest[:8]}, not {_SHA256}")
+    torch.load(BytesIO(content), weights_only=True)
+    return BytesIO(content)
 
 
 def feature_extractor(features: Any, weights_path: str | Path | None) -> Any:

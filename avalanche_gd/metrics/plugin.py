@@ -70,7 +70,7 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
         experience = strategy.experience
         if len(experience.dataset) == 0:
             raise ValueError(
-                f"experience {experience.current_experience} of the stream "
+                f"experience {experience.current_experience + 1} of the stream "
                 f"{experience.origin_stream.name} is empty; leave it out"
             )
         counted = SharedImages.of(strategy).trained.counted(experience)

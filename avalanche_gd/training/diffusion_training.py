@@ -12,6 +12,7 @@ from avalanche.training.plugins.evaluation import default_loggers
 from torch.optim import Optimizer
 
 from avalanche_gd.checks import check_number
+from avalanche_gd.data.model_space import dataset_classes
 from avalanche_gd.distributed.gradients import averaging_gradients
 from avalanche_gd.models.diffusion import DiffusionModel
 from avalanche_gd.plugins.compatibility import check_compatible
@@ -93,10 +94,10 @@ class DiffusionTraining(BudgetedTemplate):
         """Raise ValueError if it is empty, or has a class that the model has not."""
         super().check_experience(experience)
         number = self.model.num_classes
-        classes = getattr(experience, "classes_in_this_experience", None)
+        classes = dataset_classes(experience.dataset)
         if number is not None and classes and max(classes) >= number:
             raise ValueError(
-                f"experience {experience.current_experience} has class {max(classes)}, "
+                f"experience {experience.current_experience + 1} has class {max(classes)}, "
                 f"but labels must be from 0 to num_classes - 1 = {number - 1}"
             )
 

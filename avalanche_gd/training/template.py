@@ -102,21 +102,21 @@ class BudgetedTemplate(SupervisedTemplate):
         if dataset is None or len(dataset) == 0:
             lack = "has no dataset" if dataset is None else "is empty"
             raise ValueError(
-                f"experience {experience.current_experience} {lack}; "
+                f"experience {experience.current_experience + 1} {lack}; "
                 "leave it out of the stream"
             )
         try:
             item = dataset[0]
         except AttributeError as error:
             raise ValueError(
-                f"experience {experience.current_experience} cannot be read ({error}); "
+                f"experience {experience.current_experience + 1} cannot be read ({error}); "
                 "Avalanche appends task labels to tuples, not to bare images: give (image,)"
             ) from error
         if isinstance(self.model, DiffusionModel) and self.model.num_classes is None:
             return
         if not has_label(item, dataset):
             raise ValueError(
-                f"experience {experience.current_experience} has no labels, which a "
+                f"experience {experience.current_experience + 1} has no labels, which a "
                 f"{type(self.model).__name__} is trained on; only a diffusion model "
                 "without num_classes needs none"
             )

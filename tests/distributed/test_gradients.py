@@ -55,7 +55,7 @@ MESSAGES = {
     "batch normalization": "BatchNorm2d would know only a process's share",
     "other weights": "the processes have other weights or random states",
     "other draws": "the processes have other weights or random states",
-    "not a number": "the loss is nan at step 3 of experience 0",
+    "not a number": "is nan at step 3 of experience 1",
 }
 
 

@@ -1,6 +1,8 @@
 """The metrics in Avalanche's EvaluationPlugin."""
 
+import hashlib
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -305,7 +307,19 @@ def inception_weights(tmp_path_factory):
     return path
 
 
-def test_inception_judges_in_2048_features(digits, inception_weights):
+@pytest.fixture
+def known(monkeypatch):
+    """``known(path)`` has a file pass for the one that everybody has."""
+
+    def known(path):
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        monkeypatch.setattr("avalanche_gd.metrics.features._SHA256", digest)
+
+    return known
+
+
+def test_inception_judges_in_2048_features(digits, inception_weights, known):
+    known(inception_weights)
     extractor = feature_extractor("inception", inception_weights)
     real, _ = stream_tensors(digits.test_stream[:1])
     grey, colour = real[:3], real[:3].expand(-1, 3, -1, -1)
@@ -322,16 +336,50 @@ class Evil:
 
 
 @pytest.mark.parametrize("content", [{"not": torch.zeros(3)}, {"evil": Evil()}, None])
-def test_a_file_that_is_not_inceptions_says_what_to_do(tmp_path, content):
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_file_that_is_not_inceptions_says_what_to_do(tmp_path, content, is_known, known):
     pytest.importorskip("torch_fidelity", reason="torch-fidelity is not installed")
     weights = tmp_path / "weights.pth"
     torch.save(content, weights)
     if content is None:
         truncate(weights)
+    if is_known:
+        known(weights)
     with pytest.raises(ValueError, match=r"no InceptionV3 weights \(.*\); put weights-"):
         fid_metrics(features="inception", weights_path=weights)
     with pytest.raises(ValueError, match=r"no InceptionV3 weights .* as weights_path"):
         fid_metrics(features="inception", weights_path=tmp_path / "absent.pth")
+
+
+def test_the_weights_of_the_hub_are_not_unpickled_either(tmp_path, monkeypatch, known):
+    pytest.importorskip("torch_fidelity", reason="torch-fidelity is not installed")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    name = "weights-inception-2015-12-05-6726825d.pth"
+    weights = tmp_path / "checkpoints" / name
+    weights.parent.mkdir()
+    torch.save({"evil": Evil()}, weights)
+    with pytest.raises(ValueError, match=r"begins with \w{8}, not 6726825d"):
+        fid_metrics(features="inception")
+    known(weights)
+    with pytest.raises(ValueError, match=f"no InceptionV3 weights .*; put {name}"):
+        fid_metrics(features="inception")
+
+
+def test_inception_weights_are_read_once(inception_weights, known, tmp_path, monkeypatch):
+    """A file that is swapped after the check is not read."""
+    known(inception_weights)
+    path = tmp_path / "weights.pth"
+    path.write_bytes(inception_weights.read_bytes())
+    read = Path.read_bytes
+
+    def swapped(self):
+        content = read(self)
+        if self == path:
+            torch.save({"evil": Evil()}, path)
+        return content
+
+    monkeypatch.setattr(Path, "read_bytes", swapped)
+    assert feature_extractor("inception", path) is not None
 
 
 def test_inception_without_its_package_says_what_to_install(monkeypatch):
@@ -340,6 +388,6 @@ def test_inception_without_its_package_says_what_to_install(monkeypatch):
     def absent(*args, **kwargs):
         raise ModuleNotFoundError("torch-fidelity")
 
-    monkeypatch.setattr(features, "FrechetInceptionDistance", absent)
+    monkeypatch.setattr(features.importlib, "import_module", absent)
     with pytest.raises(ValueError, match=r"pip install 'avalanche-gd\[inception\]'"):
         fid_metrics(features="inception")

@@ -132,7 +132,7 @@ def test_an_empty_experience_is_refused_when_it_is_evaluated():
     benchmark = builders.benchmark_from_datasets(train=[domain(0)], test=[empty])
     strategy = strategy_with(fid_metrics(features=Pixels(), sampling=SAMPLING))
     strategy.train(benchmark.train_stream, eval_streams=[])
-    with pytest.raises(ValueError, match="experience 0 is empty; leave it out"):
+    with pytest.raises(ValueError, match="experience 1 is empty; leave it out"):
         strategy.eval(benchmark.test_stream)
 
 

@@ -356,7 +356,7 @@ def test_one_failing_run_of_a_sweep_does_not_stop_the_others(command, tmp_path):
     status, output, errors = command(*sweep)
     assert status == 1
     first, _, head, listed = errors.splitlines()
-    assert first.startswith("naive, seed 0: the loss is nan at step")
+    assert first.startswith("naive, seed 0: the loss of the DiffusionModel is nan at step")
     assert head == "1 failed:" and listed.endswith(first.removeprefix("naive, seed 0: "))
     (line,) = (line for line in output.splitlines() if line.startswith("naive  "))
     assert line.split()[1] == "1"  # the other run is reported

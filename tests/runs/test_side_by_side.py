@@ -23,7 +23,8 @@ def test_a_run_that_fails_is_said_and_does_not_stop_the_others(tmp_path, capfd, 
         small_config(tmp_path, *small, f"generator.learning_rate={rate}") for rate in rates
     ]
     ((folder, failure),) = run_all(configs, jobs).items()
-    assert folder == configs[0].folder and "the loss is nan" in failure
+    assert folder == configs[0].folder
+    assert "the loss of the DiffusionModel is nan" in failure
     assert f"naive, seed 0: {failure}" in capfd.readouterr().err
     assert all((config.folder / "model").exists() for config in configs[1:])
 

@@ -213,14 +213,14 @@ def test_a_loss_that_is_not_finite_stops_and_says_where(tiny_model, digits):
                 strategy.loss = strategy.loss * float("nan")
 
     strategy = diffusion_training(tiny_model, train_steps=5, plugins=[Poison()])
-    with pytest.raises(NonFiniteLossError, match="nan at step 3 of experience 0"):
+    with pytest.raises(NonFiniteLossError, match="nan at step 3 of experience 1"):
         strategy.train(digits.train_stream[0], eval_streams=[])
 
 
 def test_an_empty_experience_is_refused_before_any_is_trained(tiny_model, digits):
     empty = fake_strategy(tiny_model, dataset=AvalancheDataset([]), current_experience=1)
     before = weights(tiny_model)
-    with pytest.raises(ValueError, match="experience 1 is empty"):
+    with pytest.raises(ValueError, match="experience 2 is empty"):
         diffusion_training(tiny_model).train([digits.train_stream[0], empty])
     assert same_bits(weights(tiny_model), before)
 
@@ -229,7 +229,7 @@ def test_an_empty_experience_is_refused_when_it_is_evaluated(tiny_model):
     benchmark = benchmark_from_datasets(
         test=[as_dataset(torch.zeros(0, *SHAPE), torch.zeros(0))]
     )
-    with pytest.raises(ValueError, match="experience 0 is empty; leave it out"):
+    with pytest.raises(ValueError, match="experience 1 is empty; leave it out"):
         diffusion_training(tiny_model).eval(benchmark.test_stream)
 
 
