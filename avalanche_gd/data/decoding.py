@@ -1,18 +1,21 @@
 """Image files as pixels of one size, decoded once."""
 
 import os
+import stat
+import warnings
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
 
 from avalanche_gd.storage import cached
 
 _MODES = {1: "L", 3: "RGB"}  # PIL's names, by channels
+_FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")  # PIL's, by a file's content
 _RULE = "shorter side resized bilinearly, centre"  # another one makes other pixels
 
 
@@ -29,14 +32,18 @@ def decoded_images(
     :param channels: 3, or 1 for grey.
     :param image_size: height and width of the result.
     :return: uint8, ``(N, channels, image_size, image_size)``.
-    :raises ValueError: if a file cannot be read as an image of 8 bits a channel.
+    :raises ValueError: if a file cannot be read as an image of 8 bits a channel in JPEG,
+        PNG, PPM (with PGM), BMP, TIFF or WebP, whatever its name ends in; or has more
+        pixels than PIL's ``Image.MAX_IMAGE_PIXELS``, 89 million.
     """
     shape = (len(files), channels, image_size, image_size)
 
     def decode() -> dict[str, Tensor]:
         images = torch.empty(shape, dtype=torch.uint8)
-        for place, file in zip(images, files, strict=True):
-            place.copy_(_decode(file, channels, image_size))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            for place, file in zip(images, files, strict=True):
+                place.copy_(_decode(file, channels, image_size))
         return {"images": images}
 
     states = (_state(root, file) for file in files)
@@ -46,10 +53,18 @@ def decoded_images(
 
 def _decode(file: str, channels: int, image_size: int) -> Tensor:
     try:
-        with Image.open(file) as image:
+        if not stat.S_ISREG(os.stat(file).st_mode):  # a pipe would keep it waiting
+            raise ValueError("no regular file")
+        # Of all formats, PIL would hand PostScript to Ghostscript.
+        with Image.open(file, formats=_FORMATS) as image:
             if image.mode.startswith(("I", "F")):  # PIL would clip them to 8 bits
                 raise ValueError(f"more than 8 bits a channel, mode {image.mode}")
             pixels = image.convert(_MODES[channels])
+    except UnidentifiedImageError as error:
+        raise ValueError(
+            f"cannot read the image {file} (none of {', '.join(_FORMATS)}); replace or "
+            "delete it"
+        ) from error
     except Exception as error:  # PIL raises whatever its decoders do
         raise ValueError(
             f"cannot read the image {file} ({error}); replace or delete it"

@@ -28,7 +28,9 @@ def SplitImageFolder(
 ) -> StreamsBenchmark:
     """Class-incremental images of a folder of class folders, in model space.
 
-    Files and classes are those that torchvision's ``ImageFolder`` finds. An image that
+    Files and classes are those that torchvision's ``ImageFolder`` finds, in JPEG, PNG,
+    PPM (with PGM), BMP, TIFF or WebP: no other format is read, whatever a file's name
+    ends in, nor one of more than PIL's ``Image.MAX_IMAGE_PIXELS``. An image that
     is not square, or of another size, is resized bilinearly with antialiasing until its
     shorter side is ``image_size``, and its centre is kept. Images are decoded once, and
     their pixels cached: they are decoded anew if a file's name, size or time of change

@@ -15,12 +15,13 @@ from avalanche_gd.report.settings import (
 )
 from avalanche_gd.runs.results import (
     RunResult,
-    is_complete,
-    read_rows,
     read_run,
-    read_settings,
+    read_unfinished,
+    says_complete,
 )
+from avalanche_gd.runs.run_files import is_of_hydra
 
+_MOST_EXPERIENCES = 200  # a picture each, side by side
 _SHOWN_PARTS = 3  # BENCHMARK/METHOD/seed-N-DIGEST
 
 
@@ -48,6 +49,8 @@ class Section:
     """The settings that tell it from the benchmark's other sections."""
     number: int = 1
     """Among the benchmark's sections."""
+    slug: str = ""
+    """Its name in files, links and LaTeX, which no other section of the report has."""
 
     @property
     def runs(self) -> list[RunResult]:
@@ -80,11 +83,6 @@ class Section:
         """The benchmark, and what tells it from its other sections."""
         return ": ".join(filter(None, [self.benchmark, self.difference]))
 
-    @property
-    def slug(self) -> str:
-        """Its name in files and links."""
-        return self.benchmark if self.number == 1 else f"{self.benchmark}-{self.number}"
-
 
 @dataclass
 class Collection:
@@ -100,25 +98,33 @@ def collect(folders: Sequence[Path]) -> Collection:
     """Read all runs below the folders.
 
     :param folders: of runs, at any depth.
-    :raises ValueError: if a folder has no run, a run is damaged, or two runs with the
-        same method, seed and settings have different results.
+    :raises ValueError: if a folder has no run or cannot be read, a run is damaged or has
+        more experiences than a report has room for, or two runs with the same method,
+        seed and settings have different results.
     """
     found: dict[Path, Path] = {}
     for folder in folders:
-        if not folder.is_dir():
+        try:
+            is_folder = folder.is_dir()
+            below = list(_find(folder)) if is_folder else []
+        except OSError as error:
+            raise ValueError(f"cannot read {error.filename}: {error.strerror}") from error
+        if not is_folder:
             raise ValueError(f"no folder {folder}; give folders of runs, such as runs")
-        below = list(_find(folder, set()))
         if not below:
             hint = "give a folder that avalanche-gd wrote to, such as runs"
             raise ValueError(f"no run in {folder}; {hint}")
         for path in below:
             found.setdefault(path.resolve(), path)
-    complete = [path for path in found.values() if is_complete(path)]
-    unfinished = [_read_unfinished(p) for p in found.values() if p not in complete]
+    complete, unfinished = [], []
+    for path in found.values():
+        if says_complete(path):
+            complete.append(_read_complete(path))
+        else:
+            unfinished.append(_read_unfinished(path))
     kept: dict[str, RunResult] = {}
     duplicates = []
-    for path in complete:
-        run = read_run(path)
+    for run in complete:
         identity = repr((run.seed, sorted(flatten(run.config).items())))
         first = kept.setdefault(identity, run)
         if first is run:
@@ -137,37 +143,54 @@ def shown(folder: Path) -> str:
     return "/".join(folder.resolve().parts[-_SHOWN_PARTS:])
 
 
-def _find(folder: Path, seen: set[Path]) -> Iterator[Path]:
+def _find(top: Path) -> Iterator[Path]:
     """The runs' folders, in order; links are followed, once."""
-    if folder.resolve() in seen:
-        return
-    seen.add(folder.resolve())
-    if _is_run(folder):
-        yield folder
-        return
-    below = [path for path in sorted(folder.iterdir()) if path.is_dir()]
-    own = [path for path in below if path.name in ("checkpoints", "samples")]
-    if (folder / ".lock").is_file() and below == own:
-        yield folder  # killed before it wrote its configuration
-        return
-    for path in below:
-        if not path.name.startswith(".") and os.access(path, os.R_OK | os.X_OK):
-            yield from _find(path, seen)
+    seen: set[tuple[int, int]] = set()
+    waiting = [top]  # and no function that calls itself, which folders can be too deep for
+    while waiting:
+        folder = waiting.pop()
+        state = folder.stat()
+        if (state.st_dev, state.st_ino) in seen:
+            continue
+        seen.add((state.st_dev, state.st_ino))
+        if _is_run(folder):
+            yield folder
+            continue
+        below = [path for path in sorted(folder.iterdir()) if path.is_dir()]
+        own = [path for path in below if path.name in ("checkpoints", "samples")]
+        if (folder / ".lock").is_file() and below == own:
+            yield folder  # killed before it wrote its configuration
+            continue
+        waiting += [
+            path
+            for path in reversed(below)
+            if not path.name.startswith(".") and os.access(path, os.R_OK | os.X_OK)
+        ]
 
 
 def _is_run(folder: Path) -> bool:
-    if (folder / "run.json").is_file():
+    """True if there is what names a run, whatever it holds."""
+    if os.path.lexists(folder / "run.json"):
         return True
     config = folder / "config.yaml"  # or one of Hydra's, that runs are composed from
-    return config.is_file() and b"\ndefaults:" not in config.read_bytes()
+    return os.path.lexists(config) and not is_of_hydra(config)
+
+
+def _read_complete(folder: Path) -> RunResult:
+    run = read_run(folder)
+    if run.n_experiences > _MOST_EXPERIENCES:
+        raise ValueError(
+            f"{folder} has {run.n_experiences} experiences; a report has room for "
+            f"{_MOST_EXPERIENCES}, leave it out"
+        )
+    return run
 
 
 def _read_unfinished(folder: Path) -> Unfinished:
     if not _is_run(folder):
         return Unfinished(folder)
-    has_rows = (folder / "metrics.csv").is_file()
-    experiences = {row.experience for row in read_rows(folder)} if has_rows else set()
-    return Unfinished(folder, len(experiences), read_settings(folder))
+    run = read_unfinished(folder)
+    return Unfinished(folder, len({row.experience for row in run.rows}), run.config)
 
 
 def _results(run: RunResult) -> list[str]:
@@ -194,7 +217,21 @@ def _sections(runs: list[RunResult]) -> list[Section]:
             section.differs = {
                 name: section.settings.get(name, "not recorded") for name in names
             }
+    _give_slugs(sections)
     return sections
+
+
+def _give_slugs(sections: Sequence[Section]) -> None:
+    """Give each a slug of its own, also where case and underscores do not count."""
+    taken: set[str] = set()
+    for section in sections:
+        number = section.number
+        slug = section.benchmark if number == 1 else f"{section.benchmark}-{number}"
+        while (key := slug.lower().replace("_", "-")) in taken:
+            number += 1
+            slug = f"{section.benchmark}-{number}"
+        taken.add(key)
+        section.slug = slug
 
 
 def _order(run: RunResult) -> tuple[Any, ...]:

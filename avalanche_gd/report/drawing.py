@@ -8,11 +8,16 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from avalanche_gd.report.printable import printable
+
 _REPRODUCIBLE: Any = {
     "svg.hashsalt": "avalanche-gd",
     "svg.fonttype": "path",
     "pdf.fonttype": 42,
 }
+
+
+_LENGTH = 200  # of a label in a figure
 
 
 @dataclass
@@ -52,5 +57,9 @@ def data_uri(content: bytes, kind: str) -> str:
 
 
 def plain(label: str) -> str:
-    """A label without mathematics, which a dollar sign would begin."""
-    return label.replace("$", r"\$")
+    r"""A label without mathematics, which a dollar sign would begin, and not too long.
+
+    >>> print(plain("naive, cost=5$"))
+    naive, cost=5\$
+    """
+    return printable(label, length=_LENGTH).replace("$", r"\$")

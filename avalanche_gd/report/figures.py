@@ -65,7 +65,8 @@ def cost_drawings(section: Section, styles: dict[str, Style]) -> list[Drawing]:
             parts.append(f"{label} {quality.text(y)} at {cost.text(x)} {cost.unit}")
         decorate(axis, f"{quality.label} by {cost.unit}")
         axis.set(xlabel=cost.title)
-        axis.set_xlim(0, 1.1 * max(x for own in points.values() for x, _ in own))
+        highest = max(x for own in points.values() for x, _ in own)
+        axis.set_xlim(0, 1.1 * highest or 1)
         axis.xaxis.set_major_locator(MaxNLocator(_TICKS))
         alt = (
             f"{quality.label} after the last experience of {section.benchmark}, "

@@ -1,19 +1,26 @@
 """Generated images, by method and experience."""
 
 import io
+import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from avalanche_gd.report.collect import Section
 from avalanche_gd.report.drawing import Drawing, data_uri, draw, panels, plain
 from avalanche_gd.runs.columns import METRICS
 from avalanche_gd.runs.results import RunResult
+from avalanche_gd.runs.run_files import reading
+from avalanche_gd.runs.small_files import read_small
 
-_SHOWN = 4  # images to a side, of the 8 of a run's grid
+_GRID = 8  # images to a side of a run's grid
+_SHOWN = 4  # of them
+_MOST_BYTES = 256 * 2**20
+_MOST_PIXELS = 70_000_000  # a grid of images of 1024 by 1024 has 67 million
 
 
 @dataclass
@@ -43,7 +50,7 @@ class Strip:
 def strips(section: Section) -> list[Strip]:
     """Those of each method that generates, of its lowest seed.
 
-    :raises ValueError: if a picture is cut short.
+    :raises ValueError: if a picture is damaged, or is no grid of images in PNG.
     """
     found = []
     for label, runs in section.methods.items():
@@ -75,7 +82,7 @@ def image_drawing(section: Section, strips: Sequence[Strip]) -> Drawing:
 
 def _picture(label: str, run: RunResult, experience: int) -> Picture | None:
     path = run.folder / "samples" / f"exp_{experience:03d}.png"
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
     fid = run.curve(METRICS[0]).get(experience)
     quality = "" if fid is None else f", FID {METRICS[0].text(fid)}"
@@ -87,15 +94,35 @@ def _picture(label: str, run: RunResult, experience: int) -> Picture | None:
 
 
 def _corner(path: Path) -> Image.Image:
-    """The first images of a grid of 8 by 8, grey if they are."""
-    try:
-        with Image.open(path) as opened:
-            grid = opened.convert("RGB")
-    except (OSError, SyntaxError) as error:
-        raise ValueError(
-            f"{path} is damaged or cut short; delete its run's folder and run it again"
-        ) from error
-    corner = grid.crop((0, 0, grid.width * _SHOWN // 8, grid.height * _SHOWN // 8))
+    """The first images of a grid of 8 by 8, grey if they are.
+
+    :raises ValueError: if the file is no PNG of one, or is damaged.
+    """
+    with reading(path, "delete its run's folder and run it again"):
+        content = read_small(path, limit=_MOST_BYTES)
+        try:
+            grid = _read_png(content)
+        except UnidentifiedImageError:
+            raise ValueError("it is no PNG") from None
+        except Exception as error:  # PIL raises whatever its decoders do
+            raise ValueError(str(error)) from error
+    width, height = (side * _SHOWN // _GRID for side in grid.size)
+    corner = grid.crop((0, 0, width, height))
     pixels = np.asarray(corner)
     is_grey = (pixels == pixels[..., :1]).all()
     return corner.convert("L") if is_grey else corner
+
+
+def _read_png(content: bytes) -> Image.Image:
+    """A picture that has pixels for a grid of images, and not too many."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        # Of all other formats, PostScript would be run by Ghostscript.
+        opened = Image.open(io.BytesIO(content), formats=["PNG"])
+    width, height = opened.size
+    pixels = f"{width} x {height} pixels"
+    if width * height > _MOST_PIXELS:
+        raise ValueError(f"{pixels} are more than {_MOST_PIXELS:,}")
+    if min(width, height) < _GRID:
+        raise ValueError(f"{pixels} are no grid of {_GRID} x {_GRID} images")
+    return opened.convert("RGB")

@@ -13,7 +13,7 @@ from avalanche_gd.report.collect import Section
 from avalanche_gd.report.drawing import Drawing, draw, panels, plain
 from avalanche_gd.runs.results import RunResult
 
-_METRIC = re.compile(r"solver/Top1_Acc_Exp/eval_phase/test_stream/Task\d+/Exp(\d+)")
+_METRIC = re.compile(r"solver/Top1_Acc_Exp/eval_phase/test_stream/Task000/Exp([0-9]{3,9})")
 _SHADES = LinearSegmentedColormap.from_list("shades", ["#f7fbff", "#08306b"])
 _DARK = 0.65  # from here on, white has more contrast than black
 

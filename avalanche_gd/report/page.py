@@ -1,7 +1,8 @@
 """The page: everything in one file, which asks for nothing from a network."""
 
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -13,6 +14,9 @@ from avalanche_gd.report.settings import of_method
 from avalanche_gd.report.style import Style
 from avalanche_gd.report.tables import caption_of, headings_of, lines_of
 from avalanche_gd.runs.columns import COSTS, DASH
+from avalanche_gd.runs.results import RunResult
+
+_COMMIT = 12  # characters of its name
 
 
 class SectionView:
@@ -59,6 +63,7 @@ def render(
         styles=styles,
         n_runs=sum(len(section.runs) for section in collection.sections),
         shown=shown,
+        provenance=Provenance.of,
         costs=COSTS,
         dash=DASH,
     )
@@ -74,17 +79,46 @@ def _method_settings(section: Section) -> list[tuple[str, list[str]]]:
     ]
 
 
+@dataclass
+class Provenance:
+    """What each run was made with: of one that went on, all that it was made with."""
+
+    devices: str
+    threads: str
+    commits: str
+
+    @classmethod
+    def of(cls, run: RunResult) -> "Provenance":
+        """What a run says of the times that it began or went on."""
+        machines = [time["machine"] for time in run.times]
+        return cls(
+            _each(map(_device, machines)),
+            _each(machine.get("threads") for machine in machines),
+            _each((time["commit"] or "")[:_COMMIT] for time in run.times),
+        )
+
+
+def _each(found: Iterable[Any]) -> str:
+    """Those that are known, once."""
+    return ", ".join(dict.fromkeys(str(one) for one in found if one)) or DASH
+
+
+def _device(machine: dict[str, Any]) -> str:
+    device, processor = machine.get("device"), machine.get("processor")
+    return f"cpu ({processor})" if device == "cpu" and processor else str(device or "")
+
+
 def _versions(section: Section) -> list[tuple[str, list[str]]]:
     """Of each package: one, or where runs differ several with their runs."""
     found: dict[str, dict[str, list[str]]] = {}
     lines = []
     for label, runs in section.methods.items():
         for run in runs:
-            packages = chain.from_iterable(t.get("versions") or () for t in run.times)
-            for package in dict.fromkeys(packages):
-                for version in run.told(f"versions.{package}"):
-                    users = found.setdefault(package, {}).setdefault(version, [])
-                    users.append(f"{label} seed {run.seed}")
+            user = f"{label} seed {run.seed}"
+            for time in run.times:
+                for package, version in time["versions"].items():
+                    users = found.setdefault(package, {}).setdefault(str(version), [])
+                    users += [user] if user not in users else []
     for package, versions in found.items():
         texts = [f"{version} ({'; '.join(users)})" for version, users in versions.items()]
         lines.append((package, texts if len(texts) > 1 else list(versions)))

@@ -1,5 +1,6 @@
 """The command ``avalanche-gd-report``."""
 
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from avalanche_gd.runs.errors import OneLineParser, ending_with_one_line
 from avalanche_gd.storage import write_whole
 
 _COMMAND = "avalanche-gd-report"
+_INTERRUPTED = 130  # what a shell gives for SIGINT
 
 
 def write_report(folders: Sequence[Path], out: Path) -> None:
@@ -24,8 +26,8 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
 
     :param folders: of runs, at any depth.
     :param out: where the report goes; what else is there stays.
-    :raises ValueError: if there is no run, one is damaged, two contradict each other, or
-        the files cannot be written.
+    :raises ValueError: if there is no run, one is damaged or contradicts itself, two
+        contradict each other, or the files cannot be written.
     """
     for path in (out, out / "figures"):
         if path.exists() and not path.is_dir():
@@ -34,25 +36,30 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
     sections = collection.sections
     styles = styles_of(sections)
     views = [SectionView(section, styles) for section in sections]
-    files = {
-        "report.html": render(collection, views, styles).encode(),
-        "runs.csv": runs_as_csv(sections).encode(),
-        "table.csv": as_csv(sections).encode(),
-        "table.tex": as_tex(sections).encode(),
+    texts = {
+        "report.html": render(collection, views, styles),
+        "runs.csv": runs_as_csv(sections),
+        "table.csv": as_csv(sections),
+        "table.tex": as_tex(sections),
     }
+    # Names of files may hold bytes that are no text.
+    files = {name: text.encode(errors="backslashreplace") for name, text in texts.items()}
     for drawing in (drawing for view in views for drawing in view.drawings):
         files[f"figures/{drawing.name}.pdf"] = drawing.pdf
         files[f"figures/{drawing.name}.svg"] = drawing.svg
-    try:
-        for name, content in files.items():
+    for name, content in files.items():
+        try:
             write_whole(out / name, partial(Path.write_bytes, data=content))
-    except OSError as error:
-        raise ValueError(f"cannot write {error.filename}: {error.strerror}") from error
+        except OSError as error:
+            raise ValueError(f"cannot write {out / name}: {error.strerror}") from error
     print(f"\n{as_text(sections)}\n\n{out / 'report.html'}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write a report, and end with one line and status 2 on a wrong value."""
+    """Write a report, and end with one line and status 2 on a wrong value.
+
+    Status 130 if it is interrupted.
+    """
     parser = OneLineParser(
         prog=_COMMAND,
         description="Write one page, tables and figures on all runs below some folders.",
@@ -63,9 +70,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("report"), help="where to (default: report)"
     )
-    with ending_with_one_line(_COMMAND, reraise=False):
-        options = parser.parse_args(arguments)
-        write_report(options.folders, options.out)
+    try:
+        with ending_with_one_line(_COMMAND, reraise=False):
+            options = parser.parse_args(arguments)
+            write_report(options.folders, options.out)
+    except KeyboardInterrupt:
+        print(f"{_COMMAND}: interrupted; run it again for a whole report", file=sys.stderr)
+        sys.exit(_INTERRUPTED)
 
 
 if __name__ == "__main__":

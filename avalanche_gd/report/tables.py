@@ -8,10 +8,12 @@ from typing import Any
 
 from avalanche_gd.report.collect import Section
 from avalanche_gd.report.estimates import Estimate, estimate
+from avalanche_gd.report.printable import printable
 from avalanche_gd.runs.columns import COSTS, METRICS, Column
 from avalanche_gd.runs.results import csv_text
 
 _WIDTH = 88  # of a table of one seed in a terminal
+_LABEL = 200  # characters of a label or a title there
 
 
 @dataclass
@@ -104,11 +106,16 @@ def as_text(sections: Sequence[Section]) -> str:
     for section in sections:
         lines = lines_of(section, "terminal")
         rows = [
-            [line.label, str(len(line.seeds)), *(cell.text for cell in line.cells)]
+            [
+                printable(line.label, length=_LABEL),
+                str(len(line.seeds)),
+                *(cell.text for cell in line.cells),
+            ]
             for line in lines
         ]
-        title = fill(f"{section.title}, {caption_of(section, lines)}", _WIDTH)
-        tables.append(f"{title}\n\n{aligned([headings_of(lines), *rows])}")
+        title = printable(section.title, length=_LABEL)
+        caption = fill(f"{title}, {caption_of(section, lines)}", _WIDTH)
+        tables.append(f"{caption}\n\n{aligned([headings_of(lines), *rows])}")
     return "\n\n".join(tables)
 
 

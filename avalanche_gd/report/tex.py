@@ -1,5 +1,6 @@
 """The table for a paper, in LaTeX."""
 
+import re
 from collections.abc import Sequence
 
 from avalanche_gd.report.collect import Section
@@ -16,6 +17,12 @@ _ESCAPES = {
     "}": r"\}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\char34{}",
+    "[": "{[}",  # which would be an argument of the line's end before it
+    "*": "{*}",
     "\N{EN DASH}": "--",
     "\N{MINUS SIGN}": "$-$",
     "±": r"$\pm$",
@@ -34,12 +41,14 @@ def as_tex(sections: Sequence[Section]) -> str:
 
 
 def escape(text: str) -> str:
-    r"""Text as LaTeX prints it.
+    r"""Text as LaTeX prints it, in one line; what it has no sign for is shown by number.
 
     >>> print(escape("generative_replay, 50%"))
     generative\_replay, 50\%
+    >>> print(escape("\N{SNOWMAN}"))
+    {[}U+2603]
     """
-    return "".join(_ESCAPES.get(character, character) for character in text)
+    return "".join(_escaped(character) for character in text)
 
 
 def _table(section: Section) -> str:
@@ -51,12 +60,13 @@ def _table(section: Section) -> str:
     ]
     best = " Best mean in bold." if len(lines) > 1 else ""
     caption = escape(f"{section.title}, {caption_of(section, lines)}{best}")
+    label = re.sub(r"[^A-Za-z0-9.-]", "-", section.slug)
     return "\n".join(
         [
             r"\begin{table}",
             r"  \centering\small\setlength{\tabcolsep}{4pt}",
             rf"  \caption{{{caption}}}",
-            rf"  \label{{tab:{section.slug.replace('_', '-')}}}",
+            rf"  \label{{tab:{label}}}",
             r"  \par\medskip",
             rf"  \sbox0{{\begin{{tabular}}{{l{'r' * (len(headings) - 1)}}}",
             r"    \toprule",
@@ -70,6 +80,16 @@ def _table(section: Section) -> str:
             "",
         ]
     )
+
+
+def _escaped(character: str) -> str:
+    if character in _ESCAPES:
+        return _ESCAPES[character]
+    if character.isspace():
+        return " "
+    has_sign = character.isascii() and character.isprintable()
+    is_latin1 = character.isalpha() and ord(character) < 256  # which every TeX has
+    return character if has_sign or is_latin1 else f"{{[}}U+{ord(character):04X}]"
 
 
 def _cell(cell: Cell) -> str:

@@ -1,6 +1,7 @@
 """What tables and figures show of a run: a line for each metric and each cost."""
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -39,6 +40,10 @@ class Column:
     """Of a cost that figures show metrics against."""
     left_out_of: tuple[str, ...] = ()
     """Narrow tables without it: of a ``paper`` (and the README), of a ``terminal``."""
+    lowest: float = -math.inf
+    """What the metric can be at least."""
+    highest: float = math.inf
+    """What the metric can be at most."""
     measure: Callable[..., Any] | None = None
     """Makes the generator's plugin metric from its ``sampling``; once if it gives two."""
 
@@ -51,6 +56,33 @@ class Column:
     def label(self) -> str:
         """Of a figure: the title, and which values are better."""
         return f"{self.title} ({self.better} is better)" if self.better else self.title
+
+    @property
+    def possible(self) -> str:
+        """The metric's range in words."""
+        if math.isfinite(self.highest):
+            return f"from {self.lowest:g} to {self.highest:g}"
+        return f"{self.lowest:g} or more"
+
+    def is_possible(self, value: float) -> bool:
+        """True if the metric can have a value, or is not a number.
+
+        As shown: a sum of single precision may be a little beyond the range.
+
+        >>> METRICS[0].is_possible(-1e-5), METRICS[0].is_possible(-1)
+        (True, False)
+        """
+        shown = round(value, self.digits) if math.isfinite(value) else value
+        return math.isnan(value) or self.lowest <= shown <= self.highest
+
+    def measures(self, key: str) -> bool:
+        """True if a line of ``metrics.csv`` is this metric, of any experiences.
+
+        >>> METRICS[0].measures("generator/FID_Exp/eval_phase/test_stream/Exp001")
+        True
+        """
+        of_stream = re.sub(r"_(Exp|Final|Mean)/", "_Stream/", key, count=1)
+        return f"{of_stream}/".startswith(f"{self.key}/")
 
     def text(self, value: float | None) -> str:
         """A value as it is shown.
@@ -77,6 +109,7 @@ METRICS = [
         title="FID",
         scale="log",
         is_quality=True,
+        lowest=0,
         measure=partial(fid_metrics, experience=True, summary=True),
     ),
     Column(
@@ -86,9 +119,18 @@ METRICS = [
         "lower",
         f"generator/KLD_Stream/{_STREAM}",
         title="KLD of classes",
+        lowest=0,
         measure=partial(class_balance_metrics, histogram=True),
     ),
-    Column("ARD", "ARD", 3, "lower", f"generator/ARD_Stream/{_STREAM}"),
+    Column(
+        "ARD",
+        "ARD",
+        3,
+        "lower",
+        f"generator/ARD_Stream/{_STREAM}",
+        lowest=0,
+        highest=1,
+    ),
     Column(
         "accuracy",
         "Accuracy",
@@ -98,8 +140,18 @@ METRICS = [
         title="Solver accuracy",
         scale="share",
         is_quality=True,
+        lowest=0,
+        highest=1,
     ),
-    Column("forgetting", "Forgetting", 3, "lower", f"solver/StreamForgetting/{_STREAM}"),
+    Column(
+        "forgetting",
+        "Forgetting",
+        3,
+        "lower",
+        f"solver/StreamForgetting/{_STREAM}",
+        lowest=-1,
+        highest=1,
+    ),
 ]
 """The metrics, in the order of tables; one of your own may be appended."""
 

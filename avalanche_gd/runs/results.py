@@ -1,28 +1,17 @@
-"""The files of a run's folder, when they are read back."""
+"""A run's result, read back from its folder: one of one run, whole."""
 
 import csv
 import io
-import json
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from omegaconf import OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-from yaml import YAMLError
+from typing import Any
 
 from avalanche_gd.runs.columns import METRICS, Column
-from avalanche_gd.runs.config import RunConfig
+from avalanche_gd.runs.run_files import Row, read_info, read_rows, read_settings, reading
 
-
-class Row(NamedTuple):
-    """A line of ``metrics.csv``."""
-
-    experience: int
-    metric: str
-    value: float
+_FOLDER = re.compile(r"seed-([0-9]+)(-[0-9a-f]+)?")
 
 
 @dataclass
@@ -40,24 +29,24 @@ class RunResult:
         return self.config["method"]["name"]
 
     @property
+    def benchmark(self) -> str:
+        """The benchmark's name."""
+        return self.config["benchmark"]["name"]
+
+    @property
     def seed(self) -> int:
         """The seed."""
         return self.config["seed"]
 
     @property
+    def n_experiences(self) -> int:
+        """Of the benchmark."""
+        return self.config["benchmark"]["n_experiences"]
+
+    @property
     def times(self) -> list[dict[str, Any]]:
-        """What is known of each time that it began or went on: versions, machine, commit.
-
-        Older runs know the last time only.
-        """
-        return self.info.get("times") or [self.info]
-
-    def told(self, name: str) -> list[str]:
-        """Each value of one of :attr:`times`, once.
-
-        :param name: dotted, such as ``machine.threads``.
-        """
-        return list(dict.fromkeys(str(v) for t in self.times if (v := _at(t, name))))
+        """``versions``, ``commit`` and ``machine``, each time that it began or went on."""
+        return self.info["times"]
 
     def curve(self, metric: Column) -> dict[int, float]:
         """A metric after each experience that has it."""
@@ -68,15 +57,10 @@ class RunResult:
         if column in METRICS:
             points = self.curve(column)
             return points[max(points)] if points else None
-        value = _at(self.info, column.key)
+        value: Any = self.info
+        for part in column.key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
         return sum(value.values()) if isinstance(value, dict) else value
-
-
-def _at(content: Any, name: str) -> Any:
-    """What is there under a dotted name; None if it is not."""
-    for part in name.split("."):
-        content = (content or {}).get(part)
-    return content
 
 
 def curve(rows: list[Row], metric: Column) -> dict[int, float]:
@@ -85,9 +69,17 @@ def curve(rows: list[Row], metric: Column) -> dict[int, float]:
 
 
 def is_complete(folder: Path) -> bool:
-    """True if the folder holds a run that reached its end.
+    """True if the folder holds a run that reached its end, whole.
 
-    :raises ValueError: if its ``run.json`` is damaged.
+    :raises ValueError: if a file of it is damaged, or a complete run has lost one.
+    """
+    return says_complete(folder) and bool(read_run(folder))
+
+
+def says_complete(folder: Path) -> bool:
+    """True if the folder's ``run.json`` is there, and says that the run reached its end.
+
+    :raises ValueError: if it is damaged.
     """
     return bool(read_info(folder).get("completed"))
 
@@ -95,63 +87,27 @@ def is_complete(folder: Path) -> bool:
 def read_run(folder: Path) -> RunResult:
     """Read a complete run.
 
-    :raises ValueError: if the folder does not hold one, or a file of it is damaged.
+    :raises ValueError: if the folder does not hold one, a file of it is damaged, or its
+        files contradict each other.
     """
     info = read_info(folder)
     if not info.get("completed"):
         raise ValueError(f"no complete run in {folder}; run it again to go on")
-    with _reading(folder / "run.json"):
-        _ = info["seconds"].values()
-    config = read_settings(folder)
-    rows = read_rows(folder)
-    with _reading(folder / "metrics.csv"):
-        _check_whole(rows, config["benchmark"]["n_experiences"])
-    return RunResult(folder, config, info, rows)
+    run = _read_checked(folder, info)
+    with reading(folder / "metrics.csv"):
+        _check_rows(run.rows, run.n_experiences)
+    return run
 
 
-def read_info(folder: Path) -> dict[str, Any]:
-    """The content of ``run.json``, empty if there is none.
+def read_unfinished(folder: Path) -> RunResult:
+    """Read a run that has not reached its end: its settings, and its metrics so far.
 
-    :raises ValueError: if it is damaged.
+    :raises ValueError: if a file of it is damaged, or its files contradict each other.
     """
-    path = folder / "run.json"
-    try:
-        content = json.loads(path.read_text())
-        if not isinstance(content, dict):
-            raise ValueError("it holds no names")
-        return content
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is cut short or damaged; delete it") from error
-
-
-def read_settings(folder: Path) -> dict[str, Any]:
-    """The content of ``config.yaml``, with the defaults of settings it is too old for.
-
-    :raises ValueError: if it is absent or damaged.
-    """
-    path = folder / "config.yaml"
-    with _reading(path):
-        known = OmegaConf.structured(RunConfig)
-        OmegaConf.set_struct(known, False)  # a setting of another version is kept
-        merged = OmegaConf.merge(known, OmegaConf.create(_whole_text(path)))
-        content = OmegaConf.to_container(merged, throw_on_missing=True)
-    assert isinstance(content, dict)
-    return {str(name): value for name, value in content.items()}
-
-
-def read_rows(folder: Path) -> list[Row]:
-    """The lines of ``metrics.csv``.
-
-    :raises ValueError: if it is absent or damaged.
-    """
-    path = folder / "metrics.csv"
-    with _reading(path):
-        return [
-            Row(int(line["experience"]), line["metric"], float(line["value"]))
-            for line in csv.DictReader(_whole_text(path).splitlines())
-        ]
+    run = _read_checked(folder, read_info(folder))
+    with reading(folder / "metrics.csv"):
+        _check_rows(run.rows, run.n_experiences, is_complete=False)
+    return run
 
 
 def csv_text(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -161,44 +117,59 @@ def csv_text(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return text.getvalue()
 
 
-def _whole_text(path: Path) -> str:
-    text = path.read_text()
-    if not text.endswith("\n"):
-        raise ValueError("its last line has no end")
-    return text
+def _read_checked(folder: Path, info: dict[str, Any]) -> RunResult:
+    """The files of a folder, which must be of one run; without metrics if it has none."""
+    files = info.get("files", {})
+    config = read_settings(folder, files)
+    has_rows = info.get("completed") or (folder / "metrics.csv").exists()
+    run = RunResult(folder, config, info, read_rows(folder, files) if has_rows else [])
+    for name in ("benchmark", "method", "seed"):
+        said, meant = info.get(name), getattr(run, name)
+        if info and said != meant:
+            raise ValueError(
+                f"{folder / 'run.json'} says {name} {said!r:.80}, but config.yaml "
+                f"{meant!r}; delete their folder and run it again"
+            )
+    _check_folder(run)
+    return run
 
 
-def _check_whole(rows: list[Row], n_experiences: int) -> None:
-    """Raise ValueError unless the last experience has what those before it have."""
-    if {row.experience for row in rows} != set(range(n_experiences)):
+def _check_folder(run: RunResult) -> None:
+    """Raise ValueError if a folder in its place is of another run, by the names there.
+
+    A run is in ``BENCHMARK/METHOD/seed-N-DIGEST``. It may be moved elsewhere: so one of
+    the first two must be right for the other to be wrong.
+    """
+    *_, benchmark, method, own = ("", "", *run.folder.resolve().parts)
+    wrong = []
+    if (match := _FOLDER.fullmatch(own)) and match[1] != str(run.seed):
+        wrong.append(f"seed {run.seed}")
+    if match and (benchmark == run.benchmark) != (method == run.method):
+        wrong.append(f"{run.benchmark}/{run.method}")
+    if wrong:
+        raise ValueError(
+            f"{run.folder} holds a run of {' and '.join(wrong)} by its config.yaml; "
+            "leave it out, or move it to where it was"
+        )
+
+
+def _check_rows(rows: list[Row], n_experiences: int, *, is_complete: bool = True) -> None:
+    """Raise ValueError unless all experiences have the same metrics, of possible values."""
+    experiences = {row.experience for row in rows}
+    count = len(experiences)
+    # Counted first: a damaged number of experiences may be more than memory holds.
+    is_whole = count == n_experiences if is_complete else count <= n_experiences
+    if not is_whole or experiences != set(range(count)):
         raise ValueError(f"it has not the run's {n_experiences} experiences")
     for metric in METRICS:
-        points = curve(rows, metric)
-        if points and n_experiences - 1 not in points:
-            raise ValueError(f"no {metric.name} after the last experience")
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Have an error of what is read name the file, and how to mend it."""
-    try:
-        yield
-    except (
-        *(OSError, AttributeError, KeyError, TypeError, ValueError),
-        *(YAMLError, OmegaConfBaseException),
-    ) as error:
-        raise ValueError(
-            f"{path} is damaged or cut short ({_reason(error)}); "
-            "delete its folder and run it again"
-        ) from error
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "it is not there"
-    if isinstance(error, KeyError):
-        return f"no {error.args[0]}"
-    if isinstance(error, MissingMandatoryValue):
-        return f"no {error.full_key}"
-    lines = str(error).splitlines()
-    return lines[0] if lines and isinstance(error, ValueError) else "it cannot be read"
+        missing = experiences - curve(rows, metric).keys()
+        if missing and missing != experiences:
+            raise ValueError(f"no {metric.name} after experience {min(missing) + 1}")
+    keys = {row.metric for row in rows}
+    known = {key: metric for metric in METRICS for key in keys if metric.measures(key)}
+    for experience, key, value in rows:
+        if key in known and not known[key].is_possible(value):
+            raise ValueError(
+                f"{known[key].name} must be {known[key].possible}, got {value} after "
+                f"experience {experience + 1}"
+            )

@@ -225,6 +225,37 @@ def test_pixels_of_more_than_8_bits_are_refused_by_name(flat_root):
     refused("root/b/9.png .more than 8 bits a channel", flat_root)
 
 
+PAGES = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\nshowpage\n%%EOF\n"
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "tiff"])
+def test_postscript_is_not_run_whatever_its_name(flat_root, monkeypatch, ending):
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", None)  # would fail if called
+    (flat_root / "b" / f"9.{ending}").write_bytes(PAGES)
+    refused(rf"9.{ending} \(none of JPEG, PNG, PPM, BMP, TIFF, WEBP\)", flat_root)
+
+
+def test_the_formats_that_are_named_are_read_by_their_content(tmp_path):
+    pixels = np.zeros((32, 32, 3), dtype=np.uint8)
+    for name in ("a", "b"):
+        (tmp_path / "root" / name).mkdir(parents=True)
+        for place in ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP"):
+            file = tmp_path / "root" / name / f"{place}.png"
+            Image.fromarray(pixels).save(file, format=place)
+    assert len(stream_tensors(SplitImageFolder(2, root=tmp_path / "root").train_stream)[0])
+
+
+@pytest.mark.parametrize("side", [10_000, 20_000])
+def test_an_image_of_too_many_pixels_is_refused_by_name(flat_root, side):
+    Image.new("1", (side, side)).save(flat_root / "b" / "9.png")
+    refused("root/b/9.png .*exceeds limit", flat_root)
+
+
+def test_a_pipe_is_refused_by_name(flat_root):
+    os.mkfifo(flat_root / "b" / "9.png")
+    refused("root/b/9.png .no regular file", flat_root)
+
+
 @pytest.mark.skipif(
     not CIFAR.is_file(), reason="the archive cifar10-jpeg.tar.xz is not beside the clone"
 )

@@ -51,6 +51,9 @@ def write_run(
             writer.writerows([i, ACCURACY.format(j), (j + 1) / 10] for j in range(i + 1))
     info: dict[str, Any] = {
         "completed": experiences == N_EXPERIENCES,
+        "benchmark": config.benchmark.name,
+        "method": config.method.name,
+        "seed": config.seed,
         "seconds": {"generator": seconds, "solver": 0.0},
         "versions": {"torch": "2.4.0"},
         "commit": "0123456789abcdef",

@@ -2,9 +2,12 @@
 
 import csv
 import json
+import subprocess
+from pathlib import Path
 
 import pytest
 
+from avalanche_gd.report import report_command
 from avalanche_gd.report.report_command import main, write_report
 from avalanche_gd.runs.run import run
 from tests.helpers.bits import truncate
@@ -144,3 +147,69 @@ def test_real_runs_are_reported(tmp_path):
         (mean,) = [row["mean"] for row in csv.DictReader(file) if row["metric"] == "FID"]
     assert float(mean) == float(rows[-1]["value"])
     assert len(list((tmp_path / "report" / "figures").iterdir())) >= 7
+
+
+@pytest.mark.parametrize("at", ["render", "write_whole"])
+def test_an_interrupted_report_is_one_line_and_leaves_no_half(
+    call, tmp_path, monkeypatch, at
+):
+    write_run(tmp_path / "runs")
+    original = getattr(report_command, at)
+
+    def interrupted(*arguments):
+        original(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(report_command, at, interrupted)
+    status, _, errors = call(main, "runs")
+    (line,) = errors.splitlines()
+    assert status == 130 and line.startswith("avalanche-gd-report: interrupted")
+    left = [path.name for path in (tmp_path / "report").rglob("*")]
+    assert left == ([] if at == "render" else ["report.html"])
+
+
+def test_a_file_that_cannot_be_written_is_one_line(command, tmp_path):
+    write_run(tmp_path / "runs")
+    (tmp_path / "report" / "table.csv").mkdir(parents=True)
+    status, errors = command("runs")
+    (line,) = errors.splitlines()
+    assert status == 2 and "cannot write report/table.csv" in line
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e100, 5e-324])
+def test_a_value_without_measure_is_drawn_and_compared(command, tmp_path, value):
+    for seed in (0, 1):
+        write_run(tmp_path / "runs", "naive", seed, values={"FID": value, "KLD": value})
+        write_run(tmp_path / "runs", "joint", seed, values={"FID": 1.0})
+    assert command("runs") == (0, "")
+    table = (tmp_path / "report" / "table.csv").read_text()
+    assert "joint,0 1,FID,1.0,1.0,1.0,2," in table
+
+
+@pytest.mark.filterwarnings("error")
+def test_costs_of_nothing_are_drawn(command, tmp_path):
+    cost = {"F_per_step": 0.0, "F_total": 0.0}
+    write_run(tmp_path / "runs", cost=cost, seconds=0.0)
+    assert command("runs") == (0, "")
+
+
+def test_more_experiences_than_a_report_has_room_for_are_refused(command, tmp_path):
+    folder = write_run(tmp_path / "runs", settings={"benchmark.n_experiences": 201})
+    rows = "".join(f"{i},a,0.5\n" for i in range(201))
+    (folder / "metrics.csv").write_text(f"experience,metric,value\n{rows}")
+    status, errors = command("runs")
+    (line,) = errors.splitlines()
+    assert status == 2 and "has 201 experiences" in line and "room for 200" in line
+
+
+def test_folders_in_folders_are_searched_however_deep(command, tmp_path, monkeypatch):
+    write_run(tmp_path / "runs")
+    deep = tmp_path / "runs" / "deep"
+    deep.mkdir()
+    with monkeypatch.context() as patch:
+        patch.chdir(deep)
+        for _ in range(1200):
+            Path("a").mkdir()
+            patch.chdir("a")
+    assert command("runs") == (0, "")
+    subprocess.run(["rm", "-r", deep], check=True)  # too deep for pytest

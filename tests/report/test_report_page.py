@@ -61,7 +61,9 @@ def page(tmp_path_factory):
         values = {"FID": 250.0 + seed, "accuracy": 0.2}
         write_run(runs, "naive", seed, values=values, cost=cost)
         write_run(runs, "generative_distillation", seed, cost=cost)
-    write_run(runs, "<b>ewc</b> & $co$", 0, generates=False)
+    for seed, text in enumerate(("<b>ewc</b> & $co$", "own")):
+        settings = {"method.teacher_sampler": text}
+        write_run(runs, "ewc", seed, generates=False, settings=settings)
     write_run(runs, "joint", 0, experiences=1)
     write_run(runs / "more", "joint", 0, settings={"generator.steps": 9})
     write_report([runs], folder)
@@ -149,7 +151,7 @@ def test_the_page_says_its_language_title_and_width(page):
     assert page.lstrip().startswith("<!DOCTYPE html>")
 
 
-def test_a_methods_name_is_text(page):
+def test_a_setting_in_a_label_is_text(page):
     assert "&lt;b&gt;ewc&lt;/b&gt; &amp; $co$" in page
     assert not Elements(page).named("b")
 

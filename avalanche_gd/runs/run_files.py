@@ -1,0 +1,185 @@
+"""The three files that say what a run's result is, each read back and checked."""
+
+import csv
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from yaml import YAMLError
+
+from avalanche_gd.runs.config import RunConfig
+from avalanche_gd.runs.names import check_name
+from avalanche_gd.runs.plain_yaml import load_plain_yaml
+from avalanche_gd.runs.small_files import read_small
+from avalanche_gd.runs.typed import typed
+
+_MIB = 2**20
+_LIMITS = {"config.yaml": _MIB // 4, "run.json": _MIB, "metrics.csv": 64 * _MIB}
+_LARGEST = 1e100  # in means and figures, the squares of larger numbers are infinite
+_SEEDS = 2**64  # what torch takes
+_INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?|nan|-?inf")
+
+
+class Row(NamedTuple):
+    """A line of ``metrics.csv``."""
+
+    experience: int
+    metric: str
+    value: float
+
+
+@dataclass
+class _Time:
+    """When a run began or went on: which code, on which machine."""
+
+    versions: dict[str, str | None] = field(default_factory=dict)
+    commit: str | None = None
+    machine: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class _RunInfo(_Time):
+    """``run.json``; that of an earlier version is of one time only."""
+
+    completed: bool
+    benchmark: str
+    method: str
+    seed: int
+    seconds: dict[str, float]
+    cost: dict[str, float] = field(default_factory=dict)
+    times: list[_Time] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
+    """The SHA-256 of those that the result is read from."""
+
+
+def read_info(folder: Path) -> dict[str, Any]:
+    """The content of ``run.json``, empty if there is none.
+
+    :raises ValueError: if it is damaged.
+    """
+    path = folder / "run.json"
+    with reading(path, "delete it"):
+        try:
+            content = read_small(path, limit=_LIMITS[path.name])
+        except FileNotFoundError:
+            return {}
+        info = typed(_RunInfo, json.loads(content, object_pairs_hook=_once))
+        for name in ("seconds", "cost"):
+            for part, number in info[name].items():
+                if not 0 <= number <= _LARGEST:
+                    raise ValueError(f"{name}.{part} must be 0 or more, got {number}")
+        if not info["times"]:
+            info["times"] = [{one.name: info[one.name] for one in fields(_Time)}]
+        return info
+
+
+def read_settings(folder: Path, files: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The content of ``config.yaml``, with the defaults of settings it is too old for.
+
+    :param files: SHA-256 by name, which the file must have if it is in there.
+    :raises ValueError: if it is absent or damaged.
+    """
+    path = folder / "config.yaml"
+    with reading(path):
+        settings = typed(RunConfig, load_plain_yaml(_text(path, files)))
+        for section in ("benchmark", "method"):
+            check_name(f"{section}.name", settings[section]["name"])
+        if not 0 <= settings["seed"] < _SEEDS:
+            raise ValueError("seed must be 0 or more, and below 2 to the power of 64")
+        if settings["benchmark"]["n_experiences"] < 1:
+            raise ValueError("benchmark.n_experiences must be 1 or more")
+        return settings
+
+
+def is_of_hydra(path: Path) -> bool:
+    """True if a ``config.yaml`` is one that runs are composed from, and not of a run.
+
+    :raises ValueError: if it cannot be read.
+    """
+    with reading(path):
+        return b"\ndefaults:" in read_small(path, limit=_LIMITS["config.yaml"])
+
+
+def read_rows(folder: Path, files: Mapping[str, str] | None = None) -> list[Row]:
+    """The lines of ``metrics.csv``.
+
+    :param files: SHA-256 by name, which the file must have if it is in there.
+    :raises ValueError: if it is absent or damaged, a line is no number of a metric after
+        an experience, or there are two for one.
+    """
+    path = folder / "metrics.csv"
+    with reading(path):
+        lines = csv.reader(io.StringIO(_text(path, files), newline=""), strict=True)
+        if next(lines, None) != list(Row._fields):
+            raise ValueError(f"its first line must be {','.join(Row._fields)}")
+        rows = [_row(line) for line in lines]
+        seen = set()
+        for experience, metric, _ in rows:
+            if (experience, metric) in seen:
+                raise ValueError(f"two lines for {metric} of experience {experience}")
+            seen.add((experience, metric))
+        return rows
+
+
+def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """The names and values of JSON, unless one is there twice."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError("a name is there twice")
+    return content
+
+
+def _text(path: Path, files: Mapping[str, str] | None) -> str:
+    content = read_small(path, limit=_LIMITS[path.name])
+    known = (files or {}).get(path.name)
+    if known is not None and known != hashlib.sha256(content).hexdigest():
+        raise ValueError("it is not the file that run.json was written with")
+    if not content.endswith(b"\n"):
+        raise ValueError("its last line has no end")
+    return content.decode()
+
+
+def _row(line: Sequence[str]) -> Row:
+    if len(line) != len(Row._fields):
+        raise ValueError(f"a line has {len(line)} columns, not {len(Row._fields)}")
+    experience, metric, value = line
+    if not _INDEX.fullmatch(experience):
+        raise ValueError(f"no index of an experience: {experience!r:.80}")
+    if not _NUMBER.fullmatch(value):
+        raise ValueError(f"no number: {value!r:.80}")
+    number = float(value)
+    if abs(number) > _LARGEST and "inf" not in value:
+        raise ValueError(f"a number above {_LARGEST:g}: {value!r:.80}")
+    return Row(int(experience), metric, number)
+
+
+@contextmanager
+def reading(path: Path, mend: str = "delete its folder and run it again") -> Iterator[None]:
+    """Have an error of what is read name the file, and how to mend it.
+
+    :param path: what is read.
+    :param mend: if it is damaged.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} is not there; {mend}") from error
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, YAMLError, csv.Error, RecursionError) as error:
+        raise ValueError(
+            f"{path} is cut short, or is damaged ({_reason(error)}); {mend}"
+        ) from error
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return " ".join(str(error).split())

@@ -1,0 +1,30 @@
+"""Files that are read whole: regular ones, of a size that they may have."""
+
+import os
+import stat
+from pathlib import Path
+
+_MIB = 2**20
+
+
+def read_small(path: Path, *, limit: int) -> bytes:
+    """The content of a regular file.
+
+    A named pipe, which would keep the reader waiting, or a device is not read.
+
+    :param path: of the file, or of a link to it.
+    :param limit: the most bytes that it may have.
+    :raises OSError: if it cannot be read.
+    :raises ValueError: if it is something else than a regular file, or larger.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError("it is no regular file")
+        with open(descriptor, "rb", closefd=False) as file:
+            content = file.read(limit + 1)
+    finally:
+        os.close(descriptor)
+    if len(content) > limit:
+        raise ValueError(f"it is larger than {limit / _MIB:g} MiB")
+    return content

@@ -1,0 +1,104 @@
+"""Content that was read from YAML or JSON, against the types that a dataclass declares."""
+
+import reprlib
+from collections.abc import Iterator
+from dataclasses import MISSING, Field, fields, is_dataclass
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+_WORDS = {
+    bool: "true or false",
+    int: "an integer",
+    float: "a number",
+    str: "a text",
+    list: "a list",
+    dict: "values by name",
+    NoneType: "null",
+}
+
+
+def typed(kind: Any, content: Any, name: str = "") -> Any:
+    """Content of a declared type, with the defaults of what it lacks.
+
+    Nothing is converted, but an integer where a float is declared. What is not declared
+    is kept: another version may know it.
+
+    :param kind: a dataclass, or the type of one of its fields.
+    :param content: as YAML or JSON gives it.
+    :param name: of the content, with dots, for errors.
+    :return: plain content: a dataclass becomes a dictionary.
+    :raises ValueError: if something of another type is there, or something is missing.
+    """
+    if is_dataclass(kind):
+        return dict(_fields(kind, _of_type(dict, content, name), name))
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):  # X | None
+        (some,) = (part for part in parts if part is not NoneType)
+        return None if content is None else typed(some, content, name)
+    if kind is Any:
+        return _plain(content, name)
+    if origin is list:
+        items = enumerate(_of_type(list, content, name))
+        return [typed(parts[0], item, _below(name, i)) for i, item in items]
+    if origin is dict:
+        for key in _of_type(dict, content, name):
+            _of_type(str, key, f"a name in {name}")
+        return {
+            key: typed(parts[1], part, _below(name, key)) for key, part in content.items()
+        }
+    if kind is float and type(content) is int:
+        return _as_float(content, name)
+    return _of_type(kind, content, name)
+
+
+def _fields(kind: Any, content: dict[Any, Any], name: str) -> Iterator[tuple[str, Any]]:
+    hints = get_type_hints(kind)
+    for field in fields(kind):
+        own = _below(name, field.name)
+        if field.name in content:
+            yield field.name, typed(hints[field.name], content[field.name], own)
+        else:
+            yield field.name, _default(field, own)
+    for key in (key for key in content if key not in hints):
+        # A dot would make it the name of a setting of a section.
+        if not (isinstance(key, str) and key.isidentifier()):
+            raise ValueError(f"{reprlib.repr(key)} is not the name of a setting")
+        yield key, _plain(content[key], _below(name, key))
+
+
+def _default(field: "Field[Any]", name: str) -> Any:
+    if field.default is not MISSING:
+        return field.default
+    if field.default_factory is not MISSING:
+        return field.default_factory()
+    raise ValueError(f"no {name}")
+
+
+def _plain(content: Any, name: str) -> Any:
+    """Any content that is not a date, a set or another of YAML's further types."""
+    if type(content) is dict:
+        return {key: _plain(part, _below(name, key)) for key, part in content.items()}
+    if type(content) is list:
+        return [_plain(part, name) for part in content]
+    if type(content) not in _WORDS:
+        raise ValueError(f"{name} is of a type that no setting has")
+    return content
+
+
+def _of_type(kind: type, content: Any, name: str) -> Any:
+    if type(content) is not kind:  # True is an int for isinstance
+        allowed = _WORDS[kind]
+        got = reprlib.repr(content)
+        raise ValueError(f"{name or 'it'} must be {allowed}, got {got}")
+    return content
+
+
+def _as_float(content: int, name: str) -> float:
+    try:
+        return float(content)
+    except OverflowError:
+        raise ValueError(f"{name} is too large") from None
+
+
+def _below(name: str, part: object) -> str:
+    return f"{name}.{part}" if name else str(part)
