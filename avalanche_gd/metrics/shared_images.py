@@ -25,7 +25,7 @@ class Sampling:
     :param images: how many.
     :param steps: k, the sampling steps.
     :param eta: 0 for DDIM, 1 for ancestral sampling.
-    :param seed: decides the noise, the same in every evaluation.
+    :param seed: decides the noise, which is the same in every evaluation.
     :param batch_size: images at once; with eta 0 it does not change them.
     :raises ValueError: unless there are 2 images or more, steps and batch size are integers
         of 1 or more, the seed one of 0 or more, and eta is in ``[0, 1]``.

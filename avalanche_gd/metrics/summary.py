@@ -13,18 +13,18 @@ def generation_summary(
     """Final quality, mean quality and forgetting (after CLoG, arXiv 2406.04584, section 4).
 
     With ``Q[i, j]`` the FID on experience j once i experiences were trained on, of n so
-    far, all lower is better::
+    far, and lower better::
 
         Final      = mean over j of Q[n, j]
         Mean       = mean over i of the mean over j of Q[i, j]
         Forgetting = mean over j < n of Q[n, j] - Q[j, j]
 
     :param qualities: what was measured, after each experience or after some.
-    :param counts_after: after how many experiences each came to be measured, where it is
-        not experience 0 after the first, 1 after the second, and so on.
+    :param counts_after: after how many experiences each was measured first; None for
+        experience 0 after one, 1 after two, and so on.
     :return: ``Final`` and ``Mean``; ``Forgetting`` from the second experience on, over
         the experiences that were measured right after their training. Not a number where
-        an experience was not generated at all.
+        an experience was not generated.
     """
     last = max(qualities)
     summary = {

@@ -331,8 +331,8 @@ class DiffusionModel(ConditionedDenoiser, Generator):
 
         Of a pipeline of diffusers, one with a :class:`diffusers.UNet2DModel`, such as DDIM
         or DDPM: its images are of the ``sample_size`` of its U-Net. If that has class
-        embeddings, each is of a class, and all of them can be sampled; if the last one
-        stands for none, give ``num_classes``, one fewer.
+        embeddings, each stands for a class, and all of them can be sampled; if the last
+        one stands for none, give ``num_classes``, one fewer.
 
         :param options: arguments of the class, in the place of what the folder says.
         :raises ValueError: if the folder does not hold a whole model, and as of the class.

@@ -17,15 +17,15 @@ PRECISIONS = ("float32", "bfloat16")
 class Execution:
     """What makes a denoiser faster on some machines, and changes its last digits.
 
-    Weights, noise, losses and the sampler's steps stay float32 in any case.
+    Weights, noise, losses and the sampler's steps stay float32.
 
     :param precision: ``"bfloat16"`` runs the denoiser's convolutions and products in it
         (torch's automatic mixed precision; its range is that of float32, so that no
         gradient is scaled). For GPUs, and for CPUs that multiply in it (AMX).
     :param channels_last: keeps weights and images with the channels innermost, as a GPU's
         tensor cores want them.
-    :param compile: has torch.compile fuse the denoiser's operations. The first pass of
-        each batch size, with and without gradients, takes a minute or more.
+    :param compile: has torch.compile fuse the denoiser's operations. That takes a minute or
+        more at the first pass of a batch size, with gradients and without.
     :raises ValueError: for an unknown precision.
     """
 

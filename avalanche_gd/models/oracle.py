@@ -15,13 +15,13 @@ _LEARNING_RATE = 1e-3
 def oracle_classifier(
     images: Tensor, labels: Tensor, *, seed: int = 0, steps: int = 1500
 ) -> SmallCNN:
-    """A classifier trained on all classes, from the cache where it is there.
+    """A classifier of images, from the cache where it is there.
 
     The cache tells apart the images, the labels, the architecture, the budget and the
     seed, and what changes the bits of the training: torch's version, its number of
     threads, MKL-DNN. The global random state is left alone.
 
-    :param images: all training images in model space, ``(N, C, H, W)``.
+    :param images: the training images in model space, ``(N, C, H, W)``.
     :param labels: their classes, ``(N,)``, from 0.
     :param seed: decides the initial weights and the batches. Keep it: figures such as
         FID can only be compared under the same oracle.

@@ -11,7 +11,7 @@ def ddim_scheduler(**config: Any) -> DDIMScheduler:
     Linear betas from 1e-4 to 0.02 over T = 1000 timesteps, and DDIM sampling
     (arXiv 2010.02502) whose timesteps are spaced ``"trailing"``: with k = 2 it visits
     999 and 499. (diffusers' default, ``"leading"``, would start from pure noise at 500,
-    a noise level at which the model has never seen pure noise.)
+    where the model is trained on images with less noise.)
 
     :param config: what should differ, by the names of :class:`diffusers.DDIMScheduler`.
 

@@ -43,13 +43,13 @@ class GenerativeDistillationPlugin(
     where n counts experiences, or the origin experiences of an online stream
     (:class:`~avalanche_gd.plugins.experiences.ExperienceCount`).
 
-    Add it to a :class:`~avalanche_gd.DiffusionTraining` or to any Avalanche
+    Add it to a :class:`~avalanche_gd.DiffusionTraining` or to another Avalanche
     ``SupervisedTemplate`` that trains a :class:`~avalanche_gd.DiffusionModel` with
     :class:`~avalanche_gd.DenoisingLoss`, beside other plugins. The student sees ``x_t`` and
     the current images in one pass. With the source ``"generation"`` a step costs 9F at k =
     2: sampling k F, the teacher's target 1F, the student's pass over both batches 6F. A
     conditioned model is taught the classes that the teacher was trained on, as many of
-    each, and also, with the model's ``condition_dropout``, no class.
+    each, and with the model's ``condition_dropout`` also none.
 
     :param teacher_steps: k, the teacher's sampling steps.
     :param lambd: lambda, the weight of distillation. The paper swept 0.1 to 3.
@@ -61,10 +61,11 @@ class GenerativeDistillationPlugin(
         (:class:`~avalanche_gd.plugins.LookAhead`), for sources that take samples.
     :param pool_size: for those: has the teacher generate that many samples once an
         experience, to draw from (:class:`~avalanche_gd.plugins.ReplayPool`).
-    :param pool_refresh: steps after which the pool is filled anew; None for never.
+    :param pool_refresh: steps after which the pool is filled anew; None to keep it.
     :param teacher_sampler: for those: a name in
         :data:`~avalanche_gd.models.sampler.SAMPLERS`.
-    :param generator: the source of all randomness; None for torch's own random state.
+    :param generator: the source of all that the plugin draws; None for torch's own random
+        state.
     :raises ValueError: for a lambda that is negative or not finite, teacher steps, a
         look-ahead or a pool that is not an integer of 1 or more, an unknown source, a ratio
         that is not above 0, a refresh of no pool, a pool or a sampler that the source does
@@ -111,7 +112,7 @@ class GenerativeDistillationPlugin(
         )
 
     def before_training(self, strategy: Any, **kwargs: Any) -> None:
-        """Refuse a model that cannot be distilled, before any work is done."""
+        """Raise TypeError or ValueError for a model that cannot be distilled."""
         self.check_model(strategy.model)
         check_compatible(strategy)
         if DistributedHelper.is_distributed:

@@ -34,8 +34,8 @@ class Drawn(NamedTuple):
 class LookAhead:
     """A teacher's samples, made for several steps at once.
 
-    A teacher is frozen for an experience, and a pass over several batches takes less time
-    than one over each. The samples are those that it would make step by step.
+    A teacher is frozen for an experience, and one pass over several batches takes less time
+    than several passes over one. The samples are those that it would make step by step.
 
     :param ahead: steps, 1 or more; 1 for none ahead.
     :param steps: k, the sampling steps.
@@ -112,7 +112,7 @@ class ReplayPool:
     steps, batches of B and S steps an experience, instead of k F.
 
     :param size: how many samples it holds.
-    :param refresh_every: draws after which it is filled anew; None for never within an
+    :param refresh_every: draws after which it is filled anew; None to keep it for the
         experience.
     :param steps: k, the sampling steps.
     :param sampler: a name in :data:`~avalanche_gd.models.sampler.SAMPLERS`.
@@ -143,7 +143,7 @@ class ReplayPool:
     def check_model(self, model: Any) -> None:
         """Raise ValueError unless a pool of this model's samples can be drawn from.
 
-        It has to hold one of each class, in half of the free memory.
+        It must hold a sample of each class, and take at most half of the free memory.
         """
         if model.num_classes is not None:
             self._check_classes(model.num_classes)

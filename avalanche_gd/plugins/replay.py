@@ -29,8 +29,8 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
 ):
     """Avalanche's plugin with the weights of the experiences, and a generator's training.
 
-    From the second experience on, each step also trains on as many samples of the
-    generator as it stood after the experience before::
+    From the second experience on, a step also trains on samples of the generator as it
+    stood after the experience before::
 
         L = (1/n) L_cur + (1 - 1/n) lambda L_rep
 
@@ -60,13 +60,13 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
         (:class:`~avalanche_gd.plugins.LookAhead`).
     :param pool_size: has a diffusion model generate that many samples once an experience,
         to draw from (:class:`~avalanche_gd.plugins.ReplayPool`).
-    :param pool_refresh: steps after which the pool is filled anew; None for never.
+    :param pool_refresh: steps after which the pool is filled anew; None to keep it.
     :param teacher_sampler: of a diffusion model, a name in
         :data:`~avalanche_gd.models.sampler.SAMPLERS`.
     :param labels: what a solver takes as the class of a sample: ``"solver"``, what the
         old solver says, or ``"condition"``, what a conditioned generator was asked for.
-    :param generator: the source of all randomness of a diffusion model's samples; None
-        for torch's own random state.
+    :param generator: the source of all that the plugin draws for a diffusion model's
+        samples; None for torch's own random state.
     :raises ValueError: for a lambda that is negative or not finite, teacher steps, a replay
         size, a look-ahead or a pool that is not an integer of 1 or more, a ratio that is
         not above 0, a refresh of no pool, or labels from a condition that the generator

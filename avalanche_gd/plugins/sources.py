@@ -33,7 +33,7 @@ class Generation:
 
 
 class Gaussian:
-    """Pure noise at any timestep: ``x_t ~ N(0, I)``.
+    """Pure noise, whatever the timestep: ``x_t ~ N(0, I)``.
 
     (arXiv 2311.14028, section 4.) Costs nothing.
     """

@@ -24,9 +24,9 @@ class SoftGenerativeReplay(BudgetedTemplate):
 
     :param model: the solver, from images to logits.
     :param optimizer: over the solver's parameters.
-    :param replay: with the strategy that trains the generator, for example a
-        :class:`~avalanche_gd.DiffusionTraining` with its own plugins, and all that decides
-        the replay.
+    :param replay: made with the strategy that trains the generator, for example a
+        :class:`~avalanche_gd.DiffusionTraining` with its own plugins, and with the options
+        of the replay.
     :param criterion: of logits and labels, on current data; cross-entropy by default.
     :param plugins: further Avalanche plugins, which come before ``replay``.
     :param kwargs: further arguments of :class:`~avalanche_gd.training.BudgetedTemplate`.

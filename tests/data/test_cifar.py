@@ -60,6 +60,17 @@ def test_the_images_are_those_on_disk_in_model_space(
     assert stream_tensors(benchmark.test_stream)[0].shape == (2 * n_classes, 3, 32, 32)
 
 
+@pytest.mark.parametrize(
+    ("split", "dataset", "n_classes"),
+    [(SplitCIFAR10, CIFAR10, 10), (SplitCIFAR100, CIFAR100, 100)],
+)
+def test_each_experience_has_as_many_classes(write, tmp_path, split, dataset, n_classes):
+    write(dataset, n_classes)
+    for number in (n for n in range(1, n_classes + 1) if n_classes % n == 0):
+        benchmark = split(number, root=tmp_path, image_size=4)
+        assert benchmark.n_classes_per_exp == [n_classes // number] * number
+
+
 def test_the_seed_decides_the_class_order_and_the_size_is_chosen(write, tmp_path):
     write(CIFAR10, 10)
 

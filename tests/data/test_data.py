@@ -95,6 +95,12 @@ def test_the_seed_decides_the_class_order_and_nothing_else(digits):
     assert {tuple(r) for r in tests[0].tolist()} == {tuple(r) for r in tests[1].tolist()}
 
 
+def test_the_test_digits_have_the_classes_in_proportion(digits):
+    labels = stream_tensors(digits.test_stream)[1]
+    share = np.bincount(load_digits().target) * len(labels) / 1797
+    assert np.abs(np.bincount(labels.numpy()) - share).max() < 1
+
+
 def image_folder(folder):
     for name in ("a", "b"):
         (folder / name).mkdir()
@@ -171,7 +177,10 @@ def test_any_benchmark_of_pil_images_is_brought_to_model_space():
         shuffle=False,
         train_transform=lambda image: 1 / 0,  # its own transforms are not applied
     )
-    images, labels = stream_tensors(to_model_space(benchmark, (3, 10, 12)).train_stream)
+    ours = to_model_space(benchmark, (3, 10, 12))
+    assert [e.task_label for e in benchmark.train_stream] == [0, 1]
+    assert [e.task_label for e in ours.train_stream] == [0, 0]
+    images, labels = stream_tensors(ours.train_stream)
     assert labels.tolist() == [0] * 4 + [1] * 4
     expected = torch.tensor(pixels[[0, 1, 4, 5, 2, 3, 6, 7]]).permute(0, 3, 1, 2)
     assert (images - (expected / 127.5 - 1)).abs().max() < 1e-6
@@ -195,6 +204,23 @@ def test_images_keep_their_order_however_many_there_are():
 def test_channels_that_do_not_fit_are_refused(digits, shape):
     with pytest.raises(ValueError, match="choose a preset with 1 channels"):
         to_model_space(digits, shape)
+
+
+@pytest.mark.parametrize(
+    ("make", "n_classes"), [(SplitDigits, 10), (SplitFMNIST, 10), (SplitImageFolder, 2)]
+)
+def test_each_experience_has_as_many_classes(idx_folder, tmp_path, make, n_classes):
+    options = {}
+    if make is SplitFMNIST:
+        options["root"] = idx_folder
+    elif make is SplitImageFolder:
+        (tmp_path / "images").mkdir()
+        options["root"] = image_folder(tmp_path / "images")
+    for number in (n for n in range(1, n_classes + 1) if n_classes % n == 0):
+        benchmark = make(number, **options)
+        assert benchmark.n_classes_per_exp == [n_classes // number] * number
+        in_test = benchmark.classes_in_experience["test"]
+        assert in_test == benchmark.classes_in_experience["train"]
 
 
 @pytest.mark.parametrize("benchmark", [SplitDigits, SplitFMNIST, SplitCIFAR10])

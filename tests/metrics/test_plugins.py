@@ -62,7 +62,7 @@ def test_they_judge_the_model_on_the_classes_trained_on(tiny_model, digits):
         tiny_model,
         digits,
         fid_metrics(sampling=SAMPLING),
-        class_balance_metrics(sampling=SAMPLING),
+        class_balance_metrics(histogram=True, sampling=SAMPLING),
     )
     values = strategy.eval(digits.test_stream)  # all five, of which two were trained on
     oracle = oracle_classifier(*stream_tensors(digits.train_stream))
@@ -78,6 +78,12 @@ def test_they_judge_the_model_on_the_classes_trained_on(tiny_model, digits):
     assert values[FID] == pytest.approx(expected, rel=1e-4)
     assert values[KLD] == pytest.approx(np.sum(p * np.log((p + 1e-8) / (q + 1e-8))), 1e-5)
     assert values[ARD] == pytest.approx(np.abs(p - q).sum() / 2, 1e-5)
+    ratios = {name: value for name, value in values.items() if "ClassRatio" in name}
+    names = [f"ClassRatio_Stream/eval_phase/test_stream/Class{c:03d}" for c in range(10)]
+    assert ratios == pytest.approx(
+        dict(zip(names[: len(ratios)], q.tolist(), strict=False))
+    )
+    assert sum(ratios.values()) == pytest.approx(1)  # above the last, all ratios are 0
 
 
 def test_fid_by_experience_takes_the_images_of_its_classes(tiny_model, digits):

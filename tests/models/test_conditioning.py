@@ -18,8 +18,11 @@ from avalanche_gd import (
     SmallCNN,
     SoftGenerativeReplayPlugin,
 )
-from avalanche_gd.plugins import SOURCES, Teacher
+from avalanche_gd.metrics import Sampling, generate_images
+from avalanche_gd.models.sampler import SAMPLERS
+from avalanche_gd.plugins import SOURCES, LookAhead, ReplayPool, Teacher
 from tests.helpers.bits import same_bits, weights
+from tests.helpers.lessons import request_of
 from tests.helpers.small_models import CLASSES, SHAPE, conditioned, images, seeded
 from tests.helpers.small_trainings import fake_strategy
 
@@ -99,6 +102,44 @@ def test_guidance_is_the_formula(guidance):
     a = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))[999]
     expected = np.clip((noise.numpy() - np.sqrt(1 - a) * eps) / np.sqrt(a), -1, 1)
     assert np.abs(model.reverse(noise, labels, steps=1).numpy() - expected).max() < 1e-4
+
+
+def sampled_by_a_source(name):
+    def sample(model):
+        SOURCES[name]().draw(request_of(model, images(4), steps=2))
+
+    return sample
+
+
+SAMPLED = {
+    "generate": lambda model: model.generate(4, steps=2),
+    **{
+        sampler: lambda model, sampler=sampler: model.generate(4, steps=2, sampler=sampler)
+        for sampler in SAMPLERS
+    },
+    "metrics": lambda model: generate_images(model, Sampling(images=4, steps=2)),
+    "ahead": lambda model: LookAhead(2, steps=2).draw(model, 4, seeded()).images(),
+    "pool": lambda model: ReplayPool(4, steps=2).draw(model, 4, seeded()).images(),
+    **{
+        name: sampled_by_a_source(name)
+        for name in ("generation", "partial_generation", "trajectory")
+    },
+}
+
+
+@pytest.mark.parametrize("how", SAMPLED)
+def test_all_sampling_is_guided(how):
+    model, asked = conditioned(dropout=0.1, guidance=2.0, seen=(1, 2)), []
+    model.condition_dropout = 0.0  # so that a trajectory has a class
+    model.denoiser.register_forward_hook(
+        lambda m, inputs, kw, out: asked.append(kw["class_labels"]), with_kwargs=True
+    )
+    with torch.no_grad():
+        SAMPLED[how](model)
+    assert len(asked) >= 2
+    for labels in asked[:2]:
+        given, without = labels.chunk(2)
+        assert set(given.tolist()) <= {1, 2} and set(without.tolist()) == {CLASSES}
 
 
 def test_training_learns_which_classes_there_are(digits):

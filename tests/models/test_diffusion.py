@@ -8,6 +8,7 @@ import torch
 from diffusers import DDPMScheduler, DPMSolverMultistepScheduler
 
 from avalanche_gd import DenoisingLoss, DiffusionModel, ddim_scheduler, unet
+from avalanche_gd.models import PRESETS, preset_shape
 from tests.helpers.small_models import SHAPE, TinyDenoiser, images
 
 
@@ -191,6 +192,16 @@ def test_presets_denoise_images_of_their_shape(preset, shape):
     assert model.sample_shape == shape
     with torch.no_grad():
         assert model(images(1, shape)).prediction.shape == (1, *shape)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_has_an_embedding_of_each_class_and_the_last_of_none(preset):
+    with torch.device("meta"):
+        denoiser, plain = unet(preset, num_classes=7), unet(preset)
+    assert denoiser.class_embedding.num_embeddings == 8
+    shape = preset_shape(preset)
+    assert DiffusionModel(denoiser, ddim_scheduler(), shape, num_classes=7).none == 7
+    assert plain.class_embedding is None
 
 
 def test_features_are_flat_and_leave_no_hook():

@@ -13,7 +13,14 @@ from avalanche_gd import DenoisingLoss, DiffusionModel, ddim_scheduler
 from avalanche_gd.models.sampler import FITTING, SAMPLERS
 from avalanche_gd.plugins import SOURCES
 from tests.helpers.lessons import request_of
-from tests.helpers.small_models import SHAPE, TinyDenoiser, conditioned, images, seeded
+from tests.helpers.small_models import (
+    SHAPE,
+    ClassDenoiser,
+    TinyDenoiser,
+    conditioned,
+    images,
+    seeded,
+)
 
 MEAN, STD = -0.2, 0.25  # of the pixels that a perfect denoiser knows
 
@@ -126,6 +133,33 @@ def test_sampling_begins_at_the_last_timestep_and_is_finite(name, steps):
     pixels = model.generate(8, steps=steps, generator=seeded())
     assert model.denoiser.asked[0] == 999
     assert pixels.isfinite().all() and pixels.abs().max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "sampler", "eta"),
+    [
+        *((name, "own", 0.0) for name in FITTED),
+        *(("DDIMScheduler", "own", eta) for eta in (0.5, 1.0)),
+        *(("DDIMScheduler", sampler, 0.0) for sampler in SAMPLERS),
+    ],
+)
+@pytest.mark.parametrize("num_classes", [None, 10])
+def test_all_that_is_drawn_comes_from_the_generator(name, sampler, eta, num_classes):
+    options = dict(noise_scheduler=SCHEDULERS[name], sample_shape=SHAPE)
+    if num_classes is None:
+        model = DiffusionModel(TinyDenoiser(), **options)
+    else:
+        model = DiffusionModel(ClassDenoiser(), num_classes=num_classes, **options)
+        model.see_classes(torch.arange(num_classes))
+    samples = []
+    for _ in range(2):
+        state, generator = torch.get_rng_state(), seeded()
+        samples.append(
+            model.generate(3, steps=5, eta=eta, sampler=sampler, generator=generator)
+        )
+        assert torch.equal(torch.get_rng_state(), state)
+        torch.randn(1)
+    assert torch.equal(*samples)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 48, 1000])

@@ -1,5 +1,8 @@
 """What the plugins do to a training: teachers, first steps, order, refusals."""
 
+import itertools
+from functools import partial
+
 import pytest
 import torch
 from avalanche.core import SupervisedPlugin
@@ -18,8 +21,10 @@ from avalanche_gd import (
 )
 from avalanche_gd.plugins import SOURCES, Teacher
 from tests.helpers.bits import same_bits, weights
-from tests.helpers.small_models import SHAPE, images
+from tests.helpers.small_models import SHAPE, conditioned, images, seeded, tiny
 from tests.helpers.small_trainings import fake_strategy, train_generator
+
+TEACHING = (GenerativeDistillationPlugin, GenerativeReplayPlugin)
 
 
 class Recorder(SupervisedPlugin):
@@ -65,9 +70,10 @@ def test_the_teacher_is_the_model_of_the_experience_before_and_never_changes(
     assert Teacher.of(strategy).model is None  # let go of
 
 
-def test_plugins_of_a_strategy_share_one_teacher(tiny_model):
+@pytest.mark.parametrize("kinds", itertools.product(TEACHING, repeat=2))
+def test_plugins_of_a_strategy_share_one_teacher(tiny_model, kinds):
     strategy = fake_strategy(tiny_model, n=2)
-    plugins = [GenerativeDistillationPlugin(), GenerativeDistillationPlugin()]
+    plugins = [kind() for kind in kinds]
     teachers = []
     tiny_model(images(2)).prediction.sum().backward()
     for plugin in plugins:
@@ -79,6 +85,29 @@ def test_plugins_of_a_strategy_share_one_teacher(tiny_model):
     for plugin in plugins:
         plugin.after_training_exp(strategy)
     assert Teacher.of(strategy).model is None
+
+
+@pytest.mark.parametrize("make_model", [tiny, partial(conditioned, dropout=0.2)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(
+            partial(GenerativeDistillationPlugin, source=source, replay_ratio=ratio)
+            for source in SOURCES
+            for ratio in (1.0, 0.5)
+        ),
+        *(partial(kind, pool_size=20) for kind in TEACHING),
+        GenerativeReplayPlugin,
+    ],
+)
+def test_all_that_a_plugin_draws_comes_from_its_generator(digits, make, make_model):
+    """The training draws from torch's own random state, and as much as without it."""
+    states = []
+    for plugins in ([], [make(generator=seeded())]):
+        torch.manual_seed(0)
+        train_generator(make_model(), digits.train_stream[:2], *plugins)
+        states.append(torch.get_rng_state())
+    assert torch.equal(*states)
 
 
 def test_a_generator_with_batch_statistics_generates_in_evaluation_mode(

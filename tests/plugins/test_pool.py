@@ -1,5 +1,7 @@
 """The replay pool."""
 
+from functools import partial
+
 import pytest
 import torch
 from avalanche.training.templates import SupervisedTemplate
@@ -12,9 +14,10 @@ from avalanche_gd import (
     SoftGenerativeReplay,
     SoftGenerativeReplayPlugin,
 )
+from avalanche_gd.models.sampler import SAMPLERS
 from avalanche_gd.plugins import LookAhead, ReplayPool
 from tests.helpers.bits import same_bits, weights
-from tests.helpers.small_models import CLASSES, SHAPE, conditioned, seeded
+from tests.helpers.small_models import CLASSES, SHAPE, conditioned, seeded, tiny
 from tests.helpers.small_trainings import train_generator
 
 
@@ -73,6 +76,20 @@ def test_a_pool_never_reaches_into_the_next_class(monkeypatch):
     monkeypatch.setattr(torch, "rand", lambda n, **_: torch.full((n,), almost_one))
     condition, drawn_images = pool.draw(teacher, CLASSES, seeded())
     assert drawn_images().tolist() == (condition * 200 + 199).tolist()
+
+
+@pytest.mark.parametrize("make", [tiny, conditioned])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("kind", [partial(LookAhead, 3), partial(ReplayPool, 20, 2)])
+def test_all_that_is_drawn_comes_from_the_generator(kind, sampler, make):
+    teacher, state, drawn = make(), torch.get_rng_state(), []
+    for _ in range(2):
+        samples, generator = kind(steps=2, sampler=sampler), seeded()
+        steps = [samples.draw(teacher, 5, generator).images() for _ in range(4)]
+        assert torch.equal(torch.get_rng_state(), state)
+        drawn.append(torch.cat(steps))
+        state = torch.manual_seed(7).get_state()
+    assert torch.equal(*drawn)
 
 
 @pytest.mark.parametrize("num_classes", [None, CLASSES])

@@ -15,7 +15,7 @@ from avalanche_gd.profiling.bare_passes import BarePasses
 from avalanche_gd.profiling.measure import measure_steps
 from avalanche_gd.profiling.speed_command import main
 from avalanche_gd.profiling.timing_table import Measurement, as_csv, as_table, measured
-from avalanche_gd.runs.composition import compose_config
+from avalanche_gd.runs.composition import compose_config, method_names
 from avalanche_gd.runs.passes import images_passed
 from tests.helpers.bits import same_bits, weights
 from tests.helpers.own_denoisers import OWN
@@ -167,6 +167,26 @@ def test_the_command_measures_and_writes(command, tmp_path):
     assert machine["machine"]["threads"] == 1 and machine["preset"] == "digits"
     assert (out / "speed.png").stat().st_size > 10_000
     assert "images_per_second" in output
+
+
+def test_a_step_of_each_method_of_a_diffusion_model_is_measured(
+    command, tmp_path, monkeypatch
+):
+    found = []
+    monkeypatch.setattr(
+        speed_command,
+        "measure_steps",
+        lambda config, *_: (
+            found.append(config.method.name)
+            or [measured("step", config.method.name, 64, [0.2], [0.1], [0.3])]
+        ),
+    )
+    monkeypatch.setattr(speed_command, "measure_sampling", lambda *_: [])
+    monkeypatch.setattr(speed_command, "measure_evaluation", lambda *_: [])
+    status, _, errors = command("--preset=digits", "--no-growth", f"--out={tmp_path}")
+    assert status == 0, errors
+    others = {"vae_replay", *(name for name in method_names() if name[:7] == "solver_")}
+    assert set(found) == set(method_names()) - others
 
 
 def test_growth_is_measured_by_batch_by_preset_and_by_experience(

@@ -21,7 +21,7 @@ from avalanche.training.plugins import GenerativeReplayPlugin as AvalancheReplay
 
 from avalanche_gd import GenerativeDistillationPlugin, GenerativeReplayPlugin
 from avalanche_gd.plugins import Teacher
-from avalanche_gd.runs.composition import method_names
+from avalanche_gd.runs.composition import compose_config, method_names
 from avalanche_gd.runs.learner import Learner
 from avalanche_gd.training.plugin_state import load_plugin_states, plugin_states
 from tests.helpers.bits import same_bits, weights
@@ -84,7 +84,8 @@ def replays_a_memory(plugin, watch, strategy):
 
 def projects_on(plugin, watch, strategy):
     memory = plugin.memory_x if isinstance(plugin, GEMPlugin) else plugin.buffers
-    assert len(memory) == 2
+    parts = memory.values() if isinstance(memory, dict) else memory
+    assert [len(part) for part in parts] == [40, 40]  # of each experience
     reference = plugin.G if isinstance(plugin, GEMPlugin) else plugin.reference_gradients
     assert reference.abs().sum() > 0
 
@@ -176,6 +177,41 @@ def test_every_method_trains_has_its_effect_and_survives_a_checkpoint(
                 effect(plugin, watch, strategy)
     if conditional:
         assert again.model.classes_seen.sum() == 4
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_all_methods_get_the_same_data_steps_and_batch_sizes(method):
+    """Unless they are told otherwise; that they take the steps, the test above says."""
+    plain, config = (compose_config([f"method={name}"]) for name in ("naive", method))
+    for part in ("seed", "model", "benchmark", "generator", "solver", "evaluation"):
+        assert getattr(config, part) == getattr(plain, part)
+
+
+@pytest.mark.parametrize("method", ["joint", "solver_cumulative"])
+def test_all_data_up_to_the_experience_are_trained_on(method, stream, tmp_path):
+    learner, sizes = make(method, False, tmp_path), []
+
+    class Data(SupervisedPlugin):
+        def before_training_iteration(self, strategy, **kwargs):
+            sizes.append(len(strategy.adapted_dataset))
+
+    for strategy in learner.strategies.values():
+        strategy.plugins.append(Data())
+    for experience in stream[:3]:
+        sizes.clear()
+        learner.train(experience)
+        so_far = stream[: experience.current_experience + 1]
+        assert set(sizes) == {sum(len(one.dataset) for one in so_far)}
+
+
+RATIOS = [name for name in METHODS if name.endswith("_distillation")]
+
+
+@pytest.mark.parametrize("method", ["generative_replay", *RATIOS])
+def test_all_distillations_and_generative_replay_take_a_ratio(method):
+    config = compose_config([f"method={method}", "method.replay_ratio=0.25"])
+    (plugin,) = config.make_plugins()
+    assert plugin.lesson.count(64) == 16
 
 
 def test_each_method_is_described_in_the_readme():

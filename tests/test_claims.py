@@ -1,0 +1,421 @@
+"""Each claim of the README and of the public docstrings has a test that holds it.
+
+For a claim that is new, find or write the test and name it in the table, or claim less.
+"""
+
+import ast
+from itertools import chain
+
+from tests.helpers.claims import all_claims, claims_in
+from tests.helpers.repository import ROOT
+
+CLAIMS: dict[str, dict[str, list[str]]] = {
+    "README, Use it": {
+        "| `denoising_loss_metrics` | the loss on each experience": [
+            "tests/metrics/test_denoising_loss.py::test_each_band_has_the_mean_of_its_timesteps",
+        ],
+    },
+    "README, Extend it": {
+        "each with its files": [
+            "tests/test_extending.py::test_the_page_has_a_file_of_each_addition",
+            "tests/test_extending.py::test_the_commands_of_the_page_run",
+        ],
+    },
+    "README, Run experiments": {
+        "each says in `--help` what it compares and how long": [
+            "tests/runs/test_suite.py::test_every_suite_says_what_it_compares_and_how_long_it_takes",
+        ],
+        "each with its share of every batch": [
+            "tests/distributed/test_gradients.py::test_two_processes_have_the_losses_and_metrics_of_one",
+            "tests/distributed/test_launch.py::test_the_main_process_alone_speaks_and_writes_and_both_train_on_shares",
+        ],
+        "| `joint` | all data up to the experience": [
+            "tests/runs/test_methods.py::test_all_data_up_to_the_experience_are_trained_on",
+            "tests/runs/test_methods.py::test_every_method_trains_has_its_effect_and_survives_a_checkpoint",
+        ],
+        "| `gem` | the data, its gradient bound by a memory of each": [
+            "tests/runs/test_methods.py::test_every_method_trains_has_its_effect_and_survives_a_checkpoint",
+        ],
+        "| `solver_cumulative` | all data up to the experience": [
+            "tests/runs/test_methods.py::test_all_data_up_to_the_experience_are_trained_on",
+            "tests/runs/test_methods.py::test_every_method_trains_has_its_effect_and_survives_a_checkpoint",
+        ],
+        "replayed samples for each current one": [
+            "tests/runs/test_methods.py::test_all_distillations_and_generative_replay_take_a_ratio",
+        ],
+        "(GEM and A-GEM: 40 of each experience)": [
+            "tests/runs/test_methods.py::test_every_method_trains_has_its_effect_and_survives_a_checkpoint",
+        ],
+        "each method of the first table trains a model conditioned": [
+            "tests/runs/test_methods.py::test_every_method_trains_has_its_effect_and_survives_a_checkpoint",
+        ],
+        "all methods get the same data, steps and batch sizes": [
+            "tests/runs/test_methods.py::test_all_methods_get_the_same_data_steps_and_batch_sizes",
+            "tests/runs/test_methods.py::test_every_method_trains_has_its_effect_and_survives_a_checkpoint",
+        ],
+        "machine and commit of each time that it went on": [
+            "tests/runs/test_run.py::test_each_time_that_a_run_goes_on_is_told",
+        ],
+        "How long a step of each method takes": [
+            "tests/profiling/test_speed.py::test_a_step_of_each_method_of_a_diffusion_model_is_measured",
+        ],
+        "`runs.csv` (each run after each experience), and each figure": [
+            "tests/report/test_report.py::test_runs_are_listed_by_experience_with_their_costs_at_the_end",
+            "tests/report/test_report_command.py::test_a_report_is_the_same_bytes_each_time_and_leaves_other_files",
+        ],
+    },
+    "DiffusionModel": {
+        "noises them, each at a random timestep": [
+            "tests/models/test_diffusion.py::test_forward_noises_by_the_formula_and_the_loss_is_the_squared_error",
+        ],
+        "samples are of the classes trained on so far, as many of each": [
+            "tests/models/test_conditioning.py::test_without_a_condition_classes_are_drawn_evenly_over_those_seen",
+            "tests/models/test_conditioning.py::test_training_learns_which_classes_there_are",
+        ],
+        ":param guidance: w of classifier-free guidance": [
+            "tests/models/test_conditioning.py::test_all_sampling_is_guided",
+            "tests/models/test_conditioning.py::test_guidance_is_the_formula",
+        ],
+    },
+    "DiffusionModel.forward": {
+        "Noise each image at a timestep of its own": [
+            "tests/models/test_diffusion.py::test_forward_noises_by_the_formula_and_the_loss_is_the_squared_error",
+        ],
+        "on an accelerator only each 50th batch": [
+            "tests/models/test_image_check.py::test_an_accelerator_waits_for_the_first_batches_and_each_50th",
+        ],
+    },
+    "DiffusionModel.generate": {
+        "Leaves the module's mode, its gradients and all random state": [
+            "tests/models/test_diffusion.py::test_generate_leaves_modes_gradients_and_random_state_alone",
+            "tests/models/test_schedulers.py::test_all_that_is_drawn_comes_from_the_generator",
+            "tests/metrics/test_plugins.py::test_generating_reseeds_no_device_and_leaves_the_random_state",
+        ],
+        ":param generator: the source of all randomness.": [
+            "tests/models/test_schedulers.py::test_all_that_is_drawn_comes_from_the_generator",
+        ],
+        "each call draws from the next seed": [
+            "tests/models/test_diffusion.py::test_generate_without_a_generator_never_repeats_and_follows_the_seed",
+        ],
+    },
+    "DiffusionModel.save_pretrained": {
+        "whole or not at all": [
+            "tests/test_storage.py::test_a_folder_is_replaced_whole_or_not_at_all",
+        ],
+    },
+    "DiffusionModel.from_pretrained": {
+        "each stands for a class, and all of them can be sampled": [
+            "tests/models/test_pretrained.py::test_each_embedding_of_a_pipeline_is_a_class_unless_one_is_left_for_none",
+        ],
+    },
+    "ConditionedDenoiser.draw_condition": {
+        "as many of each": [
+            "tests/models/test_conditioning.py::test_without_a_condition_classes_are_drawn_evenly_over_those_seen",
+        ],
+    },
+    "ConditionedDenoiser.drop_condition": {
+        "Leave each class out with the probability": [
+            "tests/models/test_conditioning.py::test_classes_are_left_out_as_often_as_asked_and_only_in_training",
+        ],
+    },
+    "NoisyImages": {
+        "is conditioned in all of them": [
+            "tests/training/test_compatibility.py::test_each_plugin_has_its_effect_or_is_refused",
+            "tests/training/test_compatibility.py::test_other_strategies_of_avalanches_train_a_diffusion_model",
+        ],
+    },
+    "NoisyImages.given": {
+        "each is left out with the probability": [
+            "tests/models/test_conditioning.py::test_classes_are_left_out_as_often_as_asked_and_only_in_training",
+        ],
+    },
+    "unet": {
+        "adds an embedding of each, and one, the last, of none": [
+            "tests/models/test_diffusion.py::test_a_preset_has_an_embedding_of_each_class_and_the_last_of_none",
+        ],
+    },
+    "GenerativeDistillationPlugin": {
+        "A conditioned model is taught the classes": [
+            "tests/models/test_conditioning.py::test_every_source_distils_under_the_same_condition",
+            "tests/plugins/test_cheaper.py::test_a_trajectory_keeps_its_class",
+        ],
+        "samples of the source for each current one": [
+            "tests/plugins/test_cheaper.py::test_a_distillation_step_costs_what_it_says",
+            "tests/plugins/test_cheaper.py::test_a_ratio_goes_with_every_source_and_leaves_the_weights_of_the_losses",
+        ],
+        "the source of all that the plugin draws": [
+            "tests/plugins/test_behaviour.py::test_all_that_a_plugin_draws_comes_from_its_generator",
+        ],
+    },
+    "GenerativeReplayPlugin": {
+        "the generator is trained on each experience right after": [
+            "tests/plugins/test_behaviour.py::test_replay_of_a_solver_trains_its_generator_in_a_plain_template",
+            "tests/plugins/test_behaviour.py::test_the_solver_replays_from_the_generator_of_the_experience_before",
+        ],
+        "replays the classes it was trained on, as many of each": [
+            "tests/models/test_conditioning.py::test_a_generator_replays_its_samples_under_the_classes_they_were_made_for",
+        ],
+        ":param replay_ratio: samples for each of the current batch": [
+            "tests/plugins/test_cheaper.py::test_a_replay_step_costs_what_it_says",
+        ],
+        "the source of all that the plugin draws": [
+            "tests/plugins/test_behaviour.py::test_all_that_a_plugin_draws_comes_from_its_generator",
+        ],
+    },
+    "GenerativeReplayPlugin.generate": {
+        "the class each was asked for": [
+            "tests/models/test_conditioning.py::test_a_generator_replays_its_samples_under_the_classes_they_were_made_for",
+        ],
+    },
+    "Teacher": {
+        "Every plugin that teaches asks for it": [
+            "tests/plugins/test_behaviour.py::test_plugins_of_a_strategy_share_one_teacher",
+        ],
+    },
+    "TeachingRequest.noised": {
+        "each noised to a random timestep": [
+            "tests/plugins/test_sources.py::test_generation",
+        ],
+    },
+    "TeachingRequest.retrained": {
+        "each noised to a random timestep": [
+            "tests/plugins/test_losses.py::test_generative_replay",
+        ],
+    },
+    "PartialGeneration": {
+        "stopped at each sample's own timestep": [
+            "tests/plugins/test_sources.py::test_partial_generation",
+        ],
+    },
+    "Trajectory": {
+        "each pass of which is also a target": [
+            "tests/plugins/test_cheaper.py::test_trajectories_are_ddim_from_noise_and_their_passes_are_the_targets",
+        ],
+        "over the batch all t are covered": [
+            "tests/plugins/test_cheaper.py::test_trajectories_are_ddim_from_noise_and_their_passes_are_the_targets",
+            "tests/plugins/test_cheaper.py::test_trajectories_cover_all_timesteps_evenly",
+        ],
+        "is the target at each ``x_t``": [
+            "tests/models/test_schedulers.py::test_a_trajectory_is_guided_and_its_targets_are_not",
+        ],
+    },
+    "LookAhead.draw": {
+        ":param generator: the source of all randomness.": [
+            "tests/plugins/test_pool.py::test_all_that_is_drawn_comes_from_the_generator",
+        ],
+    },
+    "ReplayPool.draw": {
+        ":param generator: the source of all randomness.": [
+            "tests/plugins/test_pool.py::test_all_that_is_drawn_comes_from_the_generator",
+        ],
+    },
+    "ReplayPool.check_model": {
+        "It must hold a sample of each class": [
+            "tests/plugins/test_pool.py::test_a_pool_smaller_than_the_number_of_classes_is_refused_before_training",
+            "tests/plugins/test_pool.py::test_a_pool_that_the_memory_cannot_hold_is_refused_with_its_size",
+        ],
+    },
+    "EMAPlugin": {
+        "Ends each experience with the moving average": [
+            "tests/plugins/test_ema.py::test_an_experience_ends_with_the_average_of_its_weights",
+        ],
+        "before any plugin behind this one in the strategy sees them": [
+            "tests/plugins/test_ema.py::test_an_experience_ends_with_the_average_of_its_weights",
+            "tests/plugins/test_ema.py::test_the_average_is_the_next_teacher",
+        ],
+        "of the average too, in every metric": [
+            "tests/plugins/test_ema.py::test_all_metrics_of_an_evaluation_in_between_see_the_average",
+        ],
+        "after each of them the strategy has the average": [
+            "tests/plugins/test_ema.py::test_an_average_ends_with_the_origin_experience",
+        ],
+    },
+    "EMAPlugin.before_training": {
+        "only when all metrics have seen the average": [
+            "tests/plugins/test_ema.py::test_all_metrics_of_an_evaluation_in_between_see_the_average",
+        ],
+    },
+    "DenoisingLoss": {
+        "each sample is weighted by its timestep": [
+            "tests/training/test_losses.py::test_min_snr_weights",
+        ],
+    },
+    "DiffusionTraining": {
+        "ends each experience with the moving average": [
+            "tests/plugins/test_ema.py::test_an_experience_ends_with_the_average_of_its_weights",
+        ],
+    },
+    "SoftGenerativeReplay": {
+        "In each experience the solver is trained first": [
+            "tests/plugins/test_behaviour.py::test_the_solver_replays_from_the_generator_of_the_experience_before",
+        ],
+    },
+    "BudgetedTemplate": {
+        "a random state of its own, the same each time": [
+            "tests/training/test_templates.py::test_an_evaluation_seeds_no_device_but_its_own",
+            "tests/training/test_templates.py::test_evaluation_leaves_the_training_to_the_same_bits",
+        ],
+        "An empty experience is refused before any is trained": [
+            "tests/training/test_templates.py::test_an_empty_experience_is_refused_before_any_is_trained",
+        ],
+    },
+    "BudgetedTemplate.train": {
+        "before any is trained": [
+            "tests/training/test_templates.py::test_an_empty_experience_is_refused_before_any_is_trained",
+            "tests/training/test_templates.py::test_what_needs_labels_says_so_before_training",
+            "tests/models/test_conditioning.py::test_a_class_that_the_model_has_not_is_refused_before_any_training",
+            "tests/distributed/test_gradients.py::test_what_cannot_be_shared_is_refused_in_both_processes",
+        ],
+    },
+    "BudgetedTemplate.training_epoch": {
+        "this process's share of each batch": [
+            "tests/distributed/test_gradients.py::test_two_processes_have_the_losses_and_metrics_of_one",
+        ],
+    },
+    "BudgetedTemplate.backward": {
+        "the mean loss and the mean gradients of all": [
+            "tests/distributed/test_gradients.py::test_two_processes_have_the_losses_and_metrics_of_one",
+            "tests/distributed/test_gradients.py::test_two_processes_end_with_the_same_weights",
+        ],
+    },
+    "Sampling": {
+        "the same in every evaluation": [
+            "tests/metrics/test_plugins.py::test_generating_reseeds_no_device_and_leaves_the_random_state",
+        ],
+    },
+    "class_balance_metrics": {
+        "the ratio of each class among the generated images": [
+            "tests/metrics/test_plugins.py::test_they_judge_the_model_on_the_classes_trained_on",
+        ],
+    },
+    "denoising_loss_metrics": {
+        "on each evaluated experience": [
+            "tests/metrics/test_denoising_loss.py::test_each_band_has_the_mean_of_its_timesteps",
+        ],
+    },
+    "fid_metrics": {
+        ":param experience: also for each experience": [
+            "tests/metrics/test_plugins.py::test_fid_by_experience_takes_the_images_of_its_classes",
+            "tests/metrics/test_plugins.py::test_fid_by_experience_of_a_conditioned_model_takes_the_classes_asked_for",
+            "tests/metrics/test_values.py::test_fid_of_fewer_than_two_images_is_not_a_number",
+        ],
+        ":param stream: over all of them": [
+            "tests/metrics/test_plugins.py::test_they_judge_the_model_on_the_classes_trained_on",
+        ],
+        "of each stream by itself": [
+            "tests/metrics/test_summary.py::test_the_summary_is_of_one_stream_and_of_what_was_trained_on",
+        ],
+    },
+    "generation_summary": {
+        ":param qualities: what was measured, after each experience": [
+            "tests/metrics/test_summary.py::test_the_summary_is_that_of_the_matrix",
+            "tests/metrics/test_summary.py::test_forgetting_counts_only_experiences_measured_after_their_training",
+        ],
+        "after how many experiences each was measured first": [
+            "tests/metrics/test_summary.py::test_forgetting_goes_by_when_an_experience_came_to_count",
+        ],
+    },
+    "SplitDigits": {
+        "The test images are the same for every seed": [
+            "tests/data/test_data.py::test_the_seed_decides_the_class_order_and_nothing_else",
+            "tests/data/test_data.py::test_the_test_digits_have_the_classes_in_proportion",
+        ],
+        "1, 2, 5 or 10; each gets as many of the classes": [
+            "tests/data/test_data.py::test_each_experience_has_as_many_classes",
+            "tests/data/test_data.py::test_experiences_that_do_not_divide_the_classes_are_refused",
+        ],
+    },
+    "SplitFMNIST": {
+        "1, 2, 5 or 10; each gets as many of the classes": [
+            "tests/data/test_data.py::test_each_experience_has_as_many_classes",
+            "tests/data/test_data.py::test_experiences_that_do_not_divide_the_classes_are_refused",
+        ],
+    },
+    "SplitCIFAR10": {
+        "1, 2, 5 or 10; each gets as many of the classes": [
+            "tests/data/test_cifar.py::test_each_experience_has_as_many_classes",
+            "tests/data/test_data.py::test_experiences_that_do_not_divide_the_classes_are_refused",
+        ],
+    },
+    "SplitCIFAR100": {
+        "a divisor of 100; each gets as many of the classes": [
+            "tests/data/test_cifar.py::test_each_experience_has_as_many_classes",
+            "tests/data/test_cifar.py::test_experiences_that_do_not_divide_a_hundred_classes_are_refused",
+        ],
+    },
+    "SplitImageFolder": {
+        "a divisor of the number of classes; each gets as many": [
+            "tests/data/test_data.py::test_each_experience_has_as_many_classes",
+            "tests/data/test_image_folder.py::test_classes_that_cannot_be_dealt_evenly_are_refused",
+        ],
+        "of which a fifth of each class becomes the test stream": [
+            "tests/data/test_image_folder.py::test_a_fifth_of_each_class_is_held_out_the_same_for_every_seed",
+        ],
+    },
+    "to_model_space": {
+        "every image resized and scaled once": [
+            "tests/data/test_data.py::test_images_are_resized_once_and_labels_follow",
+            "tests/data/test_data.py::test_any_benchmark_of_pil_images_is_brought_to_model_space",
+            "tests/data/test_data.py::test_images_keep_their_order_however_many_there_are",
+        ],
+        "every experience has task label 0": [
+            "tests/data/test_data.py::test_any_benchmark_of_pil_images_is_brought_to_model_space",
+            "tests/data/test_model_space.py::test_a_benchmark_knows_of_itself_what_avalanches_does",
+        ],
+    },
+    "stream_tensors": {
+        "All images and labels of a stream": [
+            "tests/data/test_data.py::test_digits_are_those_of_scikit_learn_in_model_space",
+        ],
+    },
+}
+"""By place, a part of each sentence that claims something, and what holds it."""
+
+
+def _tests_of(file: str) -> set[str]:
+    """The tests of a file, as pytest names them, without importing it."""
+    path = ROOT / file
+    nodes = ast.parse(path.read_text()).body if path.is_file() else []
+    return {f"{file}::{node.name}" for node in nodes if isinstance(node, ast.FunctionDef)}
+
+
+def test_the_claims_are_found():
+    text = "It never\nfails. Nor this. Each is\n\n- any one.\n:param x: of all."
+    assert claims_in(text) == [
+        "It never fails.",
+        "Each is",
+        "- any one.",
+        ":param x: of all.",
+    ]
+    found = all_claims()
+    assert len(found) > 30 and sum(map(len, found.values())) > 60
+    assert not any("split_digits, after 5 exp" in s for s in found["README, Use it"])
+
+
+def test_each_claim_is_in_the_table():
+    lacking = [
+        f"{place}: {sentence}"
+        for place, sentences in all_claims().items()
+        for sentence in sentences
+        if sum(part in sentence for part in CLAIMS.get(place, ())) != 1
+    ]
+    assert not lacking, "\n".join(["name the tests that hold these:", *lacking])
+
+
+def test_each_entry_of_the_table_is_a_claim():
+    found = all_claims()
+    stale = [
+        f"{place}: {part}"
+        for place, parts in CLAIMS.items()
+        for part in parts
+        if sum(part in sentence for sentence in found.get(place, ())) != 1
+    ]
+    assert not stale, "\n".join(["no sentence, or several, has:", *stale])
+
+
+def test_the_tests_that_hold_the_claims_exist():
+    assert all(tests for parts in CLAIMS.values() for tests in parts.values())
+    named = {test for parts in CLAIMS.values() for test in chain(*parts.values())}
+    files = {test.partition("::")[0] for test in named}
+    lacking = sorted(named - {test for file in files for test in _tests_of(file)})
+    assert not lacking, "\n".join(["there is no", *lacking])
