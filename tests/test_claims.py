@@ -49,7 +49,7 @@ CLAIMS: dict[str, dict[str, list[str]]] = {
         "each method of the first table trains a model conditioned": [
             "tests/runs/test_methods.py::test_every_method_trains_has_its_effect_and_survives_a_checkpoint",
         ],
-        "all methods get the same data, steps and batch sizes": [
+        "All methods get the same data, steps and batch sizes": [
             "tests/runs/test_methods.py::test_all_methods_get_the_same_data_steps_and_batch_sizes",
             "tests/runs/test_methods.py::test_every_method_trains_has_its_effect_and_survives_a_checkpoint",
         ],
@@ -320,31 +320,31 @@ CLAIMS: dict[str, dict[str, list[str]]] = {
             "tests/data/test_data.py::test_the_seed_decides_the_class_order_and_nothing_else",
             "tests/data/test_data.py::test_the_test_digits_have_the_classes_in_proportion",
         ],
-        "1, 2, 5 or 10; each gets as many of the classes": [
+        "1, 2, 5 or 10; each gets the same number of classes": [
             "tests/data/test_data.py::test_each_experience_has_as_many_classes",
             "tests/data/test_data.py::test_experiences_that_do_not_divide_the_classes_are_refused",
         ],
     },
     "SplitFMNIST": {
-        "1, 2, 5 or 10; each gets as many of the classes": [
+        "1, 2, 5 or 10; each gets the same number of classes": [
             "tests/data/test_data.py::test_each_experience_has_as_many_classes",
             "tests/data/test_data.py::test_experiences_that_do_not_divide_the_classes_are_refused",
         ],
     },
     "SplitCIFAR10": {
-        "1, 2, 5 or 10; each gets as many of the classes": [
+        "1, 2, 5 or 10; each gets the same number of classes": [
             "tests/data/test_cifar.py::test_each_experience_has_as_many_classes",
             "tests/data/test_data.py::test_experiences_that_do_not_divide_the_classes_are_refused",
         ],
     },
     "SplitCIFAR100": {
-        "a divisor of 100; each gets as many of the classes": [
+        "a divisor of 100; each gets the same number of classes": [
             "tests/data/test_cifar.py::test_each_experience_has_as_many_classes",
             "tests/data/test_cifar.py::test_experiences_that_do_not_divide_a_hundred_classes_are_refused",
         ],
     },
     "SplitImageFolder": {
-        "a divisor of the number of classes; each gets as many": [
+        "a divisor of the number of classes; each gets the same": [
             "tests/data/test_data.py::test_each_experience_has_as_many_classes",
             "tests/data/test_image_folder.py::test_classes_that_cannot_be_dealt_evenly_are_refused",
         ],

@@ -18,7 +18,7 @@ def SplitCIFAR10(
 ) -> StreamsBenchmark:
     """Class-incremental CIFAR-10 like Avalanche's ``SplitCIFAR10``, in model space.
 
-    :param n_experiences: 1, 2, 5 or 10; each gets as many of the classes.
+    :param n_experiences: 1, 2, 5 or 10; each gets the same number of classes.
     :param seed: decides the order of the classes. The global random state is left alone.
     :param image_size: height and width; the originals are 32x32.
     :param root: a folder with ``cifar-10-batches-py``, or with ``cifar-10-python.tar.gz``,
@@ -42,7 +42,7 @@ def SplitCIFAR100(
 ) -> StreamsBenchmark:
     """Class-incremental CIFAR-100 like Avalanche's ``SplitCIFAR100``, in model space.
 
-    :param n_experiences: a divisor of 100; each gets as many of the classes.
+    :param n_experiences: a divisor of 100; each gets the same number of classes.
     :param seed: decides the order of the classes. The global random state is left alone.
     :param image_size: height and width; the originals are 32x32.
     :param root: a folder with ``cifar-100-python``, or with ``cifar-100-python.tar.gz``,

@@ -18,7 +18,7 @@ def SplitDigits(
 
     The test images are the same for every seed, with the classes in proportion.
 
-    :param n_experiences: 1, 2, 5 or 10; each gets as many of the classes.
+    :param n_experiences: 1, 2, 5 or 10; each gets the same number of classes.
     :param seed: decides the order of the classes. The global random state is left alone.
     :param image_size: height and width; the originals are 8x8.
     :return: streams ``train_stream`` and ``test_stream`` in model space, of shape

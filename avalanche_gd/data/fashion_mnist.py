@@ -34,7 +34,7 @@ def SplitFMNIST(
 ) -> StreamsBenchmark:
     """Class-incremental Fashion-MNIST like Avalanche's ``SplitFMNIST``, in model space.
 
-    :param n_experiences: 1, 2, 5 or 10; each gets as many of the classes.
+    :param n_experiences: 1, 2, 5 or 10; each gets the same number of classes.
     :param seed: decides the order of the classes. The global random state is left alone.
     :param image_size: height and width; the originals are 28x28.
     :param root: a folder with the four idx files, gzipped or not, or one of

@@ -13,7 +13,7 @@ def generation_summary(
     """Final quality, mean quality and forgetting (after CLoG, arXiv 2406.04584, section 4).
 
     With ``Q[i, j]`` the FID on experience j once i experiences were trained on, of n so
-    far, and lower better::
+    far; lower is better::
 
         Final      = mean over j of Q[n, j]
         Mean       = mean over i of the mean over j of Q[i, j]
