@@ -36,8 +36,8 @@ def SplitImageFolder(
     their pixels cached: they are decoded anew if a file's name, size or time of change
     is another.
 
-    :param n_experiences: a divisor of the number of classes; each gets the
-        same number.
+    :param n_experiences: a divisor of the number of classes; each gets the same
+        number of them.
     :param seed: decides the order of the classes. The global random state is left alone.
     :param image_size: height and width of the result.
     :param root: a folder with ``train/CLASS/IMAGE`` and ``test/CLASS/IMAGE``; or with
