@@ -35,6 +35,7 @@ def test_a_run_leaves_what_the_design_says(tmp_path):
     assert len(list(folder.glob("events.out*"))) == 2
     info = json.loads((folder / "run.json").read_text())
     assert info["completed"] and info["seed"] == 0
+    assert len(info["oracles"]) == 1 and len(info["oracles"][0]) == 64
     (time,) = info["times"]
     assert time["versions"]["torch"] == torch.__version__ and time["after_experience"] == 0
     assert set(info["seconds"]) == {"generator", "solver", "evaluation"}
