@@ -16,6 +16,7 @@ from avalanche_gd.metrics.trained import (
 from avalanche_gd.models.diffusion import DiffusionModel
 from avalanche_gd.models.oracle import oracle_classifier
 from avalanche_gd.plugins.teacher import default_generator
+from avalanche_gd.storage import content_digest
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,10 @@ class SharedImages:
             images, labels = stream_tensors(whole_stream(stream))
             self._oracles[stream] = oracle_classifier(images, labels)
         return self._oracles[stream].to(device)
+
+    def oracle_digests(self) -> list[str]:
+        """The SHA-256 of the weights of each oracle that was asked for."""
+        return [content_digest(oracle.state_dict()) for oracle in self._oracles.values()]
 
 
 def has_classes(model: Any) -> bool:

@@ -47,7 +47,7 @@ def save_pipeline(
 
 
 def load_pipeline(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
-    """The denoiser, the noise scheduler and the state of a folder.
+    """The denoiser, the noise scheduler and the state of a folder; nothing is unpickled.
 
     Of a folder that diffusers wrote, the state is what its denoiser says.
 
@@ -55,10 +55,9 @@ def load_pipeline(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
     """
     try:
         index = json.loads((folder / "model_index.json").read_text())
-        denoiser_class, scheduler_class = (
-            getattr(diffusers, index[part][1]) for part in ("unet", "scheduler")
-        )
-        denoiser = denoiser_class.from_pretrained(folder / "unet")
+        denoiser_class = _class_of(index, "unet", diffusers.ModelMixin)
+        scheduler_class = _class_of(index, "scheduler", diffusers.SchedulerMixin)
+        denoiser = denoiser_class.from_pretrained(folder / "unet", use_safetensors=True)
         scheduler = scheduler_class.from_pretrained(folder / "scheduler")
         state_file = folder / _STATE
         if state_file.exists():
@@ -70,6 +69,15 @@ def load_pipeline(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
             "give a folder written by save_pretrained"
         ) from error
     return denoiser, scheduler, _state_of(denoiser)
+
+
+def _class_of(index: dict[str, Any], part: str, kind: type) -> Any:
+    """The class of diffusers' that a part of a pipeline is of."""
+    name = index[part][1]
+    found = getattr(diffusers, name, None)
+    if not (isinstance(found, type) and issubclass(found, kind)):
+        raise ValueError(f"its {part} is a {name}, which diffusers has not")
+    return found
 
 
 def _state_of(denoiser: Any) -> dict[str, Any]:

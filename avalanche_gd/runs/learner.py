@@ -81,6 +81,12 @@ class Learner:
             return {}
         return self.counter.summary(self.config.generator.steps)
 
+    def oracle_digests(self) -> list[str]:
+        """The SHA-256 of the weights of each oracle that judged the images so far."""
+        if "generator" not in self.strategies:
+            return []
+        return SharedImages.of(self.strategies["generator"]).oracle_digests()
+
     def close(self) -> None:
         """Write what TensorBoard's files still lack."""
         for strategy in self.strategies.values():

@@ -38,6 +38,7 @@ class Record:
             "seed": config.seed,
             "seconds": {name: round(took, 3) for name, took in learner.seconds.items()},
             "cost": learner.cost(),
+            "oracles": learner.oracle_digests(),
             "times": self.times,
         }
         if completed:

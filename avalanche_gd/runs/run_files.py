@@ -54,6 +54,8 @@ class _RunInfo(_Time):
     seed: int
     seconds: dict[str, float]
     cost: dict[str, float] = field(default_factory=dict)
+    oracles: list[str] = field(default_factory=list)
+    """The SHA-256 of the weights of those that judged its images."""
     times: list[_Time] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
     """The SHA-256 of those that the result is read from."""

@@ -48,7 +48,7 @@ class SweepCallback(Callback):
             return
         if not self.configs[0].check:
             folders = list(dict.fromkeys(config.folder for config in self.configs))
-            complete = list(filter(is_complete, folders))
+            complete = list(filter(_is_whole, folders))
             for folder in set(folders) - set(complete):
                 self.failures.setdefault(folder, "see above")
             if complete:
@@ -61,6 +61,14 @@ class SweepCallback(Callback):
         digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
         with ending_with_one_line(reraise=False):
             write_report(folders, out / f"report-{digest}")
+
+
+def _is_whole(folder: Path) -> bool:
+    """True for a complete run; one that is damaged has been said."""
+    try:
+        return is_complete(folder)
+    except ValueError:
+        return False
 
 
 def split_sweep(overrides: Sequence[Override]) -> list[list[str]]:

@@ -39,12 +39,19 @@ REMEMBERED: dict[type, tuple[str, ...]] = {
     MIRPlugin: ("storage_policy",),
     avalanche_plugins.LwFPlugin: ("lwf",),
 }
-"""Attributes by plugin; a subclass remembers what its base does."""
+"""Attributes by plugin; a subclass of this package remembers what its base does."""
+
+_PACKAGES = ("avalanche", "avalanche_gd")
 
 
 def remembers(plugin: Any) -> bool:
-    """Whether a checkpoint can hold the plugin: it is known, or has a ``state_dict``."""
-    return hasattr(plugin, "state_dict") or isinstance(plugin, tuple(REMEMBERED))
+    """Whether a checkpoint can hold the plugin: it is known, or has a ``state_dict``.
+
+    A user's subclass of a known one is not: it may remember more.
+    """
+    is_known = isinstance(plugin, tuple(REMEMBERED))
+    package = type(plugin).__module__.partition(".")[0]
+    return hasattr(plugin, "state_dict") or (is_known and package in _PACKAGES)
 
 
 def plugin_states(plugins: Iterable[Any]) -> list[Any]:

@@ -200,3 +200,26 @@ def test_what_diffusers_has_no_place_for_is_plain_json(tmp_path):
         guidance=2.0,
         classes_seen=[1, 4],
     )
+
+
+class Hostile:
+    def __reduce__(self):
+        return pytest.fail, ("it was unpickled",)
+
+
+def test_a_folder_is_never_unpickled(tmp_path):
+    DiffusionModel.from_preset("digits").save_pretrained(tmp_path / "model")
+    (weights,) = (tmp_path / "model" / "unet").glob("*.safetensors")
+    torch.save({"conv_in.weight": Hostile()}, weights.with_suffix(".bin"))
+    weights.unlink()
+    with pytest.raises(ValueError, match="no whole model in"):
+        DiffusionModel.from_pretrained(tmp_path / "model")
+
+
+@pytest.mark.parametrize("name", ["DDIMPipeline", "utils", "no_such"])
+def test_a_class_that_is_no_denoiser_is_not_called(tmp_path, name):
+    DiffusionModel.from_preset("digits").save_pretrained(tmp_path / "model")
+    index = tmp_path / "model" / "model_index.json"
+    index.write_text(index.read_text().replace("UNet2DModel", name))
+    with pytest.raises(ValueError, match=f"its unet is a {name}, which diffusers has not"):
+        DiffusionModel.from_pretrained(tmp_path / "model")

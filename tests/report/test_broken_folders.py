@@ -352,7 +352,7 @@ def test_what_a_run_writes_is_accepted(tmp_path, method):
         for file in (CONFIG, ROWS)
     }
     told(files=digests)(made)
-    assert read_run(made).rows == read.rows
+    assert repr(read_run(made).rows) == repr(read.rows)  # some are no number
 
 
 @pytest.mark.parametrize("file", [CONFIG, INFO, ROWS, PICTURE])

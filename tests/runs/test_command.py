@@ -404,11 +404,16 @@ def test_the_full_error_is_shown_on_request(command, monkeypatch):
     assert "Traceback" in errors and "ValueError: seed must be an integer from 0" in errors
 
 
-def test_a_damaged_run_in_a_sweep_ends_the_report_with_one_line(command, tmp_path):
-    sweep = ("-m", "method=naive", "benchmark.n_experiences=1")
+def test_a_damaged_run_in_a_sweep_is_said_and_the_others_are_reported(command, tmp_path):
+    sweep = ("-m", "method=naive", "benchmark.n_experiences=1", "seed=0,1")
     assert command(*sweep)[0] == 0
-    (table,) = (tmp_path / "runs" / "split_digits").rglob("metrics.csv")
+    table = next((tmp_path / "runs" / "split_digits").rglob("seed-0*/metrics.csv"))
     table.write_text("experience,metric\n0,FID\n")
-    status, _, errors = command(*sweep)
-    assert status == 2
-    assert len(errors.splitlines()) == 1 and "is damaged" in errors
+    status, output, errors = command(*sweep)
+    assert status == 1
+    first, _, head, listed = errors.splitlines()
+    assert "metrics.csv is cut short, or is damaged" in first
+    assert first.endswith(listed[-40:])
+    assert head == "1 failed:"
+    (line,) = (line for line in output.splitlines() if line.startswith("naive  "))
+    assert line.split()[1] == "1"

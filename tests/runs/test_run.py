@@ -8,6 +8,7 @@ import diffusers
 import pytest
 import torch
 from avalanche.core import SupervisedPlugin
+from avalanche.training.plugins import ReplayPlugin
 from PIL import Image
 
 import avalanche_gd.runs.run as runs
@@ -34,6 +35,7 @@ def test_a_run_leaves_what_the_design_says(tmp_path):
     assert len(list(folder.glob("events.out*"))) == 2
     info = json.loads((folder / "run.json").read_text())
     assert info["completed"] and info["seed"] == 0
+    assert len(info["oracles"]) == 1 and len(info["oracles"][0]) == 64
     (time,) = info["times"]
     assert time["versions"]["torch"] == torch.__version__ and time["after_experience"] == 0
     assert set(info["seconds"]) == {"generator", "solver", "evaluation"}
@@ -118,7 +120,17 @@ class Remembering(Counting):
         assert state == {}
 
 
-@pytest.mark.parametrize(("plugin", "first"), [("Counting", 0), ("Remembering", 1)])
+class Keeping(ReplayPlugin):
+    """A known plugin that remembers more."""
+
+    def after_training_exp(self, strategy, **kwargs):
+        super().after_training_exp(strategy, **kwargs)
+        print("seen", strategy.experience.current_experience)
+
+
+@pytest.mark.parametrize(
+    ("plugin", "first"), [("Counting", 0), ("Remembering", 1), ("Keeping", 0)]
+)
 def test_a_plugin_of_ones_own_goes_on_only_if_it_has_a_state(
     tmp_path, capsys, plugin, first
 ):
@@ -129,7 +141,7 @@ def test_a_plugin_of_ones_own_goes_on_only_if_it_has_a_state(
     run(config)
     output = capsys.readouterr().out
     assert [int(n) for n in re.findall(r"seen (\d)", output)] == list(range(first, 5))
-    assert ("beginning anew" in output) == (plugin == "Counting")
+    assert ("beginning anew" in output) == (first == 0)
 
 
 def test_the_same_seed_gives_the_same_numbers_and_another_does_not(tmp_path):

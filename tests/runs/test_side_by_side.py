@@ -54,16 +54,25 @@ def test_the_processes_of_a_suite_end_with_it(tmp_path, number):
         [*suite, *options, "--out", tmp_path / "runs"],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         start_new_session=True,
+        preexec_fn=heed_interrupts,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     ) as process:
-        wait_until(lambda: len(list(tmp_path.rglob("run.json"))) == 2)
-        process.send_signal(number)
-        output, _ = process.communicate(timeout=60)
+        try:
+            wait_until(lambda: len(list(tmp_path.rglob("run.json"))) == 2)
+            process.send_signal(number)
+            output, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
     wait_until(lambda: not processes_of(process.pid))
     assert ("the same command goes on" in output) == (number == signal.SIGINT)
     assert process.returncode == (130 if number == signal.SIGINT else -number)
+
+
+def heed_interrupts():
+    """As in a terminal: what runs in the background is started without."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def processes_of(session):
