@@ -128,19 +128,25 @@ class FeatureMetric(GenerationMetric):
     def after_eval_iteration(self, strategy: Any) -> None:
         """Add the batch to what is kept of the experience's real images."""
         key = experience_key(strategy.experience)
-        if key not in self._counted:
+        counted = self.counted_for(key)
+        if counted is None:
             return
-        extractor = self.choice.extractor_for(strategy, self._counted[key])
+        extractor = self.choice.extractor_for(strategy, counted)
         if (key, extractor) not in self._real:
             batch = self.kept(self.features(strategy, extractor, strategy.mb_x))
             self._reading = batch if self._reading is None else self._reading + batch
 
     def after_eval_exp(self, strategy: Any) -> None:
         """Keep it for all evaluations to come."""
-        if self._reading is not None:
-            key = experience_key(strategy.experience)
-            extractor = self.choice.extractor_for(strategy, self._counted[key])
+        key = experience_key(strategy.experience)
+        counted = self.counted_for(key)
+        if counted is not None and self._reading is not None:
+            extractor = self.choice.extractor_for(strategy, counted)
             self._real[key, extractor] = self._reading
+
+    def counted_for(self, key: ExperienceKey) -> Counted | None:
+        """What an evaluated experience counts for; None if it is not read."""
+        return self._counted.get(key)
 
     def features(self, strategy: Any, extractor: Any, images: Tensor) -> Tensor:
         """The features of images: ``(N, D)``."""

@@ -30,8 +30,8 @@ def as_pixels(images: Tensor) -> Tensor:
     """What picture files of images in model space would hold, in colour.
 
     Cut to whole numbers and not rounded, as torchmetrics cuts: ``floor(255 (x + 1) / 2)``.
-    A ten-thousandth is added first, for 63 of the 256 values of a pixel would come out of model
-    space a hair too low, and lose 1.
+    A ten-thousandth is added first, for 63 of the 256 values of a pixel come out of model
+    space a hair too low, and would lose 1.
 
     :param images: ``(N, C, H, W)``, C = 1 or 3; what is beyond ``[-1, 1]`` is cut off.
     :return: uint8, ``(N, 3, H, W)``; grey is repeated.

@@ -71,8 +71,9 @@ def precision_recall_metrics(
 
     As ``Precision_Stream/eval_phase/test_stream``, and so ``Recall``, ``Density`` and
     ``Coverage``, over the evaluated experiences that were trained on so far: see
-    :func:`precision_recall`. Blur lowers precision and density; a class that is never
-    generated lowers recall and coverage. They depend on how many images there are: compare
+    :func:`precision_recall`. Blur lowers precision and density (in features that see
+    it, as an oracle's do and pixels do not); a class that is never generated lowers recall
+    and coverage. They depend on how many images there are: compare
     them under the same numbers. Not numbers as long as fewer than ``nearest_k + 2`` real
     images were evaluated.
 
