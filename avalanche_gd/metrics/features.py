@@ -23,6 +23,9 @@ MAX_FEATURES = 8192
 _INCEPTION_FEATURES = 2048
 _SHA256 = "6726825d"  # its beginning, of the file of InceptionV3's weights
 _INCEPTION_FILE = f"weights-inception-2015-12-05-{_SHA256}.pth"
+_NO_WEIGHTS_NEEDED = (
+    'weights_path goes with features="inception" or a classifier of torchvision'
+)
 _AT_ONCE = 64  # images in a classifier, which makes them large
 
 
@@ -90,11 +93,11 @@ class TorchvisionFeatures(nn.Module):
     Of most that is the last layer pooled over the image: 1,280 features of MobileNetV2,
     512 of ResNet-18. The weights are torchvision's, and so is the preprocessing that goes
     with them: most make the images 224x224. A file of weights has to have the SHA-256 that
-    torchvision gives in its name; it is read once, and nothing in it is executed.
+    its name ends in; it is read once, and nothing in it is executed.
 
     :param name: of :func:`torchvision_classifiers`.
-    :param weights_path: any of torchvision's files for this classifier; None for its
-        default in torch's hub folder, to which it is downloaded.
+    :param weights_path: any of torchvision's files for this classifier, under its own name;
+        None for its default in torch's hub folder, to which it is downloaded.
     :raises ValueError: if the weights cannot be read or are another file.
     """
 
@@ -105,12 +108,14 @@ class TorchvisionFeatures(nn.Module):
         entries = {_digits(entry.url): entry for entry in (default, *kinds)}
         urls = {digits: entry.url for digits, entry in entries.items()}
         try:
+            if weights_path is not None:  # by whose name the weights are known later on
+                urls = _named(urls, Path(weights_path).name)
             digits, _, state = known_weights(urls, weights_path)
             # The builders know how each file is read; this one has been read already.
             with patch.object(WeightsEnum, "get_state_dict", lambda *_, **__: state):
                 classifier = torchvision.models.get_model(name, weights=entries[digits])
         except Exception as error:
-            files = " or ".join(Path(url).name for url in urls.values())
+            files = " or ".join(Path(entry.url).name for entry in entries.values())
             raise ValueError(_no_weights(name, f"{files} of torchvision", error)) from error
         self.classifier = without_last_linear(classifier).eval().requires_grad_(False)
         self.preprocess = entries[digits].transforms()
@@ -157,6 +162,13 @@ def check_feature_name(name: str) -> None:
         )
 
 
+def check_feature_choice(name: str, weights_path: str | Path | None) -> None:
+    """Raise ValueError unless features have this name, and weights if they are given."""
+    check_feature_name(name)
+    if weights_path is not None and name == "oracle":
+        raise ValueError(_NO_WEIGHTS_NEEDED)
+
+
 def feature_extractor(features: Any, weights_path: str | Path | None = None) -> Any:
     """A function from images to features, or None for the oracle of the benchmark.
 
@@ -168,17 +180,14 @@ def feature_extractor(features: Any, weights_path: str | Path | None = None) -> 
     :raises TypeError: if it is neither a name nor callable.
     """
     if isinstance(features, str):
-        check_feature_name(features)
-    if weights_path is not None and (features == "oracle" or not isinstance(features, str)):
-        raise ValueError(
-            'weights_path goes with features="inception" or a classifier of torchvision'
-        )
-    if isinstance(features, str):
+        check_feature_choice(features, weights_path)
         if features == "oracle":
             return None
         if features == "inception":
             return InceptionFeatures(weights_path)
         return TorchvisionFeatures(features, weights_path)
+    if weights_path is not None:
+        raise ValueError(_NO_WEIGHTS_NEEDED)
     if isinstance(features, Metric):
         raise TypeError(
             f"features must be a name or a module from images to (N, D), got the metric "
@@ -226,6 +235,14 @@ class CheckedFeatures:
 def _digits(url: str) -> str:
     """The first digits of a SHA-256 that the name of a file of torchvision ends in."""
     return Path(url).stem.rpartition("-")[2]
+
+
+def _named(urls: dict[str, str], name: str) -> dict[str, str]:
+    """That one of some files whose SHA-256 a name ends in."""
+    digits = _digits(name)
+    if digits not in urls:
+        raise ValueError(f"the name of {name} does not end in {' or '.join(urls)}")
+    return {digits: urls[digits]}
 
 
 def _no_weights(model: str, files: str, error: Exception) -> str:

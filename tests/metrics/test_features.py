@@ -198,12 +198,16 @@ def test_a_classifier_of_torchvision_judges_a_stream(
     assert values["FID_Stream/eval_phase/test_stream"] > 0
 
 
-def test_a_weights_file_of_another_model_is_refused(small_weights):
+def test_a_weights_file_of_another_model_is_refused(small_weights, tmp_path):
+    renamed = tmp_path / "resnet18-f37072fd.pth"
+    renamed.symlink_to(small_weights)
     with pytest.raises(
         ValueError,
         match=r"no resnet18 weights \(the SHA-256 of .* begins "
         r"with \w{8}, not f37072fd\); put resnet18-f37072fd.pth of torch",
     ):
+        fid_metrics(features="resnet18", weights_path=renamed)
+    with pytest.raises(ValueError, match=r"name of any name\.pth does not end in f37072fd"):
         fid_metrics(features="resnet18", weights_path=small_weights)
 
 
