@@ -5,7 +5,8 @@ import copy
 import pytest
 import torch
 
-from avalanche_gd import DiffusionModel
+from avalanche_gd import DiffusionModel, oracle_classifier
+from avalanche_gd.data import stream_tensors
 from avalanche_gd.metrics import Sampling, recovery_steps
 from avalanche_gd.metrics.shared_images import generate_samples
 from tests.helpers.plain_fid import plain_fid
@@ -47,15 +48,55 @@ def test_fid_is_between_the_experience_and_samples_of_its_classes(digits):
     assert recovery(model, digits, fid * 0.99, within=(1e-3,), most=1) == {1e-3: None}
 
 
+def test_without_a_condition_the_oracle_says_whose_samples_count(digits):
+    model = tiny()
+    oracle = oracle_classifier(*stream_tensors(digits.train_stream))
+    samples, _ = generate_samples(model, SAMPLING)
+    labels = oracle(samples).argmax(1)
+    (place,) = (
+        exp.current_experience
+        for exp in digits.test_stream
+        if int(labels.mode().values) in exp.classes_in_this_experience
+    )
+    experience = digits.test_stream[place]
+    classes = torch.tensor(sorted(experience.classes_in_this_experience))
+    own, (real, _) = samples[torch.isin(labels, classes)], stream_tensors([experience])
+    assert 2 <= len(own) < len(samples)
+    fid = plain_fid(Pixels()(real).numpy(), Pixels()(own).numpy())
+    options = dict(features=Pixels(), sampling=SAMPLING, within=(1e-3,), most=1)
+    assert recovery_steps(model, digits, place, fid, **options) == {1e-3: 0}
+    assert recovery_steps(model, digits, place, fid * 0.99, **options) == {1e-3: None}
+
+
 def test_it_leaves_the_model_and_the_random_state_alone(digits):
     model = conditioned()
     weights = copy.deepcopy(model.state_dict())
     state = torch.get_rng_state()
-    first = recovery(model, digits, 1e-9)
+    recovery(model, digits, 1e-9)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(weights[key], own) for key, own in model.state_dict().items())
-    torch.rand(3)
-    assert recovery(model, digits, 1e-9) == first
+
+
+class Noted(Pixels):
+    """Pixels that remember what they gave."""
+
+    def __init__(self):
+        super().__init__()
+        self.given = []
+
+    def forward(self, x):
+        self.given.append(super().forward(x))
+        return self.given[-1]
+
+
+def test_the_seed_decides_the_training(digits):
+    last = []
+    for seed in (0, 0, 1):
+        torch.rand(3)
+        features = Noted()
+        recovery(conditioned(), digits, 1e-9, features=features, seed=seed)
+        last.append(features.given[-1])
+    assert torch.equal(last[0], last[1]) and not torch.equal(last[0], last[2])
 
 
 WRONG = {
