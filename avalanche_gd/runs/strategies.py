@@ -22,7 +22,6 @@ from avalanche_gd.distributed.launch import is_main
 from avalanche_gd.metrics import denoising_loss_metrics, generated_image_metrics
 from avalanche_gd.models import DiffusionModel, SmallCNN
 from avalanche_gd.plugins import SoftGenerativeReplayPlugin
-from avalanche_gd.runs.columns import generation_metrics
 from avalanche_gd.runs.config import BudgetConfig, RunConfig, SolverConfig
 from avalanche_gd.training import BudgetedTemplate, DiffusionTraining
 
@@ -83,7 +82,7 @@ def generator_strategy(
     sampling = config.evaluation.sampling()
     metrics: list[Any] = [
         loss_metrics(epoch=True, experience=True, stream=True),
-        *generation_metrics(sampling),
+        *config.evaluation.metrics(),
         generated_image_metrics(sampling=sampling, shown=min(64, sampling.images)),
     ]
     if isinstance(model, DiffusionModel):
