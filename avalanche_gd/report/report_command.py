@@ -1,6 +1,5 @@
 """The command ``avalanche-gd-report``."""
 
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -10,11 +9,14 @@ from avalanche_gd.report.page import SectionView, render
 from avalanche_gd.report.style import styles_of
 from avalanche_gd.report.tables import as_csv, as_text, runs_as_csv
 from avalanche_gd.report.tex import as_tex
-from avalanche_gd.runs.errors import OneLineParser, ending_with_one_line
+from avalanche_gd.runs.errors import (
+    OneLineParser,
+    ending_when_interrupted,
+    ending_with_one_line,
+)
 from avalanche_gd.storage import write_whole
 
 _COMMAND = "avalanche-gd-report"
-_INTERRUPTED = 130  # what a shell gives for SIGINT
 
 
 def write_report(folders: Sequence[Path], out: Path) -> None:
@@ -70,13 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("report"), help="where to (default: report)"
     )
-    try:
-        with ending_with_one_line(_COMMAND, reraise=False):
-            options = parser.parse_args(arguments)
-            write_report(options.folders, options.out)
-    except KeyboardInterrupt:
-        print(f"{_COMMAND}: interrupted; run it again for a whole report", file=sys.stderr)
-        sys.exit(_INTERRUPTED)
+    line = f"{_COMMAND}: interrupted; run it again for a whole report"
+    with ending_when_interrupted(line), ending_with_one_line(_COMMAND, reraise=False):
+        options = parser.parse_args(arguments)
+        write_report(options.folders, options.out)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import torch
 from avalanche.training.plugins import ReplayPlugin
@@ -36,6 +36,7 @@ _MOST_THREADS = 1024  # so many that torch can start
 _GENERATORS = ("diffusion", "vae", "none")
 _LOWEST = {
     "threads": 1,
+    "benchmark.n_classes": 1,
     "generator.steps": 1,
     "generator.batch_size": 1,
     "generator.decay_steps": 0,
@@ -72,7 +73,7 @@ def read_config(composed: DictConfig) -> RunConfig:
     for group in ("model", "benchmark", "method", "experiment"):
         if group not in hydra["runtime"]["choices"]:  # several were merged into one
             raise ValueError(f"{group} must be one choice; sweep over several with -m")
-    _check_flags(RunConfig, content)
+    _check_kinds(RunConfig, content)
     merged = OmegaConf.merge(OmegaConf.structured(RunConfig), content)
     OmegaConf.resolve(merged)
     if missing := sorted(OmegaConf.missing_keys(merged)):
@@ -115,8 +116,11 @@ def _check(config: RunConfig) -> None:
         _check_processes(config, plugins)
 
 
-def _check_flags(settings: Any, content: Mapping[str, Any], above: str = "") -> None:
-    """Raise ValueError for a number where true or false is meant, which is read as true.
+def _check_kinds(settings: Any, content: Mapping[str, Any], above: str = "") -> None:
+    """Raise ValueError for what OmegaConf would read as something else, or not name.
+
+    Those are a number where true or false is meant, and a list where values by name are,
+    or the other way round.
 
     :param settings: a data class.
     :param content: of the configuration, before it is one.
@@ -126,9 +130,17 @@ def _check_flags(settings: Any, content: Mapping[str, Any], above: str = "") -> 
     for name, value in content.items():
         kind = types.get(name)
         if is_dataclass(kind) and isinstance(value, Mapping):
-            _check_flags(kind, value, f"{above}{name}.")
+            _check_kinds(kind, value, f"{above}{name}.")
+        kinds = [get_origin(part) or part for part in (kind, *get_args(kind))]
+        meant = ""
         if kind is bool and isinstance(value, int | float) and not isinstance(value, bool):
-            raise ValueError(f"{above}{name} must be true or false, got {value}")
+            meant = "true or false"
+        if isinstance(value, list) and dict in kinds:
+            meant = "values by name, {NAME: VALUE}"
+        if isinstance(value, Mapping) and list in kinds:
+            meant = "a list, [VALUE, ...]"
+        if meant:
+            raise ValueError(f"{above}{name} must be {meant}, got {value}")
 
 
 def _wrong_values(config: RunConfig) -> Iterator[str]:
@@ -142,6 +154,7 @@ def _wrong_values(config: RunConfig) -> Iterator[str]:
     for name in ("generator.learning_rate", "solver.learning_rate"):
         check_number(name, attrgetter(name)(config), "above 0")
     check_number("method.lambd", config.method.lambd, "0 or more")
+    check_number("model.condition_dropout", config.model.condition_dropout, "in [0, 1)")
     check_integer("seed", config.seed, 0, _HIGHEST_SEED)
     steps, decay_steps = config.generator.steps, config.generator.decay_steps
     if decay_steps > steps:

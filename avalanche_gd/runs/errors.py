@@ -19,7 +19,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from avalanche_gd.distributed.launch import give_way
+from avalanche_gd.distributed.launch import give_way, is_main
 from avalanche_gd.training import NonFiniteLossError
 
 USER_ERRORS = (
@@ -33,6 +33,11 @@ USER_ERRORS = (
 
 INTERRUPTED = 130
 """The status of what is ended by SIGINT."""
+
+
+class SaidInterrupt(KeyboardInterrupt):
+    """An interrupt of which a line has told where it came, and how to go on."""
+
 
 _STATUS = 2
 _ONE_LINE = "AVALANCHE_GD_ONE_LINE"  # which a sweep's launcher hands on to its processes
@@ -127,3 +132,17 @@ def ending_with_one_line(
         else:
             print(f"{command}: {one_line(error)}", file=sys.stderr)
         sys.exit(_STATUS)
+
+
+@contextmanager
+def ending_when_interrupted(line: str) -> Iterator[None]:
+    """End a command with status 130 when it is interrupted.
+
+    :param line: that tells how to go on, unless it has been told.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        if not isinstance(interrupt, SaidInterrupt) and is_main():
+            print(line, file=sys.stderr)
+        sys.exit(INTERRUPTED)

@@ -8,6 +8,7 @@ from typing import Any
 from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.learner import Learner
 from avalanche_gd.runs.provenance import provenance
+from avalanche_gd.runs.run_files import info_digest
 from avalanche_gd.storage import write_json
 
 _DIGESTED = ("config.yaml", "metrics.csv")
@@ -43,7 +44,7 @@ class Record:
         }
         if completed:
             content["files"] = {name: _sha256(config.folder / name) for name in _DIGESTED}
-        write_json(self.path, content)
+        write_json(self.path, {**content, "digest": info_digest(content)})
 
 
 def _earlier_times(path: Path) -> list[Any]:

@@ -20,7 +20,7 @@ from avalanche_gd.runs.checkpoint import load_checkpoint, save_checkpoint
 from avalanche_gd.runs.columns import METRICS, features_in_words
 from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.dry_run import dry_run
-from avalanche_gd.runs.errors import naming
+from avalanche_gd.runs.errors import SaidInterrupt, naming
 from avalanche_gd.runs.identity import run_digest
 from avalanche_gd.runs.learner import Learner
 from avalanche_gd.runs.pictures import save_curves, save_samples
@@ -80,10 +80,15 @@ def _run(config: RunConfig, benchmark: Any, folder: Path) -> None:
         if is_main():
             _write_end(learner, folder, rows)
             record.write(completed=True)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         place = f"after experience {done}/{config.benchmark.n_experiences}"
         say(f"{run_name(config)}: interrupted; the same command goes on {place}")
-        raise
+        raise SaidInterrupt from interrupt
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        # Of TensorBoard's files, whose errors do not name them.
+        raise ValueError(f"cannot write {folder}: {error.strerror or error}") from error
 
 
 def _from_checkpoint(learner: Learner, train_stream: Any) -> tuple[int, list[Row]]:
@@ -181,8 +186,9 @@ def _locked(folder: Path) -> Iterator[None]:
         except OSError:
             message = f"{folder} is in use by another process; wait for it"
             raise ValueError(message) from None
-        for place in (folder, *filter(Path.is_dir, folder.iterdir())):
-            remove_leftovers(place)
+        remove_leftovers(folder)  # a folder may be one
+        for below in filter(Path.is_dir, folder.iterdir()):
+            remove_leftovers(below)
         yield
 
 

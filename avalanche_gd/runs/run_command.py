@@ -17,19 +17,25 @@ from avalanche_gd.distributed.launch import (
     process_count,
 )
 from avalanche_gd.runs.composition import read_config
-from avalanche_gd.runs.errors import INTERRUPTED, ending_with_one_line, quiet
+from avalanche_gd.runs.errors import ending_when_interrupted, ending_with_one_line, quiet
 from avalanche_gd.runs.run import run
 from avalanche_gd.runs.side_by_side import attempt
 
-_FLAGS = {
-    **dict.fromkeys(("--help", "-h", "--hydra-help", "--version"), False),
-    **dict.fromkeys(("--multirun", "-m", "--run", "-r", "--resolve"), False),
-    **dict.fromkeys(("--shell-completion", "-sc"), False),
-    **dict.fromkeys(("--cfg", "-c", "--info", "-i", "--package", "-p"), True),
-    **dict.fromkeys(("--config-path", "-cp", "--config-name", "-cn"), True),
-    **dict.fromkeys(("--config-dir", "-cd", "--experimental-rerun"), True),
+_FLAGS: dict[str, tuple[str, ...] | None] = {
+    **dict.fromkeys(("--help", "-h", "--hydra-help", "--version")),
+    **dict.fromkeys(("--multirun", "-m", "--run", "-r", "--resolve")),
+    **dict.fromkeys(("--shell-completion", "-sc")),
+    **dict.fromkeys(("--cfg", "-c"), ("job", "hydra", "all")),
+    **dict.fromkeys(
+        ("--info", "-i"),
+        ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
+    ),
+    **dict.fromkeys(
+        ("--package", "-p", "--config-path", "-cp", "--config-name", "-cn"), ()
+    ),
+    **dict.fromkeys(("--config-dir", "-cd", "--experimental-rerun"), ()),
 }
-"""Hydra's flags, and whether a value follows."""
+"""Hydra's flags, and the values of those that take one; any value if there are none."""
 
 
 @hydra.main(version_base="1.3", config_path="pkg://avalanche_gd.conf", config_name="config")
@@ -50,13 +56,13 @@ def _ordered(arguments: Sequence[str]) -> list[str]:
 
     A folder for results may be below ``~``.
 
-    :raises ValueError: for a flag that there is not.
+    :raises ValueError: for a flag that there is not, or a value that it cannot have.
     """
     flags, settings = [], []
     rest = list(arguments)
     while rest:
         argument = rest.pop(0)
-        name, given, _ = argument.partition("=")
+        name, given, value = argument.partition("=")
         if argument == "--check":
             settings.append("check=true")
         elif argument.startswith("out=~"):  # which a shell leaves to the command
@@ -68,22 +74,46 @@ def _ordered(arguments: Sequence[str]) -> list[str]:
             hint = f"did you mean {close[0]}?" if close else "see avalanche-gd --help"
             raise ValueError(f"no flag {name}; {hint}")
         else:
-            flags.append(argument)
-            if _FLAGS[name] and not given and rest:
-                flags.append(rest.pop(0))
+            flags.append(_flag(name, value if given else None, rest))
     return [*flags, *settings]
 
 
+def _flag(name: str, value: str | None, rest: list[str]) -> str:
+    """A flag of Hydra's with its value.
+
+    :param value: None if it is the next argument, or left out.
+    :param rest: the arguments that follow, of which a value is taken.
+    :raises ValueError: for a value that it cannot have.
+    """
+    allowed = _FLAGS[name]
+    if allowed is None:
+        if value is not None:
+            raise ValueError(f"{name} takes no value, got {value!r}")
+        return name
+    if value is None:
+        follows = bool(rest) and not rest[0].startswith("-")
+        if name in ("--info", "-i") and not (follows and "=" not in rest[0]):
+            value = "all"
+        else:
+            value = rest.pop(0) if follows else ""
+    if not value or (allowed and value not in allowed):
+        hint = f"choose from {', '.join(allowed)}" if allowed else f"give {name}=VALUE"
+        raise ValueError(f"{name} needs a value, got {value!r}; {hint}")
+    return f"{name}={value}"
+
+
 def main() -> None:
-    """Run Hydra, and end with one line and status 2 on a wrong value."""
+    """Run Hydra, and end with one line and status 2 on a wrong value.
+
+    Status 130 if it is interrupted.
+    """
     quiet()
-    try:
+    line = "avalanche-gd: interrupted; the same command goes on with what is missing"
+    with ending_when_interrupted(line):
         with ending_with_one_line():
             sys.argv = [sys.argv[0], *_ordered(sys.argv[1:])]
             _job()
         leave_processes()
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -59,6 +59,14 @@ class _RunInfo(_Time):
     times: list[_Time] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
     """The SHA-256 of those that the result is read from."""
+    digest: str | None = None
+    """Of all the rest; an earlier version wrote none."""
+
+
+def info_digest(info: Mapping[str, Any]) -> str:
+    """The SHA-256 of the content of ``run.json``, but for the digest itself."""
+    rest = {name: part for name, part in info.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def read_info(folder: Path) -> dict[str, Any]:
@@ -72,7 +80,10 @@ def read_info(folder: Path) -> dict[str, Any]:
             content = read_small(path, limit=_LIMITS[path.name])
         except FileNotFoundError:
             return {}
-        info = typed(_RunInfo, json.loads(content, object_pairs_hook=_once))
+        written = json.loads(content, object_pairs_hook=_once)
+        info = typed(_RunInfo, written)
+        if info["digest"] not in (None, info_digest(written)):
+            raise ValueError("it was changed after it was written")
         for name in ("seconds", "cost"):
             for part, number in info[name].items():
                 if not 0 <= number <= _LARGEST:

@@ -11,11 +11,18 @@ import torch
 from avalanche_gd.distributed.launch import process_count
 from avalanche_gd.report.report_command import write_report
 from avalanche_gd.runs.composition import compose_config, method_names
-from avalanche_gd.runs.errors import INTERRUPTED, OneLineParser, ending_with_one_line
+from avalanche_gd.runs.errors import (
+    OneLineParser,
+    ending_when_interrupted,
+    ending_with_one_line,
+)
 from avalanche_gd.runs.side_by_side import end_with_failures, run_all
 
 MAIN_METHODS = ("generative_distillation", "generative_replay", "joint", "naive")
 """What a suite compares unless it is told otherwise, the longest first."""
+
+_FLAGS = {"out": "--out", "check": "--check", "method": "--methods", "seed": "--seeds"}
+"""Settings that a suite gives its runs by flags of its own."""
 
 Overrides = Sequence[str]
 """Hydra's, such as ``["benchmark=split_digits", "generator.steps=100"]``."""
@@ -35,10 +42,14 @@ def main(
     :param methods: the default methods.
     :param arguments: of the command line; None for the process's own.
     """
-    with ending_with_one_line():
+    line = "interrupted; the same command goes on with what is missing"
+    with ending_when_interrupted(line), ending_with_one_line():
         if process_count() > 1:
             raise ValueError("a suite starts processes itself (--jobs); leave out torchrun")
         options = _parser(description, scales, methods).parse_intermixed_args(arguments)
+        for override in options.overrides:
+            if flag := _FLAGS.get(override.partition("=")[0]):
+                raise ValueError(f"{override}: a suite takes that by {flag}")
         if options.jobs < 1:
             raise ValueError(f"--jobs must be 1 or more, got {options.jobs}")
         threads = []
@@ -53,11 +64,7 @@ def main(
             for seed in options.seeds
             for name in names
         ]
-        try:
-            failures = run_all(configs, options.jobs)
-        except KeyboardInterrupt:
-            print("interrupted; the same command goes on with what is missing")
-            sys.exit(INTERRUPTED)
+        failures = run_all(configs, options.jobs)
         folders = [c.folder for c in configs if c.folder not in failures]
         if folders and not options.check:
             name = f"{Path(sys.argv[0]).stem}-report"

@@ -34,6 +34,8 @@ class SweepCallback(Callback):
         with ending_with_one_line(reraise=False):
             _check_launcher(config)
             self.configs = [read_config(job) for job in _compose_jobs(config)]
+            if not self.configs:
+                raise ValueError("the sweep has no run: a glob of it matches no choice")
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Note what went wrong, where runs are made in this process."""

@@ -3,7 +3,6 @@
 import gzip
 import os
 import shutil
-import struct
 
 import numpy as np
 import pytest
@@ -26,30 +25,15 @@ from avalanche_gd.data import stream_tensors
 from avalanche_gd.data.fashion_mnist import DEBIAN_ROOT
 from avalanche_gd.data.model_space import as_dataset, dataset_tensors, on_device
 from tests.helpers.bits import truncate
+from tests.helpers.fake_data import IDX_FILES as NAMES
+from tests.helpers.fake_data import write_class_folders, write_idx
 from tests.helpers.seeding import forbid_seeding
-
-NAMES = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
-)
 
 
 @pytest.fixture
 def idx_folder(tmp_path):
     """A folder with four small idx files of ten classes."""
-    folder = tmp_path / "idx"
-    folder.mkdir()
-    random = np.random.default_rng(0)
-    for split, count in (("train", 60), ("t10k", 20)):
-        pixels = random.integers(0, 256, (count, 28, 28), dtype=np.uint8)
-        labels = (np.arange(count) % 10).astype(np.uint8)
-        header = struct.pack(">IIII", 0x803, count, 28, 28)
-        (folder / f"{split}-images-idx3-ubyte").write_bytes(header + pixels.tobytes())
-        header = struct.pack(">II", 0x801, count)
-        (folder / f"{split}-labels-idx1-ubyte").write_bytes(header + labels.tobytes())
-    return folder
+    return write_idx(tmp_path / "idx")
 
 
 def test_digits_are_those_of_scikit_learn_in_model_space(digits):
@@ -101,20 +85,12 @@ def test_the_test_digits_have_the_classes_in_proportion(digits):
     assert np.abs(np.bincount(labels.numpy()) - share).max() < 1
 
 
-def image_folder(folder):
-    for name in ("a", "b"):
-        (folder / name).mkdir()
-        for i in range(4):
-            Image.new("RGB", (8, 8), (i, i, i)).save(folder / name / f"{i}.png")
-    return folder
-
-
 @pytest.mark.parametrize(
     "make",
     [
         lambda idx, folder: SplitDigits(5, seed=3),
         lambda idx, folder: SplitFMNIST(5, seed=3, root=idx),
-        lambda idx, folder: SplitImageFolder(2, seed=3, root=image_folder(folder)),
+        lambda idx, folder: SplitImageFolder(2, seed=3, root=write_class_folders(folder)),
         lambda idx, folder: to_model_space(SplitDigits(5), (1, 8, 8)),
     ],
 )
@@ -214,8 +190,7 @@ def test_each_experience_has_as_many_classes(idx_folder, tmp_path, make, n_class
     if make is SplitFMNIST:
         options["root"] = idx_folder
     elif make is SplitImageFolder:
-        (tmp_path / "images").mkdir()
-        options["root"] = image_folder(tmp_path / "images")
+        options["root"] = write_class_folders(tmp_path / "images")
     for number in (n for n in range(1, n_classes + 1) if n_classes % n == 0):
         benchmark = make(number, **options)
         assert benchmark.n_classes_per_exp == [n_classes // number] * number
@@ -326,8 +301,14 @@ def labels_for_images(folder):
         (cut_short_when_packed, f"cannot read .*{NAMES[0]}.gz .*; replace it"),
         (empty, f"cannot read .*{NAMES[1]} .*; replace it"),
         (no_idx, f"cannot read .*{NAMES[2]} .*; replace it"),
-        (labels_of_no_class, f"{NAMES[2]} and {NAMES[3]} are not 28x28 images of ten"),
-        (labels_for_images, f"{NAMES[0]} and {NAMES[1]} are not 28x28 images of ten"),
+        (
+            labels_of_no_class,
+            f"{NAMES[2]} and {NAMES[3]} are not 28x28 images of ten",
+        ),
+        (
+            labels_for_images,
+            f"{NAMES[0]} and {NAMES[1]} are not 28x28 images of ten",
+        ),
     ],
 )
 def test_damaged_files_are_refused_in_one_line(idx_folder, damage, message):

@@ -65,3 +65,20 @@ def run_killed_after(index: int, config: RunConfig) -> None:
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
         patch.setattr(Learner, "train", dying)
         run(config)
+
+
+def result_files(folder: Path) -> dict[str, bytes]:
+    """The names of all files in a run's folder, and the content that its result decides.
+
+    All but TensorBoard's, of which there is one for each time that it went on.
+    """
+    told = ("run.json", "checkpoints", "config.yaml")  # with times, or the folder
+    return {
+        str(path.relative_to(folder)): b"" if _is_below(path, told) else path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.startswith("events.out")
+    }
+
+
+def _is_below(path: Path, names: tuple[str, ...]) -> bool:
+    return path.name in names or path.parent.name in names

@@ -275,6 +275,34 @@ BAD = {
         ["method.plugins=[{_target_: nowhere.Plugin}]"],
         "method=generative_distillation: No module named 'nowhere'",
     ),
+    "a list where values by name are meant": (
+        ["++model.options=[1]"],
+        "model.options must be values by name, {NAME: VALUE}, got [1]",
+    ),
+    "values by name where a list is meant": (
+        ["++model.sample_shape={a: 1}"],
+        "model.sample_shape must be a list, [VALUE, ...], got {'a': 1}",
+    ),
+    "a dropout that is no number, of a model without a condition": (
+        ["model.condition_dropout=nan"],
+        "model.condition_dropout must be in [0, 1), a finite number, got nan",
+    ),
+    "less than one class": (
+        ["benchmark.n_classes=-1"],
+        "benchmark.n_classes must be 1 or more, got -1",
+    ),
+    "a flag of an unknown value": (
+        ["--cfg", "nowhere"],
+        "--cfg needs a value, got 'nowhere'; choose from job, hydra, all",
+    ),
+    "a flag without its value, which is no setting": (
+        ["--package"],
+        "--package needs a value, got ''; give --package=VALUE",
+    ),
+    "a value of a flag that takes none": (
+        ["--multirun=yes"],
+        "--multirun takes no value, got 'yes'",
+    ),
     "a setting that a method has not": (["method=naive", "method.memory=5"], "memory"),
     "a bad plugin of a user's own": (
         [
@@ -336,7 +364,9 @@ def test_a_wrong_value_ends_with_one_line(command, tmp_path, name):
     assert not list(tmp_path.rglob("checkpoints"))
 
 
-@pytest.mark.parametrize("sweep", ["method=naive,magic", "method.lambd=1,-1"])
+@pytest.mark.parametrize(
+    "sweep", ["method=naive,magic", "method.lambd=1,-1", "method=glob(nowhere*)"]
+)
 def test_a_wrong_value_in_a_sweep_ends_it_before_the_first_run(command, tmp_path, sweep):
     status, _, errors = command("-m", sweep)
     assert status == 2

@@ -259,6 +259,15 @@ def test_a_folder_in_use_is_refused(tmp_path, monkeypatch):
         run(config)
 
 
+def test_what_a_killed_run_left_is_removed_also_where_it_is_a_folder(tmp_path):
+    config = small_config(tmp_path, "method=naive", "benchmark.n_experiences=1")
+    left = [config.folder / name / f".x-{'0' * 16}" for name in ("", "samples")]
+    for path in left:
+        (path / "below").mkdir(parents=True)
+    run(config)
+    assert not any(path.exists() for path in left)
+
+
 def test_a_run_that_is_not_complete_is_not_read(tmp_path):
     with pytest.raises(ValueError, match="no complete run"):
         read_run(tmp_path)

@@ -4,11 +4,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 from avalanche_gd.runs.side_by_side import run_all
+from tests.helpers.processes import processes_of, wait_until
 from tests.helpers.repository import ROOT
 from tests.helpers.small_runs import SMALL, small_config
 
@@ -73,20 +73,3 @@ def test_the_processes_of_a_suite_end_with_it(tmp_path, number):
 def heed_interrupts():
     """As in a terminal: what runs in the background is started without."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def processes_of(session):
-    """What still runs of a session."""
-    listed = subprocess.run(
-        ["ps", "-s", str(session), "-o", "pid="], capture_output=True, text=True
-    )
-    return listed.stdout.split()
-
-
-def wait_until(reached):
-    """Wait for what comes after a while, however long that is on a busy machine."""
-    for _ in range(600):
-        if reached():
-            return
-        time.sleep(0.1)
-    raise AssertionError("it was never reached")

@@ -1,0 +1,4 @@
+"""Runs, reports and caches under kills, damage, bad inputs and full disks.
+
+``pytest -m torture`` runs all of it, in some minutes; ``pytest`` alone a sample of each.
+"""
