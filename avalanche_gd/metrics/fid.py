@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from avalanche_gd.data.model_space import dataset_classes, image_of
+from avalanche_gd.data.images import image_of
+from avalanche_gd.data.model_space import dataset_classes
 from avalanche_gd.metrics.features import checked_features, feature_extractor
 from avalanche_gd.metrics.oracle_choice import OracleChoice
 from avalanche_gd.metrics.plugin import GenerationMetric
