@@ -10,7 +10,10 @@ from functools import cache, partial
 from typing import Any
 
 import torch
-from avalanche.benchmarks.utils import TaskAwareSupervisedClassificationDataset
+from avalanche.benchmarks.utils import (
+    AvalancheDataset,
+    TaskAwareSupervisedClassificationDataset,
+)
 from avalanche.benchmarks.utils.data_loader import MultiDatasetDataLoader
 from avalanche.benchmarks.utils.flat_data import FlatData
 from torch import Tensor
@@ -118,8 +121,10 @@ def place_of(dataset: Any, index: int) -> tuple[LabelledImages, int] | None:
 
     :return: None if that is elsewhere, or if a transform changes it on the way.
     """
-    data = getattr(dataset, "_flat_data", None)
-    group = data._transform_groups.current_group if data is not None else None
+    if getattr(type(dataset), "__getitem__", None) is not AvalancheDataset.__getitem__:
+        return None  # it does what we cannot know
+    data = dataset._flat_data
+    group = data._transform_groups.current_group
     while isinstance(data, FlatData):
         if _has_transform(data, group):
             return None
@@ -132,7 +137,7 @@ def _is_bytes(kept: LabelledImages) -> bool:
     return kept.images.dtype == torch.uint8
 
 
-def _has_transform(data: Any, group: str | None) -> bool:
+def _has_transform(data: Any, group: str) -> bool:
     both = data._frozen_transform_groups, data._transform_groups
     return any(groups.transform_groups.get(group) is not None for groups in both)
 

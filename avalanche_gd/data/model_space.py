@@ -4,17 +4,14 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from avalanche.benchmarks import nc_benchmark
 from avalanche.benchmarks.utils import ConstantSequence, DataAttribute, TaskLabels
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms.functional import (
-    get_dimensions,
-    pil_to_tensor,
-    resize,
-    to_pil_image,
-)
+from torchvision.transforms.functional import get_dimensions, pil_to_tensor
 
 from avalanche_gd.data.benchmark import StreamsBenchmark, as_benchmark, check_not_empty
 from avalanche_gd.data.images import (
@@ -59,8 +56,8 @@ def to_model_space(benchmark: Any, sample_shape: tuple[int, int, int]) -> Stream
     ``original_classes_in_exp``, ...
 
     Images of 8 bits are resized by PIL, which rounds, and kept in memory as uint8: an
-    item, or a batch, is brought to model space when it is read. Float images are scaled
-    once and kept as floats.
+    item, or a batch, is brought to model space when it is read. Those that an image folder
+    keeps in a file in this shape stay there. Float images are scaled once and kept so.
 
     :param benchmark: an Avalanche classification benchmark whose items begin with an
         image: a PIL image, a uint8 tensor ``(C, H, W)``, or a float one in ``[0, 1]``.
@@ -240,13 +237,18 @@ class _Pixels:
                 f"images with {len(tensor)} channels do not fit a model of {self._shape}; "
                 f"choose a preset with {len(tensor)} channels"
             )
-        size = self._shape[1:]
-        if tensor.dtype != torch.uint8 or tensor.shape[1:] == size:
+        if tensor.dtype != torch.uint8 or tensor.shape[1:] == self._shape[1:]:
             return tensor
-        pictures = [image]
-        if isinstance(image, Tensor):  # of any number of channels, which PIL has not
-            pictures = [to_pil_image(channel.cpu()) for channel in image]
-        return torch.cat([pil_to_tensor(resize(part, list(size))) for part in pictures])
+        if not isinstance(image, Tensor):
+            return pil_to_tensor(self._resized_picture(image))
+        # PIL does not have pictures of any number of channels.
+        planes = (Image.fromarray(channel.cpu().numpy()) for channel in image)
+        resized = [np.asarray(self._resized_picture(plane)) for plane in planes]
+        return torch.from_numpy(np.stack(resized))
+
+    def _resized_picture(self, picture: Image.Image) -> Image.Image:
+        _, height, width = self._shape
+        return picture.resize((width, height), Image.Resampling.BILINEAR)
 
     def _resized_floats(self, pixels: Tensor) -> Tensor:
         """From pixels ``(N, C, H, W)`` to floats in [0, 1], or [-1, 1] as they were."""
@@ -267,12 +269,13 @@ class _Pixels:
 
 def _stored(dataset: Any, shape: tuple[int, int, int]) -> StoredImages | None:
     """The images of a dataset, if they are in a file in this shape already."""
-    places = [place_of(dataset, index) for index in range(len(dataset))]
-    files = {place[0].images if place else None for place in places}
-    images = files.pop()
-    if files or not isinstance(images, StoredImages) or images.shape[1:] != shape:
+    first = place_of(dataset, 0)
+    images = first[0].images if first else None
+    if not isinstance(images, StoredImages) or images.shape[1:] != shape:
         return None
-    return images.subset(place[1] for place in places if place)
+    places = [place_of(dataset, index) for index in range(len(dataset))]
+    own = [place[1] for place in places if place and place[0].images is images]
+    return images.subset(own) if len(own) == len(places) else None
 
 
 def labels_of(dataset: Any) -> Tensor:

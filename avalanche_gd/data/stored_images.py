@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -21,19 +22,26 @@ class StoredImages:
     They are read at their place, not mapped: what was read of a mapped file counts as
     resident memory of the process. The operating system keeps what it has room for.
 
-    :param path: a file that begins with their bytes.
+    :param path: a file that begins with their bytes. It is held open: the cache may be
+        thrown away at any time.
     :param shape: ``(C, H, W)`` of each.
     :param places: which of the file's images these are.
+    :param file: the file, if it is open already.
     """
 
     dtype = torch.uint8
 
-    def __init__(self, path: Path, shape: tuple[int, int, int], places: Sequence[int]):
+    def __init__(
+        self,
+        path: Path,
+        shape: tuple[int, int, int],
+        places: Sequence[int],
+        file: BinaryIO | None = None,
+    ):
         self.shape = (len(places), *shape)
         self._path = path
         self._places = places
-        # Open as long as these are used: the cache may be thrown away at any time.
-        self._file = open(path, "rb")  # noqa: SIM115
+        self._file = open(path, "rb") if file is None else file  # noqa: SIM115
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -49,9 +57,9 @@ class StoredImages:
     def subset(self, indices: Iterable[int]) -> "StoredImages":
         """Some of these images."""
         places = [self._places[index] for index in indices]
-        return StoredImages(self._path, self.shape[1:], places)
+        return StoredImages(self._path, self.shape[1:], places, self._file)
 
-    def __reduce__(self) -> tuple[type, tuple[object, ...]]:  # for workers, and copies
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:  # for another process
         return StoredImages, (self._path, self.shape[1:], self._places)
 
 
