@@ -28,7 +28,7 @@ Place = tuple[Any, int]
 
 
 def in_model_space(images: Tensor) -> Tensor:
-    """Images of uint8 as ``2 x / 255 - 1``, float32; others as they are.
+    """Images of uint8 as ``x / 127.5 - 1``, float32; others as they are.
 
     By table: the same bits on every device.
     """
@@ -40,7 +40,7 @@ def in_model_space(images: Tensor) -> Tensor:
 
 @cache
 def _levels(device: torch.device) -> Tensor:
-    return (torch.arange(256) / 255).mul_(2).sub_(1).to(device)
+    return (torch.arange(256) / 127.5 - 1).to(device)
 
 
 class LabelledImages(Dataset[tuple[Tensor, Tensor]]):

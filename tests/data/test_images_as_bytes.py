@@ -69,7 +69,7 @@ KEPT = pytest.mark.parametrize("keep", [in_memory, in_a_file])
 
 def scaled(images):
     """Model space, as NumPy computes it in float32."""
-    unit = images.numpy().astype(np.float32) / np.float32(255)
+    unit = images.numpy().astype(np.float32) / np.float32(255)  # as torchvision's ToTensor
     return torch.from_numpy(unit * np.float32(2) - np.float32(1))
 
 
