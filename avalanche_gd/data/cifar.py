@@ -20,7 +20,7 @@ def SplitCIFAR10(
 
     :param n_experiences: 1, 2, 5 or 10; each gets the same number of classes.
     :param seed: decides the order of the classes. The global random state is left alone.
-    :param image_size: height and width; the originals are 32x32.
+    :param image_size: height and width, resized by PIL; the originals are 32x32.
     :param root: a folder with ``cifar-10-batches-py``, or with ``cifar-10-python.tar.gz``,
         which is unpacked there. None for Avalanche's own, to which torchvision downloads.
     :return: streams ``train_stream`` (50,000 images) and ``test_stream`` (10,000), of
@@ -44,7 +44,7 @@ def SplitCIFAR100(
 
     :param n_experiences: a divisor of 100; each gets the same number of classes.
     :param seed: decides the order of the classes. The global random state is left alone.
-    :param image_size: height and width; the originals are 32x32.
+    :param image_size: height and width, resized by PIL; the originals are 32x32.
     :param root: a folder with ``cifar-100-python``, or with ``cifar-100-python.tar.gz``,
         which is unpacked there. None for Avalanche's own, to which torchvision downloads.
     :return: streams ``train_stream`` (50,000 images) and ``test_stream`` (10,000), of

@@ -3,16 +3,15 @@
 import os
 import stat
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
-import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
 
-from avalanche_gd.storage import cached
+from avalanche_gd.data.stored_images import StoredImages, stored_images
 
 _MODES = {1: "L", 3: "RGB"}  # PIL's names, by channels
 _FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")  # PIL's, by a file's content
@@ -21,7 +20,7 @@ _RULE = "shorter side resized bilinearly, centre"  # another one makes other pix
 
 def decoded_images(
     root: Path, files: Sequence[str], *, channels: int, image_size: int
-) -> Tensor:
+) -> StoredImages | Tensor:
     """The pixels of image files, from the cache where they are there.
 
     An image's shorter side is resized to ``image_size``, bilinearly with antialiasing,
@@ -31,35 +30,34 @@ def decoded_images(
     :param files: their paths, below ``root``.
     :param channels: 3, or 1 for grey.
     :param image_size: height and width of the result.
-    :return: uint8, ``(N, channels, image_size, image_size)``.
+    :return: uint8, ``(N, channels, image_size, image_size)``; in memory only where the
+        cache cannot be written.
     :raises ValueError: if a file cannot be read as an image of 8 bits a channel in JPEG,
         PNG, PPM (with PGM), BMP, TIFF or WebP, whatever its name ends in; or has more
         pixels than PIL's ``Image.MAX_IMAGE_PIXELS``, 89 million.
     """
     shape = (len(files), channels, image_size, image_size)
 
-    def decode() -> dict[str, Tensor]:
-        images = torch.empty(shape, dtype=torch.uint8)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            for place, file in zip(images, files, strict=True):
-                place.copy_(_decode(file, channels, image_size))
-        return {"images": images}
+    def decode() -> Iterator[Tensor]:
+        for file in files:
+            yield _decode(file, channels, image_size)
 
     states = (_state(root, file) for file in files)
-    key = chain((_RULE, shape, str(root.resolve())), states)
-    return cached("images", key, decode)["images"]
+    key = chain((_RULE, str(root.resolve())), states)
+    return stored_images("images", key, shape, decode)
 
 
 def _decode(file: str, channels: int, image_size: int) -> Tensor:
     try:
         if not stat.S_ISREG(os.stat(file).st_mode):  # a pipe would keep it waiting
             raise ValueError("no regular file")
-        # Of all formats, PIL would hand PostScript to Ghostscript.
-        with Image.open(file, formats=_FORMATS) as image:
-            if image.mode.startswith(("I", "F")):  # PIL would clip them to 8 bits
-                raise ValueError(f"more than 8 bits a channel, mode {image.mode}")
-            pixels = image.convert(_MODES[channels])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            # Of all formats, PIL would hand PostScript to Ghostscript.
+            with Image.open(file, formats=_FORMATS) as image:
+                if image.mode.startswith(("I", "F")):  # PIL would clip them to 8 bits
+                    raise ValueError(f"more than 8 bits a channel, mode {image.mode}")
+                pixels = image.convert(_MODES[channels])
     except UnidentifiedImageError as error:
         raise ValueError(
             f"cannot read the image {file} (none of {', '.join(_FORMATS)}); replace or "

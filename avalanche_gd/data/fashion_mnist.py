@@ -36,7 +36,7 @@ def SplitFMNIST(
 
     :param n_experiences: 1, 2, 5 or 10; each gets the same number of classes.
     :param seed: decides the order of the classes. The global random state is left alone.
-    :param image_size: height and width; the originals are 28x28.
+    :param image_size: height and width, resized by PIL; the originals are 28x28.
     :param root: a folder with the four idx files, gzipped or not, or one of
         torchvision's. None for the folder of Debian's package where it is installed,
         else for Avalanche's own, to which torchvision downloads.

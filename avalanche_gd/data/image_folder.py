@@ -32,9 +32,9 @@ def SplitImageFolder(
     PPM (with PGM), BMP, TIFF or WebP: no other format is read, whatever a file's name
     ends in, nor one of more than PIL's ``Image.MAX_IMAGE_PIXELS``. An image that
     is not square, or of another size, is resized bilinearly with antialiasing until its
-    shorter side is ``image_size``, and its centre is kept. Images are decoded once, and
-    their pixels cached: they are decoded anew if a file's name, size or time of change
-    is another.
+    shorter side is ``image_size``, and its centre is kept. Images are decoded once, one
+    after another, and their pixels cached: they are decoded anew if a file's name, size or
+    time of change is another. A batch is read from there: the images take no memory.
 
     :param n_experiences: a divisor of the number of classes; each gets the same
         number of them.
@@ -57,9 +57,9 @@ def SplitImageFolder(
     check_experiences(n_experiences, n_classes=len({label for _, label in train_files}))
     files, labels = zip(*train_files, *test_files, strict=True)
     pixels = decoded_images(root, files, channels=channels, image_size=image_size)
-    sizes = [len(train_files), len(test_files)]
-    parts = zip(pixels.split(sizes), torch.tensor(labels).split(sizes), strict=True)
-    train, test = (as_dataset(*part) for part in parts)
+    images, n_train = as_dataset(pixels, torch.tensor(labels)), len(train_files)
+    train = images.subset(range(n_train))
+    test = images.subset(range(n_train, len(images)))
     return class_incremental(train, test, n_experiences, seed=seed, image_size=image_size)
 
 

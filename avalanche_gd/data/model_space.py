@@ -1,25 +1,29 @@
 """Any Avalanche classification benchmark, in model space, transformed once."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from avalanche.benchmarks import nc_benchmark
-from avalanche.benchmarks.utils import (
-    ConstantSequence,
-    DataAttribute,
-    TaskAwareSupervisedClassificationDataset,
-    TaskLabels,
-)
+from avalanche.benchmarks.utils import ConstantSequence, DataAttribute, TaskLabels
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import TensorDataset
 from torchvision.transforms.functional import get_dimensions, pil_to_tensor
 
 from avalanche_gd.data.benchmark import StreamsBenchmark, as_benchmark, check_not_empty
+from avalanche_gd.data.images import (
+    DatasetImages,
+    ImageDataset,
+    LabelledImages,
+    kept_image,
+    place_of,
+)
+from avalanche_gd.data.stored_images import StoredImages
 
-_CHUNK = 1024  # images brought to model space at once
+_CHUNK = 1024  # images that are held twice at once
 
 
 def class_incremental(
@@ -44,22 +48,28 @@ def class_incremental(
 
 
 def to_model_space(benchmark: Any, sample_shape: tuple[int, int, int]) -> StreamsBenchmark:
-    """The same streams with every image resized and scaled once, kept as tensors.
+    """The same streams with every image resized once, in model space.
 
-    A training step then only indexes a tensor. The order of experiences, classes and
-    images stays as it is; every experience has task label 0. The result knows of itself
-    what Avalanche's class-incremental benchmarks do: ``n_classes``, ``n_experiences``,
-    ``classes_order``, ``n_classes_per_exp``, ``original_classes_in_exp``, ...
+    The order of experiences, classes and images stays as it is; every experience has task
+    label 0. The result knows of itself what Avalanche's class-incremental benchmarks do:
+    ``n_classes``, ``n_experiences``, ``classes_order``, ``n_classes_per_exp``,
+    ``original_classes_in_exp``, ...
+
+    Images of 8 bits are resized by PIL, which rounds, and kept in memory as uint8: an
+    item, or a batch, is brought to model space when it is read. Those that an image folder
+    keeps in a file in this shape stay there. Float images are scaled once and kept so.
 
     :param benchmark: an Avalanche classification benchmark whose items begin with an
         image: a PIL image, a uint8 tensor ``(C, H, W)``, or a float one in ``[0, 1]``.
         Float images that reach below 0 somewhere in the benchmark, but not out of
         ``[-1, 1]``, are in model space already, and are not scaled again.
         Its own transforms are not applied.
-    :param sample_shape: ``(C, H, W)`` of the result, float32 in ``[-1, 1]``; resized
-        bilinearly with antialiasing.
+    :param sample_shape: ``(C, H, W)`` of the items of the result, float32 in ``[-1, 1]``;
+        resized bilinearly with antialiasing.
     :raises ValueError: if the channels do not fit, if a float image is outside these
-        ranges, if an experience is empty, or if there are no labels.
+        ranges, if an experience has both float images and such of 8 bits, or a benchmark
+        floats below 0 and such of 8 bits, if an experience is empty, or if there are no
+        labels.
     """
     pixels = _Pixels(sample_shape)
     result = _each(benchmark, pixels.read)
@@ -70,13 +80,13 @@ def to_model_space(benchmark: Any, sample_shape: tuple[int, int, int]) -> Stream
 def on_device(benchmark: Any, device: torch.device) -> StreamsBenchmark:
     """The same streams with all images and labels in the memory of a device.
 
-    So that a step copies nothing to it.
+    So that a step copies nothing to it. Images that we keep as uint8 stay uint8.
 
     :param benchmark: such as one of :func:`to_model_space`.
     """
     return _each(
         benchmark,
-        lambda dataset: as_dataset(*(x.to(device) for x in dataset_tensors(dataset))),
+        lambda dataset: as_dataset(*(x.to(device) for x in kept_tensors(dataset))),
     )
 
 
@@ -107,21 +117,30 @@ def dataset_tensors(dataset: Any) -> tuple[Tensor, Tensor]:
     :return: ``(N, C, H, W)`` and ``(N,)``.
     :raises ValueError: if it is empty or has no labels.
     """
+    _check_images(dataset)
+    return DatasetImages([dataset])[torch.arange(len(dataset))], labels_of(dataset)
+
+
+def kept_tensors(dataset: Any) -> tuple[Tensor, Tensor]:
+    """What :func:`as_dataset` makes a dataset with the same items of.
+
+    :return: the images, uint8 if we keep all of them so, and the labels.
+    :raises ValueError: as :func:`dataset_tensors` does.
+    """
+    _check_images(dataset)
+    return DatasetImages([dataset]).kept(range(len(dataset))), labels_of(dataset)
+
+
+def _check_images(dataset: Any) -> None:
+    """Raise ValueError if a dataset is empty."""
     if len(dataset) == 0:
         raise ValueError("an empty dataset has no images; leave its experience out")
-    images = [image_of(item) for item in _items(dataset)]
-    return torch.stack(images), _labels(dataset)
 
 
 def dataset_classes(dataset: Any) -> frozenset[int]:
     """The classes in an Avalanche dataset; none if it has no labels."""
     targets = getattr(dataset, "targets", ())
     return frozenset(int(label) for label in getattr(targets, "uniques", targets))
-
-
-def image_of(item: Any) -> Any:
-    """The image of an item of a dataset: its first part, or all of it."""
-    return item[0] if isinstance(item, tuple | list) else item
 
 
 def has_label(item: Any, dataset: Any) -> bool:
@@ -134,16 +153,17 @@ def has_label(item: Any, dataset: Any) -> bool:
     return parts - bool(getattr(tasks, "use_in_getitem", False)) > 1
 
 
-def as_dataset(images: Tensor, labels: Tensor) -> TaskAwareSupervisedClassificationDataset:
+def as_dataset(images: Tensor | StoredImages, labels: Tensor) -> ImageDataset:
     """An Avalanche dataset of tensors, with task label 0.
 
-    :param images: ``(N, C, H, W)``.
+    :param images: ``(N, C, H, W)``; those of uint8 are brought to model space when they
+        are read.
     :param labels: ``(N,)``.
     """
     targets = DataAttribute(labels.tolist(), "targets")
     task_labels = TaskLabels(ConstantSequence(0, len(labels)))
-    return TaskAwareSupervisedClassificationDataset(
-        [TensorDataset(images, labels)], data_attributes=[targets, task_labels]
+    return ImageDataset(
+        [LabelledImages(images, labels)], data_attributes=[targets, task_labels]
     )
 
 
@@ -160,75 +180,113 @@ def check_experiences(n_experiences: int, n_classes: int) -> None:
 class _Pixels:
     """The images of a benchmark, resized, and how far they reach.
 
-    Whether they are in model space already is seen only once all of them were read.
+    Whether floats are in model space already is seen only once all of them were read.
     """
 
     def __init__(self, sample_shape: tuple[int, int, int]):
         self._shape = sample_shape
         self._low = 0.0
         self._with_bytes = False
-        self._read: list[Tensor] = []
+        self._floats: list[Tensor] = []
 
-    def read(self, dataset: Any) -> TaskAwareSupervisedClassificationDataset:
-        """A dataset not yet scaled, of whose images only a chunk is ever held twice."""
-        labels = _labels(dataset)
-        images = torch.empty(len(dataset), *self._shape)
-        items = _items(dataset.remove_current_transform_group())
-        for part in images.split(_CHUNK):
-            chunk = [self._as_tensor(image_of(item)) for item in islice(items, len(part))]
-            part.copy_(self._resized(torch.stack(chunk)))
-        self._read.append(images)
+    def read(self, dataset: Any) -> ImageDataset:
+        """A dataset, not yet scaled, of whose images only a chunk is ever held twice."""
+        labels = labels_of(dataset)
+        dataset = dataset.remove_current_transform_group()
+        stored = _stored(dataset, self._shape)
+        images = self._resized(dataset) if stored is None else stored
+        if isinstance(images, StoredImages) or images.dtype == torch.uint8:
+            self._with_bytes = True
+        else:
+            self._floats.append(images)
         return as_dataset(images, labels)
 
     def scale(self) -> None:
-        """Bring all that was read to model space, unless it is there already."""
+        """Bring all floats that were read to model space, unless they are there already."""
         if self._low < 0 and self._with_bytes:
             raise ValueError(
                 "some images are uint8 and others are floats below 0; give all of them in "
                 "one range"
             )
         if self._low == 0:
-            for images in self._read:
+            for images in self._floats:
                 images.mul_(2).sub_(1)
 
+    def _resized(self, dataset: Any) -> Tensor:
+        """All images of a dataset: uint8 if they have 8 bits, else floats."""
+        as_bytes = self._as_tensor(kept_image(dataset, 0)).dtype == torch.uint8
+        dtype = torch.uint8 if as_bytes else torch.float32
+        images = torch.empty(len(dataset), *self._shape, dtype=dtype)
+        items = (kept_image(dataset, index) for index in range(len(dataset)))
+        for part in images.split(_CHUNK):
+            chunk = [self._as_tensor(item) for item in islice(items, len(part))]
+            if any((image.dtype == torch.uint8) != as_bytes for image in chunk):
+                raise ValueError(
+                    "some images of an experience are uint8 and others are floats; give "
+                    "all of them in one range"
+                )
+            pixels = torch.stack(chunk)
+            part.copy_(pixels if as_bytes else self._resized_floats(pixels))
+        return images
+
     def _as_tensor(self, image: Any) -> Tensor:
+        """An image as a tensor, resized by PIL if it has 8 bits a channel."""
         tensor = image if isinstance(image, Tensor) else pil_to_tensor(image)
         if len(tensor) != self._shape[0]:
             raise ValueError(
                 f"images with {len(tensor)} channels do not fit a model of {self._shape}; "
                 f"choose a preset with {len(tensor)} channels"
             )
-        return tensor
+        if tensor.dtype != torch.uint8 or tensor.shape[1:] == self._shape[1:]:
+            return tensor
+        if not isinstance(image, Tensor):
+            return pil_to_tensor(self._resized_picture(image))
+        # PIL does not have pictures of any number of channels.
+        planes = (Image.fromarray(channel.cpu().numpy()) for channel in image)
+        resized = [np.asarray(self._resized_picture(plane)) for plane in planes]
+        return torch.from_numpy(np.stack(resized))
 
-    def _resized(self, pixels: Tensor) -> Tensor:
+    def _resized_picture(self, picture: Image.Image) -> Image.Image:
+        _, height, width = self._shape
+        return picture.resize((width, height), Image.Resampling.BILINEAR)
+
+    def _resized_floats(self, pixels: Tensor) -> Tensor:
         """From pixels ``(N, C, H, W)`` to floats in [0, 1], or [-1, 1] as they were."""
-        if pixels.dtype == torch.uint8:
-            self._with_bytes = True
-            floats = pixels / 255
-        else:
-            floats = pixels.float()
-            low, high = floats.min().item(), floats.max().item()
-            if not (low >= -1 and high <= 1):  # nor if one is not a number
-                raise ValueError(
-                    "float images must be in [0, 1], or in [-1, 1] if they are in model "
-                    f"space already, but these reach from {low:g} to {high:g}; leave out "
-                    "a Normalize of the dataset's own"
-                )
-            self._low = min(self._low, low)
+        floats = pixels.float()
+        low, high = floats.min().item(), floats.max().item()
+        if not (low >= -1 and high <= 1):  # nor if one is not a number
+            raise ValueError(
+                "float images must be in [0, 1], or in [-1, 1] if they are in model "
+                f"space already, but these reach from {low:g} to {high:g}; leave out "
+                "a Normalize of the dataset's own"
+            )
+        self._low = min(self._low, low)
         size = self._shape[1:]
         if floats.shape[2:] != size:
             floats = F.interpolate(floats, size, mode="bilinear", antialias=True)
         return floats
 
 
-def _labels(dataset: Any) -> Tensor:
+def _stored(dataset: Any, shape: tuple[int, int, int]) -> StoredImages | None:
+    """The images of a dataset, if they are in a file in this shape already."""
+    first = place_of(dataset, 0)
+    images = first[0].images if first else None
+    if not isinstance(images, StoredImages) or images.shape[1:] != shape:
+        return None
+    places = [place_of(dataset, index) for index in range(len(dataset))]
+    own = [place[1] for place in places if place and place[0].images is images]
+    return images.subset(own) if len(own) == len(places) else None
+
+
+def labels_of(dataset: Any) -> Tensor:
+    """The labels of an Avalanche dataset, ``(N,)``.
+
+    :raises ValueError: if it has none.
+    """
     if not hasattr(dataset, "targets"):
         raise ValueError(
             "a dataset has no labels; give one with targets, such as those of Avalanche's "
             "classification benchmarks"
         )
-    return torch.tensor([int(label) for label in dataset.targets])
-
-
-def _items(dataset: Any) -> Iterator[Any]:
-    return (dataset[i] for i in range(len(dataset)))
+    labels = [int(label) for label in dataset.targets]
+    return torch.tensor(labels, dtype=torch.long)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from avalanche_gd.data.model_space import image_of
+from avalanche_gd.data.images import image_of
 from avalanche_gd.metrics.features import CheckedFeatures, feature_extractor
 from avalanche_gd.metrics.oracle_choice import OracleChoice
 from avalanche_gd.metrics.plugin import GenerationMetric

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from avalanche_gd.data.model_space import dataset_classes, image_of
+from avalanche_gd.data.images import image_of
+from avalanche_gd.data.model_space import dataset_classes
 from avalanche_gd.metrics.shared_images import SharedImages
 from avalanche_gd.metrics.trained import (
     Counted,

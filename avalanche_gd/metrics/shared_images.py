@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from avalanche_gd.checks import check_integer, check_number
-from avalanche_gd.data.model_space import stream_tensors
+from avalanche_gd.data.images import DatasetImages
+from avalanche_gd.data.model_space import labels_of
 from avalanche_gd.metrics.trained import (
     StreamKey,
     TrainedExperiences,
@@ -98,8 +99,9 @@ class SharedImages:
     def oracle(self, stream: StreamKey, device: torch.device) -> nn.Module:
         """The oracle of a training stream, from the cache if it is there."""
         if stream not in self._oracles:
-            images, labels = stream_tensors(whole_stream(stream))
-            self._oracles[stream] = oracle_classifier(images, labels)
+            datasets = [experience.dataset for experience in whole_stream(stream) or ()]
+            labels = torch.cat([labels_of(dataset) for dataset in datasets])
+            self._oracles[stream] = oracle_classifier(DatasetImages(datasets), labels)
         return self._oracles[stream].to(device)
 
     def oracle_digests(self) -> list[str]:

@@ -1,5 +1,9 @@
 """The oracle: a classifier of all classes, whose features and labels judge images."""
 
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import Protocol
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -12,8 +16,21 @@ _BATCH_SIZE = 128
 _LEARNING_RATE = 1e-3
 
 
+class Images(Protocol):
+    """Images in model space, of which those asked for are read."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """``(N, C, H, W)``"""
+
+    def __getitem__(self, indices: Tensor, /) -> Tensor: ...
+
+    def parts(self) -> Iterable[Tensor]:
+        """What tells these images from others."""
+
+
 def oracle_classifier(
-    images: Tensor, labels: Tensor, *, seed: int = 0, steps: int = 1500
+    images: Tensor | Images, labels: Tensor, *, seed: int = 0, steps: int = 1500
 ) -> SmallCNN:
     """A classifier of images, from the cache where it is there.
 
@@ -21,7 +38,8 @@ def oracle_classifier(
     seed, and what changes the bits of the training: torch's version, its number of
     threads, MKL-DNN. The global random state is left alone.
 
-    :param images: the training images in model space, ``(N, C, H, W)``.
+    :param images: the training images in model space, ``(N, C, H, W)``; a tensor, or what
+        reads those of a batch.
     :param labels: their classes, ``(N,)``, from 0.
     :param seed: decides the initial weights and the batches. Keep it: figures such as
         FID can only be compared under the same oracle.
@@ -30,7 +48,7 @@ def oracle_classifier(
     :raises ValueError: for steps below 1, a seed below 0, or what is no integer.
     """
     seed, steps = check_integer("seed", seed, 0), check_integer("steps", steps)
-    images, labels = images.cpu(), labels.cpu()
+    labels = labels.cpu()
     shape = (images.shape[1], images.shape[2], images.shape[3])
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # the CPU's, no other device's
@@ -41,14 +59,15 @@ def oracle_classifier(
         optimizer = torch.optim.Adam(oracle.parameters(), lr=_LEARNING_RATE)
         with torch.enable_grad():
             for _ in range(steps):
-                batch = torch.randint(len(images), (_BATCH_SIZE,), generator=generator)
+                batch = torch.randint(len(labels), (_BATCH_SIZE,), generator=generator)
                 optimizer.zero_grad()
-                F.cross_entropy(oracle(images[batch]), labels[batch]).backward()
+                F.cross_entropy(oracle(images[batch].cpu()), labels[batch]).backward()
                 optimizer.step()
         return oracle.state_dict()
 
     budget = (seed, steps, _BATCH_SIZE, _LEARNING_RATE)
     threads = (torch.get_num_threads(), torch.backends.mkldnn.enabled)
-    key = (images, labels, str(oracle), budget, torch.__version__, threads)
+    parts = [images] if isinstance(images, Tensor) else images.parts()
+    key = chain(parts, (labels, str(oracle), budget, torch.__version__, threads))
     oracle.load_state_dict(cached("oracle", key, fit))
     return oracle.eval().requires_grad_(False)

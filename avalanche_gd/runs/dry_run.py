@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from avalanche.core import SupervisedPlugin
 
-from avalanche_gd.data.model_space import as_benchmark, as_dataset, dataset_tensors
+from avalanche_gd.data.benchmark import as_benchmark
 from avalanche_gd.distributed.launch import on_main
 from avalanche_gd.metrics import generate_images
 from avalanche_gd.models import DiffusionModel
@@ -136,9 +136,9 @@ def _evaluation_seconds(config: RunConfig, learner: Learner, benchmark: Any) -> 
 
 def _first_test_images(benchmark: Any) -> Any:
     """A test stream of a few images of the first experience, with the whole training."""
-    images, labels = dataset_tensors(benchmark.test_stream[0].dataset)
     train = [experience.dataset for experience in benchmark.train_stream]
-    few = as_dataset(images[:_IMAGES], labels[:_IMAGES])
+    first = benchmark.test_stream[0].dataset
+    few = first.subset(range(min(_IMAGES, len(first))))
     return as_benchmark(train=train, test=[few]).test_stream
 
 

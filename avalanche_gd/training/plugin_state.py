@@ -16,7 +16,7 @@ from avalanche.training.storage_policy import (
 from avalanche.training.utils import ParamData
 from torch import nn
 
-from avalanche_gd.data.model_space import as_dataset, dataset_tensors
+from avalanche_gd.data.model_space import as_dataset, kept_tensors
 from avalanche_gd.plugins import GenerativeDistillationPlugin
 from avalanche_gd.plugins.baselines import MIRPlugin
 
@@ -90,7 +90,7 @@ def _encode(value: Any) -> Any:
     if isinstance(value, nn.Module):
         return "Module", value.state_dict()
     if isinstance(value, AvalancheDataset):
-        return "Dataset", dataset_tensors(value) if len(value) else None
+        return "Dataset", kept_tensors(value) if len(value) else None
     if isinstance(value, ReservoirSamplingBuffer):
         parts = value.max_size, _encode(value.buffer), value._buffer_weights
         return "Reservoir", parts

@@ -13,7 +13,8 @@ from avalanche.training.templates.base_sgd import PeriodicEval
 from torch import Tensor
 
 from avalanche_gd.checks import check_integer
-from avalanche_gd.data.model_space import has_label, image_of
+from avalanche_gd.data.images import image_of, read_batches_at_once
+from avalanche_gd.data.model_space import has_label
 from avalanche_gd.distributed.gradients import (
     average,
     average_gradients,
@@ -147,6 +148,7 @@ class BudgetedTemplate(SupervisedTemplate):
             self.dataloader.distributed_sampling = False
         if self.train_steps is not None:
             self._drop_small_batches()
+        read_batches_at_once(self.dataloader)
         with sharing(DistributedHelper.rank, DistributedHelper.world_size):
             super().training_epoch(**kwargs)
 

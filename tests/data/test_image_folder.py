@@ -148,12 +148,12 @@ def test_images_are_decoded_once(flat_root, monkeypatch):
 
 
 def test_a_damaged_cache_is_decoded_anew(flat_root):
-    first = SplitImageFolder(2, root=flat_root)
+    first = rows(SplitImageFolder(2, root=flat_root).train_stream)
     (cached,) = cache_folder().iterdir()
     truncate(cached)
     with pytest.warns(UserWarning, match="cannot use the cached .*images.*; made anew"):
-        second = SplitImageFolder(2, root=flat_root)
-    assert rows(first.train_stream) == rows(second.train_stream)
+        second = rows(SplitImageFolder(2, root=flat_root).train_stream)
+    assert first == second
     assert [path.name for path in cache_folder().iterdir()] == [cached.name]
 
 
@@ -161,7 +161,7 @@ def refused(message: str, root: Path, n_experiences: int = 2) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         SplitImageFolder(n_experiences, root=root)
     assert len(str(caught.value).splitlines()) == 1
-    assert not cache_folder().exists()
+    assert not cache_folder().exists() or not list(cache_folder().iterdir())
 
 
 def test_a_root_that_is_not_there_is_refused(tmp_path):

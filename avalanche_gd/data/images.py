@@ -1,0 +1,189 @@
+"""Images as they are kept, and as a model is given them.
+
+Images of 8 bits are kept as uint8 and brought to model space when they are read, a batch
+at a time where a batch is read: they take a quarter of the memory.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache, partial
+from typing import Any
+
+import torch
+from avalanche.benchmarks.utils import (
+    AvalancheDataset,
+    TaskAwareSupervisedClassificationDataset,
+)
+from avalanche.benchmarks.utils.data_loader import MultiDatasetDataLoader
+from avalanche.benchmarks.utils.flat_data import FlatData
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from avalanche_gd.data.stored_images import StoredImages
+
+_CHUNK = 1024  # images that are read at once where all are
+
+Place = tuple[Any, int]
+"""An Avalanche dataset and an index."""
+
+
+def in_model_space(images: Tensor) -> Tensor:
+    """Images of uint8 as ``x / 127.5 - 1``, float32; others as they are.
+
+    By table: the same bits on every device.
+    """
+    if images.dtype != torch.uint8:
+        return images
+    levels = _levels(images.device)
+    return levels.index_select(0, images.flatten().int()).view(images.shape)
+
+
+@cache
+def _levels(device: torch.device) -> Tensor:
+    return (torch.arange(256) / 127.5 - 1).to(device)
+
+
+class LabelledImages(Dataset[tuple[Tensor, Tensor]]):
+    """Images and labels, whose items are in model space.
+
+    :param images: ``(N, C, H, W)``, in model space or uint8.
+    :param labels: ``(N,)``.
+    """
+
+    def __init__(self, images: Tensor | StoredImages, labels: Tensor):
+        self.images = images
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return in_model_space(self.images[index]), self.labels[index]
+
+
+class ImageDataset(TaskAwareSupervisedClassificationDataset):
+    """An Avalanche dataset of which torch's ``DataLoader`` reads a batch at once."""
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Any]:
+        return items_at([(self, index) for index in indices])
+
+
+def read_batches_at_once(loader: Any) -> None:
+    """Have a loader of Avalanche's bring a batch to model space at once.
+
+    It gives the same batches as before. A loader of torch's does so by itself.
+
+    :param loader: any; of those that join datasets, one is changed.
+    """
+    if not isinstance(loader, MultiDatasetDataLoader):
+        return
+    make = type(loader)._make_pytorch_loader
+
+    def make_at_once(datasets: Any, batch_sampler: Any) -> Any:
+        made: Any = make(loader, datasets, batch_sampler)
+        made.dataset.__getitems__ = partial(_joined_items, made.dataset)
+        return made
+
+    loader._make_pytorch_loader = make_at_once  # type: ignore[method-assign]
+
+
+def _joined_items(joined: Any, indices: Sequence[int]) -> list[Any]:
+    """Items of a ``ConcatDataset``."""
+    starts = [0, *joined.cumulative_sizes]
+    parts = [bisect_right(joined.cumulative_sizes, index) for index in indices]
+    pairs = zip(parts, indices, strict=True)
+    return items_at([(joined.datasets[part], i - starts[part]) for part, i in pairs])
+
+
+def items_at(places: Sequence[Place]) -> list[Any]:
+    """The items at some places, with all images of uint8 brought to model space at once."""
+    items, as_bytes = [], []
+    for dataset, index in places:
+        place = place_of(dataset, index)
+        if place is None:
+            items.append(dataset[index])
+            continue
+        kept, at = place
+        attributes = dataset._data_attributes.values()
+        appended = [part[index] for part in attributes if part.use_in_getitem]
+        items.append([kept.images[at], kept.labels[at], *appended])
+        if _is_bytes(kept):
+            as_bytes.append(items[-1])
+    if as_bytes:
+        images = in_model_space(torch.stack([item[0] for item in as_bytes]))
+        for item, image in zip(as_bytes, images, strict=True):
+            item[0] = image
+    return items
+
+
+def place_of(dataset: Any, index: int) -> tuple[LabelledImages, int] | None:
+    """Where an item of an Avalanche dataset is kept.
+
+    :return: None if that is elsewhere, or if a transform changes it on the way.
+    """
+    if getattr(type(dataset), "__getitem__", None) is not AvalancheDataset.__getitem__:
+        return None  # it does what we cannot know
+    data = dataset._flat_data
+    group = data._transform_groups.current_group
+    while isinstance(data, FlatData):
+        if _has_transform(data, group):
+            return None
+        part, index = data._get_idx(index)
+        data = data._datasets[part]
+    return (data, index) if isinstance(data, LabelledImages) else None
+
+
+def _is_bytes(kept: LabelledImages) -> bool:
+    return kept.images.dtype == torch.uint8
+
+
+def _has_transform(data: Any, group: str) -> bool:
+    both = data._frozen_transform_groups, data._transform_groups
+    return any(groups.transform_groups.get(group) is not None for groups in both)
+
+
+def kept_image(dataset: Any, index: int) -> Any:
+    """The image of an item: as it is kept, or else as the item has it."""
+    place = place_of(dataset, index)
+    return image_of(dataset[index]) if place is None else place[0].images[place[1]]
+
+
+def image_of(item: Any) -> Any:
+    """The image of an item of a dataset: its first part, or all of it."""
+    return item[0] if isinstance(item, tuple | list) else item
+
+
+class DatasetImages:
+    """The images of datasets one after another, of which only those asked for are read.
+
+    :param datasets: Avalanche datasets, not all of them empty.
+    """
+
+    def __init__(self, datasets: Iterable[Any]):
+        self._places = [(data, i) for data in datasets for i in range(len(data))]
+        kept = [place_of(*place) for place in self._places]
+        self._kept = [place for place in kept if place and _is_bytes(place[0])]
+        self._all_kept = len(self._kept) == len(kept)
+        self.shape = (len(kept), *self.kept([0]).shape[1:])
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, indices: Tensor) -> Tensor:
+        """The images of some items, ``(len(indices), C, H, W)``."""
+        images = self.kept(indices.tolist())
+        return in_model_space(images) if self._all_kept else images
+
+    def kept(self, indices: Iterable[int]) -> Tensor:
+        """As by index; but uint8 if we keep all of the images so."""
+        if self._all_kept:
+            places = (self._kept[index] for index in indices)
+            return torch.stack([kept.images[at] for kept, at in places])
+        items = (self._places[index] for index in indices)
+        return torch.stack([image_of(dataset[index]) for dataset, index in items])
+
+    def parts(self) -> Iterator[Tensor]:
+        """All images as they are kept: of uint8 in parts, others in one."""
+        size = _CHUNK if self._all_kept else len(self)
+        for start in range(0, len(self), size):
+            yield self.kept(range(start, min(start + size, len(self))))

@@ -1,0 +1,123 @@
+"""Images in a file of the cache, of which only those that are asked for are read."""
+
+import math
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from torch import Tensor
+
+from avalanche_gd.storage import cache_folder, content_digest, write_whole
+
+_CHUNK = 2**20  # bytes that are checked at once
+
+
+class StoredImages:
+    """Images in a file, uint8, that take no memory.
+
+    They are read at their place, not mapped: what was read of a mapped file counts as
+    resident memory of the process. The operating system keeps what it has room for.
+
+    :param path: a file that begins with their bytes. It is held open: the cache may be
+        thrown away at any time.
+    :param shape: ``(C, H, W)`` of each.
+    :param places: which of the file's images these are.
+    :param file: the file, if it is open already.
+    """
+
+    dtype = torch.uint8
+
+    def __init__(
+        self,
+        path: Path,
+        shape: tuple[int, int, int],
+        places: Sequence[int],
+        file: BinaryIO | None = None,
+    ):
+        self.shape = (len(places), *shape)
+        self._path = path
+        self._places = places
+        self._file = open(path, "rb") if file is None else file  # noqa: SIM115
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: int) -> Tensor:
+        """One image, ``(C, H, W)``."""
+        image = torch.empty(self.shape[1:], dtype=torch.uint8)
+        start = self._places[index] * image.nbytes
+        if os.preadv(self._file.fileno(), [image.numpy().data], start) < image.nbytes:
+            raise OSError(f"{self._path} was cut short while it was in use")
+        return image
+
+    def subset(self, indices: Iterable[int]) -> "StoredImages":
+        """Some of these images."""
+        places = [self._places[index] for index in indices]
+        return StoredImages(self._path, self.shape[1:], places, self._file)
+
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:  # for another process
+        return StoredImages, (self._path, self.shape[1:], self._places)
+
+
+def stored_images(
+    kind: str,
+    key: Iterable[object],
+    shape: tuple[int, int, int, int],
+    make: Callable[[], Iterator[Tensor]],
+) -> StoredImages | Tensor:
+    """The images that are made for a key, from the cache where they are there.
+
+    As :func:`avalanche_gd.storage.cached`, but they are written as they are made, and
+    never held in memory together unless the cache cannot be written.
+
+    :param kind: what the file is named after, beside a digest of the key.
+    :param key: all that decides the result.
+    :param shape: ``(N, C, H, W)`` of the result.
+    :param make: gives one image after another, uint8 ``(C, H, W)``.
+    """
+    digest = content_digest([shape, *key])
+    path = cache_folder() / f"{kind}-{digest[:16]}.bytes"
+    try:
+        return _open(path, shape, digest)
+    except FileNotFoundError:
+        pass
+    except Exception as error:  # a cache may be thrown away at any time
+        warnings.warn(f"cannot use the cached {path} ({error}); made anew", stacklevel=3)
+    try:
+        write_whole(path, lambda beside: _write(beside, digest, make()))
+        return StoredImages(path, shape[1:], range(shape[0]))
+    except ValueError as error:
+        if not str(error).startswith(f"cannot write {path}"):
+            raise  # an image cannot be made
+        warnings.warn(
+            f"{error}; set AVALANCHE_GD_CACHE to a folder that can be written",
+            stacklevel=3,
+        )
+    return torch.stack(list(make()))
+
+
+def _write(path: Path, digest: str, images: Iterator[Tensor]) -> None:
+    """The bytes of the images, and a digest of the key and of them."""
+    content = sha256(digest.encode())
+    with open(path, "wb") as file:
+        for image in images:
+            pixels = image.contiguous().numpy().data
+            content.update(pixels)
+            file.write(pixels)
+        file.write(content.digest())
+
+
+def _open(path: Path, shape: tuple[int, int, int, int], digest: str) -> StoredImages:
+    content = sha256(digest.encode())
+    with open(path, "rb") as file:
+        left = math.prod(shape)
+        while left and (part := file.read(min(left, _CHUNK))):
+            content.update(part)
+            left -= len(part)
+        if file.read() != content.digest():
+            raise ValueError("damaged, or made for another key")
+    return StoredImages(path, shape[1:], range(shape[0]))
