@@ -45,6 +45,8 @@ class ModelConfig:
     """What the denoiser computes in: ``float32`` or ``bfloat16``."""
     channels_last: bool = False
     compile: bool = False
+    terminal_alpha_bar: float | None = None
+    """The last ``alpha_bar`` of a schedule rescaled to zero terminal SNR."""
 
     def __post_init__(self) -> None:
         own = self._target_ is not None
@@ -84,7 +86,7 @@ class ModelConfig:
                 denoiser = unet(self.preset, num_classes=num_classes)
         return DiffusionModel(
             denoiser,
-            ddim_scheduler(),
+            ddim_scheduler(self.terminal_alpha_bar),
             self.shape,
             num_classes=num_classes,
             condition_dropout=self.condition_dropout if self.conditional else 0.0,
@@ -132,17 +134,29 @@ class MethodConfig:
     pool_refresh: int | None = None
     """Steps after which the pool is filled anew."""
     teacher_sampler: str = "own"
+    teacher_eta: float = 0.0
+    replay_start_timestep: int = 0
+    """The lowest timestep that replay draws."""
+    increasing_replay_size: bool = False
+    """True for n - 1 times as many replayed samples in the n-th experience."""
     memory: int = 200
     """Images that a method with a memory keeps; GEM and A-GEM, of each experience."""
 
 
 @dataclass
 class BudgetConfig:
-    """What a model may spend in each experience."""
+    """What a model may spend in each experience: so many steps, or so many epochs.
 
-    steps: int
+    Epochs keep their last, smaller batch, and are over all that the experience brings:
+    joint training sees all data so far as often.
+    """
+
+    steps: int | None
     batch_size: int
     learning_rate: float
+    epochs: int | None = field(default=None, kw_only=True)
+    reset_optimizer: bool = field(default=False, kw_only=True)
+    """True if each experience begins with a new state of Adam."""
 
 
 @dataclass
@@ -167,6 +181,12 @@ class SolverConfig(BudgetConfig):
     """Samples that its generator makes once an experience, to replay from."""
     replay_labels: str = "solver"
     """Who labels its replay: the old ``solver``, or the generator's ``condition``."""
+    replay_eta: float = 0.0
+    """With which its generator samples."""
+    increasing_replay_size: bool = False
+    """True for n - 1 times as many replayed samples in the n-th experience."""
+    architecture: str = "small_cnn"
+    """A name in :data:`~avalanche_gd.models.classifier.CLASSIFIERS`."""
 
 
 @dataclass

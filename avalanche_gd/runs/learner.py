@@ -15,6 +15,7 @@ from avalanche_gd.runs.progress import Progress
 from avalanche_gd.runs.seeds import SeedPlugin
 from avalanche_gd.runs.strategies import (
     CumulativePlugin,
+    NewOptimizerStatePlugin,
     generator_strategy,
     make_generator,
     solver_replay,
@@ -79,7 +80,8 @@ class Learner:
         """The passes of the denoiser; empty without a diffusion model."""
         if not isinstance(self.model, DiffusionModel):
             return {}
-        return self.counter.summary(self.config.generator.steps)
+        trained = self.strategies["generator"].clock.train_exp_iterations
+        return self.counter.summary(self.config.generator.steps or max(1, trained))
 
     def close(self) -> None:
         """Write what TensorBoard's files still lack."""
@@ -125,6 +127,7 @@ class Learner:
         return [
             SeedPlugin(config.seed, _NUMBERS[name]),
             self.counter.plugin(name),
+            *([NewOptimizerStatePlugin()] if getattr(config, name).reset_optimizer else []),
             *([CumulativePlugin()] if config.method.cumulative else []),
             *([HorizontalFlipPlugin()] if config.benchmark.horizontal_flips else []),
             *self.method_plugins[name],

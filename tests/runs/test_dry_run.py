@@ -26,6 +26,10 @@ def test_a_check_says_that_a_method_works_and_leaves_nothing(call, tmp_path, met
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
+EPOCHS = ["generator.steps=null", "generator.epochs=1", "generator.batch_size=24"]
+EPOCHS += ["solver.steps=null", "solver.epochs=2"]
+
+
 class Machine:
     """A machine of our own, whose clock only goes on when a model works.
 
@@ -96,6 +100,10 @@ def told(monkeypatch):
         ["method=pooled_distillation", "method.pool_size=200"],
         # all data once more after each
         ["method=ewc", "method.lambd=1"],
+        # more data in each, and a smaller last batch
+        ["method=joint", *EPOCHS],
+        # more replay in each
+        ["method=gaussian_distillation", "method.increasing_replay_size=true"],
     ],
     ids=lambda options: options[0],
 )
@@ -103,7 +111,7 @@ def test_the_estimate_is_right_even_if_the_machine_is_busy_at_times(
     monkeypatch, tmp_path, digits, told, options
 ):
     steps = ["generator.steps=20", "solver.steps=20", "generator.batch_size=8"]
-    config = small_config(tmp_path, *OWN, *options, *steps)
+    config = small_config(tmp_path, *OWN, *steps, *options)
     with monkeypatch.context() as patch:
         told(Machine(patch, busy={}))
         folder = run(config)
