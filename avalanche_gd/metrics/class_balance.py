@@ -45,7 +45,7 @@ class ClassBalance(GenerationMetric):
             raise ValueError(
                 "class_balance_metrics need images with labels; leave the metrics out"
             )
-        self._oracle.check(strategy.experience)
+        self._oracle.check_labels(strategy)
 
     def before_eval(self, strategy: Any) -> None:
         """Begin anew."""

@@ -1,22 +1,53 @@
-"""The features in which FID compares images."""
+"""The features in which images are compared, by name or by a module."""
 
-import hashlib
 import importlib
+from dataclasses import dataclass
+from difflib import get_close_matches
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
+import torchvision.models
 from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.image.fid import FrechetInceptionDistance
+from torchvision.models import WeightsEnum
+
+from avalanche_gd.metrics.weights import known_weights
 
 MAX_FEATURES = 8192
 """More of them need covariances of over 512 MiB each, and a root of those."""
 
 _INCEPTION_FEATURES = 2048
-_SHA256 = "6726825d"  # its beginning, of the file of weights
+_SHA256 = "6726825d"  # its beginning, of the file of InceptionV3's weights
 _INCEPTION_FILE = f"weights-inception-2015-12-05-{_SHA256}.pth"
+_NO_WEIGHTS_NEEDED = (
+    'weights_path goes with features="inception" or a classifier of torchvision'
+)
+_AT_ONCE = 64  # images in a classifier, which makes them large
+
+
+def as_pixels(images: Tensor) -> Tensor:
+    """What picture files of images in model space would hold, in colour.
+
+    Cut to whole numbers and not rounded, as torchmetrics cuts: ``floor(255 (x + 1) / 2)``.
+    A ten-thousandth is added first, for 63 of the 256 values of a pixel come out of model
+    space a hair too low, and would lose 1.
+
+    :param images: ``(N, C, H, W)``, C = 1 or 3; what is beyond ``[-1, 1]`` is cut off.
+    :return: uint8, ``(N, 3, H, W)``; grey is repeated.
+    :raises ValueError: for another number of channels.
+    """
+    channels = images.shape[1]
+    if channels not in (1, 3):
+        raise ValueError(
+            f"features of pictures need 1 or 3 channels, got {channels}; give a module of "
+            "your own as features"
+        )
+    pixels = ((images + 1) * 127.5 + 1e-4).clamp(0, 255).to(torch.uint8)
+    return pixels.expand(-1, 3, -1, -1)
 
 
 class InceptionFeatures(nn.Module):
@@ -34,7 +65,10 @@ class InceptionFeatures(nn.Module):
     def __init__(self, weights_path: str | Path | None = None):
         super().__init__()
         try:
-            weights: Any = _inception_weights(weights_path)
+            module = importlib.import_module("torch_fidelity.feature_extractor_inceptionv3")
+            urls = {_SHA256: module.URL_INCEPTION_V3}
+            _, content, _ = known_weights(urls, weights_path)
+            weights: Any = BytesIO(content)  # which torch-fidelity alone would unpickle
             fid = FrechetInceptionDistance(
                 _INCEPTION_FEATURES, feature_extractor_weights_path=weights
             )
@@ -44,54 +78,116 @@ class InceptionFeatures(nn.Module):
                 "pip install 'avalanche-gd[inception]'"
             ) from error
         except Exception as error:
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise ValueError(
-                f"no InceptionV3 weights ({reason[0]}); put {_INCEPTION_FILE} of "
-                "torch-fidelity on this machine and give its path as weights_path"
-            ) from error
+            files = f"{_INCEPTION_FILE} of torch-fidelity"
+            raise ValueError(_no_weights("InceptionV3", files, error)) from error
         self.inception = fid.inception
 
     def forward(self, images: Tensor) -> Tensor:
         """``(N, C, H, W)`` in ``[-1, 1]``, C = 1 or 3, to ``(N, 2048)``."""
-        pixels = ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-        if pixels.shape[1] == 1:
-            pixels = pixels.expand(-1, 3, -1, -1)
-        return self.inception(pixels)
+        return self.inception(as_pixels(images))
 
 
-def _inception_weights(weights_path: str | Path | None) -> BytesIO:
-    """The content of the file of weights, which torch-fidelity alone would unpickle."""
-    module = importlib.import_module("torch_fidelity.feature_extractor_inceptionv3")
-    path = Path(torch.hub.get_dir(), "checkpoints", _INCEPTION_FILE)
-    if weights_path is not None:
-        path = Path(weights_path)
-    elif not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(module.URL_INCEPTION_V3, str(path), progress=False)
-    content = path.read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
-    if not digest.startswith(_SHA256):
-        raise ValueError(f"the SHA-256 of {path} begins with {digest[:8]}, not {_SHA256}")
-    torch.load(BytesIO(content), weights_only=True)
-    return BytesIO(content)
+class TorchvisionFeatures(nn.Module):
+    """What the last linear layer of a torchvision classifier gets, for images.
+
+    Of most that is the last layer pooled over the image: 1,280 features of MobileNetV2,
+    512 of ResNet-18. The weights are torchvision's, and so is the preprocessing that goes
+    with them: most make the images 224x224. A file of weights has to have the SHA-256 that
+    its name ends in; it is read once, and nothing in it is executed.
+
+    :param name: of :func:`torchvision_classifiers`.
+    :param weights_path: any of torchvision's files for this classifier, under its own name;
+        None for its default in torch's hub folder, to which it is downloaded.
+    :raises ValueError: if the weights cannot be read or are another file.
+    """
+
+    def __init__(self, name: str, weights_path: str | Path | None = None):
+        super().__init__()
+        kinds = torchvision.models.get_model_weights(name)
+        default: Any = next(kind for kind in kinds if kind is kinds.DEFAULT)
+        entries = {_digits(entry.url): entry for entry in (default, *kinds)}
+        urls = {digits: entry.url for digits, entry in entries.items()}
+        try:
+            if weights_path is not None:  # by whose name the weights are known later on
+                urls = _named(urls, Path(weights_path).name)
+            digits, _, state = known_weights(urls, weights_path)
+            # The builders know how each file is read; this one has been read already.
+            with patch.object(WeightsEnum, "get_state_dict", lambda *_, **__: state):
+                classifier = torchvision.models.get_model(name, weights=entries[digits])
+        except Exception as error:
+            files = " or ".join(Path(entry.url).name for entry in entries.values())
+            raise ValueError(_no_weights(name, f"{files} of torchvision", error)) from error
+        self.classifier = without_last_linear(classifier).eval().requires_grad_(False)
+        self.preprocess = entries[digits].transforms()
+
+    def train(self, mode: bool = True) -> "TorchvisionFeatures":
+        """Stay in evaluation mode."""
+        return super().train(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``(N, C, H, W)`` in ``[-1, 1]``, C = 1 or 3, to ``(N, D)``."""
+        parts = as_pixels(images).split(_AT_ONCE)
+        return torch.cat([self.classifier(self.preprocess(part)) for part in parts])
 
 
-def feature_extractor(features: Any, weights_path: str | Path | None) -> Any:
+def torchvision_classifiers() -> list[str]:
+    """The names of torchvision's classifiers of images that end in a linear layer.
+
+    That is all but SqueezeNet.
+    """
+    names = torchvision.models.list_models(module=torchvision.models)
+    return [name for name in names if not name.startswith("squeezenet")]
+
+
+def without_last_linear(classifier: nn.Module) -> nn.Module:
+    """A classifier that gives what its last linear layer got.
+
+    :param classifier: changed in place, and returned.
+    """
+    modules = classifier.named_modules()
+    *_, last = [name for name, module in modules if isinstance(module, nn.Linear)]
+    above, _, own = last.rpartition(".")
+    setattr(classifier.get_submodule(above), own, nn.Identity())
+    return classifier
+
+
+def check_feature_name(name: str) -> None:
+    """Raise ValueError unless features have this name."""
+    classifiers = torchvision_classifiers()
+    if name not in ("oracle", "inception", *classifiers):
+        close = get_close_matches(name, classifiers) or ["mobilenet_v2", "resnet18"]
+        raise ValueError(
+            f"no features {name!r}; choose from oracle, inception, or the classifiers of "
+            f"torchvision, such as {', '.join(close)}"
+        )
+
+
+def check_feature_choice(name: str, weights_path: str | Path | None) -> None:
+    """Raise ValueError unless features have this name, and weights if they are given."""
+    check_feature_name(name)
+    if weights_path is not None and name == "oracle":
+        raise ValueError(_NO_WEIGHTS_NEEDED)
+
+
+def feature_extractor(features: Any, weights_path: str | Path | None = None) -> Any:
     """A function from images to features, or None for the oracle of the benchmark.
 
-    :param features: ``"oracle"``, ``"inception"``, or a module called with images in
-        model space that returns ``(N, D)``.
-    :raises ValueError: for another name, or as :class:`InceptionFeatures` does.
+    :param features: ``"oracle"``, ``"inception"``, one of :func:`torchvision_classifiers`,
+        or a module called with images in model space that returns ``(N, D)``.
+    :param weights_path: the file of the weights, of what is neither an oracle nor a module.
+    :raises ValueError: for another name, or as :class:`InceptionFeatures` and
+        :class:`TorchvisionFeatures` do.
     :raises TypeError: if it is neither a name nor callable.
     """
-    if weights_path is not None and features != "inception":
-        raise ValueError('weights_path goes with features="inception"')
     if isinstance(features, str):
+        check_feature_choice(features, weights_path)
         if features == "oracle":
             return None
         if features == "inception":
             return InceptionFeatures(weights_path)
-        raise ValueError(f"no features {features!r}; choose from oracle, inception")
+        return TorchvisionFeatures(features, weights_path)
+    if weights_path is not None:
+        raise ValueError(_NO_WEIGHTS_NEEDED)
     if isinstance(features, Metric):
         raise TypeError(
             f"features must be a name or a module from images to (N, D), got the metric "
@@ -102,25 +198,57 @@ def feature_extractor(features: Any, weights_path: str | Path | None) -> Any:
     return features.eval() if isinstance(features, nn.Module) else features
 
 
-def checked_features(function: Any, images: Tensor) -> Tensor:
-    """What a function of images gives, if it can be compared.
+@dataclass(frozen=True)
+class CheckedFeatures:
+    """A function of images that gives features, if they can be compared.
 
-    :param function: gives features ``(N, D)``, D up to :data:`MAX_FEATURES`.
-    :param images: ``(N, C, H, W)``.
-    :raises ValueError: if the features have another shape or are not finite.
+    :param function: from ``(N, C, H, W)`` to ``(N, D)``, D up to :data:`MAX_FEATURES`.
     """
-    features = function(images)
-    if not isinstance(features, Tensor):
-        raise ValueError(f"features must be a tensor (N, D), not {type(features).__name__}")
-    shape = tuple(features.shape)
-    if len(shape) != 2 or shape[0] != len(images) or not 1 <= shape[1] <= MAX_FEATURES:
-        raise ValueError(
-            f"features must be a tensor (N, D) with D from 1 to {MAX_FEATURES}, but of "
-            f"{len(images)} images they are {shape}; pool or flatten them"
-        )
-    if not features.is_floating_point() or not features.isfinite().all():
-        raise ValueError(
-            f"features must be finite numbers, but some of {shape} ({features.dtype}) are "
-            "not; look at the images that were generated, and at the module of features"
-        )
-    return features
+
+    function: Any
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """The features of images.
+
+        :raises ValueError: if they have another shape or are not finite.
+        """
+        features = self.function(images)
+        if not isinstance(features, Tensor):
+            raise ValueError(
+                f"features must be a tensor (N, D), not {type(features).__name__}"
+            )
+        shape = tuple(features.shape)
+        if len(shape) != 2 or shape[0] != len(images) or not 1 <= shape[1] <= MAX_FEATURES:
+            raise ValueError(
+                f"features must be a tensor (N, D) with D from 1 to {MAX_FEATURES}, but of "
+                f"{len(images)} images they are {shape}; pool or flatten them"
+            )
+        if not features.is_floating_point() or not features.isfinite().all():
+            raise ValueError(
+                f"features must be finite numbers, but some of {shape} ({features.dtype}) "
+                "are not; look at the images that were generated, and at the module of "
+                "features"
+            )
+        return features
+
+
+def _digits(url: str) -> str:
+    """The first digits of a SHA-256 that the name of a file of torchvision ends in."""
+    return Path(url).stem.rpartition("-")[2]
+
+
+def _named(urls: dict[str, str], name: str) -> dict[str, str]:
+    """That one of some files whose SHA-256 a name ends in."""
+    digits = _digits(name)
+    if digits not in urls:
+        raise ValueError(f"the name of {name} does not end in {' or '.join(urls)}")
+    return {digits: urls[digits]}
+
+
+def _no_weights(model: str, files: str, error: Exception) -> str:
+    """The line that says where the weights come from."""
+    reason = str(error).strip().splitlines() or [type(error).__name__]
+    return (
+        f"no {model} weights ({reason[0]}); put {files} on this machine and give its path "
+        "as weights_path"
+    )

@@ -1,7 +1,6 @@
 """The Frechet inception distance of generated images, as an Avalanche metric."""
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +8,12 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from avalanche_gd.data.model_space import dataset_classes, image_of
-from avalanche_gd.metrics.features import checked_features, feature_extractor
-from avalanche_gd.metrics.oracle_choice import OracleChoice
+from avalanche_gd.data.model_space import dataset_classes
+from avalanche_gd.metrics.feature_metric import FeatureChoice, FeatureMetric
 from avalanche_gd.metrics.plugin import GenerationMetric
-from avalanche_gd.metrics.shared_images import (
-    Sampling,
-    SharedImages,
-    classifier_labels,
-    in_batches,
-)
-from avalanche_gd.metrics.summary import Qualities, generation_summary
-from avalanche_gd.metrics.trained import Counted, ExperienceKey, StreamKey, experience_key
+from avalanche_gd.metrics.shared_images import Sampling, SharedImages, classifier_labels
+from avalanche_gd.metrics.summary import Qualities, afid_summary, generation_summary
+from avalanche_gd.metrics.trained import ExperienceKey, StreamKey
 
 
 @dataclass(frozen=True)
@@ -79,27 +72,24 @@ def frechet_distance(real: Moments, features: Tensor) -> float:
     return float(fid.compute())
 
 
-class FID(GenerationMetric):
+class FID(FeatureMetric):
     """See :func:`fid_metrics`."""
 
     def __init__(
         self,
         sampling: Sampling,
-        extractor: Any,
+        choice: FeatureChoice,
         *,
-        oracle: OracleChoice,
         experience: bool,
         stream: bool,
         summary: bool,
+        afid: bool,
     ):
-        super().__init__(sampling)
-        self._extractor, self._oracle = extractor, oracle
+        super().__init__(sampling, choice)
         self._by_experience, self._over_stream = experience, stream
-        self._summary = summary
+        self._summary, self._afid = summary, afid
         self._qualities: dict[StreamKey, Qualities] = {}
         self._loaded: dict[str, Qualities] = {}
-        self._real: dict[tuple[ExperienceKey, Any], Moments] = {}  # by extractor too
-        self._reading: Moments | None = None
 
     @property
     def qualities(self) -> dict[str, Qualities]:
@@ -128,100 +118,87 @@ class FID(GenerationMetric):
 
     def check(self, strategy: Any) -> None:
         """Raise ValueError unless there are, or can be, the labels and features needed."""
-        experience, dataset = strategy.experience, strategy.experience.dataset
-        if self._of_experiences and not dataset_classes(dataset):
+        if self._of_experiences and not dataset_classes(strategy.experience.dataset):
             raise ValueError(
                 "FID by experience goes by the classes of an experience, but its images "
-                "have no labels; give fid_metrics() without experience= and summary="
+                "have no labels; give fid_metrics() without experience=, summary= and afid="
             )
         conditioned = getattr(strategy.model, "num_classes", None) is not None
-        if self._extractor is None or (self._of_experiences and not conditioned):
-            self._oracle.check(experience)
-        image = image_of(dataset[0])
-        given = self._oracle.classifier if self._extractor is None else self._extractor
-        if given is not None and isinstance(image, Tensor):
-            self._features(strategy, given, image[None].to(strategy.device))
+        if self._of_experiences and not conditioned:
+            self.choice.oracle.check_labels(strategy)
+        super().check(strategy)
 
-    def before_eval_exp(self, strategy: Any) -> None:
-        """Read the real images of an experience unless they have been read before."""
-        super().before_eval_exp(strategy)
-        self._reading = None
-
-    def after_eval_iteration(self, strategy: Any) -> None:
-        """Add the batch to the moments of the experience's real images."""
-        key = experience_key(strategy.experience)
-        if key not in self._counted:
-            return
-        extractor = self._extractor_of(strategy, self._counted[key])
-        if (key, extractor) not in self._real:
-            features = self._features(strategy, extractor, strategy.mb_x)
-            batch = Moments.of(features)
-            self._reading = batch if self._reading is None else self._reading + batch
-
-    def after_eval_exp(self, strategy: Any) -> None:
-        """Keep the moments for all evaluations to come."""
-        if self._reading is not None:
-            key = experience_key(strategy.experience)
-            extractor = self._extractor_of(strategy, self._counted[key])
-            self._real[key, extractor] = self._reading
+    def kept(self, features: Tensor) -> Moments:
+        """The moments of a batch of real features."""
+        return Moments.of(features)
 
     def compute(self, strategy: Any, experiences: list[ExperienceKey]) -> dict[str, float]:
         """FID over the stream and by experience, as asked for."""
-        images, condition = SharedImages.of(strategy).samples(strategy.model, self.sampling)
-        first = self._counted[experiences[0]]
-        extractor = self._extractor_of(strategy, first)
-        features = self._features(strategy, extractor, images)
-        real = {key: self._real[key, extractor] for key in experiences}
+        extractor = self.choice.extractor_for(strategy, self._counted[experiences[0]])
+        real = [self._real[key, extractor] for key in experiences]
         values = {}
         if self._of_experiences:
-            if condition is None:
-                condition = classifier_labels(
-                    self._oracle.of(strategy, first), images, self.sampling.batch_size
-                )
-            distances = {}
-            for key, moments in real.items():
-                classes = torch.tensor(sorted(self._counted[key].classes))
-                own = features[torch.isin(condition, classes.to(condition.device))]
-                distances[key.place] = frechet_distance(moments, own)
+            distances = self.distances(strategy, experiences)
             if self._by_experience:
                 for place, distance in distances.items():
                     values[f"FID_Exp/Exp{place:03d}"] = distance
-            if self._summary:
-                for name, value in self._summarized(distances).items():
-                    values[f"FID_{name}"] = value
+            if self._summary or self._afid:
+                qualities, after = self.recorded(distances), self.counts_after
+                if self._summary:
+                    for name, value in generation_summary(qualities, after).items():
+                        values[f"FID_{name}"] = value
+                if self._afid:
+                    values |= afid_summary(qualities, after)
         if self._over_stream:
-            total, *others = real.values()
+            images = SharedImages.of(strategy).images(strategy.model, self.sampling)
+            total, *others = real
             for moments in others:
                 total += moments
+            features = self.features(strategy, extractor, images)
             values["FID_Stream"] = frechet_distance(total, features)
         return values
 
-    @property
-    def _of_experiences(self) -> bool:
-        return self._by_experience or self._summary
+    def distances(
+        self, strategy: Any, experiences: list[ExperienceKey]
+    ) -> dict[int, float]:
+        """FID by the place of experiences, with the generated images of their classes."""
+        images, condition = SharedImages.of(strategy).samples(strategy.model, self.sampling)
+        first = self._counted[experiences[0]]
+        extractor = self.choice.extractor_for(strategy, first)
+        features = self.features(strategy, extractor, images)
+        if condition is None:
+            condition = classifier_labels(
+                self.choice.oracle.of(strategy, first), images, self.sampling.batch_size
+            )
+        distances = {}
+        for key in experiences:
+            classes = torch.tensor(sorted(self._counted[key].classes))
+            own = features[torch.isin(condition, classes.to(condition.device))]
+            distances[key.place] = frechet_distance(self._real[key, extractor], own)
+        return distances
 
-    def _summarized(self, distances: dict[int, float]) -> dict[str, float]:
-        """The summary of the evaluated stream, with these distances by experience."""
-        stream = next(iter(self._counted)).stream
+    def recorded(self, distances: dict[int, float]) -> Qualities:
+        """All that was measured on the evaluated stream, with these distances."""
+        first, counted = next(iter(self._counted.items()))
+        return self.recorded_at(first.stream, counted.number, distances)
+
+    def recorded_at(
+        self, stream: StreamKey, number: int, distances: dict[int, float]
+    ) -> Qualities:
+        """The same, of a stream and a number of experiences that were trained on."""
         if stream not in self._qualities:
             self._qualities[stream] = self._loaded.pop(stream.name, {})
-        qualities = self._qualities[stream]
-        qualities[next(iter(self._counted.values())).number] = distances
-        after = {key.place: counted.after for key, counted in self._counted.items()}
-        return generation_summary(qualities, after)
+        self._qualities[stream][number] = distances
+        return self._qualities[stream]
 
-    def _extractor_of(self, strategy: Any, counted: Counted) -> Any:
-        """What gives features for an experience."""
-        if self._extractor is None:
-            return self._oracle.of(strategy, counted)
-        return self._extractor
+    @property
+    def counts_after(self) -> dict[int, int]:
+        """After how many experiences each that is evaluated came to count, by its place."""
+        return {key.place: counted.after for key, counted in self._counted.items()}
 
-    def _features(self, strategy: Any, extractor: Any, images: Tensor) -> Tensor:
-        if isinstance(extractor, nn.Module):
-            extractor.to(strategy.device)
-        function = extractor.get_features if self._extractor is None else extractor
-        function = partial(checked_features, function)
-        return in_batches(function, images, self.sampling.batch_size)
+    @property
+    def _of_experiences(self) -> bool:
+        return self._by_experience or self._summary or self._afid
 
 
 def fid_metrics(
@@ -229,6 +206,7 @@ def fid_metrics(
     experience: bool = False,
     stream: bool = True,
     summary: bool = False,
+    afid: bool = False,
     sampling: Sampling | None = None,
     features: Any = "oracle",
     weights_path: str | Path | None = None,
@@ -250,37 +228,28 @@ def fid_metrics(
     :param summary: final and mean quality and forgetting, as
         ``FID_Final/eval_phase/test_stream``, ``FID_Mean/...``, ``FID_Forgetting/...``: see
         :func:`~avalanche_gd.metrics.generation_summary`; of each stream by itself.
+    :param afid: AFID@k and F of arXiv 2509.23593, as ``AFID/eval_phase/test_stream`` and
+        ``F/...``: see :func:`~avalanche_gd.metrics.afid_summary`.
     :param sampling: how images are generated; the default is 2,000 by 10 DDIM steps.
     :param features: ``"oracle"``, the penultimate layer (64 features) of a classifier
-        trained on the whole training stream; ``"inception"``, InceptionV3 with 2,048;
-        or a module called with images in model space that returns ``(N, D)``, D up to
-        8,192. Values can only be compared under the same features.
-    :param weights_path: the file of InceptionV3's weights, on a machine without network.
+        trained on the whole training stream; ``"inception"``, InceptionV3 with 2,048; the
+        name of a torchvision classifier, such as ``"mobilenet_v2"``, what its last linear
+        layer gets; or a module called with images in model space that returns ``(N, D)``,
+        D up to 8,192. Values can only be compared under the same features.
+    :param weights_path: the file of the weights of InceptionV3 or of a torchvision
+        classifier, on a machine without network.
     :param oracle: a classifier in the place of the oracle, from images in model space to
         logits; with ``features="oracle"``, one with ``get_features``, as
         :class:`~avalanche_gd.SmallCNN` has.
     :param benchmark: the oracle is trained on its ``train_stream``; None for the stream
         that the strategy is trained on.
     :return: the metrics, for an ``EvaluationPlugin``.
-    :raises ValueError: for unknown features, if InceptionV3 cannot be had, if both an
+    :raises ValueError: for unknown features, if their weights cannot be had, if both an
         oracle and a benchmark are given, or if the benchmark is not in model space.
     :raises TypeError: if features, oracle or benchmark are none of these.
     """
-    if not (experience or stream or summary):
+    if not (experience or stream or summary or afid):
         return []
-    extractor = feature_extractor(features, weights_path)
-    if extractor is None and oracle is not None and not hasattr(oracle, "get_features"):
-        raise TypeError(
-            f"the oracle {type(oracle).__name__} has no get_features, as SmallCNN has; "
-            "give features= beside it"
-        )
-    return [
-        FID(
-            sampling or Sampling(),
-            extractor,
-            oracle=OracleChoice(oracle, benchmark),
-            experience=experience,
-            stream=stream,
-            summary=summary,
-        )
-    ]
+    choice = FeatureChoice.of(features, weights_path, oracle, benchmark)
+    asked = dict(experience=experience, stream=stream, summary=summary, afid=afid)
+    return [FID(sampling or Sampling(), choice, **asked)]

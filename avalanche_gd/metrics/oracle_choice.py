@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from avalanche_gd.data.model_space import image_of
+from avalanche_gd.data.model_space import dataset_classes, image_of
 from avalanche_gd.metrics.shared_images import SharedImages
 from avalanche_gd.metrics.trained import (
     Counted,
@@ -62,6 +62,26 @@ class OracleChoice:
         if self.classifier is None and self.benchmark is None:
             _check_stream(experience_key(origin(experience)).stream)
 
+    def check_labels(self, strategy: Any) -> None:
+        """Raise ValueError unless there is a classifier, with a logit for each class.
+
+        :param strategy: about to train on an experience.
+        """
+        experience = strategy.experience
+        self.check(experience)
+        image, classes = image_of(experience.dataset[0]), _classes(experience)
+        if self.classifier is None or not classes or not isinstance(image, Tensor):
+            return
+        self.classifier.to(strategy.device)
+        with torch.no_grad():
+            logits = self.classifier(image[None].to(strategy.device))
+        shape = tuple(logits.shape)
+        if len(shape) != 2 or shape[1] <= max(classes):
+            raise ValueError(
+                f"the classifier needs a logit for each class from 0 to {max(classes)}, "
+                f"but of one image it gives {shape}"
+            )
+
     def of(self, strategy: Any, counted: Counted) -> nn.Module:
         """The classifier for an experience that a strategy evaluates.
 
@@ -82,6 +102,13 @@ class OracleChoice:
     @property
     def _training_stream(self) -> StreamKey:
         return StreamKey(self.benchmark, "train")
+
+
+def _classes(experience: Any) -> frozenset[int]:
+    """The classes of the stream that an experience is of, or if it has no end, its own."""
+    experiences = whole_stream(experience_key(origin(experience)).stream)
+    parts = [experience] if experiences is None else experiences
+    return frozenset().union(*(dataset_classes(part.dataset) for part in parts))
 
 
 def _check_stream(stream: StreamKey) -> None:

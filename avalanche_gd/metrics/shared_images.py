@@ -1,5 +1,6 @@
 """What all metrics of generated images share in one evaluation."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,7 @@ class SharedImages:
         """What the strategy has been trained on."""
         self._samples: dict[Sampling, tuple[Tensor, Tensor | None]] = {}
         self._oracles: dict[StreamKey, nn.Module] = {}
+        self._features: dict[Any, tuple[Tensor, Tensor]] = {}
 
     @classmethod
     def of(cls, strategy: Any) -> "SharedImages":
@@ -69,6 +71,7 @@ class SharedImages:
     def forget_images(self) -> None:
         """Let go of the images: the model will change, or an evaluation begins."""
         self._samples.clear()
+        self._features.clear()
 
     def samples(self, model: Any, sampling: Sampling) -> tuple[Tensor, Tensor | None]:
         """What :func:`generate_samples` gives, made once."""
@@ -79,6 +82,17 @@ class SharedImages:
     def images(self, model: Any, sampling: Sampling) -> Tensor:
         """The images of :meth:`samples`."""
         return self.samples(model, sampling)[0]
+
+    def features(self, function: Any, images: Tensor, batch_size: int) -> Tensor:
+        """What a function gives of images, once for all metrics that ask one by one.
+
+        :param images: a batch of real ones, or all the generated ones.
+        """
+        known, features = self._features.get(function, (None, None))
+        if known is not images or features is None:
+            features = in_batches(function, images, batch_size)
+            self._features[function] = images, features
+        return features
 
     def oracle(self, stream: StreamKey, device: torch.device) -> nn.Module:
         """The oracle of a training stream, from the cache if it is there."""
@@ -100,12 +114,15 @@ def generate_images(model: Any, sampling: Sampling) -> Tensor:
     return generate_samples(model, sampling)[0]
 
 
-def generate_samples(model: Any, sampling: Sampling) -> tuple[Tensor, Tensor | None]:
+def generate_samples(
+    model: Any, sampling: Sampling, *, classes: Iterable[int] | None = None
+) -> tuple[Tensor, Tensor | None]:
     """Images of a diffusion model, a batch at a time from noise that is drawn at once.
 
     A conditioned one is asked for the classes that it was trained on, as many of each. Of
     another generator of Avalanche's, its ``generate``. The random state is left alone.
 
+    :param classes: which a conditioned one is asked for instead, as many of each.
     :return: the images in model space, ``(sampling.images, C, H, W)``, and the class that
         each was asked for, ``(sampling.images,)``; None without conditioning.
     """
@@ -113,15 +130,20 @@ def generate_samples(model: Any, sampling: Sampling) -> tuple[Tensor, Tensor | N
         return _plainly_generated(model, sampling), None
     generator = torch.Generator().manual_seed(sampling.seed)
     noise = model.draw_noise(sampling.images, generator)
-    condition = model.draw_condition(sampling.images, generator)
+    if model.num_classes is not None and classes is not None:
+        wanted = torch.tensor(sorted(classes), device=model.device)
+        places = torch.arange(sampling.images, device=model.device)
+        condition: Tensor | None = wanted[places % len(wanted)]
+    else:
+        condition = model.draw_condition(sampling.images, generator)
     size = sampling.batch_size
     parts = noise.split(size)
     conditions = [None] * len(parts) if condition is None else condition.split(size)
     batches = [
         model.reverse(
-            part, wanted, steps=sampling.steps, eta=sampling.eta, generator=generator
+            part, given, steps=sampling.steps, eta=sampling.eta, generator=generator
         )
-        for part, wanted in zip(parts, conditions, strict=True)
+        for part, given in zip(parts, conditions, strict=True)
     ]
     return torch.cat(batches), condition
 

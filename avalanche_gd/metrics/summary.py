@@ -40,3 +40,73 @@ def generation_summary(
     if losses:
         summary["Forgetting"] = statistics.fmean(losses)
     return summary
+
+
+def afid_summary(
+    qualities: Qualities, counts_after: Mapping[int, int] | None = None
+) -> dict[str, float]:
+    """AFID@k and F of continual generation (arXiv 2509.23593).
+
+    With ``FID_i(m_k)`` the FID on experience i of the model after k experiences, and T
+    experiences so far, both lower is better::
+
+        AFID = (1/T) sum over i of FID_i(m_T)
+        F    = (1/T) sum over k of FID_k(m_T) - FID_k(m_k)
+
+    The last term of F is 0, so that F is (T - 1)/T of the ``Forgetting`` of
+    :func:`generation_summary`; AFID is its ``Final``.
+
+    :param qualities: what was measured after each experience.
+    :param counts_after: as :func:`generation_summary` takes.
+    :return: ``AFID`` and ``F``; F is not a number where an experience was not measured
+        right after its training.
+
+    >>> afid_summary({1: {0: 3.0}, 2: {0: 5.0, 1: 4.0}})
+    {'AFID': 4.5, 'F': 1.0}
+    """
+    last, nan = max(qualities), float("nan")
+    after = {j: j + 1 for j in qualities[last]} if counts_after is None else counts_after
+    losses = [
+        now - qualities.get(after[j], {}).get(j, nan) for j, now in qualities[last].items()
+    ]
+    return {
+        "AFID": statistics.fmean(qualities[last].values()),
+        "F": statistics.fmean(losses),
+    }
+
+
+def transfer_summary(
+    qualities: Qualities, counts_after: Mapping[int, int] | None = None
+) -> dict[str, float]:
+    """Backward and forward transfer, as of accuracy in arXiv 1706.08840, equations 3 and 4.
+
+    With ``FID_i(m_k)`` the FID on experience i of the model after k experiences, of T so
+    far, and m_0 the model before all training::
+
+        Backward = 1/(T-1) sum over i < T of FID_i(m_i) - FID_i(m_T)
+        Forward  = 1/(T-1) sum over i > 1 of FID_i(m_0) - FID_i(m_{i-1})
+
+    FID is better the lower it is, and the terms are turned around: both are above 0 if
+    training on one experience helps with another, and below 0 if it harms. Backward is the
+    ``Forgetting`` of :func:`generation_summary` with the sign turned.
+
+    :param qualities: what was measured, after 0 experiences too, and on experiences that
+        were not trained on yet.
+    :param counts_after: as :func:`generation_summary` takes, of those trained on.
+    :return: ``Backward``, and ``Forward``, each if there is a term.
+
+    >>> transfer_summary({0: {0: 9.0, 1: 9.0}, 1: {0: 2.0, 1: 7.0}, 2: {0: 3.0, 1: 2.0}})
+    {'Backward': -1.0, 'Forward': 2.0}
+    """
+    last = max(qualities)
+    after = {j: j + 1 for j in qualities[last]} if counts_after is None else counts_after
+    backward, forward = [], []
+    for place, count in after.items():
+        then, before = (qualities.get(k, {}).get(place) for k in (count, count - 1))
+        if then is not None and count < last:
+            backward.append(then - qualities[last][place])
+        untrained = qualities.get(0, {}).get(place)
+        if before is not None and untrained is not None and count > 1:
+            forward.append(untrained - before)
+    terms = {"Backward": backward, "Forward": forward}
+    return {name: statistics.fmean(own) for name, own in terms.items() if own}

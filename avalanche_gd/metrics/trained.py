@@ -74,6 +74,9 @@ class TrainedExperiences:
         self._layout(key.stream)  # now: a lazy stream may let go of its experiences
         self._classes.setdefault(key, dataset_classes(whole.dataset))
 
+    def __bool__(self) -> bool:
+        return bool(self._classes)
+
     def counted(self, experience: Any) -> Counted | None:
         """What an evaluated experience counts for; None if it does not count.
 

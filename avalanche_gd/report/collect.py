@@ -13,6 +13,7 @@ from avalanche_gd.report.settings import (
     of_method,
     outside_method,
 )
+from avalanche_gd.runs.columns import features_in_words
 from avalanche_gd.runs.results import (
     RunResult,
     read_run,
@@ -67,6 +68,18 @@ class Section:
     def n_experiences(self) -> int:
         """Of the stream."""
         return self.settings["benchmark.n_experiences"]
+
+    @property
+    def features(self) -> str:
+        """What the features are of that images were compared in, in words."""
+        names = ("features", "weights_path")
+        return features_in_words(
+            {
+                name: self.settings[f"evaluation.{name}"]
+                for name in names
+                if f"evaluation.{name}" in self.settings
+            }
+        )
 
     @property
     def length(self) -> str:

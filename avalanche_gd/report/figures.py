@@ -37,6 +37,8 @@ def curve_drawings(section: Section, styles: dict[str, Style]) -> list[Drawing]:
         for label, of_seeds in curves.items():
             _plot_seeds(axis, label, of_seeds, styles[label])
         decorate(axis, metric.label)
+        if metric.in_features:
+            axis.set_ylabel(f"in the features of {section.features}")
         alt = (
             f"{metric.label} over {section.length} of {section.benchmark}. "
             f"After the last: {_ranking(curves, metric)}."
@@ -64,6 +66,8 @@ def cost_drawings(section: Section, styles: dict[str, Style]) -> list[Drawing]:
             x, y = _plot_point(axis, label, of_seeds, styles[label])
             parts.append(f"{label} {quality.text(y)} at {cost.text(x)} {cost.unit}")
         decorate(axis, f"{quality.label} by {cost.unit}")
+        if quality.in_features:
+            axis.set_ylabel(f"in the features of {section.features}")
         axis.set(xlabel=cost.title)
         highest = max(x for own in points.values() for x, _ in own)
         axis.set_xlim(0, 1.1 * highest or 1)

@@ -93,10 +93,14 @@ def headings_of(lines: Sequence[Line]) -> list[str]:
 def caption_of(section: Section, lines: Sequence[Line]) -> str:
     """What the numbers of a table are."""
     has_interval = any("±" in cell.spread for line in lines for cell in line.cells)
-    has_fid = any(cell.column.name == "FID" for cell in lines[0].cells)
+    names = [cell.column.word for cell in lines[0].cells if cell.column.in_features]
     interval = " ± 95% confidence interval (Student's t)" if has_interval else ""
     no_interval = "" if has_interval else "; one seed has no interval"
-    features = " FID is in the features of an oracle classifier." if has_fid else ""
+    features = ""
+    if names:
+        listed = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+        verb = "is" if len(names) == 1 else "are"
+        features = f" {listed} {verb} in the features of {section.features}."
     return f"after {section.length}: mean over seeds{interval}{no_interval}.{features}"
 
 
@@ -152,18 +156,24 @@ def as_csv(sections: Sequence[Section]) -> str:
 def runs_as_csv(sections: Sequence[Section]) -> str:
     """``runs.csv``: a line for each run and experience, the last one with its costs."""
     rows: list[list[Any]] = []
+    every = [run for section in sections for run in section.runs]
+    metrics = [
+        metric
+        for metric in METRICS
+        if not metric.asked_as or any(run.curve(metric) for run in every)
+    ]
     for section in sections:
         for label, runs in section.methods.items():
             for run in runs:
                 what = [section.benchmark, section.difference, label, run.seed]
-                curves = [run.curve(metric) for metric in METRICS]
+                curves = [run.curve(metric) for metric in metrics]
                 for experience in range(section.n_experiences):
                     is_last = experience == section.n_experiences - 1
                     costs = [run.final(cost) if is_last else None for cost in COSTS]
                     values = [points.get(experience) for points in curves]
                     rows.append([*what, experience + 1, *values, *costs])
     head = ["benchmark", "settings", "method", "seed", "experience"]
-    return csv_text([*head, *(column.name for column in (*METRICS, *COSTS))], rows)
+    return csv_text([*head, *(column.name for column in (*metrics, *COSTS))], rows)
 
 
 def _mark_best(cells: Sequence[Cell]) -> None:

@@ -2,12 +2,20 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from avalanche_gd.metrics import Sampling, class_balance_metrics, fid_metrics
+from avalanche_gd.metrics import (
+    Sampling,
+    class_balance_metrics,
+    classification_accuracy_metrics,
+    fid_metrics,
+    kid_metrics,
+    precision_recall_metrics,
+)
 
 DASH = "\N{EN DASH}"
 """What stands for a value that was not recorded."""
@@ -46,6 +54,10 @@ class Column:
     """What the metric can be at most."""
     measure: Callable[..., Any] | None = None
     """Makes the generator's plugin metric from its ``sampling``; once if it gives two."""
+    in_features: bool = False
+    """True if it depends on ``features``, which ``measure`` then takes too."""
+    asked_as: str = ""
+    """In ``evaluation.measures``; empty if it is measured without being asked for."""
 
     @property
     def heading(self) -> str:
@@ -111,6 +123,7 @@ METRICS = [
         is_quality=True,
         lowest=0,
         measure=partial(fid_metrics, experience=True, summary=True),
+        in_features=True,
     ),
     Column(
         "KLD",
@@ -152,6 +165,100 @@ METRICS = [
         lowest=-1,
         highest=1,
     ),
+    Column(
+        "KID",
+        "KID",
+        4,
+        "lower",
+        f"generator/KID_Stream/{_STREAM}",
+        title="KID",
+        measure=kid_metrics,
+        in_features=True,
+        asked_as="kid",
+    ),
+    Column(
+        "precision",
+        "Precision",
+        3,
+        "higher",
+        f"generator/Precision_Stream/{_STREAM}",
+        title="Precision",
+        scale="share",
+        lowest=0,
+        highest=1,
+        measure=precision_recall_metrics,
+        in_features=True,
+        asked_as="precision_recall",
+    ),
+    Column(
+        "recall",
+        "Recall",
+        3,
+        "higher",
+        f"generator/Recall_Stream/{_STREAM}",
+        title="Recall",
+        scale="share",
+        lowest=0,
+        highest=1,
+        in_features=True,
+        asked_as="precision_recall",
+    ),
+    Column(
+        "density",
+        "Density",
+        3,
+        "higher",
+        f"generator/Density_Stream/{_STREAM}",
+        lowest=0,
+        in_features=True,
+        asked_as="precision_recall",
+    ),
+    Column(
+        "coverage",
+        "Coverage",
+        3,
+        "higher",
+        f"generator/Coverage_Stream/{_STREAM}",
+        lowest=0,
+        highest=1,
+        in_features=True,
+        asked_as="precision_recall",
+    ),
+    Column(
+        "AFID",
+        "AFID",
+        1,
+        "lower",
+        f"generator/AFID/{_STREAM}",
+        title="AFID",
+        scale="log",
+        lowest=0,
+        measure=partial(fid_metrics, stream=False, afid=True),
+        in_features=True,
+        asked_as="afid",
+    ),
+    Column(
+        "F_of_FID",
+        "F of FID",
+        1,
+        "lower",
+        f"generator/F/{_STREAM}",
+        in_features=True,
+        asked_as="afid",
+    ),
+    Column(
+        "CAS",
+        "CAS",
+        3,
+        "higher",
+        f"generator/CAS_Stream/{_STREAM}",
+        title="Classification accuracy score",
+        scale="share",
+        lowest=0,
+        highest=1,
+        measure=classification_accuracy_metrics,
+        asked_as="classification_accuracy",
+    ),
 ]
 """The metrics, in the order of tables; one of your own may be appended."""
 
@@ -181,9 +288,48 @@ COSTS = [
 """What a run spent, after the metrics in tables."""
 
 
-def generation_metrics(sampling: Sampling) -> list[Any]:
+def generation_metrics(
+    sampling: Sampling, features: Any = "oracle", measures: Sequence[str] = ()
+) -> list[Any]:
     """The plugin metrics of a generator that tables show.
 
     :param sampling: how its images are drawn.
+    :param features: what :func:`~avalanche_gd.metrics.fid_metrics` takes.
+    :param measures: those that are asked for, of :func:`measure_names`.
+    :raises ValueError: for another name, or if one cannot be had with this sampling.
     """
-    return [metric.measure(sampling=sampling) for metric in METRICS if metric.measure]
+    for name in measures:
+        if name not in measure_names():
+            raise ValueError(
+                f"no measure {name!r}; choose from {', '.join(measure_names())}"
+            )
+    return [
+        metric.measure(
+            sampling=sampling, **({"features": features} if metric.in_features else {})
+        )
+        for metric in METRICS
+        if metric.measure and (not metric.asked_as or metric.asked_as in measures)
+    ]
+
+
+def measure_names() -> list[str]:
+    """What can be asked for beside what is always measured."""
+    return list(dict.fromkeys(m.asked_as for m in METRICS if m.asked_as))
+
+
+def features_in_words(evaluation: Mapping[str, Any]) -> str:
+    """What the features of an evaluation are of, as tables and figures say.
+
+    :param evaluation: the settings of that section.
+
+    >>> features_in_words({}), features_in_words({"features": "inception"})
+    ('an oracle classifier', 'InceptionV3')
+    >>> path = "/data/mobilenet_v2-b0353104.pth"
+    >>> features_in_words({"features": "mobilenet_v2", "weights_path": path})
+    'mobilenet_v2 (mobilenet_v2-b0353104.pth)'
+    """
+    name, path = evaluation.get("features", "oracle"), evaluation.get("weights_path")
+    known = {"oracle": "an oracle classifier", "inception": "InceptionV3"}
+    if name in known:
+        return known[name]
+    return f"{name} ({Path(path).name})" if path else name

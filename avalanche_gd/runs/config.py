@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 
 from avalanche_gd.distributed.launch import local_rank, process_count
 from avalanche_gd.metrics import Sampling
+from avalanche_gd.metrics.features import check_feature_choice, feature_extractor
 from avalanche_gd.models import (
     DiffusionModel,
     Execution,
@@ -19,6 +20,7 @@ from avalanche_gd.models import (
     unet,
 )
 from avalanche_gd.plugins.pool import LOOK_AHEAD
+from avalanche_gd.runs.columns import generation_metrics
 from avalanche_gd.runs.errors import naming
 from avalanche_gd.runs.identity import run_digest
 
@@ -191,15 +193,39 @@ class SolverConfig(BudgetConfig):
 
 @dataclass
 class EvaluationConfig:
-    """What the metrics of generated images are computed on."""
+    """What the metrics of generated images are, and what they are computed on.
+
+    :raises ValueError: for an unknown value, or too few images for a measure.
+    """
 
     images: int
     steps: int
     batch_size: int
+    features: str = "oracle"
+    """That FID is in: ``oracle``, ``inception``, or a classifier of torchvision."""
+    weights_path: str | None = None
+    """The file of their weights."""
+    measures: list[str] = field(default_factory=list)
+    """What is measured beside what always is."""
+
+    def __post_init__(self) -> None:
+        with naming("evaluation"):
+            check_feature_choice(self.features, self.weights_path)
+            generation_metrics(self.sampling(), "oracle", self.measures)
 
     def sampling(self) -> Sampling:
         """The same, for the metrics."""
         return Sampling(self.images, self.steps, batch_size=self.batch_size)
+
+    def metrics(self) -> list[Any]:
+        """The plugin metrics that tables show, new.
+
+        :raises ValueError: if the weights of the features cannot be had.
+        """
+        with naming("evaluation"):
+            extractor = feature_extractor(self.features, self.weights_path)
+        features = "oracle" if extractor is None else extractor
+        return generation_metrics(self.sampling(), features, self.measures)
 
 
 @dataclass

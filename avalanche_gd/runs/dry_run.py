@@ -39,7 +39,8 @@ def dry_run(config: RunConfig, benchmark: Any) -> str:
     :return: a line with the estimate.
     """
     n = config.benchmark.n_experiences
-    small = config.replaced({"generator.decay_steps": 0, "evaluation.images": _IMAGES})
+    few = replace(config.evaluation, images=_IMAGES, measures=[])  # which may need more
+    small = replace(config, evaluation=few).replaced({"generator.decay_steps": 0})
     least = max(_LEAST, least_steps(config))
     with trial(small) as learner:
         clocks = [_StepClock(strategy, least) for strategy in learner.strategies.values()]

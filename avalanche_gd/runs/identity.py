@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields, is_dataclass
+from pathlib import PurePath
 from typing import Any
 
 _VERSION = 1  # of the rules below; another one names all runs anew
@@ -66,6 +67,9 @@ def deciding_settings(config: Any) -> dict[str, Any]:
     if not method["solver_replays"]:
         for name in _OF_REPLAY:
             del settings["solver"][name]
+    evaluation = settings.get("evaluation", {})
+    if evaluation.get("weights_path") is not None:  # whose name says which file it is
+        evaluation["weights_path"] = PurePath(evaluation["weights_path"]).name
     flat = flatten(settings)
     return {
         name: value

@@ -31,14 +31,19 @@ def save_samples(images: Tensor, path: Path) -> None:
     save_image(grid, path)
 
 
-def save_curves(rows: list[Row], path: Path) -> None:
-    """A figure of a run: those metrics over its experiences that figures show."""
-    shown = [metric for metric in METRICS if metric.title]
+def save_curves(rows: list[Row], path: Path, *, features: str) -> None:
+    """A figure of a run: those metrics over its experiences that figures show.
+
+    :param features: what those are of that FID is in.
+    """
+    points = [(metric, curve(rows, metric)) for metric in METRICS if metric.title]
+    shown = [(metric, own) for metric, own in points if own or not metric.asked_as]
     figure = Figure(figsize=(11, 3.2), layout="constrained")
-    for axis, metric in zip(figure.subplots(1, len(shown)), shown, strict=True):
-        points = curve(rows, metric)
-        axis.plot([x + 1 for x in points], list(points.values()), marker="o")
+    for axis, (metric, own) in zip(figure.subplots(1, len(shown)), shown, strict=True):
+        axis.plot([x + 1 for x in own], list(own.values()), marker="o")
         decorate(axis, metric.label)
+        if metric.in_features:
+            axis.set_ylabel(f"in the features of {features}")
     figure.savefig(path, dpi=150)
 
 

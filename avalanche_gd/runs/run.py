@@ -17,7 +17,7 @@ from avalanche_gd.distributed.launch import is_main, on_main, say
 from avalanche_gd.models import DiffusionModel
 from avalanche_gd.models.pretrained import is_of_diffusers
 from avalanche_gd.runs.checkpoint import load_checkpoint, save_checkpoint
-from avalanche_gd.runs.columns import METRICS
+from avalanche_gd.runs.columns import METRICS, features_in_words
 from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.dry_run import dry_run
 from avalanche_gd.runs.errors import naming
@@ -134,7 +134,10 @@ def _write_end(learner: Learner, folder: Path, rows: list[Row]) -> None:
             weights = folder / "model" / "denoiser.safetensors"
             write_whole(weights, lambda path: save_model(model.denoiser, str(path)))
     write_text(folder / "metrics.csv", csv_text(Row._fields, rows))
-    write_whole(folder / "curves.png", lambda path: save_curves(rows, path))
+    features = features_in_words(asdict(learner.config.evaluation))
+    write_whole(
+        folder / "curves.png", lambda path: save_curves(rows, path, features=features)
+    )
     learner.close()
 
 

@@ -23,7 +23,6 @@ from avalanche_gd.metrics import denoising_loss_metrics, generated_image_metrics
 from avalanche_gd.models import DiffusionModel
 from avalanche_gd.models.classifier import classifier
 from avalanche_gd.plugins import SoftGenerativeReplayPlugin
-from avalanche_gd.runs.columns import generation_metrics
 from avalanche_gd.runs.config import BudgetConfig, RunConfig, SolverConfig
 from avalanche_gd.training import BudgetedTemplate, DiffusionTraining
 
@@ -92,7 +91,7 @@ def generator_strategy(
     sampling = config.evaluation.sampling()
     metrics: list[Any] = [
         loss_metrics(epoch=True, experience=True, stream=True),
-        *generation_metrics(sampling),
+        *config.evaluation.metrics(),
         generated_image_metrics(sampling=sampling, shown=min(64, sampling.images)),
     ]
     if isinstance(model, DiffusionModel):

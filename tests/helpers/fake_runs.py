@@ -41,7 +41,8 @@ def write_run(
         OmegaConf.update(config, name, value)
     OmegaConf.save(config, folder / "config.yaml")
     keys = {metric.name: metric.key for metric in METRICS}
-    names = [name for name in keys if generates or keys[name].startswith("solver/")]
+    always = [metric.name for metric in METRICS if not metric.asked_as]
+    names = [name for name in always if generates or keys[name].startswith("solver/")]
     known = dict.fromkeys(names, 0.5) | (values or {})
     with open(folder / "metrics.csv", "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

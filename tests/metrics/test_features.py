@@ -1,14 +1,27 @@
 """Which features FID takes, and which it refuses."""
 
+import hashlib
+import os
+from pathlib import Path
+
 import pytest
 import torch
+import torchvision.models
 from avalanche.training.plugins import EvaluationPlugin
 from torch import nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from avalanche_gd import DiffusionTraining, SmallCNN
 from avalanche_gd.metrics import Sampling, fid_metrics
-from avalanche_gd.metrics.features import MAX_FEATURES, checked_features
+from avalanche_gd.metrics.features import (
+    MAX_FEATURES,
+    CheckedFeatures,
+    as_pixels,
+    feature_extractor,
+    torchvision_classifiers,
+    without_last_linear,
+)
+from tests.helpers.repository import ROOT
 from tests.helpers.small_models import SHAPE
 
 SAMPLING = Sampling(images=20, steps=1)
@@ -83,4 +96,154 @@ def test_a_metric_is_no_module_of_features():
 @pytest.mark.parametrize("number", [1, 64, 2048, MAX_FEATURES])
 def test_as_many_features_as_papers_have_are_taken(number):
     features = torch.zeros(2, number)
-    assert checked_features(lambda x: features, torch.zeros(2, *SHAPE)) is features
+    assert CheckedFeatures(lambda x: features)(torch.zeros(2, *SHAPE)) is features
+
+
+def test_every_byte_comes_back_from_model_space():
+    pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    assert torch.equal(as_pixels(pixels / 255 * 2 - 1), pixels.expand(1, 3, 16, 16))
+
+
+def test_pixels_are_cut_as_torchmetrics_cuts_them():
+    tenths = torch.randint(1, 10, (50, 3, 8, 8)) / 10
+    shades = (torch.randint(0, 255, tenths.shape) + tenths) / 255
+    assert torch.equal(as_pixels(shades * 2 - 1), (shades * 255).byte())
+
+
+def test_images_of_other_channels_have_no_pixels():
+    with pytest.raises(ValueError, match="need 1 or 3 channels, got 2; give a module"):
+        as_pixels(torch.zeros(1, 2, 8, 8))
+
+
+FAMILIES = {
+    "alexnet": 4096,
+    "convnext_tiny": 768,
+    "densenet121": 1024,
+    "efficientnet_b0": 1280,
+    "googlenet": 1024,
+    "inception_v3": 2048,
+    "maxvit_t": 512,
+    "mnasnet0_5": 1280,
+    "mobilenet_v2": 1280,
+    "mobilenet_v3_small": 1024,
+    "resnet18": 512,
+    "resnext50_32x4d": 2048,
+    "shufflenet_v2_x0_5": 1024,
+    "swin_t": 768,
+    "swin_v2_t": 768,
+    "vgg11": 4096,
+    "vit_b_32": 768,
+    "wide_resnet50_2": 2048,
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.filterwarnings("ignore:The default weight initialization")
+def test_what_the_last_linear_layer_gets_are_features_of_each_family(name):
+    assert name in torchvision_classifiers()
+    with torch.device("meta"):
+        classifier = torchvision.models.get_model(name, weights=None)
+        size = 299 if name == "inception_v3" else 224
+        features = without_last_linear(classifier.eval())(torch.zeros(2, 3, size, size))
+    assert features.shape == (2, FAMILIES[name])
+
+
+SMALL = "shufflenet_v2_x0_5"
+
+
+@pytest.fixture(scope="module")
+def small_weights(tmp_path_factory):
+    """A file like torchvision's of its smallest classifier, with random weights."""
+    path = tmp_path_factory.mktemp("weights") / "any name.pth"
+    with torch.random.fork_rng(devices=[]):
+        torch.save(torchvision.models.get_model(SMALL).state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def known(monkeypatch):
+    """``known(path)`` has a file pass for one that torchvision publishes."""
+
+    def known(path):
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        monkeypatch.setattr("avalanche_gd.metrics.features._digits", lambda url: digest)
+
+    return known
+
+
+def test_a_torchvision_classifier_gives_what_its_last_layer_gets(small_weights, known):
+    known(small_weights)
+    classifier = torchvision.models.get_model(SMALL)
+    classifier.load_state_dict(torch.load(small_weights, weights_only=True))
+    got = []
+    classifier.fc.register_forward_pre_hook(lambda _, inputs: got.append(inputs[0]))
+    pixels = torch.randint(0, 256, (70, 1, 8, 8), dtype=torch.uint8)
+    prepare = torchvision.models.get_model_weights(SMALL).DEFAULT.transforms()
+    extractor = feature_extractor(SMALL, small_weights)
+    extractor.train()  # which it does not do
+    with torch.no_grad():
+        classifier.eval()(prepare(pixels.expand(-1, 3, -1, -1)))
+        features = extractor(pixels / 255 * 2 - 1)
+    assert features.shape == (70, 1024)
+    assert torch.allclose(features, got[0], atol=1e-5)
+
+
+def test_a_classifier_of_torchvision_judges_a_stream(
+    tiny_model, digits, small_weights, known
+):
+    known(small_weights)
+    strategy = strategy_with(tiny_model, features=SMALL, weights_path=small_weights)
+    strategy.train(digits.train_stream[0], eval_streams=[])
+    values = strategy.eval(digits.test_stream[:1])
+    assert values["FID_Stream/eval_phase/test_stream"] > 0
+
+
+def test_a_weights_file_of_another_model_is_refused(small_weights, tmp_path):
+    renamed = tmp_path / "resnet18-f37072fd.pth"
+    renamed.symlink_to(small_weights)
+    with pytest.raises(
+        ValueError,
+        match=r"no resnet18 weights \(the SHA-256 of .* begins "
+        r"with \w{8}, not f37072fd\); put resnet18-f37072fd.pth of torch",
+    ):
+        fid_metrics(features="resnet18", weights_path=renamed)
+    with pytest.raises(ValueError, match=r"name of any name\.pth does not end in f37072fd"):
+        fid_metrics(features="resnet18", weights_path=small_weights)
+
+
+class Evil:
+    def __reduce__(self):
+        return pytest.fail, ("it was unpickled",)
+
+
+def test_weights_of_torchvision_are_not_unpickled(tmp_path, known, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    url = torchvision.models.get_model_weights(SMALL).DEFAULT.url
+    path = tmp_path / "checkpoints" / Path(url).name
+    path.parent.mkdir()
+    torch.save({"evil": Evil()}, path)
+    with pytest.raises(ValueError, match=r"begins with \w{8}, not f707e7126e"):
+        feature_extractor(SMALL)
+    known(path)
+    with pytest.raises(ValueError, match=f"no {SMALL} weights"):
+        feature_extractor(SMALL)
+
+
+def test_a_name_that_is_almost_known_is_completed():
+    with pytest.raises(ValueError, match=r"no features 'mobilnet_v2'; .* mobilenet_v2"):
+        fid_metrics(features="mobilnet_v2")
+    with pytest.raises(ValueError, match="no features 'squeezenet1_0'; choose from oracle"):
+        fid_metrics(features="squeezenet1_0")
+
+
+MOBILENET = Path(
+    os.environ.get("AVALANCHE_GD_MOBILENET_V2")
+    or ROOT.parent / "shared" / "data" / "mobilenet_v2-b0353104.pth"
+)
+
+
+@pytest.mark.skipif(not MOBILENET.exists(), reason="no weights of MobileNetV2 here")
+def test_mobilenet_gives_1280_features_of_either_of_its_files():
+    extractor = feature_extractor("mobilenet_v2", MOBILENET)
+    assert extractor.preprocess.resize_size == [256]  # of the older of its two files
+    assert extractor(torch.zeros(2, 1, 8, 8)).shape == (2, 1280)

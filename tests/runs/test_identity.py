@@ -46,6 +46,8 @@ OTHER = {
     "a look-ahead": ["method.look_ahead=2"],
     "a look-ahead of the solver": ["solver.look_ahead=2"],
     "sampling steps": ["evaluation.steps=3"],
+    "other features": ["evaluation.features=resnet18"],
+    "a measure": ["evaluation.measures=[kid]", "evaluation.images=100"],
     "a number of images": ["evaluation.images=71"],
     "an option of the benchmark": ["+benchmark.options.other=1"],
     "a condition": ["model.conditional=true"],
@@ -97,7 +99,8 @@ def test_a_setting_of_a_later_version_changes_no_name(monkeypatch):
     def later(shuffled):
         old = config.evaluation
         return replace(
-            config, evaluation=Later(old.images, old.steps, old.batch_size, shuffled)
+            config,
+            evaluation=Later(old.images, old.steps, old.batch_size, shuffled=shuffled),
         )
 
     assert identity.run_digest(later(False)) == before != identity.run_digest(later(True))

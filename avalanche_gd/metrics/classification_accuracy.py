@@ -1,0 +1,144 @@
+"""The classification accuracy score of generated images, as an Avalanche metric."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from avalanche_gd.checks import check_integer
+from avalanche_gd.data.model_space import has_label
+from avalanche_gd.metrics.oracle_choice import OracleChoice
+from avalanche_gd.metrics.plugin import GenerationMetric
+from avalanche_gd.metrics.shared_images import Sampling, SharedImages, classifier_labels
+from avalanche_gd.metrics.trained import ExperienceKey, experience_key
+from avalanche_gd.models.classifier import SmallCNN
+
+MakeClassifier = Callable[[tuple[int, int, int], int], nn.Module]
+"""From ``(C, H, W)`` and the number of classes to a classifier with new weights."""
+
+_BATCH_SIZE = 128
+_LEARNING_RATE = 1e-3
+
+
+def trained_classifier(
+    make: MakeClassifier, images: Tensor, labels: Tensor, *, steps: int, seed: int = 0
+) -> nn.Module:
+    """A new classifier, trained by Adam (1e-3) on batches of 128.
+
+    :param images: in model space, ``(N, C, H, W)``.
+    :param labels: their classes, ``(N,)``, from 0.
+    :param steps: of Adam.
+    :param seed: decides the initial weights and the batches. The global random state is
+        left alone.
+    :return: in evaluation mode, on the images' device.
+    """
+    shape = (images.shape[1], images.shape[2], images.shape[3])
+    generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        torch.default_generator.manual_seed(seed)  # the CPU's, no other device's
+        classifier = make(shape, int(labels.max()) + 1).to(images.device)
+        optimizer = torch.optim.Adam(classifier.parameters(), lr=_LEARNING_RATE)
+        for _ in range(steps):
+            chosen = torch.randint(len(images), (_BATCH_SIZE,), generator=generator)
+            batch = chosen.to(images.device)
+            optimizer.zero_grad()
+            F.cross_entropy(classifier(images[batch]), labels[batch]).backward()
+            optimizer.step()
+    return classifier.eval()
+
+
+class ClassificationAccuracy(GenerationMetric):
+    """See :func:`classification_accuracy_metrics`."""
+
+    def __init__(
+        self,
+        sampling: Sampling,
+        oracle: OracleChoice,
+        *,
+        steps: int,
+        seed: int,
+        make_classifier: MakeClassifier,
+    ):
+        super().__init__(sampling)
+        self.steps = check_integer("steps", steps)
+        self.seed = check_integer("seed", seed, 0)
+        self._oracle, self._make = oracle, make_classifier
+        self._real: list[tuple[Tensor, Tensor]] = []  # images and labels, by batch
+
+    def check(self, strategy: Any) -> None:
+        """Raise ValueError without labels, or without what labels generated images."""
+        dataset = strategy.experience.dataset
+        if not has_label(dataset[0], dataset):
+            raise ValueError(
+                "classification_accuracy_metrics need images with labels; leave them out"
+            )
+        if getattr(strategy.model, "num_classes", None) is None:
+            self._oracle.check_labels(strategy)
+
+    def before_eval(self, strategy: Any) -> None:
+        """Begin anew."""
+        super().before_eval(strategy)
+        self._real = []
+
+    def after_eval_iteration(self, strategy: Any) -> None:
+        """Remember a batch of real images."""
+        if experience_key(strategy.experience) in self._counted:
+            self._real.append((strategy.mb_x, strategy.mb_y))
+
+    def compute(self, strategy: Any, experiences: list[ExperienceKey]) -> dict[str, float]:
+        """The accuracy over the evaluated experiences."""
+        shared, size = SharedImages.of(strategy), self.sampling.batch_size
+        images, labels = shared.samples(strategy.model, self.sampling)
+        if labels is None:
+            oracle = self._oracle.of(strategy, self._counted[experiences[0]])
+            labels = classifier_labels(oracle, images, size)
+        classifier = trained_classifier(
+            self._make, images, labels, steps=self.steps, seed=self.seed
+        )
+        real, true = (torch.cat(parts) for parts in zip(*self._real, strict=True))
+        self._real = []
+        right = classifier_labels(classifier, real, size) == true
+        return {"CAS_Stream": float(right.double().mean())}
+
+
+def classification_accuracy_metrics(
+    *,
+    steps: int = 500,
+    seed: int = 0,
+    make_classifier: MakeClassifier = SmallCNN,
+    sampling: Sampling | None = None,
+    classifier: nn.Module | None = None,
+    benchmark: Any = None,
+) -> list[GenerationMetric]:
+    """The classification accuracy score (arXiv 1905.10887): are samples as good as data?
+
+    As ``CAS_Stream/eval_phase/test_stream``: the accuracy, from 0 to 1, on the real images
+    of the evaluated experiences that were trained on so far, of a new classifier that was
+    trained on generated images only. Those are labelled by the class that a conditioned
+    model was asked for; else by an oracle, and then the score is also the oracle's.
+
+    :param steps: what the new classifier may spend in each evaluation, Adam steps of batch
+        128 at learning rate 1e-3.
+    :param seed: decides its initial weights and its batches.
+    :param make_classifier: makes it from ``(C, H, W)`` and the number of classes.
+    :param sampling: how images are generated; the default is 2,000 by 10 DDIM steps.
+    :param classifier: labels generated images in the place of the oracle, from images in
+        model space to logits.
+    :param benchmark: the oracle is trained on its ``train_stream``; None for the stream
+        that the strategy is trained on.
+    :return: the metrics, for an ``EvaluationPlugin``.
+    :raises ValueError: for numbers out of range, if a classifier and a benchmark are given,
+        or the benchmark is not in model space. Before training, if images have no labels,
+        or the classifier has fewer logits than there are classes.
+    :raises TypeError: if they are not a module and a benchmark.
+    """
+    metric = ClassificationAccuracy(
+        sampling or Sampling(),
+        OracleChoice(classifier, benchmark),
+        steps=steps,
+        seed=seed,
+        make_classifier=make_classifier,
+    )
+    return [metric]

@@ -1,0 +1,172 @@
+"""The base of metrics that compare features of generated and of real images."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from avalanche_gd.data.model_space import image_of
+from avalanche_gd.metrics.features import CheckedFeatures, feature_extractor
+from avalanche_gd.metrics.oracle_choice import OracleChoice
+from avalanche_gd.metrics.plugin import GenerationMetric
+from avalanche_gd.metrics.shared_images import Sampling, SharedImages
+from avalanche_gd.metrics.trained import (
+    Counted,
+    ExperienceKey,
+    experience_key,
+    origin,
+    whole_stream,
+)
+
+
+@dataclass(frozen=True)
+class FeatureChoice:
+    """Which features images are compared in."""
+
+    extractor: Any
+    """From images in model space to ``(N, D)``; None for those of the oracle."""
+    oracle: OracleChoice
+
+    @classmethod
+    def of(
+        cls,
+        features: Any,
+        weights_path: str | Path | None,
+        oracle: nn.Module | None,
+        benchmark: Any,
+    ) -> "FeatureChoice":
+        """What the arguments of :func:`~avalanche_gd.metrics.fid_metrics` choose.
+
+        :raises ValueError: as said there.
+        :raises TypeError: as said there.
+        """
+        extractor = feature_extractor(features, weights_path)
+        if extractor is None and oracle is not None and not hasattr(oracle, "get_features"):
+            raise TypeError(
+                f"the oracle {type(oracle).__name__} has no get_features, as SmallCNN has; "
+                "give features= beside it"
+            )
+        return cls(extractor, OracleChoice(oracle, benchmark))
+
+    def check(self, strategy: Any) -> None:
+        """Raise ValueError unless the images of a strategy's experience have features."""
+        if self.extractor is None:
+            self.oracle.check(strategy.experience)
+        image = image_of(strategy.experience.dataset[0])
+        given = self.oracle.classifier if self.extractor is None else self.extractor
+        if given is not None and isinstance(image, Tensor):
+            self.compute(strategy, given, image[None].to(strategy.device), 1)
+
+    def extractor_for(self, strategy: Any, counted: Counted) -> Any:
+        """What gives features for an experience that a strategy evaluates."""
+        if self.extractor is None:
+            return self.oracle.of(strategy, counted)
+        return self.extractor
+
+    def compute(
+        self, strategy: Any, extractor: Any, images: Tensor, batch_size: int
+    ) -> Tensor:
+        """The features of images, once for all metrics of a strategy: ``(N, D)``.
+
+        :param extractor: of :meth:`extractor_for`.
+        :raises ValueError: if they are of another shape, or not finite.
+        """
+        if isinstance(extractor, nn.Module):
+            extractor.to(strategy.device)
+        function = extractor.get_features if self.extractor is None else extractor
+        shared = SharedImages.of(strategy)
+        return shared.features(CheckedFeatures(function), images, batch_size)
+
+
+class FeatureMetric(GenerationMetric):
+    """Compares features of generated images with those of the real ones.
+
+    Those of real images are computed once a stream, and kept.
+
+    :param choice: of features.
+    :param least_images: without so many on either side there is no value.
+    :param hint: what to change for fewer images.
+    :raises ValueError: if fewer than those are generated.
+    """
+
+    def __init__(
+        self,
+        sampling: Sampling,
+        choice: FeatureChoice,
+        *,
+        least_images: int = 2,
+        hint: str = "",
+    ):
+        super().__init__(sampling)
+        self.choice = choice
+        self.least_images, self._hint = least_images, hint
+        self._real: dict[tuple[ExperienceKey, Any], Any] = {}  # by extractor too
+        self._reading: Any = None
+        self._check_enough("generated", sampling.images)
+
+    def kept(self, features: Tensor) -> Any:
+        """What is remembered of a batch of real features; those of batches add up."""
+        return [features]
+
+    def check(self, strategy: Any) -> None:
+        """Raise ValueError unless there can be features, of enough test images."""
+        self.choice.check(strategy)
+        training = experience_key(origin(strategy.experience)).stream
+        if training.knows_benchmark and "test" in training.owner.streams:
+            tests = whole_stream(training._replace(name="test"))
+            if tests is not None:
+                count = sum(len(experience.dataset) for experience in tests)
+                self._check_enough("in the test stream", count)
+
+    def before_eval_exp(self, strategy: Any) -> None:
+        """Read the real images of an experience unless they have been read before."""
+        super().before_eval_exp(strategy)
+        self._reading = None
+
+    def after_eval_iteration(self, strategy: Any) -> None:
+        """Add the batch to what is kept of the experience's real images."""
+        key = experience_key(strategy.experience)
+        counted = self.counted_for(key)
+        if counted is None:
+            return
+        extractor = self.choice.extractor_for(strategy, counted)
+        if (key, extractor) not in self._real:
+            batch = self.kept(self.features(strategy, extractor, strategy.mb_x))
+            self._reading = batch if self._reading is None else self._reading + batch
+
+    def after_eval_exp(self, strategy: Any) -> None:
+        """Keep it for all evaluations to come."""
+        key = experience_key(strategy.experience)
+        counted = self.counted_for(key)
+        if counted is not None and self._reading is not None:
+            extractor = self.choice.extractor_for(strategy, counted)
+            self._real[key, extractor] = self._reading
+
+    def counted_for(self, key: ExperienceKey) -> Counted | None:
+        """What an evaluated experience counts for; None if it is not read."""
+        return self._counted.get(key)
+
+    def features(self, strategy: Any, extractor: Any, images: Tensor) -> Tensor:
+        """The features of images: ``(N, D)``."""
+        return self.choice.compute(strategy, extractor, images, self.sampling.batch_size)
+
+    def compared(
+        self, strategy: Any, experiences: list[ExperienceKey]
+    ) -> tuple[Tensor, Tensor] | None:
+        """All real and all generated features; None if they are too few on a side."""
+        images = SharedImages.of(strategy).images(strategy.model, self.sampling)
+        first = self._counted[experiences[0]]
+        extractor = self.choice.extractor_for(strategy, first)
+        kept = [part for key in experiences for part in self._real[key, extractor]]
+        real, generated = torch.cat(kept), self.features(strategy, extractor, images)
+        enough = min(len(real), len(generated)) >= self.least_images
+        return (real, generated) if enough else None
+
+    def _check_enough(self, where: str, count: int) -> None:
+        if count < self.least_images:
+            raise ValueError(
+                f"{self} needs {self.least_images} images, but {count} are {where}"
+                f"{self._hint and '; '}{self._hint}"
+            )

@@ -1,0 +1,98 @@
+"""Precision, recall, density and coverage of generated images, as an Avalanche metric."""
+
+import importlib
+import io
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from avalanche_gd.checks import check_integer
+from avalanche_gd.metrics.feature_metric import FeatureChoice, FeatureMetric
+from avalanche_gd.metrics.plugin import GenerationMetric
+from avalanche_gd.metrics.shared_images import Sampling
+from avalanche_gd.metrics.trained import ExperienceKey
+
+NAMES = ("Precision", "Recall", "Density", "Coverage")
+
+
+def precision_recall(real: Tensor, features: Tensor, nearest_k: int) -> dict[str, float]:
+    """Precision and recall (arXiv 1904.06991), density and coverage (2002.09797) by prdc.
+
+    With ``B_k(x)`` the ball around x that reaches to its k-th nearest neighbour among the
+    images of its own side, real ``x_i`` of N and generated ``y_j`` of M::
+
+        precision = the share of y_j that are in some B_k(x_i)
+        recall    = the share of x_i that are in some B_k(y_j)
+        density   = 1 / (k M) times the number of pairs with y_j in B_k(x_i)
+        coverage  = the share of x_i with some y_j in B_k(x_i)
+
+    All are 0 or more; all but density are 1 or less.
+
+    :param real: ``(N, D)``.
+    :param features: of generated images, ``(M, D)``.
+    :param nearest_k: k, up to N - 2 and M - 2. Memory grows with N times M and N times N.
+    """
+    compute = importlib.import_module("prdc").compute_prdc
+    with redirect_stdout(io.StringIO()):  # it prints
+        found = compute(real.cpu().numpy(), features.cpu().numpy(), nearest_k=nearest_k)
+    return {name: float(found[name.lower()]) for name in NAMES}
+
+
+class PrecisionRecall(FeatureMetric):
+    """See :func:`precision_recall_metrics`."""
+
+    def __init__(self, sampling: Sampling, choice: FeatureChoice, *, nearest_k: int):
+        self.nearest_k = check_integer("nearest_k", nearest_k)
+        super().__init__(
+            sampling, choice, least_images=nearest_k + 2, hint="give a smaller nearest_k"
+        )
+
+    def compute(self, strategy: Any, experiences: list[ExperienceKey]) -> dict[str, float]:
+        """The four over the evaluated experiences."""
+        compared = self.compared(strategy, experiences)
+        if compared is None:
+            return {f"{name}_Stream": float("nan") for name in NAMES}
+        values = precision_recall(*compared, self.nearest_k)
+        return {f"{name}_Stream": value for name, value in values.items()}
+
+
+def precision_recall_metrics(
+    *,
+    nearest_k: int = 5,
+    sampling: Sampling | None = None,
+    features: Any = "oracle",
+    weights_path: str | Path | None = None,
+    oracle: nn.Module | None = None,
+    benchmark: Any = None,
+) -> list[GenerationMetric]:
+    """Precision, recall, density and coverage: how good images are, and of how many kinds.
+
+    As ``Precision_Stream/eval_phase/test_stream``, and so ``Recall``, ``Density`` and
+    ``Coverage``, over the evaluated experiences that were trained on so far: see
+    :func:`precision_recall`. Blur lowers precision and density (in features that see
+    it, as an oracle's do and pixels do not); a class that is never generated lowers recall
+    and coverage. They depend on how many images there are: compare
+    them under the same numbers. Not numbers as long as fewer than ``nearest_k + 2`` real
+    images were evaluated.
+
+    :param nearest_k: k, the neighbours that a ball reaches to.
+    :param sampling: how images are generated; the default is 2,000 by 10 DDIM steps.
+    :param features: as :func:`~avalanche_gd.metrics.fid_metrics` takes; so are
+        ``weights_path``, ``oracle`` and ``benchmark``. Metrics that are given the same
+        module compute its features once.
+    :return: the metrics, for an ``EvaluationPlugin``.
+    :raises ValueError: if prdc is not installed, for fewer than 1 neighbour, for fewer than
+        ``nearest_k + 2`` generated images, or as ``fid_metrics`` does. Before training, if
+        the test stream has fewer.
+    :raises TypeError: as ``fid_metrics`` does.
+    """
+    try:
+        importlib.import_module("prdc")
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            "precision_recall_metrics need prdc: pip install 'avalanche-gd[prdc]'"
+        ) from error
+    choice = FeatureChoice.of(features, weights_path, oracle, benchmark)
+    return [PrecisionRecall(sampling or Sampling(), choice, nearest_k=nearest_k)]

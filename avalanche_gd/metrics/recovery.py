@@ -1,0 +1,171 @@
+"""How fast a model that has forgotten learns an old experience again."""
+
+import copy
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from avalanche.core import SupervisedPlugin
+from torch import Tensor, nn
+
+from avalanche_gd.checks import check_integer, check_number
+from avalanche_gd.data.model_space import dataset_classes, dataset_tensors, stream_tensors
+from avalanche_gd.metrics.features import CheckedFeatures, feature_extractor
+from avalanche_gd.metrics.fid import Moments, frechet_distance
+from avalanche_gd.metrics.shared_images import Sampling, generate_samples, in_batches
+from avalanche_gd.models.diffusion import DiffusionModel
+from avalanche_gd.models.oracle import oracle_classifier
+from avalanche_gd.plugins.teacher import default_generator
+from avalanche_gd.training.diffusion_training import DiffusionTraining
+
+
+def recovery_steps(
+    model: DiffusionModel,
+    benchmark: Any,
+    experience: int,
+    best: float,
+    *,
+    within: Sequence[float] = (0.1, 0.2, 0.3),
+    every: int = 10,
+    most: int = 1000,
+    batch_size: int = 64,
+    learning_rate: float = 2e-4,
+    seed: int = 0,
+    sampling: Sampling | None = None,
+    features: Any = "oracle",
+    weights_path: str | Path | None = None,
+) -> dict[float, int | None]:
+    """Adam steps on an old experience until its FID is back near its best.
+
+    A copy of the model is trained on the training images of the experience alone, and FID
+    is measured before the first step and after every so many. A conditioned model is asked
+    for the classes of the experience; of the images of another, those count that the oracle
+    says are of these classes. So it is with ``FID_Exp`` of
+    :func:`~avalanche_gd.metrics.fid_metrics`, from which ``best`` may come, with the same
+    features and about as many images of the experience: FID of fewer is higher.
+
+    :param model: such as one of ``from_pretrained``; it is left as it is.
+    :param benchmark: in model space, with a train and a test stream.
+    :param experience: its index in both, from 0.
+    :param best: the lowest FID on the experience, such as right after its training.
+    :param within: the parts of ``best`` by which FID may be above it.
+    :param every: steps between measurements, and so the resolution of the result.
+    :param most: steps that are taken at most.
+    :param batch_size: of the training.
+    :param learning_rate: of Adam, which begins anew.
+    :param seed: decides the training's randomness; the global random state is left alone.
+    :param sampling: how images are generated; the default is 2,000 by 10 DDIM steps.
+    :param features: as :func:`~avalanche_gd.metrics.fid_metrics` takes; so is
+        ``weights_path``.
+    :return: by each of ``within``, the steps after which FID was at most
+        ``(1 + within) best``; None if it was not in ``most`` steps.
+    :raises ValueError: for numbers out of range, or as ``fid_metrics`` does.
+    :raises TypeError: as ``fid_metrics`` does.
+    """
+    check_integer("experience", experience, 0, len(benchmark.train_stream) - 1)
+    check_number("best", best, "above 0")
+    for part in within:
+        check_number("within", part, "0 or more")
+    check_integer("every", every)
+    check_integer("most", most)
+    check_integer("batch_size", batch_size)
+    check_number("learning_rate", learning_rate, "above 0")
+    check_integer("seed", seed, 0)
+    measure = _ExperienceFID(
+        benchmark, experience, sampling or Sampling(), features, weights_path
+    )
+    student = copy.deepcopy(model)
+    goals = {part: (1 + part) * best for part in within}
+    watch = _Recovery(partial(measure, student), goals, every)
+    strategy = DiffusionTraining(
+        model=student,
+        optimizer=torch.optim.Adam(student.parameters(), learning_rate),
+        train_mb_size=batch_size,
+        train_steps=most,
+        device=model.device,
+        plugins=[watch],
+        evaluator=None,
+    )
+    devices = [model.device] if model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        for place in (torch.device("cpu"), *devices):
+            default_generator(place).manual_seed(seed)
+        watch.look()
+        if not watch.is_done:
+            strategy.train(benchmark.train_stream[experience], eval_streams=[])
+    return {part: watch.reached.get(part) for part in within}
+
+
+class _Recovery(SupervisedPlugin):
+    """Looks at FID every so many steps, and ends the training once it is good enough."""
+
+    def __init__(self, measure: Any, goals: dict[float, float], every: int):
+        super().__init__()
+        self._measure, self._goals, self._every = measure, goals, every
+        self._steps = 0
+        self.reached: dict[float, int] = {}
+        """The steps after which each goal was reached."""
+
+    @property
+    def is_done(self) -> bool:
+        """True once all goals are reached."""
+        return len(self.reached) == len(self._goals)
+
+    def look(self) -> None:
+        """Measure FID after the steps taken so far."""
+        distance = self._measure()
+        for part, goal in self._goals.items():
+            if distance <= goal:
+                self.reached.setdefault(part, self._steps)
+
+    def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
+        """Look, if it is time to."""
+        self._steps += 1
+        if self._steps % self._every == 0:
+            self.look()
+            if self.is_done:
+                strategy.stop_training()
+
+
+class _ExperienceFID:
+    """FID of models on an experience of a benchmark."""
+
+    def __init__(
+        self,
+        benchmark: Any,
+        experience: int,
+        sampling: Sampling,
+        features: Any,
+        weights_path: str | Path | None,
+    ):
+        dataset = benchmark.test_stream[experience].dataset
+        self._classes = dataset_classes(dataset)
+        self._sampling = sampling
+        self._oracle = oracle_classifier(*stream_tensors(benchmark.train_stream))
+        extractor = feature_extractor(features, weights_path)
+        self._extractor = self._oracle if extractor is None else extractor
+        function = self._oracle.get_features if extractor is None else extractor
+        self._function = CheckedFeatures(function)
+        self._images, _ = dataset_tensors(dataset)
+        self._real: Moments | None = None
+
+    def __call__(self, model: DiffusionModel) -> float:
+        """FID; not a number where fewer than 2 images are of the experience."""
+        for module in (self._oracle, self._extractor):
+            if isinstance(module, nn.Module):
+                module.to(model.device)
+        if self._real is None:
+            self._real = Moments.of(self._features(self._images.to(model.device)))
+        images, labels = generate_samples(model, self._sampling, classes=self._classes)
+        if labels is None:
+            labels = in_batches(self._oracle, images, self._sampling.batch_size).argmax(1)
+        classes = torch.tensor(sorted(self._classes), device=labels.device)
+        own = images[torch.isin(labels, classes)]
+        if len(own) < 2:
+            return float("nan")
+        return frechet_distance(self._real, self._features(own))
+
+    def _features(self, images: Tensor) -> Tensor:
+        return in_batches(self._function, images, self._sampling.batch_size)

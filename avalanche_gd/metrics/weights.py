@@ -1,0 +1,42 @@
+"""Files of published weights: found or downloaded, known by their SHA-256, read once."""
+
+import hashlib
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def known_weights(
+    urls: Mapping[str, str], weights_path: str | Path | None
+) -> tuple[str, bytes, Any]:
+    """One of some published files, read once; nothing in it is executed.
+
+    :param urls: where each file is, by the first digits of its SHA-256. The first is taken
+        without a path.
+    :param weights_path: one of these files, under any name; None for the one in torch's
+        hub folder, to which it is downloaded if it is not there.
+    :return: those digits, the file's content, and what is in it.
+    :raises ValueError: if the SHA-256 of the file is none of these.
+    :raises Exception: what reading, downloading or torch raises.
+    """
+    first, url = next(iter(urls.items()))
+    expected = list(urls)
+    if weights_path is not None:
+        path = Path(weights_path).expanduser()
+    else:
+        path = Path(torch.hub.get_dir(), "checkpoints", Path(url).name)
+        expected = [first]
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(path), progress=False)
+    content = path.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    for digits in expected:
+        if digest.startswith(digits):
+            return digits, content, torch.load(BytesIO(content), weights_only=True)
+    raise ValueError(
+        f"the SHA-256 of {path} begins with {digest[:8]}, not {' or '.join(expected)}"
+    )

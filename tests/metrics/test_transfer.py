@@ -1,0 +1,148 @@
+"""AFID, F and transfer by hand, and over a stream."""
+
+import numpy as np
+import pytest
+import torch
+
+from avalanche_gd import SmallCNN, to_model_space
+from avalanche_gd.metrics import (
+    afid_summary,
+    fid_metrics,
+    fid_transfer_metrics,
+    generate_images,
+    generation_summary,
+    transfer_summary,
+)
+from avalanche_gd.metrics.shared_images import generate_samples
+from tests.helpers.plain_fid import plain_fid
+from tests.helpers.small_models import SHAPE, conditioned
+from tests.helpers.small_streams import (
+    DOMAINS,
+    FEW_CLASSES,
+    SAMPLING,
+    Pixels,
+    domain_incremental,
+    expected_fid,
+    strategy_with,
+)
+
+STREAM = "eval_phase/test_stream"
+# FID on experience i (columns, from 0) after k experiences (lines, from 0), in full.
+Q = np.array(
+    [[9.0, 8.0, 7.0, 9.0], [3, 7, 6, 8], [5, 2, 6, 7], [9, 4, 1, 9], [12, 8, 3, 2]]
+)
+MATRIX = {k: dict(enumerate(line)) for k, line in enumerate(Q.tolist())}
+TRAINED = {k: {i: MATRIX[k][i] for i in range(k)} for k in range(1, 5)}
+
+
+def test_afid_and_f_by_hand():
+    values = afid_summary(TRAINED)
+    assert values["AFID"] == (12 + 8 + 3 + 2) / 4
+    assert values["F"] == ((12 - 3) + (8 - 2) + (3 - 1) + 0) / 4
+
+
+def test_afid_and_f_follow_from_the_other_summary():
+    afid, summary = afid_summary(TRAINED), generation_summary(TRAINED)
+    assert afid["AFID"] == summary["Final"]
+    assert afid["F"] == pytest.approx(summary["Forgetting"] * 3 / 4)
+
+
+def test_f_needs_what_was_measured_right_after_training():
+    values = afid_summary({1: {0: 3.0}, 3: {0: 5.0, 1: 4.0, 2: 4.0}})
+    assert np.isnan(values["F"]) and values["AFID"] == pytest.approx(13 / 3)
+
+
+def test_transfer_by_hand():
+    values = transfer_summary(MATRIX, {i: i + 1 for i in range(4)})
+    assert values["Backward"] == pytest.approx(((3 - 12) + (2 - 8) + (1 - 3)) / 3)
+    assert values["Forward"] == pytest.approx(((8 - 7) + (7 - 6) + (9 - 9)) / 3)
+    assert values["Backward"] == pytest.approx(-generation_summary(TRAINED)["Forgetting"])
+
+
+def test_transfer_goes_by_the_order_of_training():
+    swapped = {k: {0: line[1], 1: line[0]} for k, line in MATRIX.items() if k < 3}
+    values = transfer_summary(swapped, {1: 1, 0: 2})
+    assert values == {"Backward": 3 - 5, "Forward": 8 - 7}
+
+
+def test_no_transfer_where_nothing_can_be_compared():
+    assert transfer_summary({0: {0: 9.0, 1: 9.0}, 1: {0: 3.0, 1: 8.0}}, {0: 1}) == {}
+    assert transfer_summary({1: {0: 3.0}, 2: {0: 5.0, 1: 4.0}}) == {"Backward": -2.0}
+
+
+def options():
+    return dict(features=Pixels(), sampling=SAMPLING, oracle=SmallCNN(SHAPE, FEW_CLASSES))
+
+
+def test_afid_over_a_stream_is_that_of_the_distances():
+    benchmark = to_model_space(domain_incremental(), SHAPE)
+    strategy = strategy_with(fid_metrics(experience=True, afid=True, **options()))
+    q = {}
+    for k in range(DOMAINS):
+        strategy.train(benchmark.train_stream[k], eval_streams=[])
+        values = strategy.eval(benchmark.test_stream)
+        for i in range(k + 1):
+            q[i, k] = values[f"FID_Exp/{STREAM}/Exp{i:03d}"]
+    last = DOMAINS - 1
+    expected = np.mean([q[i, last] for i in range(DOMAINS)])
+    assert values[f"AFID/{STREAM}"] == pytest.approx(expected)
+    lost = np.mean([q[i, last] - q[i, i] for i in range(DOMAINS)])
+    assert values[f"F/{STREAM}"] == pytest.approx(lost)
+
+
+def test_transfer_over_a_stream_is_that_of_what_was_generated():
+    benchmark = to_model_space(domain_incremental(), SHAPE)
+    strategy = strategy_with(
+        fid_metrics(experience=True, **options()), fid_transfer_metrics(**options())
+    )
+    with pytest.warns(UserWarning, match="FID: no evaluated experience"):
+        values = strategy.eval(benchmark.test_stream)
+    assert not any("Transfer" in name for name in values)
+    ahead, q = {}, {}
+    for k in range(DOMAINS + 1):
+        for i in range(k, DOMAINS):
+            ahead[i, k] = expected_fid(strategy.model, benchmark.test_stream[i : i + 1])
+        if k == DOMAINS:
+            break
+        strategy.train(benchmark.train_stream[k], eval_streams=[])
+        values = strategy.eval(benchmark.test_stream)
+        for i in range(k + 1):
+            q[i, k] = values[f"FID_Exp/{STREAM}/Exp{i:03d}"]
+    last = DOMAINS - 1
+    backward = np.mean([q[i, i] - q[i, last] for i in range(last)])
+    forward = np.mean([ahead[i, 0] - ahead[i, i] for i in range(1, DOMAINS)])
+    assert values[f"FID_BackwardTransfer/{STREAM}"] == pytest.approx(backward)
+    assert values[f"FID_ForwardTransfer/{STREAM}"] == pytest.approx(forward, rel=1e-3)
+
+
+def test_a_conditioned_model_is_asked_for_all_classes_before_training(digits):
+    model = conditioned(seen=())
+    metrics = fid_transfer_metrics(features=Pixels(), sampling=SAMPLING)
+    strategy = strategy_with(metrics, model=model)
+    images, _ = generate_samples(model, SAMPLING, classes=range(10))
+    expected = []
+    for experience in digits.test_stream:
+        real = torch.stack([item[0] for item in experience.dataset])
+        expected.append(plain_fid(Pixels()(real).numpy(), Pixels()(images).numpy()))
+    strategy.eval(digits.test_stream)
+    found = metrics[0].qualities["test"][0]
+    assert list(found.values()) == pytest.approx(expected, rel=1e-3)
+    strategy.train(digits.train_stream[0], eval_streams=[])
+    strategy.eval(digits.test_stream)
+    second = generate_images(model, SAMPLING)
+    real = torch.stack([item[0] for item in digits.test_stream[1].dataset])
+    ahead = plain_fid(Pixels()(real).numpy(), Pixels()(second).numpy())
+    assert metrics[0].qualities["test"][1][1] == pytest.approx(ahead, rel=1e-3)
+    strategy.train(digits.train_stream[1], eval_streams=[])
+    values = strategy.eval(digits.test_stream)
+    forward = expected[1] - ahead
+    assert values[f"FID_ForwardTransfer/{STREAM}"] == pytest.approx(forward, rel=1e-3)
+
+
+def test_the_oracle_of_an_unknown_stream_is_refused(digits):
+    with pytest.raises(ValueError, match="need benchmark=, whose train_stream it is"):
+        fid_transfer_metrics()
+    metrics = fid_transfer_metrics(benchmark=digits, sampling=SAMPLING)
+    strategy = strategy_with(metrics)
+    strategy.eval(digits.test_stream)
+    assert metrics[0].qualities["test"].keys() == {0}
