@@ -24,6 +24,9 @@ from avalanche_gd.runs.columns import generation_metrics
 from avalanche_gd.runs.errors import naming
 from avalanche_gd.runs.identity import run_digest
 
+LABELLERS = ("oracle", "resnet18")
+"""Who may label generated images."""
+
 
 @dataclass
 class ModelConfig:
@@ -207,9 +210,14 @@ class EvaluationConfig:
     """The file of their weights."""
     measures: list[str] = field(default_factory=list)
     """What is measured beside what always is."""
+    labeller: str = "oracle"
+    """Who labels generated images: the ``oracle``, or a ``resnet18`` as in the paper."""
+    labeller_weights: str | None = None
+    """The file of that one's ImageNet weights."""
 
     def __post_init__(self) -> None:
         with naming("evaluation"):
+            self._check_labeller()
             check_feature_choice(self.features, self.weights_path)
             generation_metrics(self.sampling(), "oracle", self.measures)
 
@@ -217,15 +225,24 @@ class EvaluationConfig:
         """The same, for the metrics."""
         return Sampling(self.images, self.steps, batch_size=self.batch_size)
 
-    def metrics(self) -> list[Any]:
+    def metrics(self, labeller: Any = None) -> list[Any]:
         """The plugin metrics that tables show, new.
 
+        :param labeller: labels generated images; None for the oracle.
         :raises ValueError: if the weights of the features cannot be had.
         """
         with naming("evaluation"):
             extractor = feature_extractor(self.features, self.weights_path)
         features = "oracle" if extractor is None else extractor
-        return generation_metrics(self.sampling(), features, self.measures)
+        return generation_metrics(self.sampling(), features, self.measures, labeller)
+
+    def _check_labeller(self) -> None:
+        if self.labeller not in LABELLERS:
+            raise ValueError(
+                f"no labeller {self.labeller!r}; choose from {', '.join(LABELLERS)}"
+            )
+        if self.labeller == "oracle" and self.labeller_weights is not None:
+            raise ValueError("labeller_weights goes with labeller=resnet18")
 
 
 @dataclass

@@ -15,8 +15,10 @@ from avalanche.core import SupervisedPlugin
 from avalanche_gd.data.model_space import as_benchmark, as_dataset, dataset_tensors
 from avalanche_gd.distributed.launch import on_main
 from avalanche_gd.metrics import generate_images
+from avalanche_gd.metrics.labeller import resnet18_weights
 from avalanche_gd.models import DiffusionModel
 from avalanche_gd.runs.config import RunConfig
+from avalanche_gd.runs.errors import naming
 from avalanche_gd.runs.learner import Learner
 from avalanche_gd.runs.progress import experience_steps
 from avalanche_gd.runs.seeds import seed_everything
@@ -34,10 +36,15 @@ def dry_run(config: RunConfig, benchmark: Any) -> str:
     machine does. Epochs over more data take as many more steps; replay that increases takes
     as much more of a step. What an experience takes beside its steps, such as the
     importances of EWC or the filling of a pool, is in it. The reading of the data, the
-    oracle's training and what metrics do after sampling are not.
+    training of the oracle or of another labeller (in whose place the oracle is here) and
+    what metrics do after sampling are not.
 
     :return: a line with the estimate.
+    :raises ValueError: if the weights that a labeller begins with cannot be had.
     """
+    if config.evaluation.labeller != "oracle" and config.method.generator != "none":
+        with naming("evaluation"):
+            resnet18_weights(config.evaluation.labeller_weights)
     n = config.benchmark.n_experiences
     few = replace(config.evaluation, images=_IMAGES, measures=[])  # which may need more
     small = replace(config, evaluation=few).replaced({"generator.decay_steps": 0})

@@ -14,6 +14,7 @@ NOT_DECIDING = frozenset(
         *("out", "device", "threads", "check"),
         "benchmark.options.root",  # where the data lie, not what they are
         "evaluation.batch_size",
+        "evaluation.labeller_weights",  # which are known by their digest
     }
 )
 """Settings by dotted name that do not decide a run's result."""

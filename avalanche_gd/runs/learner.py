@@ -28,9 +28,13 @@ _NUMBERS = {"generator": 1, "solver": 2}  # of their random states
 
 
 class Learner:
-    """A generator, or none, and a classifier under one method."""
+    """A generator, or none, and a classifier under one method.
 
-    def __init__(self, config: RunConfig):
+    :param config: of the run.
+    :param labeller: labels generated images; None for the oracle.
+    """
+
+    def __init__(self, config: RunConfig, labeller: torch.nn.Module | None = None):
         self.config = config
         self.model = make_generator(config)
         self.counter = PassCounter(self.model, config.generator.batch_size)
@@ -42,7 +46,8 @@ class Learner:
         """The time that each phase has taken so far."""
         replay = []
         if self.model is not None:
-            generator = generator_strategy(config, self.model, self._plugins("generator"))
+            plugins = self._plugins("generator")
+            generator = generator_strategy(config, self.model, plugins, labeller)
             self.strategies["generator"] = generator
             if config.method.solver_replays:
                 replay = solver_replay(config.solver, generator)

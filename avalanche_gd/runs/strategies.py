@@ -18,12 +18,15 @@ from avalanche.training.plugins.generative_replay import TrainGeneratorAfterExpP
 from avalanche.training.supervised import VAETraining
 from torchvision.transforms import Normalize
 
+from avalanche_gd.data import stream_tensors
 from avalanche_gd.distributed.launch import is_main
 from avalanche_gd.metrics import denoising_loss_metrics, generated_image_metrics
+from avalanche_gd.metrics.labeller import resnet18_labeller
 from avalanche_gd.models import DiffusionModel
 from avalanche_gd.models.classifier import classifier
 from avalanche_gd.plugins import SoftGenerativeReplayPlugin
 from avalanche_gd.runs.config import BudgetConfig, RunConfig, SolverConfig
+from avalanche_gd.runs.errors import naming
 from avalanche_gd.training import BudgetedTemplate, DiffusionTraining
 
 
@@ -80,18 +83,35 @@ def make_generator(config: RunConfig) -> torch.nn.Module | None:
     return config.model.make(config.benchmark.n_classes).to(device)
 
 
+def make_labeller(config: RunConfig, benchmark: Any) -> torch.nn.Module | None:
+    """Who labels the generated images of a run, trained; None for the oracle.
+
+    :raises ValueError: if its weights cannot be had.
+    """
+    evaluation = config.evaluation
+    if evaluation.labeller == "oracle" or config.method.generator == "none":
+        return None
+    images, labels = stream_tensors(benchmark.train_stream)
+    with naming("evaluation"):
+        return resnet18_labeller(images, labels, weights_path=evaluation.labeller_weights)
+
+
 def generator_strategy(
-    config: RunConfig, model: torch.nn.Module, plugins: list[Any]
+    config: RunConfig,
+    model: torch.nn.Module,
+    plugins: list[Any],
+    labeller: torch.nn.Module | None = None,
 ) -> BudgetedTemplate:
     """What trains the generator.
 
     :param model: of :func:`make_generator`.
     :param plugins: all of its plugins but the one of the learning rate.
+    :param labeller: of :func:`make_labeller`.
     """
     sampling = config.evaluation.sampling()
     metrics: list[Any] = [
         loss_metrics(epoch=True, experience=True, stream=True),
-        *config.evaluation.metrics(),
+        *config.evaluation.metrics(labeller),
         generated_image_metrics(sampling=sampling, shown=min(64, sampling.images)),
     ]
     if isinstance(model, DiffusionModel):

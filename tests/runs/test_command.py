@@ -79,6 +79,14 @@ BAD = {
         "no model 'huge'; choose from cifar-small, digits, fmnist-fast, fmnist-small, "
         "paper-cifar10, paper-fmnist",
     ),
+    "an unknown labeller": (
+        ["evaluation.labeller=resnet50"],
+        "evaluation: no labeller 'resnet50'; choose from oracle, resnet18",
+    ),
+    "weights of an oracle": (
+        ["evaluation.labeller_weights=x.pth"],
+        "evaluation: labeller_weights goes with labeller=resnet18",
+    ),
     "an unknown protocol": (["protocol=own"], "no protocol 'own'; choose from paper"),
     "two protocols": (["protocol=[paper,paper]"], "protocol must be one choice"),
     "steps and epochs": (

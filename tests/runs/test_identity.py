@@ -30,6 +30,7 @@ SAME = {
 
 OTHER = {
     "a seed": ["seed=1"],
+    "a labeller": ["evaluation.labeller=resnet18"],
     "an eta": ["method.teacher_eta=0.5"],
     "a lowest timestep": ["method.replay_start_timestep=5"],
     "increasing replay": ["method.increasing_replay_size=true"],
@@ -104,6 +105,11 @@ def test_a_setting_of_a_later_version_changes_no_name(monkeypatch):
         )
 
     assert identity.run_digest(later(False)) == before != identity.run_digest(later(True))
+
+
+def test_the_place_of_a_labellers_weights_is_not_in_the_name():
+    labeller = "evaluation.labeller=resnet18"
+    assert digest(labeller, "evaluation.labeller_weights=x.pth") == digest(labeller)
 
 
 def test_the_home_folder_is_found():
