@@ -114,6 +114,7 @@ def test_the_budget_of_the_generator(benchmark, config):
 
 def test_the_optimizers_and_the_clipping(benchmark, tmp_path):
     small = ["model=digits", "solver.architecture=small_cnn", f"out={tmp_path}"]
+    small += ["evaluation.features=oracle"]
     config = composed(benchmark, *small)
     generator = generator_strategy(config, config.model.make(10), [])
     solver = solver_strategy(config, [])
@@ -191,6 +192,8 @@ def test_the_solvers_replay(benchmark, config):
 def test_the_evaluation(benchmark, config):
     assert config.evaluation.images == 10_000
     assert config.evaluation.steps == row(benchmark, 10, 20)
+    assert config.evaluation.features == "inception"
+    assert config.evaluation.labeller == "resnet18"
 
 
 def test_the_solvers_baselines(benchmark):

@@ -135,6 +135,7 @@ def test_a_wrong_argument_ends_with_one_line(suite, tmp_path, arguments, message
 def test_a_sweep_may_be_an_experiments_own(call):
     small = ["benchmark=split_digits", "model=digits", "benchmark.n_experiences=1", *SMALL]
     small += ["generator.epochs=null", "solver.epochs=null", "solver.architecture=mlp"]
+    small += ["evaluation.features=oracle", "evaluation.labeller=oracle"]
     _, output, _ = call(main, "-m", "experiment=paper_fmnist", "method=naive", *small)
     *_, line, _, _ = output.splitlines()
     # the experiment's seeds, the command line's method
