@@ -52,6 +52,7 @@ LESSON = dict(
     look_ahead="an integer of 1 or more",
     pool_size="an integer of 1 or more?",
     pool_refresh="an integer of 1 or more?",
+    teacher_eta="in [0, 1]",
 )
 BUDGET = dict(
     train_steps="an integer of 1 or more?",
@@ -59,6 +60,7 @@ BUDGET = dict(
     train_mb_size="an integer of 1 or more",
     eval_mb_size="an integer of 1 or more",
 )
+START = dict(replay_start_timestep="an integer of 0 or more")
 REPLAY = LESSON | dict(replay_size="an integer of 1 or more?")
 
 
@@ -119,13 +121,17 @@ TABLE: dict[Any, tuple[Callable[..., Any], dict[str, str]]] = {
     ),
     GenerativeDistillationPlugin: (
         partial(with_a_pool, GenerativeDistillationPlugin),
-        LESSON,
+        LESSON | START,
     ),
-    GenerativeReplayPlugin: (partial(with_a_pool, GenerativeReplayPlugin), REPLAY),
+    GenerativeReplayPlugin: (partial(with_a_pool, GenerativeReplayPlugin), REPLAY | START),
     SoftGenerativeReplayPlugin: (soft_replay, REPLAY | dict(temperature="above 0")),
     LookAhead: (
         lambda **options: LookAhead(**(dict(ahead=1, steps=1) | options)),
-        dict(ahead="an integer of 1 or more", steps="an integer of 1 or more"),
+        dict(
+            ahead="an integer of 1 or more",
+            steps="an integer of 1 or more",
+            eta="in [0, 1]",
+        ),
     ),
     ReplayPool: (
         lambda **options: ReplayPool(**(dict(size=9, steps=1) | options)),
@@ -133,6 +139,7 @@ TABLE: dict[Any, tuple[Callable[..., Any], dict[str, str]]] = {
             size="an integer of 1 or more",
             refresh_every="an integer of 1 or more?",
             steps="an integer of 1 or more",
+            eta="in [0, 1]",
         ),
     ),
     EMAPlugin: (EMAPlugin, dict(decay="in [0, 1)")),

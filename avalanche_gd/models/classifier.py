@@ -1,6 +1,9 @@
-"""The convolutional classifier of solvers and oracles."""
+"""The classifiers of solvers and oracles."""
+
+from collections.abc import Callable
 
 import torch
+from avalanche.models import SimpleCNN, SimpleMLP
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -48,3 +51,60 @@ class SmallCNN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits of images in model space: ``(N, C, H, W)`` to ``(N, num_classes)``."""
         return self.classifier(self.get_features(x))
+
+
+_SIMPLE_CNN_SIDE = 10  # of a smaller image, nothing is left to pool
+
+
+def _simple_cnn(sample_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    """Avalanche's with the channels of the images, and wider from the fourth layer on."""
+    channels, height, width = sample_shape
+    if min(height, width) < _SIMPLE_CNN_SIDE:
+        side = _SIMPLE_CNN_SIDE
+        raise ValueError(
+            f"simple_cnn takes images of {side}x{side} or more, got {height}x{width}; "
+            "choose small_cnn"
+        )
+    model = SimpleCNN(num_classes)
+    model.features[0] = nn.Conv2d(channels, 32, kernel_size=3, padding=1)
+    model.features[8] = nn.Conv2d(64, 128, kernel_size=3)
+    model.features[12] = nn.Conv2d(128, 128, kernel_size=1)
+    model.classifier[0] = nn.Linear(128, num_classes)
+    return model
+
+
+def _simple_mlp(sample_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    channels, height, width = sample_shape
+    return SimpleMLP(num_classes, input_size=channels * height * width)
+
+
+CLASSIFIERS: dict[str, Callable[[tuple[int, int, int], int], nn.Module]] = {
+    "small_cnn": SmallCNN,
+    "simple_cnn": _simple_cnn,
+    "mlp": _simple_mlp,
+}
+"""Solvers by name: ours, the paper's, and Avalanche's ``SimpleMLP``."""
+
+
+def classifier(
+    name: str, sample_shape: tuple[int, int, int], num_classes: int
+) -> nn.Module:
+    """A new classifier, with random weights.
+
+    ``simple_cnn`` is that of generative distillation (arXiv 2311.14028, its authors' code):
+    Avalanche's ``SimpleCNN``, but 128 instead of 64 channels from the fourth convolution
+    on; of ten classes, 119,722 parameters for one channel and 120,298 for three.
+
+    :param name: a key of :data:`CLASSIFIERS`.
+    :param sample_shape: ``(C, H, W)`` of an image in model space; of ``small_cnn`` at
+        least 4x4, of ``simple_cnn`` 10x10.
+    :param num_classes: the number of logits.
+    :raises ValueError: if there is no classifier of that name, for smaller images, or for
+        a number that is not an integer of 1 or more.
+    """
+    if name not in CLASSIFIERS:
+        raise ValueError(
+            f"no solver architecture {name!r}; choose from {', '.join(CLASSIFIERS)}"
+        )
+    shape = check_sample_shape(sample_shape)
+    return CLASSIFIERS[name](shape, check_integer("num_classes", num_classes))

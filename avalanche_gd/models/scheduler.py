@@ -3,9 +3,14 @@
 from typing import Any
 
 from diffusers import DDIMScheduler
+from diffusers.schedulers.scheduling_ddim import rescale_zero_terminal_snr
+
+from avalanche_gd.checks import check_number
+
+_LEAST = 1e-10  # below it, the last betas are 1 in single precision
 
 
-def ddim_scheduler(**config: Any) -> DDIMScheduler:
+def ddim_scheduler(terminal_alpha_bar: float | None = None, **config: Any) -> DDIMScheduler:
     """The noise scheduler of the paper, for training and for sampling.
 
     Linear betas from 1e-4 to 0.02 over T = 1000 timesteps, and DDIM sampling
@@ -13,7 +18,15 @@ def ddim_scheduler(**config: Any) -> DDIMScheduler:
     999 and 499. (diffusers' default, ``"leading"``, would start from pure noise at 500,
     where the model is trained on images with less noise.)
 
+    With ``terminal_alpha_bar``, the betas are rescaled so that the last timestep has no
+    signal left (arXiv 2305.08891, algorithm 1), but for that ``alpha_bar``, below which no
+    timestep is: the noise can still be what is predicted, as nothing is divided by 0. The
+    betas are in the scheduler's configuration, and are saved with it.
+
+    :param terminal_alpha_bar: the ``alpha_bar`` of the last timestep, from 1e-10 up to
+        what it is otherwise (4.04e-5); the authors' code adds 1e-8. None not to rescale.
     :param config: what should differ, by the names of :class:`diffusers.DDIMScheduler`.
+    :raises ValueError: for a ``terminal_alpha_bar`` out of its range.
 
     >>> ddim_scheduler().config.timestep_spacing
     'trailing'
@@ -28,4 +41,19 @@ def ddim_scheduler(**config: Any) -> DDIMScheduler:
         prediction_type="epsilon",
         timestep_spacing="trailing",
     )
-    return DDIMScheduler(**{**defaults, **config})
+    scheduler: Any = DDIMScheduler(**{**defaults, **config})
+    if terminal_alpha_bar is None:
+        return scheduler
+    lowest = check_number("terminal_alpha_bar", terminal_alpha_bar, "above 0")
+    highest = float(scheduler.alphas_cumprod[-1])
+    if not _LEAST <= lowest <= highest:
+        raise ValueError(
+            f"terminal_alpha_bar must be from {_LEAST:g} to {highest:.3g}, what the last "
+            f"timestep has without it, got {lowest:g}"
+        )
+    rescaled = 1 - rescale_zero_terminal_snr(scheduler.betas.double())
+    alpha_bar = rescaled.cumprod(0).clamp(min=lowest)
+    before = alpha_bar.roll(1)
+    before[0] = 1
+    betas = 1 - alpha_bar / before
+    return DDIMScheduler(**{**defaults, **config, "trained_betas": betas.tolist()})

@@ -25,6 +25,7 @@ from avalanche_gd.plugins.teacher import (
     add_replay_loss,
 )
 
+_OWN_TIMESTEPS = (Current, Trajectory)
 _WITHOUT_SAMPLES = (Gaussian, SymmetricGaussian, Current, PartialGeneration, Trajectory)
 
 
@@ -64,14 +65,23 @@ class GenerativeDistillationPlugin(
     :param pool_refresh: steps after which the pool is filled anew; None to keep it.
     :param teacher_sampler: for those: a name in
         :data:`~avalanche_gd.models.sampler.SAMPLERS`.
+    :param teacher_eta: for those: from 0 for DDIM to 1 for ancestral sampling.
+    :param replay_start_timestep: the lowest t that is taught, for sources that draw t
+        uniformly: all but ``"current"`` and ``"trajectory"``.
+    :param increasing_replay_size: True for n - 1 times as many samples in the n-th
+        experience, as Avalanche's option of that name; a step then costs 3F and n - 1 times
+        the rest.
     :param generator: the source of all that the plugin draws; None for torch's own random
         state.
     :raises ValueError: for a lambda that is negative or not finite, teacher steps, a
         look-ahead or a pool that is not an integer of 1 or more, an unknown source, a ratio
-        that is not above 0, a refresh of no pool, a pool or a sampler that the source does
-        not use; when training starts, for teacher steps above T, for a pool that holds
-        fewer samples than the model has classes, or more than the memory can, or for a
-        metric or plugin of Avalanche's that cannot work with a diffusion model
+        that is not above 0, a refresh of no pool, an eta that is not in ``[0, 1]``, a start
+        that is not an integer of 0 or more, a pool, a sampler, an eta or a start that the
+        source does not use; when training starts, for teacher steps above T, a start that
+        is not below it, an eta that the model's scheduler does not know or that several
+        processes would have to share, a pool that holds fewer samples than the model has
+        classes, or more than the memory can, or for a metric or plugin of Avalanche's that
+        cannot work with a diffusion model
         (:func:`~avalanche_gd.plugins.compatibility.check_compatible`).
     :raises TypeError: if the source has no method ``draw`` or the generator is no
         :class:`torch.Generator`; when training starts, if the strategy's model is not a
@@ -89,16 +99,25 @@ class GenerativeDistillationPlugin(
         pool_size: int | None = None,
         pool_refresh: int | None = None,
         teacher_sampler: str = "own",
+        teacher_eta: float = 0.0,
+        replay_start_timestep: int = 0,
+        increasing_replay_size: bool = False,
         generator: torch.Generator | None = None,
     ):
         super().__init__()
         self.lambd = check_number("lambd", lambd, "0 or more")
         self.source = source_by_name(source)
         if isinstance(self.source, _WITHOUT_SAMPLES) and (
-            pool_size is not None or teacher_sampler != "own"
+            pool_size is not None or teacher_sampler != "own" or teacher_eta
         ):
             raise ValueError(
-                f'pool_size and teacher_sampler are for source="generation", not {source!r}'
+                "pool_size, teacher_sampler and teacher_eta are for "
+                f'source="generation", not {source!r}'
+            )
+        if isinstance(self.source, _OWN_TIMESTEPS) and replay_start_timestep:
+            raise ValueError(
+                "replay_start_timestep is for sources that draw timesteps uniformly, not "
+                f"{source!r}"
             )
         self.lesson = Lesson(
             self.source,
@@ -108,6 +127,9 @@ class GenerativeDistillationPlugin(
             pool_size=pool_size,
             pool_refresh=pool_refresh,
             teacher_sampler=teacher_sampler,
+            teacher_eta=teacher_eta,
+            replay_start_timestep=replay_start_timestep,
+            increasing_replay_size=increasing_replay_size,
             generator=generator,
         )
 
@@ -135,6 +157,7 @@ class GenerativeDistillationPlugin(
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Freeze the teacher."""
         Teacher.of(strategy).begin(strategy)
+        self.lesson.begin_experience(strategy)
 
     def before_forward(self, strategy: Any, **kwargs: Any) -> None:
         """Ask the student about what the source draws, beside its current batch."""

@@ -1,5 +1,6 @@
 """A student learns what a source draws, in the pass of its current batch."""
 
+import inspect
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from avalanche_gd.distributed.shares import (
     sharing_processes,
 )
 from avalanche_gd.models.denoising import Denoising, Question
+from avalanche_gd.plugins.experiences import experience_number
 from avalanche_gd.plugins.pool import Drawn, LookAhead, ReplayPool
 from avalanche_gd.plugins.sources import Source, Trajectory
 from avalanche_gd.plugins.teacher import default_generator
@@ -28,7 +30,9 @@ class Lesson:
     :param source: draws what is taught.
     :raises ValueError: for teacher steps, a replay size, a look-ahead or a pool that is not
         an integer of 1 or more, a ratio that is not a finite number above 0, a refresh of
-        no pool, or an unknown sampler.
+        no pool, an unknown sampler, an eta that is not in ``[0, 1]`` or is of a sampler
+        that knows none, a start that is not an integer of 0 or more, or a replay size that
+        is both fixed and increasing.
     :raises TypeError: if the generator is no :class:`torch.Generator`.
     """
 
@@ -42,6 +46,9 @@ class Lesson:
         pool_size: int | None,
         pool_refresh: int | None,
         teacher_sampler: str,
+        teacher_eta: float,
+        replay_start_timestep: int,
+        increasing_replay_size: bool,
         generator: torch.Generator | None,
         replay_size: int | None = None,
     ):
@@ -51,10 +58,26 @@ class Lesson:
         self.size = None
         if replay_size is not None:
             self.size = check_integer("replay_size", replay_size)
+            if increasing_replay_size:
+                raise ValueError(
+                    "increasing_replay_size increases replay_ratio, and replay_size is "
+                    "fixed; give one of the two"
+                )
+        self.is_increasing = increasing_replay_size
+        self._times = 1  # as many samples as in the second experience
+        self.start = check_integer("replay_start_timestep", replay_start_timestep, 0)
+        self.eta = check_number("teacher_eta", teacher_eta, "in [0, 1]")
+        if self.eta and teacher_sampler != "own":
+            raise ValueError(
+                f'teacher_eta is for teacher_sampler="own", not {teacher_sampler!r}, which '
+                "knows none"
+            )
         if not isinstance(generator, torch.Generator | None):
             raise TypeError(f"generator must be a torch.Generator, got {generator!r}")
         self.generator = generator
-        how: dict[str, Any] = dict(steps=teacher_steps, sampler=teacher_sampler)
+        how: dict[str, Any] = dict(
+            steps=teacher_steps, sampler=teacher_sampler, eta=teacher_eta
+        )
         self.samples: LookAhead | ReplayPool = LookAhead(look_ahead, **how)
         if pool_size is not None:
             self.samples = ReplayPool(pool_size, pool_refresh, **how)
@@ -62,9 +85,14 @@ class Lesson:
             raise ValueError("pool_refresh needs a pool; give pool_size")
         self._asked: tuple[Taught, Question] | None = None
 
+    def begin_experience(self, strategy: Any) -> None:
+        """Note how many samples a step of this experience takes."""
+        if self.is_increasing:
+            self._times = max(1, experience_number(strategy) - 1)
+
     def count(self, batch_size: int) -> int:
         """How many samples go with a batch of so many images, at least one."""
-        return self.size or max(1, round(self.ratio * batch_size))
+        return self.size or self._times * max(1, round(self.ratio * batch_size))
 
     def share(self, share: int) -> int:
         """This process's share of those, with its share of a batch."""
@@ -106,12 +134,26 @@ class Lesson:
         name = f"replay_ratio {self.ratio:g} times the batch size {batch_size}"
         if self.size is not None:
             name = "replay_size"
+        if self.eta and isinstance(self.samples, LookAhead) and processes > 1:
+            raise ValueError(
+                "several processes cannot share the noise that teacher_eta adds; leave it "
+                "at 0, or draw from a pool"
+            )
         each = self.steps if isinstance(self.source, Trajectory) else 1
         check_shares(name, self.count(batch_size), processes, each=each)
 
     def check_model(self, model: Any) -> None:
-        """Raise ValueError for steps above T, or a pool that does not fit the model."""
+        """Raise ValueError for timesteps beyond the model's, or what does not fit it.
+
+        That is a pool, or an eta that its scheduler does not know.
+        """
         model.check_steps(self.steps, self.samples.options["sampler"])
+        check_integer("replay_start_timestep", self.start, 0, model.num_timesteps - 1)
+        scheduler = model.noise_scheduler
+        if self.eta and "eta" not in inspect.signature(scheduler.step).parameters:
+            raise ValueError(
+                f"{type(scheduler).__name__} does not know eta; leave teacher_eta at 0"
+            )
         if isinstance(self.samples, ReplayPool):
             self.samples.check_model(model)
 
@@ -137,6 +179,7 @@ class Lesson:
             generator=self._generator(teacher),
             samples=drawn.images,
             student=strategy.model if current is batch else None,
+            start=self.start,
         )
 
     def _resized(self, batch: Tensor) -> Tensor:

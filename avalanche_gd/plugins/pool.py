@@ -9,7 +9,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from avalanche_gd.checks import check_integer
+from avalanche_gd.checks import check_integer, check_number
 from avalanche_gd.distributed.shares import draw_share, unshared
 from avalanche_gd.models.sampler import check_sampler
 
@@ -35,18 +35,20 @@ class LookAhead:
     """A teacher's samples, made for several steps at once.
 
     A teacher is frozen for an experience, and one pass over several batches takes less time
-    than several passes over one. The samples are those that it would make step by step.
+    than several passes over one. The samples are those that it would make step by step (but
+    for the noise that an ``eta`` above 0 adds on the way).
 
     :param ahead: steps, 1 or more; 1 for none ahead.
     :param steps: k, the sampling steps.
     :param sampler: a name in :data:`~avalanche_gd.models.sampler.SAMPLERS`.
-    :raises ValueError: unless ``ahead`` and ``steps`` are integers of 1 or more, or for an
-        unknown sampler.
+    :param eta: from 0 for DDIM to 1 for ancestral sampling.
+    :raises ValueError: unless ``ahead`` and ``steps`` are integers of 1 or more, for an
+        unknown sampler, or for an ``eta`` that is not in ``[0, 1]``.
     """
 
-    def __init__(self, ahead: int, *, steps: int, sampler: str = "own"):
+    def __init__(self, ahead: int, *, steps: int, sampler: str = "own", eta: float = 0.0):
         self.ahead = check_integer("look_ahead", ahead)
-        self.options: dict[str, Any] = _sampling(steps, sampler)
+        self.options: dict[str, Any] = _sampling(steps, sampler, eta)
         self._waiting: list[Drawn] = []
         self._teacher: Any = None  # a weak reference to whose they are
         self._count = 0  # of each
@@ -116,8 +118,10 @@ class ReplayPool:
         experience.
     :param steps: k, the sampling steps.
     :param sampler: a name in :data:`~avalanche_gd.models.sampler.SAMPLERS`.
-    :raises ValueError: unless size, refresh and ``steps`` are integers of 1 or more, or for
-        an unknown sampler; when it is filled, for a size below the number of classes.
+    :param eta: from 0 for DDIM to 1 for ancestral sampling.
+    :raises ValueError: unless size, refresh and ``steps`` are integers of 1 or more, for an
+        unknown sampler, or for an ``eta`` that is not in ``[0, 1]``; when it is filled, for
+        a size below the number of classes.
     """
 
     ahead = 1  # step
@@ -129,12 +133,13 @@ class ReplayPool:
         *,
         steps: int,
         sampler: str = "own",
+        eta: float = 0.0,
     ):
         self.size = check_integer("pool_size", size)
         self.refresh_every = refresh_every
         if refresh_every is not None:
             self.refresh_every = check_integer("pool_refresh", refresh_every)
-        self.options: dict[str, Any] = _sampling(steps, sampler)
+        self.options: dict[str, Any] = _sampling(steps, sampler, eta)
         self._images: Tensor | None = None
         self._first: Tensor | None = None
         self._teacher: Any = None
@@ -233,6 +238,10 @@ class ReplayPool:
         )
 
 
-def _sampling(steps: int, sampler: str) -> dict[str, Any]:
+def _sampling(steps: int, sampler: str, eta: float) -> dict[str, Any]:
     """How a teacher samples, as it takes it."""
-    return dict(steps=check_integer("steps", steps), sampler=check_sampler(sampler))
+    return dict(
+        steps=check_integer("steps", steps),
+        sampler=check_sampler(sampler),
+        eta=check_number("eta", eta, "in [0, 1]"),
+    )

@@ -63,17 +63,26 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
     :param pool_refresh: steps after which the pool is filled anew; None to keep it.
     :param teacher_sampler: of a diffusion model, a name in
         :data:`~avalanche_gd.models.sampler.SAMPLERS`.
+    :param teacher_eta: of a diffusion model, from 0 for DDIM to 1 for ancestral sampling.
+    :param replay_start_timestep: the lowest t to which samples are noised, where a
+        diffusion model replays itself.
+    :param increasing_replay_size: True for n - 1 times as many samples in the n-th
+        experience, as in Avalanche, where ``replay_size`` is None.
     :param labels: what a solver takes as the class of a sample: ``"solver"``, what the
         old solver says, or ``"condition"``, what a conditioned generator was asked for.
     :param generator: the source of all that the plugin draws for a diffusion model's
         samples; None for torch's own random state.
     :raises ValueError: for a lambda that is negative or not finite, teacher steps, a replay
         size, a look-ahead or a pool that is not an integer of 1 or more, a ratio that is
-        not above 0, a refresh of no pool, or labels from a condition that the generator
-        does not have; for teacher steps above T, or for a pool that holds fewer samples
-        than the generator has classes, or more than the memory can: without
-        ``generator_strategy``, when training starts; then also for a metric or plugin of
-        Avalanche's that cannot work with a diffusion model.
+        not above 0, a refresh of no pool, an eta that is not in ``[0, 1]`` or that the
+        sampler does not know, a start that is not an integer of 0 or more or is a
+        solver's, a size that is both fixed and increasing, or labels from a condition that
+        the generator does not have; for teacher steps above T, a start that is not below
+        it, an eta that the model's scheduler does not know, or a pool that holds fewer
+        samples than the generator has classes, or more than the memory can: without
+        ``generator_strategy``, when training starts; then also for an eta that several
+        processes would have to share, and for a metric or plugin of Avalanche's that cannot
+        work with a diffusion model.
     :raises TypeError: if ``generator_strategy`` is no strategy or ``generator`` no
         :class:`torch.Generator`; if the generator has no ``generate``: without
         ``generator_strategy``, when training starts.
@@ -91,6 +100,9 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
         pool_size: int | None = None,
         pool_refresh: int | None = None,
         teacher_sampler: str = "own",
+        teacher_eta: float = 0.0,
+        replay_start_timestep: int = 0,
+        increasing_replay_size: bool = False,
         labels: str = "solver",
         generator: torch.Generator | None = None,
     ):
@@ -100,8 +112,16 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
                 f"not a {type(generator_strategy).__name__}"
             )
         super().__init__(
-            generator_strategy, replay_size=replay_size, is_weighted_replay=True
+            generator_strategy,
+            replay_size=replay_size,
+            increasing_replay_size=increasing_replay_size,
+            is_weighted_replay=True,
         )
+        if generator_strategy is not None and replay_start_timestep:
+            raise ValueError(
+                "replay_start_timestep is for a diffusion model that replays itself, whose "
+                "samples are noised; a solver's are not"
+            )
         if labels not in LABELS:
             raise ValueError(f"no labels {labels!r}; choose from {', '.join(LABELS)}")
         self.labels = labels
@@ -115,6 +135,9 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
             pool_size=pool_size,
             pool_refresh=pool_refresh,
             teacher_sampler=teacher_sampler,
+            teacher_eta=teacher_eta,
+            replay_start_timestep=replay_start_timestep,
+            increasing_replay_size=increasing_replay_size,
             generator=generator,
         )
         self.old_generator: Any = None
@@ -157,6 +180,7 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
         """Freeze the generator, or the solver that labels its samples."""
         teacher = Teacher.of(strategy)
         teacher.begin(strategy)
+        self.lesson.begin_experience(strategy)
         self.old_generator = self.old_model = None  # of a strategy that was interrupted
         if teacher.model is None:
             return

@@ -82,23 +82,26 @@ class Current:
 class PartialGeneration:
     """The teacher's reverse process, stopped at each sample's own timestep.
 
-    From noise at T - 1 down the k timesteps of DDIM sampling, where the step that would
-    pass ``t`` ends at it. The sample is not finished and noised again, but is what the
-    teacher itself would denoise next. Costs k F.
+    From noise at T - 1, k DDIM steps lead to ``t``, evenly spaced between the two: after j
+    of them at ``T - 1 - j (T - 1 - t) / k``, rounded. The sample is not finished and noised
+    again, but is what the teacher itself would denoise next. Costs k F. (Where t is less
+    than k below T - 1, steps that would go nowhere are left out of the sample.)
     """
 
     def draw(self, request: TeachingRequest) -> Taught:
         """See :meth:`Source.draw`."""
-        teacher, process = request.teacher, request.teacher.process
+        teacher, steps = request.teacher, request.steps
         timesteps = request.draw_timesteps()
         x_t = request.draw_noise()
         denoise = teacher.guided(request.condition)
-        visited = teacher.sampling_timesteps(request.steps)
-        for now, following in zip(visited, [*visited[1:], -1], strict=True):
-            t = torch.full_like(timesteps, now)
-            end = timesteps.clamp(min=following)
-            stepped = process.ddim_step(x_t, denoise(x_t, t), t, end)
-            x_t = torch.where((end < t).view(-1, 1, 1, 1), stepped, x_t)
+        last = teacher.num_timesteps - 1
+        now = torch.full_like(timesteps, last)
+        for step in range(1, steps + 1):
+            passed = (2 * step * (last - timesteps) + steps) // (2 * steps)  # rounded
+            end = last - passed
+            stepped = teacher.process.ddim_step(x_t, denoise(x_t, now), now, end)
+            x_t = torch.where((end < now).view(-1, 1, 1, 1), stepped, x_t)
+            now = end
         return request.taught(x_t, timesteps)
 
 

@@ -44,6 +44,8 @@ class TeachingRequest:
     or from a pool, as the plugin says."""
     student: Any = None
     """The model in training, where the current images are the whole of its batch."""
+    start: int = 0
+    """The lowest timestep that is drawn."""
 
     @property
     def count(self) -> int:
@@ -96,11 +98,12 @@ class TeachingRequest:
         return self.teacher.draw_noise(self.count, self.generator)
 
     def draw_timesteps(self) -> Tensor:
-        """Timesteps uniform over ``[0, T)``, ``(N,)``."""
-        high, device = self.teacher.num_timesteps, self.generator.device
+        """Timesteps uniform over ``[start, T)``, ``(N,)``."""
+        ends = self.start, self.teacher.num_timesteps
+        generator, device = self.generator, self.generator.device
         return draw_share(
             self.count,
-            lambda n: torch.randint(high, (n,), generator=self.generator, device=device),
+            lambda n: torch.randint(*ends, (n,), generator=generator, device=device),
         ).to(self.teacher.device)
 
     def draw_uniform(self, count: int) -> Tensor:

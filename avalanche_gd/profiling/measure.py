@@ -46,7 +46,8 @@ def measure_steps(
     shown = experiences or (2,)
     stream = _random_stream(config, max(shown))
     few = {"evaluation.images": config.evaluation.batch_size, "evaluation.steps": 1}
-    small = config.replaced({"generator.decay_steps": 0, **few})
+    steps = {"generator.steps": config.generator.steps or 1, "generator.epochs": None}
+    small = config.replaced({**steps, "generator.decay_steps": 0, **few})
     batch_size, device = config.generator.batch_size, config.torch_device
     separate, rows = [], []
     with trial(small) as learner:
@@ -101,7 +102,8 @@ def measure_sampling(config: RunConfig, repeats: int) -> list[Measurement]:
 def measure_evaluation(config: RunConfig, repeats: int) -> list[Measurement]:
     """An evaluation, and what generating, features and FID take of it."""
     stream, sampling = _random_stream(config, 2), config.evaluation.sampling()
-    small = config.replaced({"generator.steps": 1, "generator.decay_steps": 0})
+    steps = {"generator.steps": 1, "generator.epochs": None}
+    small = config.replaced({**steps, "generator.decay_steps": 0})
     with trial(small) as learner:
         strategy = learner.strategies["generator"]
         strategy.train(stream.train_stream, eval_streams=[])

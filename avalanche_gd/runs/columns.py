@@ -56,6 +56,8 @@ class Column:
     """Makes the generator's plugin metric from its ``sampling``; once if it gives two."""
     in_features: bool = False
     """True if it depends on ``features``, which ``measure`` then takes too."""
+    is_labelled: bool = False
+    """True if it depends on who labels generated images, ``measure``'s ``classifier``."""
     asked_as: str = ""
     """In ``evaluation.measures``; empty if it is measured without being asked for."""
 
@@ -134,6 +136,7 @@ METRICS = [
         title="KLD of classes",
         lowest=0,
         measure=partial(class_balance_metrics, histogram=True),
+        is_labelled=True,
     ),
     Column(
         "ARD",
@@ -257,6 +260,7 @@ METRICS = [
         lowest=0,
         highest=1,
         measure=classification_accuracy_metrics,
+        is_labelled=True,
         asked_as="classification_accuracy",
     ),
 ]
@@ -289,13 +293,17 @@ COSTS = [
 
 
 def generation_metrics(
-    sampling: Sampling, features: Any = "oracle", measures: Sequence[str] = ()
+    sampling: Sampling,
+    features: Any = "oracle",
+    measures: Sequence[str] = (),
+    labeller: Any = None,
 ) -> list[Any]:
     """The plugin metrics of a generator that tables show.
 
     :param sampling: how its images are drawn.
     :param features: what :func:`~avalanche_gd.metrics.fid_metrics` takes.
     :param measures: those that are asked for, of :func:`measure_names`.
+    :param labeller: a classifier that labels generated images; None for the oracle.
     :raises ValueError: for another name, or if one cannot be had with this sampling.
     """
     for name in measures:
@@ -305,7 +313,9 @@ def generation_metrics(
             )
     return [
         metric.measure(
-            sampling=sampling, **({"features": features} if metric.in_features else {})
+            sampling=sampling,
+            **({"features": features} if metric.in_features else {}),
+            **({"classifier": labeller} if metric.is_labelled else {}),
         )
         for metric in METRICS
         if metric.measure and (not metric.asked_as or metric.asked_as in measures)

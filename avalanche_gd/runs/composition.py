@@ -21,12 +21,13 @@ from avalanche_gd.data.model_space import check_experiences
 from avalanche_gd.distributed.launch import process_count
 from avalanche_gd.distributed.shares import check_shares
 from avalanche_gd.models import DiffusionModel
+from avalanche_gd.models.classifier import classifier
 from avalanche_gd.plugins import (
     EMAPlugin,
     GenerativeDistillationPlugin,
     GenerativeReplayPlugin,
 )
-from avalanche_gd.runs.config import RunConfig
+from avalanche_gd.runs.config import BudgetConfig, RunConfig
 from avalanche_gd.runs.errors import naming
 from avalanche_gd.runs.names import check_name
 from avalanche_gd.runs.strategies import make_generator, solver_replay
@@ -38,9 +39,11 @@ _LOWEST = {
     "threads": 1,
     "benchmark.n_classes": 1,
     "generator.steps": 1,
+    "generator.epochs": 1,
     "generator.batch_size": 1,
     "generator.decay_steps": 0,
     "solver.steps": 1,
+    "solver.epochs": 1,
     "solver.batch_size": 1,
     "method.memory": 1,
 }
@@ -105,6 +108,9 @@ def _check(config: RunConfig) -> None:
     if config.generator.ema_decay is not None:
         with naming("generator"):
             EMAPlugin(config.generator.ema_decay)
+    with naming("solver"), torch.device("meta"):
+        shape, n_classes = config.model.shape, config.benchmark.n_classes
+        classifier(config.solver.architecture, shape, n_classes)
     with naming("solver"):
         solver_replay(config.solver, SimpleNamespace(model=model))
     generator = make_generator(config) if config.method.generator == "vae" else model
@@ -149,15 +155,20 @@ def _wrong_values(config: RunConfig) -> Iterator[str]:
     :raises ValueError: for a number out of its range.
     """
     for name, low in _LOWEST.items():
-        if not (value := attrgetter(name)(config)) >= low:
+        value = attrgetter(name)(config)
+        if value is not None and not value >= low:
             yield f"{name} must be {low} or more, got {value}"
     for name in ("generator.learning_rate", "solver.learning_rate"):
         check_number(name, attrgetter(name)(config), "above 0")
     check_number("method.lambd", config.method.lambd, "0 or more")
     check_number("model.condition_dropout", config.model.condition_dropout, "in [0, 1)")
     check_integer("seed", config.seed, 0, _HIGHEST_SEED)
+    for name in ("generator", "solver"):
+        yield from _wrong_budget(name, getattr(config, name))
     steps, decay_steps = config.generator.steps, config.generator.decay_steps
-    if decay_steps > steps:
+    if steps is None and decay_steps > 0:
+        yield "generator.decay_steps needs generator.steps; with epochs, give 0"
+    elif steps is not None and decay_steps > steps:
         allowed = f"from 0 to generator.steps, {steps}"
         yield f"generator.decay_steps must be {allowed}, got {decay_steps}"
     if config.threads > _MOST_THREADS:
@@ -175,6 +186,20 @@ def _wrong_values(config: RunConfig) -> Iterator[str]:
         yield "method.solver_replays needs a method.generator to replay from"
     if config.model.conditional and method.generator != "diffusion":
         yield f"model.conditional=true is for diffusion models; {method.name} trains none"
+
+
+def _wrong_budget(name: str, budget: BudgetConfig) -> Iterator[str]:
+    """Why a budget is none: it is in steps or in epochs.
+
+    :param name: of its model.
+    """
+    if budget.steps is not None and budget.epochs is not None:
+        yield (
+            f"{name} has both steps and epochs; give {name}.epochs=null or "
+            f"{name}.steps=null"
+        )
+    if budget.steps is None and budget.epochs is None:
+        yield f"{name} has neither steps nor epochs; give one of the two"
 
 
 def _wrong_device(config: RunConfig) -> Iterator[str]:

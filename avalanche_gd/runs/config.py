@@ -24,6 +24,9 @@ from avalanche_gd.runs.columns import generation_metrics
 from avalanche_gd.runs.errors import naming
 from avalanche_gd.runs.identity import run_digest
 
+LABELLERS = ("oracle", "resnet18")
+"""Who may label generated images."""
+
 
 @dataclass
 class ModelConfig:
@@ -47,6 +50,8 @@ class ModelConfig:
     """What the denoiser computes in: ``float32`` or ``bfloat16``."""
     channels_last: bool = False
     compile: bool = False
+    terminal_alpha_bar: float | None = None
+    """The last ``alpha_bar`` of a schedule rescaled to zero terminal SNR."""
 
     def __post_init__(self) -> None:
         own = self._target_ is not None
@@ -86,7 +91,7 @@ class ModelConfig:
                 denoiser = unet(self.preset, num_classes=num_classes)
         return DiffusionModel(
             denoiser,
-            ddim_scheduler(),
+            ddim_scheduler(self.terminal_alpha_bar),
             self.shape,
             num_classes=num_classes,
             condition_dropout=self.condition_dropout if self.conditional else 0.0,
@@ -134,17 +139,29 @@ class MethodConfig:
     pool_refresh: int | None = None
     """Steps after which the pool is filled anew."""
     teacher_sampler: str = "own"
+    teacher_eta: float = 0.0
+    replay_start_timestep: int = 0
+    """The lowest timestep that replay draws."""
+    increasing_replay_size: bool = False
+    """True for n - 1 times as many replayed samples in the n-th experience."""
     memory: int = 200
     """Images that a method with a memory keeps; GEM and A-GEM, of each experience."""
 
 
 @dataclass
 class BudgetConfig:
-    """What a model may spend in each experience."""
+    """What a model may spend in each experience: so many steps, or so many epochs.
 
-    steps: int
+    Epochs keep their last, smaller batch, and are over all that the experience brings:
+    joint training sees all data so far as often.
+    """
+
+    steps: int | None
     batch_size: int
     learning_rate: float
+    epochs: int | None = field(default=None, kw_only=True)
+    reset_optimizer: bool = field(default=False, kw_only=True)
+    """True if each experience begins with a new state of Adam."""
 
 
 @dataclass
@@ -169,6 +186,12 @@ class SolverConfig(BudgetConfig):
     """Samples that its generator makes once an experience, to replay from."""
     replay_labels: str = "solver"
     """Who labels its replay: the old ``solver``, or the generator's ``condition``."""
+    replay_eta: float = 0.0
+    """With which its generator samples."""
+    increasing_replay_size: bool = False
+    """True for n - 1 times as many replayed samples in the n-th experience."""
+    architecture: str = "small_cnn"
+    """A name in :data:`~avalanche_gd.models.classifier.CLASSIFIERS`."""
 
 
 @dataclass
@@ -187,9 +210,14 @@ class EvaluationConfig:
     """The file of their weights."""
     measures: list[str] = field(default_factory=list)
     """What is measured beside what always is."""
+    labeller: str = "oracle"
+    """Who labels generated images: the ``oracle``, or a ``resnet18`` as in the paper."""
+    labeller_weights: str | None = None
+    """The file of that one's ImageNet weights."""
 
     def __post_init__(self) -> None:
         with naming("evaluation"):
+            self._check_labeller()
             check_feature_choice(self.features, self.weights_path)
             generation_metrics(self.sampling(), "oracle", self.measures)
 
@@ -197,15 +225,24 @@ class EvaluationConfig:
         """The same, for the metrics."""
         return Sampling(self.images, self.steps, batch_size=self.batch_size)
 
-    def metrics(self) -> list[Any]:
+    def metrics(self, labeller: Any = None) -> list[Any]:
         """The plugin metrics that tables show, new.
 
+        :param labeller: labels generated images; None for the oracle.
         :raises ValueError: if the weights of the features cannot be had.
         """
         with naming("evaluation"):
             extractor = feature_extractor(self.features, self.weights_path)
         features = "oracle" if extractor is None else extractor
-        return generation_metrics(self.sampling(), features, self.measures)
+        return generation_metrics(self.sampling(), features, self.measures, labeller)
+
+    def _check_labeller(self) -> None:
+        if self.labeller not in LABELLERS:
+            raise ValueError(
+                f"no labeller {self.labeller!r}; choose from {', '.join(LABELLERS)}"
+            )
+        if self.labeller == "oracle" and self.labeller_weights is not None:
+            raise ValueError("labeller_weights goes with labeller=resnet18")
 
 
 @dataclass

@@ -5,7 +5,7 @@ import timeit
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -15,9 +15,12 @@ from avalanche.core import SupervisedPlugin
 from avalanche_gd.data.benchmark import as_benchmark
 from avalanche_gd.distributed.launch import on_main
 from avalanche_gd.metrics import generate_images
+from avalanche_gd.metrics.labeller import resnet18_weights
 from avalanche_gd.models import DiffusionModel
 from avalanche_gd.runs.config import RunConfig
+from avalanche_gd.runs.errors import naming
 from avalanche_gd.runs.learner import Learner
+from avalanche_gd.runs.progress import experience_steps
 from avalanche_gd.runs.seeds import seed_everything
 
 _LEAST, _MOST = 3, 12  # steps of each model in an experience
@@ -30,27 +33,37 @@ def dry_run(config: RunConfig, benchmark: Any) -> str:
 
     The estimate takes the second experience, which replays, for all but the first, and
     the fastest step for all but its first: others warm up, or wait for what else the
-    machine does. What an experience takes beside its steps, such as the importances of
-    EWC or the filling of a pool, is in it. The reading of the data, the oracle's training
-    and what metrics do after sampling are not.
+    machine does. Epochs over more data take as many more steps; replay that increases takes
+    as much more of a step. What an experience takes beside its steps, such as the
+    importances of EWC or the filling of a pool, is in it. The reading of the data, the
+    training of the oracle or of another labeller (in whose place the oracle is here) and
+    what metrics do after sampling are not.
 
     :return: a line with the estimate.
+    :raises ValueError: if the weights that a labeller begins with cannot be had.
     """
+    if config.evaluation.labeller != "oracle" and config.method.generator != "none":
+        with naming("evaluation"):
+            resnet18_weights(config.evaluation.labeller_weights)
     n = config.benchmark.n_experiences
     few = replace(config.evaluation, images=_IMAGES, measures=[])  # which may need more
     small = replace(config, evaluation=few).replaced({"generator.decay_steps": 0})
     least = max(_LEAST, least_steps(config))
     with trial(small) as learner:
         clocks = [_StepClock(strategy, least) for strategy in learner.strategies.values()]
-        seconds = []
+        training = 0.0
         for experience in benchmark.train_stream[: min(2, n)]:
             began = time.perf_counter()
             learner.train(experience)
             took = time.perf_counter() - began
-            seconds.append(took + sum(clock.seconds_left() for clock in clocks))
+            training += took + sum(clock.seconds_left() for clock in clocks)
         learner.evaluate(_first_test_images(benchmark))
         evaluation = _evaluation_seconds(config, learner, benchmark)
-    training = seconds[0] + (n - 1) * seconds[-1]
+    second = took + sum(clock.seconds_left() for clock in clocks)
+    sizes = _training_sizes(config, benchmark)
+    for index in range(2, n):
+        more = (clock.seconds_more(index, sizes[index] / sizes[1]) for clock in clocks)
+        training += second + sum(more)
     device, place = config.torch_device, f"{config.threads} threads of this CPU"
     if device.type == "cuda":
         place = torch.cuda.get_device_name(device)
@@ -92,29 +105,58 @@ class _StepClock(SupervisedPlugin, supports_distributed=True):
 
     def __init__(self, strategy: Any, least: int):
         super().__init__()
-        self._least = least
-        self._budget = strategy.train_steps
-        strategy.train_steps = min(self._budget, max(_MOST, least))
+        self._least, self._most = least, max(_MOST, least)
+        self._by_epochs = strategy.train_steps is None
+        self._increases = any(
+            getattr(plugin, "lesson", None) and plugin.lesson.is_increasing
+            for plugin in strategy.plugins
+        )
+        self._fastest: list[float] = []  # by experience
         look_no_further(strategy)
         strategy.plugins.append(self)
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         self._began = time.perf_counter()
+        self._budget = experience_steps(strategy)
         self._ends: list[float] = []
+        self._sizes: list[int] = []
 
     def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         strategy.loss.item()  # an accelerator may still be at it
         self._ends.append(time.perf_counter())
-        enough = len(self._ends) >= self._least
-        if enough and on_main(lambda: self._ends[-1] - self._began > _SECONDS):
+        self._sizes.append(len(strategy.mb_x))
+        is_slow = on_main(lambda: self._ends[-1] - self._began > _SECONDS)
+        if (self._least if is_slow else self._most) <= len(self._ends) < self._budget:
             strategy.stop_training()
+
+    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        whole = max(self._sizes)  # the last batch of an epoch may be smaller
+        steps = zip(pairwise(self._ends), self._sizes[1:], strict=True)
+        took = [end - began for (began, end), size in steps if size == whole]
+        self._fastest.append(min(took, default=self._ends[0] - self._began))
 
     def seconds_left(self) -> float:
         """What the budget takes beyond the steps taken, at the pace of the fastest."""
         if len(self._ends) == self._budget:
             return 0.0
-        fastest = min(end - began for began, end in pairwise(self._ends))
-        return (self._budget - 1) * fastest - (self._ends[-1] - self._ends[0])
+        return (self._budget - 1) * self._fastest[-1] - (self._ends[-1] - self._ends[0])
+
+    def seconds_more(self, index: int, growth: float) -> float:
+        """What the steps of a later experience take more than those of the second.
+
+        :param index: of the experience, from 2.
+        :param growth: its data by those of the second.
+        """
+        first, second = self._fastest
+        step = first + index * (second - first) if self._increases else second
+        steps = self._budget * (growth if self._by_epochs else 1)
+        return steps * step - self._budget * second
+
+
+def _training_sizes(config: RunConfig, benchmark: Any) -> list[int]:
+    """How many images each experience is trained on."""
+    sizes = [len(experience.dataset) for experience in benchmark.train_stream]
+    return list(accumulate(sizes)) if config.method.cumulative else sizes
 
 
 def _evaluation_seconds(config: RunConfig, learner: Learner, benchmark: Any) -> float:

@@ -11,7 +11,12 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import NoReturn
 
-from hydra.errors import HydraException, InstantiationException, MissingConfigException
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+)
 from omegaconf import DictConfig
 from omegaconf.errors import (
     ConfigAttributeError,
@@ -40,6 +45,7 @@ class SaidInterrupt(KeyboardInterrupt):
 
 
 _STATUS = 2
+_OF_METHOD = "${protocol}/${method}"  # which conf/config.yaml looks settings up by
 _ONE_LINE = "AVALANCHE_GD_ONE_LINE"  # which a sweep's launcher hands on to its processes
 
 
@@ -55,6 +61,10 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, MissingConfigException) and error.options:
         group, _, name = (error.missing_cfg_file or "").rpartition("/")
         return f"no {group} {name!r}; choose from {', '.join(sorted(error.options))}"
+    if isinstance(error, ConfigCompositionException) and _OF_METHOD in str(error):
+        known = str(error).rpartition("keys: ")[2].split(", ")
+        several = next(name for name in ("protocol", "method") if name not in known)
+        return f"{several} must be one choice; sweep over several with -m"
     cause = error.__cause__
     if isinstance(error, HydraException) and isinstance(cause, OmegaConfBaseException):
         error = cause

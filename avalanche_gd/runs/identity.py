@@ -14,11 +14,17 @@ NOT_DECIDING = frozenset(
         *("out", "device", "threads", "check"),
         "benchmark.options.root",  # where the data lie, not what they are
         "evaluation.batch_size",
+        "evaluation.labeller_weights",  # which are known by their digest
     }
 )
 """Settings by dotted name that do not decide a run's result."""
 
-_OF_REPLAY = ("replay_steps", "look_ahead", "pool_size", "replay_labels", "temperature")
+_OF_REPLAY = (
+    *("replay_steps", "look_ahead", "pool_size", "replay_labels", "temperature"),
+    *("replay_eta", "increasing_replay_size"),
+)
+_OFF = {"teacher_eta": 0, "replay_start_timestep": 0, "increasing_replay_size": False}
+"""Arguments of plugins that came later, as they decide nothing."""
 _OF_A_CONDITION = ("condition_dropout", "guidance")
 
 
@@ -43,7 +49,8 @@ def deciding_settings(config: Any) -> dict[str, Any]:
 
     Left out are :data:`NOT_DECIDING`; those of what the run does not have or do: a model
     without a condition, a method without a generator or a replaying solver; and those of
-    the method that only its plugins read, as the plugins have them.
+    the method that only its plugins read, as the plugins have them, but for options that
+    are off and that came later.
 
     :param config: a :class:`~avalanche_gd.runs.config.RunConfig`.
     """
@@ -65,7 +72,18 @@ def deciding_settings(config: Any) -> dict[str, Any]:
     if evaluation.get("weights_path") is not None:  # whose name says which file it is
         evaluation["weights_path"] = PurePath(evaluation["weights_path"]).name
     flat = flatten(settings)
-    return {name: flat[name] for name in flat if name not in NOT_DECIDING}
+    return {
+        name: value
+        for name, value in flat.items()
+        if name not in NOT_DECIDING and not _is_off(name, value)
+    }
+
+
+def _is_off(name: str, value: Any) -> bool:
+    """True for an argument of a plugin that is as if it were not there."""
+    section, _, option = name.rpartition(".")
+    of_plugin = section.startswith(("method.plugins.", "method.solver_plugins."))
+    return of_plugin and option in _OFF and value == _OFF[option]
 
 
 def run_digest(config: Any) -> str:

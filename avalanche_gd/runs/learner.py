@@ -15,6 +15,7 @@ from avalanche_gd.runs.progress import Progress
 from avalanche_gd.runs.seeds import SeedPlugin
 from avalanche_gd.runs.strategies import (
     CumulativePlugin,
+    NewOptimizerStatePlugin,
     generator_strategy,
     make_generator,
     solver_replay,
@@ -27,9 +28,13 @@ _NUMBERS = {"generator": 1, "solver": 2}  # of their random states
 
 
 class Learner:
-    """A generator, or none, and a classifier under one method."""
+    """A generator, or none, and a classifier under one method.
 
-    def __init__(self, config: RunConfig):
+    :param config: of the run.
+    :param labeller: labels generated images; None for the oracle.
+    """
+
+    def __init__(self, config: RunConfig, labeller: torch.nn.Module | None = None):
         self.config = config
         self.model = make_generator(config)
         self.counter = PassCounter(self.model, config.generator.batch_size)
@@ -41,7 +46,8 @@ class Learner:
         """The time that each phase has taken so far."""
         replay = []
         if self.model is not None:
-            generator = generator_strategy(config, self.model, self._plugins("generator"))
+            plugins = self._plugins("generator")
+            generator = generator_strategy(config, self.model, plugins, labeller)
             self.strategies["generator"] = generator
             if config.method.solver_replays:
                 replay = solver_replay(config.solver, generator)
@@ -79,7 +85,8 @@ class Learner:
         """The passes of the denoiser; empty without a diffusion model."""
         if not isinstance(self.model, DiffusionModel):
             return {}
-        return self.counter.summary(self.config.generator.steps)
+        trained = self.strategies["generator"].clock.train_exp_iterations
+        return self.counter.summary(self.config.generator.steps or max(1, trained))
 
     def oracle_digests(self) -> list[str]:
         """The SHA-256 of the weights of each oracle that judged the images so far."""
@@ -131,6 +138,7 @@ class Learner:
         return [
             SeedPlugin(config.seed, _NUMBERS[name]),
             self.counter.plugin(name),
+            *([NewOptimizerStatePlugin()] if getattr(config, name).reset_optimizer else []),
             *([CumulativePlugin()] if config.method.cumulative else []),
             *([HorizontalFlipPlugin()] if config.benchmark.horizontal_flips else []),
             *self.method_plugins[name],

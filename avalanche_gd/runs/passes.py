@@ -66,7 +66,7 @@ class PassCounter:
     def summary(self, steps: int) -> dict[str, float]:
         """F in all, and F a step in the last experience, for ``run.json``.
 
-        :param steps: of the generator in an experience.
+        :param steps: of the generator in the last experience.
         """
         generator, solver = (
             [images_passed(passes) / self._batch_size for passes in self.passes[name]]

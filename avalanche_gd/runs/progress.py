@@ -13,6 +13,13 @@ from avalanche_gd.distributed.shares import sharing_processes
 _SHOW_EVERY = 0.5  # seconds; reading a loss makes an accelerator wait
 
 
+def experience_steps(strategy: Any) -> int:
+    """The steps of the experience that a strategy begins to train."""
+    if strategy.train_steps is not None:
+        return strategy.train_steps
+    return strategy.train_epochs * len(strategy.dataloader)
+
+
 class Progress(SupervisedPlugin, supports_distributed=True):
     """Shows experience, step, loss, images a second and the time left.
 
@@ -33,8 +40,12 @@ class Progress(SupervisedPlugin, supports_distributed=True):
         """Begin a bar."""
         self._started = time.perf_counter()
         number = strategy.experience.current_experience + 1
+        self._steps = experience_steps(strategy)
+        total = strategy.train_epochs * len(strategy.adapted_dataset)
+        if strategy.train_steps is not None:
+            total = self._steps * strategy.train_mb_size
         self._bar: Any = tqdm(
-            total=strategy.train_steps * strategy.train_mb_size,
+            total=total,
             desc=f"experience {number}/{self.n_experiences} {self.model_name}",
             unit=" images",
             unit_scale=True,
@@ -49,7 +60,7 @@ class Progress(SupervisedPlugin, supports_distributed=True):
         if self._bar.update(len(strategy.mb_x) * sharing_processes()):  # it was shown
             step = strategy.clock.train_exp_iterations + 1
             self._bar.set_postfix_str(
-                f"step {step}/{strategy.train_steps}, loss {strategy.loss.item():.4f}"
+                f"step {step}/{self._steps}, loss {strategy.loss.item():.4f}"
             )
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:

@@ -27,6 +27,7 @@ from avalanche_gd.runs.pictures import save_curves, save_samples
 from avalanche_gd.runs.record import Record
 from avalanche_gd.runs.results import Row, csv_text, is_complete
 from avalanche_gd.runs.seeds import seed_everything
+from avalanche_gd.runs.strategies import make_labeller
 from avalanche_gd.storage import held, remove_leftovers, write_text, write_whole
 
 
@@ -60,7 +61,9 @@ def run(config: RunConfig) -> Path:
 
 def _run(config: RunConfig, benchmark: Any, folder: Path) -> None:
     seed_everything(config.seed)
-    learner = Learner(config)
+    with DistributedHelper.main_process_first():  # which may train and cache it
+        labeller = make_labeller(config, benchmark)
+    learner = Learner(config, labeller)
     done, rows = _from_checkpoint(learner, benchmark.train_stream)
     record = Record(config, learner, done)
     if is_main():

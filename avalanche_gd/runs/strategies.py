@@ -18,11 +18,15 @@ from avalanche.training.plugins.generative_replay import TrainGeneratorAfterExpP
 from avalanche.training.supervised import VAETraining
 from torchvision.transforms import Normalize
 
+from avalanche_gd.data import stream_tensors
 from avalanche_gd.distributed.launch import is_main
 from avalanche_gd.metrics import denoising_loss_metrics, generated_image_metrics
-from avalanche_gd.models import DiffusionModel, SmallCNN
+from avalanche_gd.metrics.labeller import resnet18_labeller
+from avalanche_gd.models import DiffusionModel
+from avalanche_gd.models.classifier import classifier
 from avalanche_gd.plugins import SoftGenerativeReplayPlugin
 from avalanche_gd.runs.config import BudgetConfig, RunConfig, SolverConfig
+from avalanche_gd.runs.errors import naming
 from avalanche_gd.training import BudgetedTemplate, DiffusionTraining
 
 
@@ -38,6 +42,14 @@ class CumulativePlugin(SupervisedPlugin, supports_distributed=True):
         experience = strategy.experience
         so_far = experience.origin_stream[: experience.current_experience + 1]
         strategy.adapted_dataset = concat_datasets([exp.dataset for exp in so_far])
+
+
+class NewOptimizerStatePlugin(SupervisedPlugin, supports_distributed=True):
+    """Begins each experience with a new state of the optimizer."""
+
+    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Forget the state."""
+        strategy.make_optimizer(reset_optimizer_state=True)
 
 
 class _LinearDecayPlugin(  # type: ignore[call-arg]
@@ -71,25 +83,42 @@ def make_generator(config: RunConfig) -> torch.nn.Module | None:
     return config.model.make(config.benchmark.n_classes).to(device)
 
 
+def make_labeller(config: RunConfig, benchmark: Any) -> torch.nn.Module | None:
+    """Who labels the generated images of a run, trained; None for the oracle.
+
+    :raises ValueError: if its weights cannot be had.
+    """
+    evaluation = config.evaluation
+    if evaluation.labeller == "oracle" or config.method.generator == "none":
+        return None
+    images, labels = stream_tensors(benchmark.train_stream)
+    with naming("evaluation"):
+        return resnet18_labeller(images, labels, weights_path=evaluation.labeller_weights)
+
+
 def generator_strategy(
-    config: RunConfig, model: torch.nn.Module, plugins: list[Any]
+    config: RunConfig,
+    model: torch.nn.Module,
+    plugins: list[Any],
+    labeller: torch.nn.Module | None = None,
 ) -> BudgetedTemplate:
     """What trains the generator.
 
     :param model: of :func:`make_generator`.
     :param plugins: all of its plugins but the one of the learning rate.
+    :param labeller: of :func:`make_labeller`.
     """
     sampling = config.evaluation.sampling()
     metrics: list[Any] = [
         loss_metrics(epoch=True, experience=True, stream=True),
-        *config.evaluation.metrics(),
+        *config.evaluation.metrics(labeller),
         generated_image_metrics(sampling=sampling, shown=min(64, sampling.images)),
     ]
     if isinstance(model, DiffusionModel):
         metrics.append(denoising_loss_metrics())
     options = _options(config, "generator", model, metrics)
     steps, decay_steps = config.generator.steps, config.generator.decay_steps
-    if decay_steps > 0:
+    if steps is not None and decay_steps > 0:
         schedule = torch.optim.lr_scheduler.LambdaLR(
             options["optimizer"], lambda step: min(1.0, (steps - step) / decay_steps)
         )
@@ -105,7 +134,8 @@ def solver_strategy(config: RunConfig, plugins: list[Any]) -> BudgetedTemplate:
 
     :param plugins: all of its plugins, those of :func:`solver_replay` last.
     """
-    solver = SmallCNN(config.model.shape, config.benchmark.n_classes)
+    architecture, shape = config.solver.architecture, config.model.shape
+    solver = classifier(architecture, shape, config.benchmark.n_classes)
     metrics = [
         accuracy_metrics(experience=True, stream=True),
         forgetting_metrics(experience=True, stream=True),
@@ -129,6 +159,8 @@ def solver_replay(config: SolverConfig, strategy: Any) -> list[Any]:
         look_ahead=config.look_ahead,
         pool_size=config.pool_size,
         labels=config.replay_labels,
+        teacher_eta=config.replay_eta,
+        increasing_replay_size=config.increasing_replay_size,
     )
     return [replay]
 
@@ -141,13 +173,16 @@ def _options(
     :param name: of the model, as in the configuration.
     """
     budget: BudgetConfig = getattr(config, name)
+    spent: dict[str, int | None] = {"train_steps": budget.steps}
+    if budget.epochs is not None:
+        spent = {"train_epochs": budget.epochs}
     loggers = [_PrefixedTensorboardLogger(config.folder, name)] if is_main() else []
     return dict(
         model=model,
         optimizer=torch.optim.Adam(model.parameters(), budget.learning_rate, fused=True),
         train_mb_size=budget.batch_size,
         eval_mb_size=256,
-        train_steps=budget.steps,
         device=config.torch_device,
         evaluator=EvaluationPlugin(*metrics, loggers=loggers),
+        **spent,
     )

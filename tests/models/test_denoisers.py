@@ -7,7 +7,7 @@ from diffusers import UNet2DModel
 from torch import nn
 
 from avalanche_gd import DiffusionModel, ddim_scheduler
-from avalanche_gd.models.unet import PRESETS
+from avalanche_gd.models.unet import PRESETS, unet
 from tests.helpers.own_denoisers import Widening
 from tests.helpers.small_models import SHAPE, ClassDenoiser, TinyDenoiser, images, seeded
 
@@ -184,3 +184,16 @@ def test_a_denoiser_that_gives_another_shape_is_refused_where_a_loss_would_broad
         ValueError, match=r"must give \(2, 1, 8, 8\).*Widening gives \(2, 3"
     ):
         model(Widening())(images(2))
+
+
+@pytest.mark.parametrize(
+    ("preset", "count"), [("paper-fmnist", 42_855_873), ("paper-cifar10", 35_746_307)]
+)
+def test_the_papers_u_nets_have_as_many_parameters(preset, count):
+    with torch.device("meta"):
+        denoiser = unet(preset)
+    assert sum(p.numel() for p in denoiser.parameters()) == count
+    on_cifar = preset == "paper-cifar10"
+    expected = (1, False, 1e-6) if on_cifar else (0, True, 1e-5)
+    config = denoiser.config
+    assert (config.freq_shift, config.flip_sin_to_cos, config.norm_eps) == expected

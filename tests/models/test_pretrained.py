@@ -223,3 +223,16 @@ def test_a_class_that_is_no_denoiser_is_not_called(tmp_path, name):
     index.write_text(index.read_text().replace("UNet2DModel", name))
     with pytest.raises(ValueError, match=f"its unet is a {name}, which diffusers has not"):
         DiffusionModel.from_pretrained(tmp_path / "model")
+
+
+def test_a_terminal_alpha_bar_is_saved(tmp_path):
+    model = DiffusionModel(small_unet(), ddim_scheduler(1e-8), (1, 8, 8))
+    model.save_pretrained(tmp_path / "model")
+    again = DiffusionModel.from_pretrained(tmp_path / "model")
+    assert torch.equal(again.process.alpha_bar, model.process.alpha_bar)
+    seeds = [torch.Generator().manual_seed(1) for _ in range(2)]
+    first, second = (
+        m.generate(3, steps=2, generator=seed)
+        for m, seed in zip((model, again), seeds, strict=True)
+    )
+    assert torch.equal(first, second)

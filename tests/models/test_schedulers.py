@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+from itertools import pairwise
 
 import diffusers
 import numpy as np
@@ -194,6 +195,7 @@ def test_trailing_timesteps_are_those_of_diffusers(tiny_model):
         dict(beta_schedule="squaredcos_cap_v2"),
         dict(prediction_type="v_prediction", rescale_betas_zero_snr=True),
         dict(trained_betas=np.linspace(1e-3, 0.1, 200), num_train_timesteps=200),
+        dict(terminal_alpha_bar=1e-8),
     ],
 )
 def test_every_sampler_takes_the_noise_levels_over(sampler, options):
@@ -239,6 +241,8 @@ NO_SIGNAL = [
     dict(prediction_type="sample", rescale_betas_zero_snr=True),
     dict(prediction_type="v_prediction", rescale_betas_zero_snr=True),
     dict(prediction_type="epsilon", trained_betas=nearly_zero()),
+    dict(prediction_type="epsilon", terminal_alpha_bar=1e-8),
+    dict(prediction_type="epsilon", terminal_alpha_bar=1e-10),
     dict(prediction_type="sample", trained_betas=nearly_zero()),
     dict(prediction_type="v_prediction", trained_betas=nearly_zero()),
 ]
@@ -270,6 +274,41 @@ def test_zero_terminal_snr_teaches_finite_losses(options):
         with torch.no_grad():
             taught = SOURCES[name]().draw(request_of(model, images(16)))
         assert taught.x_t.isfinite().all() and taught.target.isfinite().all()
+
+
+def test_a_terminal_alpha_bar_is_where_the_rescaled_schedule_ends():
+    root = np.sqrt(np.cumprod(1 - np.linspace(1e-4, 0.02, 1000)))
+    plain = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
+    for terminal in (1e-8, 1e-6):
+        alpha_bar = ddim_scheduler(terminal).alphas_cumprod.double().numpy()
+        assert np.abs(alpha_bar / plain.clip(min=terminal) - 1).max() < 1e-4
+    theirs = ddim_scheduler(rescale_betas_zero_snr=True).alphas_cumprod.numpy()
+    ours = ddim_scheduler(1e-8).alphas_cumprod.numpy()
+    assert np.abs(ours - theirs).max() < 1e-6
+    same = ddim_scheduler(None, prediction_type="sample")
+    assert torch.equal(same.alphas_cumprod, ddim_scheduler().alphas_cumprod)
+
+
+@pytest.mark.parametrize("steps", [2, 10])
+def test_a_terminal_alpha_bar_of_1e_8_gives_the_arithmetic_of_the_papers_code(steps):
+    model = DiffusionModel(TinyDenoiser().double(), ddim_scheduler(1e-8), SHAPE).double()
+    noise = torch.randn(8, *SHAPE, dtype=torch.float64)
+    alpha_bar = ddim_scheduler(rescale_betas_zero_snr=True).alphas_cumprod.double()
+    x_t, times = noise, [*model.sampling_timesteps(steps), -1]
+    with torch.no_grad():
+        for now, following in pairwise(times):
+            eps = model.denoise(x_t, torch.full((8,), now))
+            a = alpha_bar[now]
+            a_next = alpha_bar[following] if following >= 0 else torch.tensor(1.0)
+            x0 = (x_t - (1 - a).sqrt() * eps) / (a + 1e-8).sqrt()
+            x_t = a_next.sqrt() * x0.clamp(-1, 1) + (1 - a_next).sqrt() * eps
+    assert (model.reverse(noise, steps=steps) - x_t.clamp(-1, 1)).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("terminal", [0, -1e-8, 1e-11, 1e-3, float("nan"), True])
+def test_a_terminal_alpha_bar_out_of_its_range_is_refused(terminal):
+    with pytest.raises(ValueError, match="terminal_alpha_bar must be"):
+        ddim_scheduler(terminal)
 
 
 @pytest.mark.parametrize("eta", [-0.1, 1.1, float("nan"), float("inf")])

@@ -7,7 +7,7 @@ import torch
 from avalanche_gd import DiffusionModel, GenerativeDistillationPlugin, ddim_scheduler
 from avalanche_gd.plugins import SOURCES, PartialGeneration, TeachingRequest
 from tests.helpers.lessons import note_losses, request_of
-from tests.helpers.small_models import SHAPE, TinyDenoiser, images
+from tests.helpers.small_models import SHAPE, TinyDenoiser, images, seeded
 from tests.helpers.small_trainings import train_generator
 
 COUNT = 64
@@ -107,46 +107,69 @@ def test_generation(tiny_model):
     assert np.abs(x_t.numpy() - expected).max() < 1e-6
 
 
-def plain_partial(model, x, t, times):
-    """DDIM of one sample in float64 down to timestep t."""
+def plain_partial(model, x, t, steps):
+    """DDIM of one sample in float64 from 999 to timestep t in so many even steps."""
     x = x.astype(np.float64)
-    now = times[0]
-    for following in [*times[1:], -1]:
-        end = max(following, t)
-        if end >= now:
-            break
+    now = 999
+    for step in range(1, steps + 1):
+        end = int(np.floor(999 - step * (999 - t) / steps + 0.5 - 1e-9))
         eps = model.denoise(torch.tensor(x[None]), torch.tensor([now]))[0]
         eps = eps.detach().numpy()
         a, a_end = alpha_bar(now), alpha_bar(end)
         x0 = np.clip((x - np.sqrt(1 - a) * eps) / np.sqrt(a), -1, 1)
-        x = np.sqrt(a_end) * x0 + np.sqrt(1 - a_end) * eps
+        x = x if end == now else np.sqrt(a_end) * x0 + np.sqrt(1 - a_end) * eps
         now = end
+    assert now == t
     return x
 
 
-@pytest.mark.parametrize(("steps", "times"), [(1, [999]), (2, [999, 499])])
-def test_partial_generation(tiny_model, steps, times):
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_partial_generation(tiny_model, steps):
     tiny_model.double()  # at t = 999 a rounding error grows by 1 / sqrt(alpha_bar) = 158
     single = tiny_model.draw_noise
     tiny_model.draw_noise = lambda *arguments: single(*arguments).double()
     x_t, t = draw("partial_generation", tiny_model, images(COUNT), steps)
     _, noise = drawn_first(tiny_model)
     for i in range(COUNT):
-        expected = plain_partial(tiny_model, noise[i], int(t[i]), times)
+        expected = plain_partial(tiny_model, noise[i], int(t[i]), steps)
         assert np.abs(x_t[i].numpy() - expected).max() < 1e-6
 
 
+@pytest.mark.parametrize("steps", [1, 2, 10])
+def test_partial_generation_uses_each_of_its_passes(tiny_model, monkeypatch, steps):
+    """Whatever t is, but for the last k; and there are k of them."""
+    visited = []
+    guided = DiffusionModel.guided
+
+    def noting(model, condition):
+        denoise = guided(model, condition)
+        return lambda x, t: visited.append(t) or denoise(x, t)
+
+    monkeypatch.setattr(DiffusionModel, "guided", noting)
+    last = torch.arange(1000 - steps)
+    monkeypatch.setattr(TeachingRequest, "draw_timesteps", lambda _: last)
+    draw("partial_generation", tiny_model, images(len(last)), steps)
+    times = torch.stack([*visited, last])
+    gaps = -times.diff(dim=0)
+    assert len(visited) == steps and (times[0] == 999).all()
+    assert gaps.min() >= 1 and (gaps.max(dim=0).values - gaps.min(dim=0).values).max() <= 1
+
+
+def test_at_the_last_timestep_partial_generation_is_noise(tiny_model, monkeypatch):
+    monkeypatch.setattr(TeachingRequest, "draw_timesteps", lambda _: torch.full((2,), 999))
+    x_t, _ = draw("partial_generation", tiny_model, images(2))
+    assert torch.equal(x_t, torch.randn(2, *SHAPE, generator=seeded(3)))
+
+
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
-def test_equal_timesteps_are_the_reverse_process_stopped_there(
-    monkeypatch, prediction_type
-):
+def test_even_steps_are_the_reverse_process_stopped_there(monkeypatch, prediction_type):
     scheduler = ddim_scheduler(prediction_type=prediction_type)
     model = DiffusionModel(TinyDenoiser(), scheduler, SHAPE)
     visited = model.sampling_timesteps(10)
     stop = visited[4]
     monkeypatch.setattr(TeachingRequest, "draw_timesteps", lambda _: torch.full((3,), stop))
     with torch.no_grad():
-        x_t = PartialGeneration().draw(request_of(model, images(3), steps=10, seed=1)).x_t
+        x_t = PartialGeneration().draw(request_of(model, images(3), steps=4, seed=1)).x_t
         expected = model.draw_noise(3, torch.Generator().manual_seed(1))
         scheduler.set_timesteps(10)
         for t in visited[:4]:

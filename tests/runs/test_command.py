@@ -79,6 +79,67 @@ BAD = {
         "no model 'huge'; choose from cifar-small, digits, fmnist-fast, fmnist-small, "
         "paper-cifar10, paper-fmnist",
     ),
+    "an unknown labeller": (
+        ["evaluation.labeller=resnet50"],
+        "evaluation: no labeller 'resnet50'; choose from oracle, resnet18",
+    ),
+    "weights of an oracle": (
+        ["evaluation.labeller_weights=x.pth"],
+        "evaluation: labeller_weights goes with labeller=resnet18",
+    ),
+    "an unknown protocol": (["protocol=own"], "no protocol 'own'; choose from paper"),
+    "two protocols": (["protocol=[paper,paper]"], "protocol must be one choice"),
+    "steps and epochs": (
+        ["generator.epochs=3"],
+        "generator has both steps and epochs; give generator.epochs=null or "
+        "generator.steps=null",
+    ),
+    "no budget": (["solver.steps=null"], "solver has neither steps nor epochs; give one"),
+    "no epoch": (
+        ["solver.steps=null", "solver.epochs=0"],
+        "solver.epochs must be 1 or more, got 0",
+    ),
+    "a part of an epoch": (["generator.epochs=1.5"], "generator.epochs: Value '1.5'"),
+    "a decay of epochs": (
+        ["generator.steps=null", "generator.epochs=3", "generator.decay_steps=1"],
+        "generator.decay_steps needs generator.steps; with epochs, give 0",
+    ),
+    "a number for a reset": (
+        ["generator.reset_optimizer=2"],
+        "generator.reset_optimizer must be true or false, got 2",
+    ),
+    "an unknown architecture": (
+        ["solver.architecture=resnet"],
+        "solver: no solver architecture 'resnet'; choose from small_cnn, simple_cnn, mlp",
+    ),
+    "an architecture for larger images": (
+        ["solver.architecture=simple_cnn"],
+        "solver: simple_cnn takes images of 10x10 or more, got 8x8; choose small_cnn",
+    ),
+    "a terminal alpha_bar of 0": (
+        ["model.terminal_alpha_bar=0"],
+        "model: terminal_alpha_bar must be above 0, got 0.0",
+    ),
+    "a terminal alpha_bar that leaves signal": (
+        ["model.terminal_alpha_bar=0.1"],
+        "model: terminal_alpha_bar must be from 1e-10 to 4.04e-05, what the last timestep",
+    ),
+    "an eta above 1": (
+        ["method.teacher_eta=2"],
+        "method=generative_distillation: teacher_eta must be in [0, 1], got 2.0",
+    ),
+    "an eta of a sampler without one": (
+        ["method.teacher_eta=1", "method.teacher_sampler=unipc"],
+        "method=generative_distillation: teacher_eta is for teacher_sampler=",
+    ),
+    "an eta of a solver's replay above 1": (
+        ["solver.replay_eta=2"],
+        "solver: teacher_eta must be in [0, 1], got 2.0",
+    ),
+    "a start beyond the last timestep": (
+        ["method.replay_start_timestep=1000"],
+        "replay_start_timestep must be an integer from 0 to 999, got 1000",
+    ),
     "an unknown precision": (
         ["model.precision=half"],
         "no precision 'half'; choose from float32, bfloat16",

@@ -103,13 +103,33 @@ def test_the_estimate_is_right_even_if_the_machine_is_busy_at_times(
     monkeypatch, tmp_path, digits, told, options
 ):
     steps = ["generator.steps=20", "solver.steps=20", "generator.batch_size=8"]
-    config = small_config(tmp_path, *OWN, *options, *steps)
+    config = small_config(tmp_path, *OWN, *steps, *options)
     with monkeypatch.context() as patch:
         told(Machine(patch, busy={}))
         folder = run(config)
     took = sum(json.loads((folder / "run.json").read_text())["seconds"].values())
     told(Machine(monkeypatch, busy={1, 3}))
     assert estimated(config, digits) == pytest.approx(took, rel=1 / 3)
+
+
+def test_the_estimate_has_the_data_that_grow_under_epochs(
+    monkeypatch, tmp_path, digits, told
+):
+    epochs = ["generator.steps=null", "generator.epochs=20", "generator.batch_size=16"]
+    config = small_config(tmp_path, *OWN, "method=joint", *epochs)
+    told(Machine(monkeypatch, busy={}))
+    sizes = [len(experience.dataset) for experience in digits.train_stream]
+    passed = 20 * sum(sum(sizes[: number + 1]) for number in range(5))
+    assert estimated(config, digits) == pytest.approx(passed * 1e-3, rel=0.1)
+
+
+def test_the_estimate_has_the_replay_that_increases(monkeypatch, tmp_path, digits, told):
+    method = ["method=gaussian_distillation", "method.increasing_replay_size=true"]
+    config = small_config(tmp_path, *OWN, *method, "generator.steps=60")
+    told(Machine(monkeypatch, busy={}))
+    # the student's pass over n batches, and the teacher's over n - 1
+    passed = 60 * 64 * sum(2 * n - 1 for n in range(1, 6))
+    assert estimated(config, digits) == pytest.approx(passed * 1e-3, rel=0.1)
 
 
 class LookingAhead(SupervisedPlugin):

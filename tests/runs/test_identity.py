@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from avalanche_gd.runs import identity
+from avalanche_gd.runs.composition import compose_config
 from avalanche_gd.runs.config import EvaluationConfig
 from tests.helpers.small_runs import small_config
 
@@ -18,11 +19,29 @@ SAME = {
     "a weight that the method has not": ["method=naive", "+method.lambd=7"],
     "a pool that no solver draws from": ["method=naive", "solver.pool_size=70"],
     "a generator that the method has not": ["method=solver_naive", "generator.steps=9"],
+    "an eta of 0": ["method.teacher_eta=0"],
+    "replay from timestep 0": ["method.replay_start_timestep=0"],
+    "replay of one size": ["method.increasing_replay_size=false"],
+    "an eta of a replay that there is not": ["method=naive", "solver.replay_eta=0.5"],
+    "a schedule as it is": ["model.terminal_alpha_bar=null"],
+    "an optimizer that is kept": ["generator.reset_optimizer=false"],
     "images that nobody makes": ["method=solver_naive", "evaluation.images=90"],
 }
 
 OTHER = {
     "a seed": ["seed=1"],
+    "a labeller": ["evaluation.labeller=resnet18"],
+    "an eta": ["method.teacher_eta=0.5"],
+    "a lowest timestep": ["method.replay_start_timestep=5"],
+    "increasing replay": ["method.increasing_replay_size=true"],
+    "an eta of the solver's replay": ["solver.replay_eta=0.5"],
+    "increasing replay of the solver": ["solver.increasing_replay_size=true"],
+    "a terminal alpha_bar": ["model.terminal_alpha_bar=1e-8"],
+    "a new optimizer state": ["generator.reset_optimizer=true"],
+    "a new optimizer state of the solver": ["solver.reset_optimizer=true"],
+    "an architecture": ["solver.architecture=mlp"],
+    "epochs": ["generator.steps=null", "generator.epochs=2"],
+    "epochs of the solver": ["solver.steps=null", "solver.epochs=2"],
     "steps": ["generator.steps=3"],
     "a weight": ["method.lambd=2"],
     "a look-ahead": ["method.look_ahead=2"],
@@ -56,6 +75,20 @@ def test_what_decides_the_result_is_in_the_name(name):
     assert digest(*OTHER[name]) != digest()
 
 
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [
+        ("naive", "seed-0-716ab85c"),
+        ("generative_replay", "seed-0-8f268a83"),
+        ("generative_distillation", "seed-0-5adca668"),
+        ("gaussian_distillation", "seed-0-72f82ac0"),
+        ("solver_naive", "seed-0-1656f0f7"),
+    ],
+)
+def test_runs_of_earlier_versions_are_found(method, name):
+    assert compose_config([f"method={method}"]).folder.name == name
+
+
 def test_a_setting_of_a_later_version_changes_no_name(monkeypatch):
     config = small_config("runs")
     before = identity.run_digest(config)
@@ -72,6 +105,11 @@ def test_a_setting_of_a_later_version_changes_no_name(monkeypatch):
         )
 
     assert identity.run_digest(later(False)) == before != identity.run_digest(later(True))
+
+
+def test_the_place_of_a_labellers_weights_is_not_in_the_name():
+    labeller = "evaluation.labeller=resnet18"
+    assert digest(labeller, "evaluation.labeller_weights=x.pth") == digest(labeller)
 
 
 def test_the_home_folder_is_found():

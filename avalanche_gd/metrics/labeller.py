@@ -1,0 +1,162 @@
+"""The labeller of the paper: a ResNet-18 that knew pictures before it knew the classes."""
+
+import copy
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models import ResNet18_Weights, resnet18
+
+from avalanche_gd.checks import check_integer
+from avalanche_gd.metrics.shared_images import classifier_labels
+from avalanche_gd.metrics.weights import known_weights
+from avalanche_gd.storage import cached
+
+_URL = ResNet18_Weights.DEFAULT.url
+_BATCH_SIZE = 64
+_LEARNING_RATE = 5e-4
+_HELD_OUT = 10  # one in so many images
+_ANGLE, _SHIFT, _NOISE = math.radians(10), 0.1, 0.1  # at most; at most, of a side; std
+
+
+class Labeller(nn.Module):
+    """torchvision's ResNet-18 with a last layer for other classes.
+
+    :param num_classes: the number of logits.
+    :param state: of a ResNet-18 with any last layer, which is not taken over; None for
+        random weights.
+    """
+
+    def __init__(self, num_classes: int, state: dict[str, Tensor] | None = None):
+        super().__init__()
+        self.network = resnet18(num_classes=num_classes)
+        if state is not None:
+            kept = {name: part for name, part in state.items() if name[:3] != "fc."}
+            kept |= {
+                f"fc.{name}": part for name, part in self.network.fc.named_parameters()
+            }
+            self.network.load_state_dict(kept)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of images in model space: ``(N, C, H, W)``, C = 1 or 3."""
+        return self.network(images.expand(-1, 3, -1, -1))
+
+
+def resnet18_weights(weights_path: str | Path | None = None) -> dict[str, Tensor]:
+    """torchvision's ImageNet weights of ResNet-18; nothing in their file is executed.
+
+    :param weights_path: their file, ``resnet18-f37072fd.pth``, under any name; None for the
+        one in torch's hub folder, to which it is downloaded.
+    :raises ValueError: if it cannot be read, or its SHA-256 is not that of its name.
+    """
+    try:
+        digits = Path(_URL).stem.rpartition("-")[2]
+        _, _, state = known_weights({digits: _URL}, weights_path)
+        Labeller(1, state)
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(
+            f"no ResNet-18 weights ({reason[0]}); put {Path(_URL).name} of torchvision on "
+            "this machine and give its path as labeller_weights"
+        ) from error
+    return state
+
+
+def resnet18_labeller(
+    images: Tensor,
+    labels: Tensor,
+    *,
+    weights_path: str | Path | None = None,
+    epochs: int = 100,
+    seed: int = 0,
+) -> Labeller:
+    """ResNet-18 with ImageNet's weights, trained on all classes; from the cache if there.
+
+    As the authors of arXiv 2311.14028 train what labels generated images for KLD and ARD:
+    by Adam at 5e-4 on batches of 64, each image mirrored or not, turned by up to 10
+    degrees, moved by up to a tenth of its sides and with noise of 0.1 added; kept is the
+    epoch that labels most of a tenth of the images, held out, right. (Theirs hold out a
+    sixth of Fashion-MNIST.) The random state is left alone.
+
+    :param images: all training images in model space, ``(N, C, H, W)``, C = 1 or 3.
+    :param labels: their classes, ``(N,)``, from 0.
+    :param weights_path: as in :func:`resnet18_weights`; read only to train.
+    :param epochs: how often all are seen.
+    :param seed: decides the new layer, what is held out, the batches and the changes.
+    :return: the classifier, frozen, in evaluation mode, on the images' device.
+    :raises ValueError: for epochs below 1, a seed below 0, or what is no integer, for
+        fewer than 4 images or another number of channels, and for weights that cannot be
+        had.
+    """
+    epochs, seed = check_integer("epochs", epochs), check_integer("seed", seed, 0)
+    if images.shape[1] not in (1, 3) or len(images) < 4:
+        raise ValueError(
+            "a ResNet-18 labeller needs 4 images or more of 1 or 3 channels, got "
+            f"{len(images)} of {images.shape[1]}"
+        )
+    num_classes = int(labels.max()) + 1
+
+    def fit() -> dict[str, Tensor]:
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+            torch.default_generator.manual_seed(seed)  # the CPU's, no other device's
+            labeller = Labeller(num_classes, resnet18_weights(weights_path))
+            return _trained(labeller.to(images.device), images, labels, epochs, seed)
+
+    budget = (epochs, seed, _BATCH_SIZE, _LEARNING_RATE, _HELD_OUT, _ANGLE, _SHIFT, _NOISE)
+    threads = (torch.get_num_threads(), torch.backends.mkldnn.enabled, images.device.type)
+    key = (images, labels, _URL, budget, torch.__version__, threads)
+    with torch.random.fork_rng(devices=[]):
+        labeller = Labeller(num_classes)
+    labeller.load_state_dict(cached("labeller", key, fit))
+    return labeller.to(images.device).eval().requires_grad_(False)
+
+
+def _trained(
+    labeller: Labeller, images: Tensor, labels: Tensor, epochs: int, seed: int
+) -> dict[str, Tensor]:
+    """The state after the epoch that labels the images held out best."""
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.Adam(labeller.parameters(), lr=_LEARNING_RATE)
+    order = torch.randperm(len(images), generator=generator).to(images.device)
+    held = max(1, len(order) // _HELD_OUT)
+    held_out, seen = order[:held], order[held:]
+    best, state = -1, {}
+    for _ in range(epochs):
+        labeller.train()
+        turn = torch.randperm(len(seen), generator=generator).to(images.device)
+        for batch in seen[turn].split(_BATCH_SIZE):
+            if len(batch) == 1:  # of which batch normalization knows no variance
+                continue
+            optimizer.zero_grad()
+            logits = labeller(changed(images[batch], generator))
+            F.cross_entropy(logits, labels[batch]).backward()
+            optimizer.step()
+        labeller.eval()
+        guesses = classifier_labels(labeller, images[held_out], _BATCH_SIZE)
+        right = int((guesses == labels[held_out]).sum())
+        if right > best:
+            best, state = right, copy.deepcopy(labeller.state_dict())
+    return {name: part.cpu().contiguous() for name, part in state.items()}
+
+
+def changed(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Images mirrored or not, turned, moved and with noise, each in its own way.
+
+    What comes in from outside is black.
+
+    :param images: in model space, ``(N, C, H, W)``.
+    :param generator: the source of all randomness, of the CPU.
+    """
+    flip, angle, across, down = torch.rand(4, len(images), generator=generator)
+    mirror = torch.where(flip < 0.5, -1.0, 1.0)
+    angle = (2 * angle - 1) * _ANGLE
+    cos, sin = angle.cos(), angle.sin()
+    across, down = (2 * _SHIFT * (2 * part - 1) for part in (across, down))
+    moves = torch.stack([mirror * cos, -mirror * sin, across, sin, cos, down], dim=1)
+    moves = moves.view(-1, 2, 3).to(images)
+    grid = F.affine_grid(moves, list(images.shape), align_corners=False)
+    moved = F.grid_sample(images + 1, grid, mode="nearest", align_corners=False) - 1
+    noise = torch.randn(images.shape, generator=generator).to(images)
+    return moved + _NOISE * noise
