@@ -135,6 +135,10 @@ CLAIMS: dict[str, dict[str, list[str]]] = {
         ],
     },
     "GenerativeDistillationPlugin": {
+        'all but ``"current"``': [
+            "tests/plugins/test_replay_options.py::test_replay_starts_at_its_lowest_timestep",
+            "tests/plugins/test_replay_options.py::test_options_of_other_sources_are_refused",
+        ],
         "A conditioned model is taught the classes": [
             "tests/models/test_conditioning.py::test_every_source_distils_under_the_same_condition",
             "tests/plugins/test_cheaper.py::test_a_trajectory_keeps_its_class",
@@ -353,7 +357,8 @@ CLAIMS: dict[str, dict[str, list[str]]] = {
         ],
     },
     "to_model_space": {
-        "every image resized and scaled once": [
+        "every image resized once": [
+            "tests/data/test_images_as_bytes.py::test_pil_images_are_resized_as_pil_does_to_the_bit",
             "tests/data/test_data.py::test_images_are_resized_once_and_labels_follow",
             "tests/data/test_data.py::test_any_benchmark_of_pil_images_is_brought_to_model_space",
             "tests/data/test_data.py::test_images_keep_their_order_however_many_there_are",
@@ -366,6 +371,65 @@ CLAIMS: dict[str, dict[str, list[str]]] = {
     "stream_tensors": {
         "All images and labels of a stream": [
             "tests/data/test_data.py::test_digits_are_those_of_scikit_learn_in_model_space",
+        ],
+    },
+    "afid_summary": {
+        "what was measured after each experience": [
+            "tests/metrics/test_transfer.py::test_afid_and_f_by_hand",
+            "tests/metrics/test_transfer.py::test_afid_over_a_stream_is_that_of_the_distances",
+        ],
+    },
+    "classification_accuracy_metrics": {
+        "may spend in each evaluation": [
+            "tests/metrics/test_classification_accuracy.py::test_the_score_is_that_of_a_classifier_of_the_samples",
+        ],
+    },
+    "fid_transfer_metrics": {
+        "it is with all of them": [
+            "tests/metrics/test_transfer.py::test_transfer_over_a_stream_is_that_of_what_was_generated",
+        ],
+        "is asked before any training for all of its classes": [
+            "tests/metrics/test_transfer.py::test_a_conditioned_model_is_asked_for_all_classes_before_training",
+        ],
+        "the first before any training": [
+            "tests/metrics/test_transfer.py::test_no_transfer_where_nothing_can_be_compared",
+            "tests/metrics/test_transfer.py::test_transfer_over_a_stream_is_that_of_what_was_generated",
+        ],
+    },
+    "kid_metrics": {
+        "images of each; papers take 1,000": [
+            "tests/metrics/test_measures.py::test_kid_is_that_of_torchmetrics",
+        ],
+        "decides the subsets, the same in every evaluation": [
+            "tests/metrics/test_measures.py::test_kid_is_that_of_torchmetrics",
+        ],
+    },
+    "precision_recall_metrics": {
+        "a class that is never generated": [
+            "tests/metrics/test_measures.py::test_dropped_classes_lower_recall_and_coverage_and_not_precision",
+            "tests/metrics/test_measures.py::test_blur_lowers_precision_and_density",
+        ],
+    },
+    "recovery_steps": {
+        "after every so many": [
+            "tests/metrics/test_recovery.py::test_goals_are_reached_in_order_and_on_measured_steps",
+            "tests/metrics/test_recovery.py::test_a_model_that_has_not_forgotten_takes_no_step",
+        ],
+        ":param every:": [
+            "tests/metrics/test_recovery.py::test_goals_are_reached_in_order_and_on_measured_steps",
+        ],
+        "by each of ``within``": [
+            "tests/metrics/test_recovery.py::test_goals_are_reached_in_order_and_on_measured_steps",
+            "tests/metrics/test_recovery.py::test_what_is_not_reached_is_none",
+        ],
+    },
+    "transfer_summary": {
+        "the model before all training": [
+            "tests/metrics/test_transfer.py::test_transfer_by_hand",
+        ],
+        "each if there is a term": [
+            "tests/metrics/test_transfer.py::test_transfer_by_hand",
+            "tests/metrics/test_transfer.py::test_no_transfer_where_nothing_can_be_compared",
         ],
     },
 }
