@@ -137,7 +137,7 @@ CLAIMS: dict[str, dict[str, list[str]]] = {
     "GenerativeDistillationPlugin": {
         'all but ``"current"``': [
             "tests/plugins/test_replay_options.py::test_replay_starts_at_its_lowest_timestep",
-            "tests/plugins/test_replay_options.py::test_options_of_other_sources_are_refused",
+            "tests/plugins/test_replay_options.py::test_a_start_is_refused_where_timesteps_are_not_drawn",
         ],
         "A conditioned model is taught the classes": [
             "tests/models/test_conditioning.py::test_every_source_distils_under_the_same_condition",
