@@ -60,9 +60,9 @@ def run(config: RunConfig) -> Path:
 
 
 def _run(config: RunConfig, benchmark: Any, folder: Path) -> None:
-    seed_everything(config.seed)
     with DistributedHelper.main_process_first():  # which may train and cache it
         labeller = make_labeller(config, benchmark)
+    seed_everything(config.seed)  # here: the context steps all random states
     learner = Learner(config, labeller)
     done, rows = _from_checkpoint(learner, benchmark.train_stream)
     record = Record(config, learner, done)
