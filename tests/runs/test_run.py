@@ -17,7 +17,8 @@ from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.learner import Learner
 from avalanche_gd.runs.results import read_run
 from avalanche_gd.runs.run import run
-from tests.helpers.bits import truncate
+from avalanche_gd.runs.seeds import seed_everything
+from tests.helpers.bits import same_bits, truncate, weights
 from tests.helpers.small_runs import (
     FILES,
     Killed,
@@ -142,6 +143,23 @@ def test_a_plugin_of_ones_own_goes_on_only_if_it_has_a_state(
     output = capsys.readouterr().out
     assert [int(n) for n in re.findall(r"seen (\d)", output)] == list(range(first, 5))
     assert ("beginning anew" in output) == (first == 0)
+
+
+def test_the_seed_alone_decides_the_initial_weights(tmp_path, monkeypatch):
+    config = small_config(tmp_path, "seed=3")
+    seed_everything(3)
+    expected = Learner(config)
+    begun = []
+
+    def train(self, experience):
+        begun.append(self)
+        raise Killed
+
+    monkeypatch.setattr(Learner, "train", train)
+    with pytest.raises(Killed):
+        run(config)
+    for name, strategy in begun[0].strategies.items():
+        assert same_bits(weights(strategy.model), weights(expected.strategies[name].model))
 
 
 def test_the_same_seed_gives_the_same_numbers_and_another_does_not(tmp_path):
