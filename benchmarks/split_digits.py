@@ -1,7 +1,7 @@
 """Methods on scikit-learn's digits, two classes at a time.
 
 The first look: 8x8 images that come with a dependency, nothing to download. Generative
-distillation against generative replay, joint training and finetuning takes 2 to 7 minutes
+distillation against generative replay, joint training and finetuning takes 1 to 5 minutes
 on two cores; --check estimates what other methods take.
 
     python benchmarks/split_digits.py
