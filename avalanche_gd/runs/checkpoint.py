@@ -32,8 +32,7 @@ def save_checkpoint(folder: Path, run: str, experience: int, state: dict[str, An
     content["digest"] = content_digest(content)
     path = _path(folder, experience)
     write_whole(path, lambda beside: torch.save(content, beside))
-    for old in range(experience - _KEPT + 1):
-        _path(folder, old).unlink(missing_ok=True)
+    _remove_old(folder, experience)
 
 
 def load_checkpoint(
@@ -45,7 +44,8 @@ def load_checkpoint(
 ) -> Checkpoint | None:
     """The last checkpoint that is whole and this run's; None if there is none.
 
-    It is unpickled as tensors and plain containers only.
+    It is unpickled as tensors and plain containers only. Those that are no longer kept
+    are removed.
 
     :param folder: of the checkpoints.
     :param run: as it was saved with.
@@ -70,8 +70,15 @@ def load_checkpoint(
         elif content["experience"] != experience:
             refused(f"{path} is of experience {content['experience'] + 1}")
         else:
+            _remove_old(folder, experience)  # if a kill came before
             return Checkpoint(experience, content["state"])
     return None
+
+
+def _remove_old(folder: Path, last: int) -> None:
+    """Remove the checkpoints before the last ones."""
+    for old in range(last - _KEPT + 1):
+        _path(folder, old).unlink(missing_ok=True)
 
 
 def _path(folder: Path, experience: int) -> Path:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from avalanche_gd.runs.checkpoint import load_checkpoint
+from avalanche_gd.runs.identity import run_digest
 from avalanche_gd.runs.run import run
 from avalanche_gd.storage import content_digest
 from tests.helpers.bits import truncate
@@ -157,3 +158,11 @@ def test_a_checkpoint_that_executes_is_never_executed(config, killed, tmp_path, 
     assert metrics(run(config)) == killed[1]
     assert "is cut short or damaged" in capsys.readouterr().out
     assert not (tmp_path / "executed").exists()
+
+
+def test_a_checkpoint_that_is_no_longer_kept_is_removed_after_a_kill(killed, config):
+    folder = config.folder / "checkpoints"
+    shutil.copy(folder / "exp_001.pt", folder / "exp_000.pt")  # as if killed before
+    found = load_checkpoint(folder, run_digest(config), 5, torch.device("cpu"), print)
+    assert found.experience == 2
+    assert sorted(path.name for path in folder.iterdir()) == ["exp_001.pt", "exp_002.pt"]

@@ -67,7 +67,7 @@ def whole(tmp_path_factory):
     return of
 
 
-@numbered(22, sample=2)
+@numbered(22, sample=1)
 def test_a_command_that_is_killed_leaves_no_process_and_goes_on(whole, tmp_path, number):
     name = list(COMMANDS)[number // 11]
     sent = SIGNALS[number % len(SIGNALS)]

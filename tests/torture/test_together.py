@@ -19,7 +19,7 @@ from tests.helpers.small_runs import SMALL, metrics, result_files, small_config
 from tests.helpers.torchrun import forked
 from tests.torture.numbered import numbered, sampled
 
-pytestmark = [pytest.mark.torture, pytest.mark.usefixtures("sketched")]
+pytestmark = pytest.mark.torture
 
 QUICK = ("method=naive", "evaluation.images=16", "benchmark.n_experiences=2")
 
@@ -49,7 +49,8 @@ def test_of_two_at_once_one_works_and_the_other_is_refused(tmp_path, alone, numb
             f"avalanche-gd: {config.folder} is in use by another process; wait for it"
         )
     else:
-        assert "complete: " in second.output
+        # The first ended before, or while the second looked for what is missing.
+        assert "complete: " in second.output or "experience 2/2" in second.output
     assert first.ended() == 0, first.errors
     assert result_files(config.folder) == alone
 
@@ -72,7 +73,7 @@ class KilledOnce(SupervisedPlugin, supports_distributed=True):
     """Has one of the processes killed, the first time that it gets to a step.
 
     :param rank: which.
-    :param step: of the whole run.
+    :param step: of the whole run, from 0.
     :param done: a file that is made when it has happened.
     """
 
@@ -109,16 +110,17 @@ def shared(tmp_path_factory):
     return metrics(next(folder.rglob("metrics.csv")).parent)
 
 
-@numbered(6, sample=1)
+@numbered(8, sample=1)
 def test_a_process_of_a_run_that_is_killed_ends_the_others(tmp_path, shared, number):
     """And the next call goes on to the numbers of a run that was never killed."""
-    rank, step = number % 2, 1 + number
+    step, rank = divmod(number, 2)  # of four steps, two of each experience
     ended = torchrun(tmp_path, rank, step)
-    assert "Signal 9 (SIGKILL)" in ended.failure and (tmp_path / "done").exists()
+    # Its cause may be the other, which loses the connection and ends by itself.
+    assert ended.failure and (tmp_path / "done").exists()
     assert not list(tmp_path.rglob("model_index.json"))
     again = torchrun(tmp_path, rank, step)
     assert not again.failure
-    assert ("going on after experience 1/2" in again.output) == (step > 2)
+    assert ("going on after experience 1/2" in again.output) == (step >= 2)
     assert metrics(next(tmp_path.rglob("metrics.csv")).parent) == shared
 
 
@@ -157,6 +159,7 @@ PLACES = {
 }
 
 
+@pytest.mark.usefixtures("sketched")
 @sampled("place", list(PLACES), sample=2)
 def test_who_interrupts_a_command_is_told_in_one_line(tmp_path, place):
     module, name, call_in = PLACES[place]
