@@ -77,8 +77,8 @@ def told(monkeypatch):
     def tell(machine):
         make = Learner.__init__
 
-        def telling(self, config):
-            make(self, config)
+        def telling(self, *arguments):
+            make(self, *arguments)
             for strategy in self.strategies.values():
                 strategy.plugins.insert(0, Steps(machine))
 

@@ -300,7 +300,7 @@ def test_the_images_are_kept_on_the_device_of_the_run(tmp_path, monkeypatch, dev
     seen = []
     config = small_config(tmp_path)
 
-    def training(config):
+    def training(*_):
         raise Killed  # the images are where they stay
 
     monkeypatch.setattr(RunConfig, "torch_device", torch.device(device))

@@ -1,5 +1,6 @@
 """A pickle that runs what it holds is never run, wherever it is put."""
 
+import hashlib
 import io
 import pickle
 import warnings
@@ -171,7 +172,7 @@ def test_in_the_weights_of_inception(put, tmp_path, monkeypatch, is_of_the_hub, 
     path.parent.mkdir()
     put(path)
     if is_known:  # as if somebody had made one with the same beginning
-        digest = features.hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
         monkeypatch.setattr(features, "_SHA256", digest[:8])
     with pytest.raises(ValueError, match="no InceptionV3 weights"):
         features.InceptionFeatures(None if is_of_the_hub else path)
