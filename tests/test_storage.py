@@ -1,5 +1,6 @@
 """Files that are whole or absent, and the cache."""
 
+import os
 import resource
 import warnings
 from pathlib import Path
@@ -189,6 +190,28 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path):
     write_text(file, "new")
     assert file.read_text() == "new"
     assert list(file.parent.iterdir()) == [file]
+
+
+def test_what_is_written_is_on_disk_before_it_takes_its_place(tmp_path, monkeypatch):
+    done = []
+    for name in ("fsync", "replace", "rename"):
+        call = getattr(os, name)
+
+        def noted(*arguments, name=name, call=call):
+            done.append(name)
+            return call(*arguments)
+
+        monkeypatch.setattr(os, name, noted)
+    write_text(tmp_path / "a.txt", "text")
+    assert done == ["fsync", "replace"]
+    done.clear()
+
+    def two(beside):
+        (beside / "a").write_text("a")
+        (beside / "b").write_text("b")
+
+    write_folder(tmp_path / "model", two)
+    assert done == ["fsync", "fsync", "rename"]
 
 
 LEFT = ".a-0123456789abcdef.txt"

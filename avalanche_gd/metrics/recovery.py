@@ -14,7 +14,12 @@ from avalanche_gd.checks import check_integer, check_number
 from avalanche_gd.data.model_space import dataset_classes, dataset_tensors, stream_tensors
 from avalanche_gd.metrics.features import CheckedFeatures, feature_extractor
 from avalanche_gd.metrics.fid import Moments, frechet_distance
-from avalanche_gd.metrics.shared_images import Sampling, generate_samples, in_batches
+from avalanche_gd.metrics.shared_images import (
+    Sampling,
+    classifier_labels,
+    generate_samples,
+    in_batches,
+)
 from avalanche_gd.models.diffusion import DiffusionModel
 from avalanche_gd.models.oracle import oracle_classifier
 from avalanche_gd.plugins.teacher import default_generator
@@ -160,7 +165,7 @@ class _ExperienceFID:
             self._real = Moments.of(self._features(self._images.to(model.device)))
         images, labels = generate_samples(model, self._sampling, classes=self._classes)
         if labels is None:
-            labels = in_batches(self._oracle, images, self._sampling.batch_size).argmax(1)
+            labels = classifier_labels(self._oracle, images, self._sampling.batch_size)
         classes = torch.tensor(sorted(self._classes), device=labels.device)
         own = images[torch.isin(labels, classes)]
         if len(own) < 2:

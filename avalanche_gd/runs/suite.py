@@ -97,7 +97,7 @@ def _parser(
     parser.add_argument(
         "--check",
         action="store_true",
-        help="only take two steps of each run, evaluate, and estimate the time",
+        help="only take a few steps of each run, evaluate, and estimate the time",
     )
     parser.add_argument("--out", default="runs", help="the folder of all runs")
     parser.add_argument(
