@@ -207,11 +207,14 @@ class Hostile:
         return pytest.fail, ("it was unpickled",)
 
 
-def test_a_folder_is_never_unpickled(tmp_path):
-    DiffusionModel.from_preset("digits").save_pretrained(tmp_path / "model")
-    (weights,) = (tmp_path / "model" / "unet").glob("*.safetensors")
-    torch.save({"conv_in.weight": Hostile()}, weights.with_suffix(".bin"))
-    weights.unlink()
+@pytest.mark.parametrize("is_hostile", [True, False])
+def test_a_folder_is_never_unpickled(tmp_path, is_hostile):
+    model = DiffusionModel.from_preset("digits")
+    model.save_pretrained(tmp_path / "model")
+    (file,) = (tmp_path / "model" / "unet").glob("*.safetensors")
+    content = {"conv_in.weight": Hostile()} if is_hostile else model.denoiser.state_dict()
+    torch.save(content, file.with_suffix(".bin"))
+    file.unlink()
     with pytest.raises(ValueError, match="no whole model in"):
         DiffusionModel.from_pretrained(tmp_path / "model")
 
