@@ -239,7 +239,7 @@ def test_trailing_timesteps_are_those_of_diffusers(tiny_model):
         flow_scheduler(),
         flow_scheduler(prediction_type="sample", shift=0.5),
         flow_scheduler(prediction_type="v_prediction", shift=3.0),
-        flow_scheduler(num_train_timesteps=200),
+        flow_scheduler(num_train_timesteps=100),
     ],
 )
 def test_every_sampler_takes_the_noise_levels_over(sampler, scheduler):
