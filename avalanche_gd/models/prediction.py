@@ -55,37 +55,36 @@ class NoiseProcess:
     """
 
     def __init__(self, noise_scheduler: Any):
-        flow = is_flow(noise_scheduler)
-        if not flow and not hasattr(noise_scheduler, "alphas_cumprod"):
+        flow, name = is_flow(noise_scheduler), type(noise_scheduler).__name__
+        alpha_bar = getattr(noise_scheduler, "alphas_cumprod", None)
+        if not flow and alpha_bar is None:
             raise TypeError(
                 "noise_scheduler must be a diffusers scheduler of flow matching, or one "
-                f"with alphas_cumprod, not {type(noise_scheduler).__name__}"
+                f"with alphas_cumprod, not {name}"
             )
         config = noise_scheduler.config
         usual, other = "epsilon", "flow_prediction"
         if flow:
             usual, other = other, usual
-        known = [name for name in PREDICTION_TYPES if name != other]
+        known = [kind for kind in PREDICTION_TYPES if kind != other]
         self.prediction_type: str = config.get("prediction_type", usual)
         if self.prediction_type not in known:
             raise ValueError(
-                f"{type(noise_scheduler).__name__} knows no prediction_type "
-                f"{self.prediction_type!r}; choose from {', '.join(known)}"
+                f"{name} knows no prediction_type {self.prediction_type!r}; choose from "
+                f"{', '.join(known)}"
             )
         self.clips = not flow
         """True if a predicted image is clipped to model space, as diffusers' DDIM does."""
-        self.alpha_bar: Tensor
-        """``a^2`` of each timestep, ``(T,)``, falling, in float64."""
-        self.beta_bar: Tensor
-        """``b^2``."""
         if flow:
-            count, shift = config["num_train_timesteps"], flow_shift(config)
-            sigma = torch.arange(1, count + 1, dtype=torch.float64) / count
-            sigma = shift * sigma / (1 + (shift - 1) * sigma)
-            self.alpha_bar, self.beta_bar = (1 - sigma) ** 2, sigma**2
+            sigma = _sigmas(config)
+            alpha_bar, beta_bar = (1 - sigma) ** 2, sigma**2
         else:
-            self.alpha_bar = torch.as_tensor(noise_scheduler.alphas_cumprod).double()
-            self.beta_bar = 1 - self.alpha_bar
+            alpha_bar = torch.as_tensor(alpha_bar).double()
+            beta_bar = 1 - alpha_bar
+        self.alpha_bar: Tensor = alpha_bar
+        """``a^2`` of each timestep, ``(T,)``, falling, in float64."""
+        self.beta_bar: Tensor = beta_bar
+        """``b^2``."""
         self._check(config.get("num_train_timesteps"))
 
     @property
@@ -208,3 +207,10 @@ class NoiseProcess:
                 'choose prediction_type="v_prediction" or "sample", or betas whose last '
                 "alphas_cumprod is above 0"
             )
+
+
+def _sigmas(config: Mapping[str, Any]) -> Tensor:
+    """The noise levels of flow matching, ``(T,)``, up to 1."""
+    count, shift = config["num_train_timesteps"], flow_shift(config)
+    sigma = torch.arange(1, count + 1, dtype=torch.float64) / count
+    return shift * sigma / (1 + (shift - 1) * sigma)

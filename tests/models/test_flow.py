@@ -144,3 +144,13 @@ def test_a_flow_knows_no_eta():
         ValueError, match="FlowMatchEulerDiscreteScheduler does not know eta"
     ):
         tiny(flow_scheduler()).generate(1, eta=0.5)
+
+
+@pytest.mark.parametrize("sampler", ["dpmsolver++", "unipc"])
+def test_a_sampler_by_name_takes_the_shift_over(sampler):
+    model, asked = tiny(flow_scheduler(shift=3.0)), []
+    model.denoiser.register_forward_hook(lambda m, given, out: asked.append(given[1][0]))
+    model.generate(2, steps=2, sampler=sampler)
+    asked.clear()  # of the trial before the first samples
+    model.generate(2, steps=2, sampler=sampler)
+    assert asked[0] >= 998 and abs(asked[1] - 499) <= 1
