@@ -21,6 +21,7 @@ from avalanche_gd.models import (
     Execution,
     SmallCNN,
     ddim_scheduler,
+    flow_scheduler,
     oracle_classifier,
     unet,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "ddim_scheduler",
     "denoising_loss_metrics",
     "fid_metrics",
+    "flow_scheduler",
     "generated_image_metrics",
     "oracle_classifier",
     "to_model_space",

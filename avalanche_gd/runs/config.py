@@ -15,10 +15,10 @@ from avalanche_gd.metrics.features import check_feature_choice, feature_extracto
 from avalanche_gd.models import (
     DiffusionModel,
     Execution,
-    ddim_scheduler,
     preset_shape,
     unet,
 )
+from avalanche_gd.models.scheduler import scheduler_of
 from avalanche_gd.plugins.pool import LOOK_AHEAD
 from avalanche_gd.runs.columns import generation_metrics
 from avalanche_gd.runs.errors import naming
@@ -52,6 +52,8 @@ class ModelConfig:
     compile: bool = False
     terminal_alpha_bar: float | None = None
     """The last ``alpha_bar`` of a schedule rescaled to zero terminal SNR."""
+    process: str = "ddpm"
+    """Of the noise: ``ddpm``, or ``flow`` for flow matching."""
 
     def __post_init__(self) -> None:
         own = self._target_ is not None
@@ -91,7 +93,7 @@ class ModelConfig:
                 denoiser = unet(self.preset, num_classes=num_classes)
         return DiffusionModel(
             denoiser,
-            ddim_scheduler(self.terminal_alpha_bar),
+            scheduler_of(self.process, self.terminal_alpha_bar),
             self.shape,
             num_classes=num_classes,
             condition_dropout=self.condition_dropout if self.conditional else 0.0,
