@@ -51,9 +51,10 @@ _LOWEST = {
 
 
 def method_names() -> list[str]:
-    """All methods of the registry, which is the folder ``conf/method``."""
-    names = [path.name for path in files("avalanche_gd.conf").joinpath("method").iterdir()]
-    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
+    """All methods of the registry, the folder ``conf/method``, that need no more settings."""
+    paths = files("avalanche_gd.conf").joinpath("method").iterdir()
+    own = [path for path in paths if path.name.endswith(".yaml")]
+    return sorted(p.name.removesuffix(".yaml") for p in own if "???" not in p.read_text())
 
 
 def compose_config(overrides: Sequence[str]) -> RunConfig:
@@ -182,8 +183,12 @@ def _wrong_values(config: RunConfig) -> Iterator[str]:
     if method.generator not in _GENERATORS:
         allowed = ", ".join(_GENERATORS)
         yield f"no method.generator {method.generator!r}; choose from {allowed}"
-    if method.solver_replays and method.generator == "none":
-        yield "method.solver_replays needs a method.generator to replay from"
+    if method.solver_replays and (method.generator == "none" or not method.solver):
+        yield "method.solver_replays needs a method.generator to replay from, and a solver"
+    if method.generator == "none" and not method.solver:
+        yield "method.solver=false needs a method.generator to train"
+    if method.all_at_once and not method.cumulative:
+        yield "method.all_at_once needs method.cumulative, the data of all experiences"
     if config.model.conditional and method.generator != "diffusion":
         yield f"model.conditional=true is for diffusion models; {method.name} trains none"
 

@@ -122,6 +122,11 @@ class MethodConfig:
     """The generative model: ``diffusion``, ``vae`` or ``none``."""
     cumulative: bool = False
     """True if an experience brings the data of those before along."""
+    all_at_once: bool = False
+    """True if only the last experience is trained, with the budget of all: if cumulative,
+    on the data of the whole stream."""
+    solver: bool = True
+    """False if there is no classifier."""
     solver_replays: bool = False
     """True if the solver replays samples of the generator."""
     plugins: list[Any] = field(default_factory=list)
@@ -144,6 +149,10 @@ class MethodConfig:
     """The lowest timestep that replay draws."""
     increasing_replay_size: bool = False
     """True for n - 1 times as many replayed samples in the n-th experience."""
+    teacher: str | None = None
+    """The folder of a saved model that teaches a new one."""
+    source: str = "generation"
+    """Of what it teaches."""
     memory: int = 200
     """Images that a method with a memory keeps; GEM and A-GEM, of each experience."""
 
@@ -268,6 +277,25 @@ class RunConfig:
         name = f"seed-{self.seed}-{run_digest(self)[:8]}"
         out = Path(self.out).expanduser()
         return out / self.benchmark.name / self.method.name / name
+
+    @property
+    def first_experience(self) -> int:
+        """The index of the first that is trained."""
+        return self.benchmark.n_experiences - 1 if self.method.all_at_once else 0
+
+    def budget(self, model_name: str) -> Any:
+        """What a model may spend in an experience.
+
+        :param model_name: ``generator`` or ``solver``.
+        """
+        budget: BudgetConfig = getattr(self, model_name)
+        if not self.method.all_at_once or budget.steps is None:  # epochs are over all data
+            return budget
+        count = self.benchmark.n_experiences
+        spent = replace(budget, steps=count * budget.steps)
+        if isinstance(spent, GeneratorConfig):
+            spent.decay_steps *= count
+        return spent
 
     @property
     def torch_device(self) -> torch.device:

@@ -56,8 +56,8 @@ def deciding_settings(config: Any) -> dict[str, Any]:
     """
     settings = asdict(config)
     method, model = settings["method"], settings["model"]
-    kept = ("name", "generator", "cumulative", "solver_replays", "plugins")
-    settings["method"] = {key: method[key] for key in (*kept, "solver_plugins")}
+    kept = ("name", "generator", "cumulative", "all_at_once", "solver", "solver_replays")
+    settings["method"] = {key: method[key] for key in (*kept, "plugins", "solver_plugins")}
     if method["generator"] == "none":
         for part in ("model", "generator", "evaluation"):
             del settings[part]
@@ -65,7 +65,9 @@ def deciding_settings(config: Any) -> dict[str, Any]:
     elif not model["conditional"]:
         for name in _OF_A_CONDITION:
             del model[name]
-    if not method["solver_replays"]:
+    if not method["solver"]:
+        del settings["solver"]
+    elif not method["solver_replays"]:
         for name in _OF_REPLAY:
             del settings["solver"][name]
     evaluation = settings.get("evaluation", {})
