@@ -25,6 +25,7 @@ from avalanche_gd.models import (
     unet,
 )
 from avalanche_gd.plugins import (
+    DistillFromPlugin,
     GenerativeDistillationPlugin,
     GenerativeReplayPlugin,
     SoftGenerativeReplayPlugin,
@@ -36,6 +37,7 @@ __all__ = [
     "DenoisingLoss",
     "DiffusionModel",
     "DiffusionTraining",
+    "DistillFromPlugin",
     "Execution",
     "GenerativeDistillationPlugin",
     "GenerativeReplayPlugin",

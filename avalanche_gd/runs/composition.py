@@ -29,6 +29,7 @@ from avalanche_gd.plugins import (
 )
 from avalanche_gd.runs.config import BudgetConfig, RunConfig
 from avalanche_gd.runs.errors import naming
+from avalanche_gd.runs.identity import flatten
 from avalanche_gd.runs.names import check_name
 from avalanche_gd.runs.strategies import make_generator, solver_replay
 
@@ -80,7 +81,8 @@ def read_config(composed: DictConfig) -> RunConfig:
     _check_kinds(RunConfig, content)
     merged = OmegaConf.merge(OmegaConf.structured(RunConfig), content)
     OmegaConf.resolve(merged)
-    if missing := sorted(OmegaConf.missing_keys(merged)):
+    open_keys = {name for name, value in flatten(content).items() if value == "???"}
+    if missing := sorted(OmegaConf.missing_keys(merged) | open_keys):
         given = " ".join(f"{name}=VALUE" for name in missing)
         raise ValueError(f"no value for {' and '.join(missing)}; give {given}")
     config = OmegaConf.to_object(merged)
