@@ -34,9 +34,9 @@ class DistillFromPlugin(GenerativeDistillationPlugin, supports_distributed=True)
         )
         strategy.train(SplitDigits(1).train_stream)
 
-    A step passes the student over what is taught alone: with ``"generation"`` it costs 6F at
-    k = 2. A conditioned student is taught the classes that the teacher was trained on, and
-    then samples them.
+    A step passes the student over what is taught alone: with ``"generation"`` it costs 6F
+    at k = 2. A conditioned student is taught the classes that the teacher was trained on,
+    and then samples them.
 
     :param teacher: the given model, as it is now, or the folder that
         :meth:`~avalanche_gd.DiffusionModel.save_pretrained` wrote it to; nothing there is
@@ -48,10 +48,11 @@ class DistillFromPlugin(GenerativeDistillationPlugin, supports_distributed=True)
         the target.
     :param look_ahead: as there.
     :param pool_size: as there, for ``"generation"`` and ``"retraining"``.
-    :param generator: the source of what the plugin draws; None for torch's own random state.
-    :raises ValueError: if the folder does not hold a whole model, and for numbers and sources
-        as there; when training starts, if the student has images of another shape, other
-        classes or another noise process than the teacher, and as there.
+    :param generator: the source of what the plugin draws; None for torch's own random
+        state.
+    :raises ValueError: if the folder does not hold a whole model, and for numbers and
+        sources as there; when training starts, if the student has images of another shape,
+        other classes or another noise process than the teacher, and as there.
     :raises TypeError: as there, and for a teacher that is no
         :class:`~avalanche_gd.DiffusionModel` and no folder.
     """
@@ -77,7 +78,9 @@ class DistillFromPlugin(GenerativeDistillationPlugin, supports_distributed=True)
         if isinstance(teacher, str | Path):
             teacher = DiffusionModel.from_pretrained(teacher)
         if not isinstance(teacher, DiffusionModel):
-            raise TypeError(f"teacher must be a DiffusionModel or a folder, got {teacher!r}")
+            raise TypeError(
+                f"teacher must be a DiffusionModel or a folder, got {teacher!r}"
+            )
         frozen = Teacher()
         frozen.freeze(teacher)
         self.teacher: DiffusionModel = frozen.model
@@ -99,8 +102,8 @@ class DistillFromPlugin(GenerativeDistillationPlugin, supports_distributed=True)
                 )
         if not _are_alike(self.teacher.process, model.process):
             raise ValueError(
-                "the teacher's scheduler adds other noise, or predicts something else, than "
-                "its student's; make the student with the scheduler of the teacher"
+                "the teacher's scheduler adds other noise, or predicts something else, "
+                "than its student's; make the student with the scheduler of the teacher"
             )
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:

@@ -52,7 +52,7 @@ _LOWEST = {
 
 
 def method_names() -> list[str]:
-    """All methods of the registry, the folder ``conf/method``, that need no more settings."""
+    """All methods of the registry, ``conf/method``, but those that need a setting."""
     paths = files("avalanche_gd.conf").joinpath("method").iterdir()
     own = [path for path in paths if path.name.endswith(".yaml")]
     return sorted(p.name.removesuffix(".yaml") for p in own if "???" not in p.read_text())

@@ -1,6 +1,6 @@
 """The configuration of a run, with its types."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from avalanche_gd.models import (
     unet,
 )
 from avalanche_gd.plugins.pool import LOOK_AHEAD
-from avalanche_gd.runs.columns import generation_metrics
+from avalanche_gd.runs.columns import METRICS, Column, generation_metrics
 from avalanche_gd.runs.errors import naming
 from avalanche_gd.runs.identity import run_digest
 
@@ -234,16 +234,20 @@ class EvaluationConfig:
         """The same, for the metrics."""
         return Sampling(self.images, self.steps, batch_size=self.batch_size)
 
-    def metrics(self, labeller: Any = None) -> list[Any]:
+    def metrics(
+        self, labeller: Any = None, columns: Sequence[Column] = METRICS
+    ) -> list[Any]:
         """The plugin metrics that tables show, new.
 
         :param labeller: labels generated images; None for the oracle.
+        :param columns: of the tables.
         :raises ValueError: if the weights of the features cannot be had.
         """
         with naming("evaluation"):
             extractor = feature_extractor(self.features, self.weights_path)
         features = "oracle" if extractor is None else extractor
-        return generation_metrics(self.sampling(), features, self.measures, labeller)
+        how = self.sampling(), features, self.measures, labeller
+        return generation_metrics(*how, columns)
 
     def _check_labeller(self) -> None:
         if self.labeller not in LABELLERS:

@@ -48,7 +48,7 @@ def run(config: RunConfig) -> Path:
         say(f"complete: {folder}")
         return folder
     torch.set_num_threads(config.threads)
-    benchmark = _make_benchmark(config)
+    benchmark = make_benchmark(config)
     if config.check:
         say(dry_run(config, benchmark))
         return folder
@@ -150,7 +150,11 @@ def _write_end(learner: Learner, folder: Path, rows: list[Row]) -> None:
     learner.close()
 
 
-def _make_benchmark(config: RunConfig) -> Any:
+def make_benchmark(config: RunConfig) -> Any:
+    """The benchmark of a run, on its device.
+
+    :raises ValueError: if it cannot be read, or is another than the settings say.
+    """
     settings = config.benchmark
     options = dict(seed=config.seed, image_size=config.model.shape[1]) | settings.options
     target = {"_target_": settings._target_, "_partial_": True, "_convert_": "all"}
