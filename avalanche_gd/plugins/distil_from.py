@@ -125,7 +125,7 @@ class DistillFromPlugin(GenerativeDistillationPlugin, supports_distributed=True)
         strategy.mb_output = self.lesson.answer(strategy, self.teacher)
 
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:
-        """Do nothing: the criterion's loss is all."""
+        """Add nothing to the criterion's loss."""
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Let go of the samples."""

@@ -169,7 +169,6 @@ REFUSED = {
     "an unknown benchmark": (["plain", "benchmark=mnist"], "no benchmark 'mnist'; choose"),
     "an unknown flag": (["plain", "--methods", "naive"], "--methods"),
     "a file as a folder": (["plain", "--out", "/etc/passwd"], "/etc/passwd"),
-    "runs of two seeds": (["run", "other"], "the runs differ in seed, 1 and 0; give seed="),
 }
 
 
@@ -178,11 +177,7 @@ def test_wrong_values_are_one_line_before_any_work(
     call, models, tmp_path, monkeypatch, words, message
 ):
     monkeypatch.setattr("avalanche_gd.evaluation.measure.generate_samples", None)
-    if "other" in words and not (models / "other").exists():
-        run(small_config(models, "method=naive", "benchmark.n_experiences=1")).rename(
-            models / "other"
-        )
-    names = ("plain", "conditioned", "run", "other")
+    names = ("plain", "conditioned", "run")
     given = [models / word if word in names else word for word in words]
     defaults = (
         QUICK if "--steps" not in words and "--images" not in words else ("threads=1",)
@@ -203,33 +198,46 @@ def test_a_run_that_is_not_complete_or_has_no_model_is_refused(call, models):
     assert info["completed"] and status == 2 and "has no model; it trains no" in errors
 
 
+def settings_of_a_run(**other):
+    benchmark = {"name": "split_digits", "_target_": "avalanche_gd.SplitDigits"}
+    benchmark |= {"n_experiences": 5, "n_classes": 10, "options": {}}
+    evaluation = {"features": "oracle", "images": 70, "measures": [], "labeller": "oracle"}
+    evaluation |= dict.fromkeys(("weights_path", "labeller_weights"))
+    model = {"preset": "digits"}
+    run = dict(benchmark=benchmark, evaluation=evaluation, model=model, seed=1, threads=1)
+    for name, value in other.items():
+        section, _, setting = name.partition("__")
+        run[section] = run[section] | {setting: value} if setting else value
+    return run
+
+
+def composed(tmp_path, *runs, given=()):
+    subjects = [Subject(f"run {n}", tmp_path, one) for n, one in enumerate(runs, 1)]
+    return compose_settings(subjects, given, tmp_path)
+
+
 def test_nothing_that_a_run_names_is_called(tmp_path):
-    benchmark = {
-        "name": "split_digits",
-        "_target_": "os.system",
-        "n_experiences": 5,
-        "n_classes": 10,
-        "options": {},
-    }
-    evaluation = dict.fromkeys(("weights_path", "labeller_weights")) | {
-        "features": "oracle",
-        "images": 70,
-        "measures": [],
-        "labeller": "oracle",
-    }
-    settings = dict(benchmark=benchmark, evaluation=evaluation, seed=1, threads=1)
-    settings["model"] = {"preset": "digits"}
+    hostile = settings_of_a_run(benchmark___target_="os.system")
     with pytest.raises(
-        ValueError, match=r"a run was trained on another split_digits, os\.sys"
+        ValueError, match=r"run 1 was trained on another split_digits, os\."
     ):
-        compose_settings([Subject("a run", tmp_path, settings)], [], tmp_path)
+        composed(tmp_path, hostile)
     given = ["benchmark=split_digits", "evaluation.images=80"]
-    config = compose_settings([Subject("a run", tmp_path, settings)], given, tmp_path)
+    config = composed(tmp_path, hostile, given=given)
     assert config.benchmark._target_ == "avalanche_gd.SplitDigits"
     assert (config.seed, config.evaluation.images) == (1, 80)
-    evaluation["weights_path"] = "${oc.env:HOME}"
+    reading = settings_of_a_run(evaluation__weights_path="${oc.env:HOME}")
     with pytest.raises(ValueError, match="cannot go by the setting"):
-        compose_settings([Subject("a run", tmp_path, settings)], given, tmp_path)
+        composed(tmp_path, reading)
+
+
+def test_runs_that_differ_are_told_apart_unless_a_setting_is_given(tmp_path):
+    runs = settings_of_a_run(), settings_of_a_run(seed=0)
+    with pytest.raises(
+        ValueError, match="the runs differ in seed, 1 and 0; give seed=VALUE"
+    ):
+        composed(tmp_path, *runs)
+    assert composed(tmp_path, *runs, given=["seed=3"]).seed == 3
 
 
 def test_help_is_in_plain_words(call):
