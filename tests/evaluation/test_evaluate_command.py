@@ -10,11 +10,10 @@ from avalanche_gd import DiffusionModel, oracle_classifier
 from avalanche_gd.data import stream_tensors
 from avalanche_gd.evaluation.evaluate_command import main
 from avalanche_gd.evaluation.subjects import Subject, compose_settings
-from avalanche_gd.metrics import Sampling
-from avalanche_gd.metrics.shared_images import generate_samples
 from avalanche_gd.models.sampler import SAMPLERS
 from avalanche_gd.runs.run import run
 from tests.helpers.plain_fid import plain_fid
+from tests.helpers.small_models import seeded
 from tests.helpers.small_runs import metrics, small_config
 
 QUICK = ("threads=1", "--steps", "2", "--images", "70")
@@ -71,8 +70,8 @@ def test_fid_is_that_of_the_first_images_of_each_sampler(evaluated, models, digi
     real = oracle.get_features(stream_tensors(digits.test_stream)[0])
     model = DiffusionModel.from_pretrained(models / "plain")
     for line in lines:
-        way = Sampling(96, int(line["steps"]), sampler=line["sampler"])
-        made, _ = generate_samples(model, way)
+        noise = model.draw_noise(96, seeded())
+        made = model.reverse(noise, steps=int(line["steps"]), sampler=line["sampler"])
         features = oracle.get_features(made[: int(line["images"])])
         expected = plain_fid(real.numpy(), features.detach().numpy())
         assert float(line["FID"]) == pytest.approx(expected, rel=1e-3)
