@@ -26,6 +26,7 @@ from avalanche_gd.models import (
     unet,
 )
 from avalanche_gd.plugins import (
+    DistillFromPlugin,
     GenerativeDistillationPlugin,
     GenerativeReplayPlugin,
     SoftGenerativeReplayPlugin,
@@ -37,6 +38,7 @@ __all__ = [
     "DenoisingLoss",
     "DiffusionModel",
     "DiffusionTraining",
+    "DistillFromPlugin",
     "Execution",
     "GenerativeDistillationPlugin",
     "GenerativeReplayPlugin",

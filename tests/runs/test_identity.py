@@ -57,6 +57,7 @@ OTHER = {
     "a pool": ["solver.pool_size=70"],
     "a precision": ["model.precision=bfloat16"],
     "a decay": ["generator.decay_steps=1"],
+    "a method without its solver": ["method=naive", "+method.solver=false"],
     "an average": ["generator.ema_decay=0.9"],
     "a temperature": ["solver.temperature=3"],
 }
