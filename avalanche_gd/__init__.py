@@ -13,6 +13,7 @@ from avalanche_gd.metrics import (
     class_balance_metrics,
     denoising_loss_metrics,
     fid_metrics,
+    fisher_share_metrics,
     generated_image_metrics,
 )
 from avalanche_gd.models import (
@@ -27,6 +28,7 @@ from avalanche_gd.models import (
 from avalanche_gd.plugins import (
     GenerativeDistillationPlugin,
     GenerativeReplayPlugin,
+    RankOneEWCPlugin,
     SoftGenerativeReplayPlugin,
 )
 from avalanche_gd.training import DenoisingLoss, DiffusionTraining, SoftGenerativeReplay
@@ -39,6 +41,7 @@ __all__ = [
     "Execution",
     "GenerativeDistillationPlugin",
     "GenerativeReplayPlugin",
+    "RankOneEWCPlugin",
     "Sampling",
     "SmallCNN",
     "SoftGenerativeReplay",
@@ -52,6 +55,7 @@ __all__ = [
     "ddim_scheduler",
     "denoising_loss_metrics",
     "fid_metrics",
+    "fisher_share_metrics",
     "generated_image_metrics",
     "oracle_classifier",
     "to_model_space",

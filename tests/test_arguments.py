@@ -16,6 +16,7 @@ from avalanche_gd import (
     DiffusionTraining,
     GenerativeDistillationPlugin,
     GenerativeReplayPlugin,
+    RankOneEWCPlugin,
     Sampling,
     SmallCNN,
     SoftGenerativeReplay,
@@ -143,6 +144,14 @@ TABLE: dict[Any, tuple[Callable[..., Any], dict[str, str]]] = {
         ),
     ),
     EMAPlugin: (EMAPlugin, dict(decay="in [0, 1)")),
+    RankOneEWCPlugin: (
+        RankOneEWCPlugin,
+        dict(
+            lambd="0 or more",
+            samples="an integer of 1 or more?",
+            chunk_size="an integer of 1 or more",
+        ),
+    ),
     Sampling: (
         Sampling,
         dict(

@@ -2,6 +2,7 @@
 
 from avalanche_gd.plugins.distillation import GenerativeDistillationPlugin
 from avalanche_gd.plugins.ema import EMAPlugin
+from avalanche_gd.plugins.fisher import RankOneEWCPlugin
 from avalanche_gd.plugins.pool import LookAhead, ReplayPool
 from avalanche_gd.plugins.replay import (
     GenerativeReplayPlugin,
@@ -32,6 +33,7 @@ __all__ = [
     "GenerativeReplayPlugin",
     "LookAhead",
     "PartialGeneration",
+    "RankOneEWCPlugin",
     "ReplayPool",
     "Retraining",
     "SoftGenerativeReplayPlugin",

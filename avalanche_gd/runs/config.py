@@ -144,6 +144,10 @@ class MethodConfig:
     """The lowest timestep that replay draws."""
     increasing_replay_size: bool = False
     """True for n - 1 times as many replayed samples in the n-th experience."""
+    penalty: float = 15_000.0
+    """The weight of a penalty on the weights, beside replay."""
+    control: str | None = None
+    """What stands in the place of the rank-1 penalty's direction."""
     memory: int = 200
     """Images that a method with a memory keeps; GEM and A-GEM, of each experience."""
 
