@@ -93,7 +93,7 @@ class RankOneEWCPlugin(SupervisedPlugin, supports_distributed=True):
         self.c: dict[int, float] = {}
         """By n."""
         self.share: dict[int, float] = {}
-        """By n: ``c ||mu||^2 / E||g||^2``, in [0, 1]; with a control, that of the method."""
+        """By n: ``c ||mu||^2 / E||g||^2``, from 0 to 1; that of mu, also with a control."""
 
     def before_training(self, strategy: Any, **kwargs: Any) -> None:
         """Raise TypeError or ValueError for what cannot be held."""
@@ -135,9 +135,8 @@ class RankOneEWCPlugin(SupervisedPlugin, supports_distributed=True):
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Hold the weights as they are now."""
-        count = ExperienceCount.of(strategy)
-        count.end()
-        n = count.number
+        ExperienceCount.of(strategy).end()
+        n = experience_number(strategy)
         with _same_draws(strategy.device):
             fisher = fisher_along_mean(strategy, self.samples, self.chunk_size)
             mu = fisher.mu
@@ -236,9 +235,8 @@ class _SampleLosses(nn.Module):
         self.denoiser = copy.deepcopy(denoiser).eval()
         self.criterion = copy.copy(criterion)
         self.criterion.reduction = "none"
-        self.weights = {
-            name: p.detach() for name, p in self.named_parameters() if p.requires_grad
-        }
+        named = self.denoiser.named_parameters("denoiser")
+        self.weights = {name: p.detach() for name, p in named if p.requires_grad}
 
     def forward(
         self,
@@ -291,13 +289,10 @@ def _noised_batches(strategy: Any, count: int) -> Iterator[Batch]:
     )
     own = slice(DistributedHelper.rank, None, DistributedHelper.world_size)
     for batch in loader:
-        parts = [batch] if isinstance(batch, Tensor) else batch
+        parts = [batch] if isinstance(batch, Tensor) else list(batch)
         images = parts[0].to(strategy.device)
-        labels = (
-            parts[1].to(strategy.device)
-            if len(parts) > 1
-            else images.new_zeros(len(images))
-        )
+        labels = torch.zeros(len(images)) if len(parts) == 1 else parts[1]
+        labels = labels.to(strategy.device)
         noised = model.noise_ahead(images)._asdict()
         condition = None if model.num_classes is None else labels
         whole = noised | {"labels": labels} | model.class_labels(condition)

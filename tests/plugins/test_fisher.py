@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from avalanche.benchmarks.scenarios.online import split_online_stream
+from avalanche.benchmarks.utils import AvalancheDataset
 from avalanche.core import SupervisedPlugin
 from avalanche.training.plugins import EvaluationPlugin, EWCPlugin, ReplayPlugin
 from avalanche.training.templates import SupervisedTemplate
@@ -13,11 +14,13 @@ from diffusers.models.attention_processor import Attention
 from avalanche_gd import (
     DenoisingLoss,
     DiffusionModel,
+    Execution,
     GenerativeDistillationPlugin,
     GenerativeReplayPlugin,
     RankOneEWCPlugin,
     SmallCNN,
     SplitDigits,
+    ddim_scheduler,
     fisher_share_metrics,
 )
 from avalanche_gd.plugins import EMAPlugin
@@ -29,7 +32,7 @@ from avalanche_gd.plugins.fisher import (
 )
 from avalanche_gd.runs.passes import PassCounter
 from tests.helpers.bits import same_bits, weights
-from tests.helpers.small_models import SHAPE, conditioned, tiny
+from tests.helpers.small_models import SHAPE, conditioned, images, tiny
 from tests.helpers.small_trainings import fake_strategy, train_generator
 
 BESIDE = {
@@ -125,6 +128,40 @@ def test_products_with_a_direction_are_those_of_gradients_a_sample(digits):
     assert torch.allclose(along, gradients @ direction, rtol=1e-6)
 
 
+@pytest.mark.parametrize("bare", [False, True])
+def test_images_without_labels_are_measured(bare):
+    data = [image if bare else (image,) for image in images(6)]
+    dataset = AvalancheDataset([data])
+    experience = SimpleNamespace(dataset=dataset)
+    strategy = fake_strategy(
+        tiny(), experience=experience, train_mb_size=4, _criterion=DenoisingLoss()
+    )
+    assert fisher_along_mean(strategy).c > 0
+
+
+def test_the_layout_of_the_weights_changes_nothing(digits):
+    found = []
+    for channels_last in (False, True):
+        torch.manual_seed(0)
+        model = DiffusionModel(
+            unet().denoiser,
+            ddim_scheduler(),
+            (1, 16, 16),
+            execution=Execution(channels_last=channels_last),
+        )
+        found.append(fisher_along_mean(measuring(digits, model), 3))
+    assert torch.allclose(found[0].mu, found[1].mu, rtol=1e-6)
+    assert found[0].c == pytest.approx(found[1].c) and found[0].share < 1
+
+
+def test_a_frozen_weight_is_not_held(digits):
+    model, plugin = tiny(), RankOneEWCPlugin()
+    model.denoiser.convolution.bias.requires_grad_(False)
+    train_generator(model, digits.train_stream[:2], plugin)
+    assert len(plugin.mu[1]) == model.denoiser.convolution.weight.numel()
+    assert plugin.penalty(model) > 0
+
+
 def test_the_size_of_a_chunk_changes_nothing(digits):
     strategy = measuring(digits, tiny())
     one, all_at_once = (fisher_along_mean(strategy, 9, size) for size in (1, 99))
@@ -145,14 +182,14 @@ def test_the_data_are_passed_once_for_each_measure_with_the_same_noise(digits, s
     strategy.model.noise_ahead = noting
     fisher_along_mean(strategy, samples)
     data = torch.stack([image for image, *_ in digits.train_stream[0].dataset])
-    images, noisy, timesteps = map(torch.cat, zip(*seen, strict=True))
+    passed_images, noisy, timesteps = map(torch.cat, zip(*seen, strict=True))
     count = min(samples or len(data), len(data))
-    assert len(images) == 3 * count
-    for part in (images, noisy, timesteps):
+    assert len(passed_images) == 3 * count
+    for part in (passed_images, noisy, timesteps):
         first, second, third = part.split(count)
         assert torch.equal(first, second) and torch.equal(first, third)
     known = {tuple(image.flatten().tolist()) for image in data}
-    passed = {tuple(image.flatten().tolist()) for image in images}
+    passed = {tuple(image.flatten().tolist()) for image in passed_images}
     assert passed <= known and (count < len(data) or passed == known)
     assert timesteps.min() >= 0 and timesteps.max() < 1000
     if samples is None:  # uniform
@@ -326,6 +363,8 @@ def test_what_cannot_be_held_is_refused_when_training_starts(digits):
     experience, plugin = digits.train_stream[0], RankOneEWCPlugin()
     with pytest.raises(TypeError, match="needs a DiffusionModel; SmallCNN has no method"):
         plain(SmallCNN(SHAPE, 10), plugin).train(experience)
+    with pytest.raises(ValueError, match="CrossEntropyLoss is no loss of a diffusion"):
+        plain(tiny(), plugin, criterion=torch.nn.CrossEntropyLoss()).train(experience)
     criterion = lambda output, y: DenoisingLoss()(output, y)  # noqa: E731
     with pytest.raises(ValueError, match="a criterion with reduction, such as Denois"):
         plain(tiny(), plugin, criterion=criterion).train(experience)
