@@ -13,6 +13,7 @@ from avalanche_gd.metrics import (
     class_balance_metrics,
     denoising_loss_metrics,
     fid_metrics,
+    fisher_share_metrics,
     generated_image_metrics,
 )
 from avalanche_gd.models import (
@@ -29,6 +30,7 @@ from avalanche_gd.plugins import (
     DistillFromPlugin,
     GenerativeDistillationPlugin,
     GenerativeReplayPlugin,
+    RankOneEWCPlugin,
     SoftGenerativeReplayPlugin,
 )
 from avalanche_gd.training import DenoisingLoss, DiffusionTraining, SoftGenerativeReplay
@@ -42,6 +44,7 @@ __all__ = [
     "Execution",
     "GenerativeDistillationPlugin",
     "GenerativeReplayPlugin",
+    "RankOneEWCPlugin",
     "Sampling",
     "SmallCNN",
     "SoftGenerativeReplay",
@@ -55,6 +58,7 @@ __all__ = [
     "ddim_scheduler",
     "denoising_loss_metrics",
     "fid_metrics",
+    "fisher_share_metrics",
     "flow_scheduler",
     "generated_image_metrics",
     "oracle_classifier",

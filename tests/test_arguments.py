@@ -17,6 +17,7 @@ from avalanche_gd import (
     DistillFromPlugin,
     GenerativeDistillationPlugin,
     GenerativeReplayPlugin,
+    RankOneEWCPlugin,
     Sampling,
     SmallCNN,
     SoftGenerativeReplay,
@@ -148,6 +149,14 @@ TABLE: dict[Any, tuple[Callable[..., Any], dict[str, str]]] = {
         ),
     ),
     EMAPlugin: (EMAPlugin, dict(decay="in [0, 1)")),
+    RankOneEWCPlugin: (
+        RankOneEWCPlugin,
+        dict(
+            lambd="0 or more",
+            samples="an integer of 1 or more?",
+            chunk_size="an integer of 1 or more",
+        ),
+    ),
     Sampling: (
         Sampling,
         dict(

@@ -3,6 +3,7 @@
 from avalanche_gd.plugins.distil_from import DistillFromPlugin
 from avalanche_gd.plugins.distillation import GenerativeDistillationPlugin
 from avalanche_gd.plugins.ema import EMAPlugin
+from avalanche_gd.plugins.fisher import RankOneEWCPlugin
 from avalanche_gd.plugins.pool import LookAhead, ReplayPool
 from avalanche_gd.plugins.replay import (
     GenerativeReplayPlugin,
@@ -34,6 +35,7 @@ __all__ = [
     "GenerativeReplayPlugin",
     "LookAhead",
     "PartialGeneration",
+    "RankOneEWCPlugin",
     "ReplayPool",
     "Retraining",
     "SoftGenerativeReplayPlugin",

@@ -160,7 +160,8 @@ def runs_as_csv(sections: Sequence[Section]) -> str:
     metrics = [
         metric
         for metric in METRICS
-        if not metric.asked_as or any(run.curve(metric) for run in every)
+        if not (metric.asked_as or metric.of_some_methods)
+        or any(run.curve(metric) for run in every)
     ]
     for section in sections:
         for label, runs in section.methods.items():

@@ -60,6 +60,8 @@ class Column:
     """True if it depends on who labels generated images, ``measure``'s ``classifier``."""
     asked_as: str = ""
     """In ``evaluation.measures``; empty if it is measured without being asked for."""
+    of_some_methods: bool = False
+    """True if runs of other methods have none."""
 
     @property
     def heading(self) -> str:
@@ -262,6 +264,16 @@ METRICS = [
         measure=classification_accuracy_metrics,
         is_labelled=True,
         asked_as="classification_accuracy",
+    ),
+    Column(
+        "fisher_share",
+        "Fisher share",
+        3,
+        "",
+        f"generator/FisherShare_Stream/{_STREAM}",
+        lowest=0,
+        highest=1,
+        of_some_methods=True,
     ),
 ]
 """The metrics, in the order of tables; one of your own may be appended."""

@@ -26,6 +26,7 @@ from avalanche_gd.plugins import (
     EMAPlugin,
     GenerativeDistillationPlugin,
     GenerativeReplayPlugin,
+    RankOneEWCPlugin,
 )
 from avalanche_gd.runs.config import BudgetConfig, RunConfig
 from avalanche_gd.runs.errors import naming
@@ -119,8 +120,9 @@ def _check(config: RunConfig) -> None:
     generator = make_generator(config) if config.method.generator == "vae" else model
     plugins = {name: config.make_plugins(name) for name in ("generator", "solver")}
     with naming(f"method={config.method.name}"):
-        for plugin in filter(_replays, plugins["generator"]):
-            plugin.check_model(generator)
+        for plugin in plugins["generator"]:
+            if _replays(plugin) or isinstance(plugin, RankOneEWCPlugin):
+                plugin.check_model(generator)
     if process_count() > 1:
         _check_processes(config, plugins)
 

@@ -155,6 +155,10 @@ class MethodConfig:
     """The folder of a saved model that teaches a new one."""
     source: str = "generation"
     """Of what it teaches."""
+    penalty: float = 15_000.0
+    """The weight of a penalty on the weights, beside replay."""
+    control: str | None = None
+    """What stands in the place of the rank-1 penalty's direction."""
     memory: int = 200
     """Images that a method with a memory keeps; GEM and A-GEM, of each experience."""
 

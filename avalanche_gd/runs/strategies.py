@@ -20,7 +20,11 @@ from torchvision.transforms import Normalize
 
 from avalanche_gd.data import stream_tensors
 from avalanche_gd.distributed.launch import is_main
-from avalanche_gd.metrics import denoising_loss_metrics, generated_image_metrics
+from avalanche_gd.metrics import (
+    denoising_loss_metrics,
+    fisher_share_metrics,
+    generated_image_metrics,
+)
 from avalanche_gd.metrics.labeller import resnet18_labeller
 from avalanche_gd.metrics.shared_images import SharedImages
 from avalanche_gd.models import DiffusionModel
@@ -122,7 +126,7 @@ def generator_strategy(
         generated_image_metrics(sampling=sampling, shown=min(64, sampling.images)),
     ]
     if isinstance(model, DiffusionModel):
-        metrics.append(denoising_loss_metrics())
+        metrics += [denoising_loss_metrics(), fisher_share_metrics()]
     options = _options(config, "generator", model, metrics)
     budget = config.budget("generator")
     steps, decay_steps = budget.steps, budget.decay_steps

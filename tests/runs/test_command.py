@@ -335,6 +335,16 @@ BAD = {
         "method=generative_distillation: GenerativeDistillationPlugin needs a "
         "DiffusionModel; MlpVAE has no method denoise",
     ),
+    "a rank-1 penalty on a VAE": (
+        ["method=rank1_ewc", "+method.generator=vae"],
+        "method=rank1_ewc: RankOneEWCPlugin needs a DiffusionModel; MlpVAE has no method "
+        "noise_ahead",
+    ),
+    "a negative penalty": (["method=rank1_ewc", "method.penalty=-1"], "lambd must be 0 or"),
+    "an unknown control": (
+        ["method=rank1_replay", "method.control=all"],
+        "no control 'all'; choose from diagonal, shuffled",
+    ),
     "a benchmark that there is not": (
         ["benchmark._target_=nowhere.Split"],
         "benchmark: No module named 'nowhere'",
