@@ -151,10 +151,12 @@ def _write_end(learner: Learner, folder: Path, rows: list[Row]) -> None:
 
 def _make_benchmark(config: RunConfig) -> Any:
     settings = config.benchmark
-    options = dict(seed=config.seed, image_size=config.model.shape[1]) | settings.options
+    options: dict[str, Any] = dict(seed=config.seed, image_size=config.model.shape[1])
+    if not settings.shuffle:  # which a function of one's own need not know
+        options["shuffle"] = False
     target = {"_target_": settings._target_, "_partial_": True, "_convert_": "all"}
     with naming("benchmark"):
-        make = instantiate(target | options)
+        make = instantiate(target | options | settings.options)
     # The main process may download.
     with naming("benchmark"), DistributedHelper.main_process_first():
         benchmark = make(settings.n_experiences)
