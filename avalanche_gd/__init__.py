@@ -6,6 +6,7 @@ from avalanche_gd.data import (
     SplitDigits,
     SplitFMNIST,
     SplitImageFolder,
+    SplitMNIST,
     to_model_space,
 )
 from avalanche_gd.metrics import (
@@ -54,6 +55,7 @@ __all__ = [
     "SplitDigits",
     "SplitFMNIST",
     "SplitImageFolder",
+    "SplitMNIST",
     "class_balance_metrics",
     "ddim_scheduler",
     "denoising_loss_metrics",

@@ -53,6 +53,7 @@ LESSON = dict(
     replay_ratio="above 0",
     look_ahead="an integer of 1 or more",
     pool_size="an integer of 1 or more?",
+    pool_per_class="an integer of 1 or more?",
     pool_refresh="an integer of 1 or more?",
     teacher_eta="in [0, 1]",
 )
@@ -86,7 +87,7 @@ def with_a_pool(kind: Callable[..., Any], **options: Any) -> Any:
 
 
 def soft_replay(**options: Any) -> SoftGenerativeReplayPlugin:
-    generator = fake_strategy(tiny())
+    generator = fake_strategy(conditioned() if "pool_per_class" in options else tiny())
     return with_a_pool(partial(SoftGenerativeReplayPlugin, generator), **options)
 
 
@@ -245,9 +246,19 @@ def test_a_generator_that_is_a_number_is_refused(plugin, generator):
 
 
 @pytest.mark.parametrize("plugin", [GenerativeDistillationPlugin, GenerativeReplayPlugin])
-def test_a_refresh_of_no_pool_is_refused(plugin):
+def test_a_refresh_of_no_pool_and_two_pools_are_refused(plugin):
     with pytest.raises(ValueError, match="pool_refresh needs a pool; give pool_size"):
         plugin(pool_refresh=3)
+    with pytest.raises(ValueError, match="pool_size or pool_per_class; give one of them"):
+        plugin(pool_size=30, pool_per_class=3)
+
+
+@pytest.mark.parametrize("plugin", [GenerativeDistillationPlugin, GenerativeReplayPlugin])
+@pytest.mark.parametrize("weighting", ["equal", "", None, 1, ["constant"]], ids=str)
+def test_an_unknown_weighting_is_refused_with_those_that_exist(plugin, weighting):
+    known = "no weighting .*; choose from experiences, constant"
+    with pytest.raises(ValueError, match=known):
+        plugin(weighting=weighting)
 
 
 def test_a_generator_strategy_that_is_none_is_refused():

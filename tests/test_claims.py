@@ -153,6 +153,12 @@ CLAIMS: dict[str, dict[str, list[str]]] = {
         "the source of all that the plugin draws": [
             "tests/plugins/test_behaviour.py::test_all_that_a_plugin_draws_comes_from_its_generator",
         ],
+        "samples of each class that the teacher knows": [
+            "tests/plugins/test_pool.py::test_a_plugin_fills_its_pool_with_so_many_of_each_class_that_it_knows",
+        ],
+        "or of each class where the model is not": [
+            "tests/plugins/test_pool.py::test_a_pool_of_each_class_is_refused_before_training_where_it_cannot_be",
+        ],
     },
     "GenerativeReplayPlugin": {
         "the generator is trained on each experience right after": [
@@ -167,6 +173,12 @@ CLAIMS: dict[str, dict[str, list[str]]] = {
         ],
         "the source of all that the plugin draws": [
             "tests/plugins/test_behaviour.py::test_all_that_a_plugin_draws_comes_from_its_generator",
+        ],
+        "samples of each class that the diffusion": [
+            "tests/plugins/test_pool.py::test_a_plugin_fills_its_pool_with_so_many_of_each_class_that_it_knows",
+        ],
+        "or of each class where it is not conditioned": [
+            "tests/plugins/test_pool.py::test_a_pool_of_each_class_is_refused_before_training_where_it_cannot_be",
         ],
     },
     "GenerativeReplayPlugin.generate": {
@@ -209,6 +221,14 @@ CLAIMS: dict[str, dict[str, list[str]]] = {
     "LookAhead.draw": {
         ":param generator: the source of all randomness.": [
             "tests/plugins/test_pool.py::test_all_that_is_drawn_comes_from_the_generator",
+        ],
+    },
+    "ReplayPool": {
+        "is of each class that a conditioned teacher": [
+            "tests/plugins/test_pool.py::test_a_pool_of_each_class_holds_every_class_as_often",
+        ],
+        "or one of each class of a teacher without any": [
+            "tests/plugins/test_pool.py::test_a_pool_of_each_class_is_refused_before_training_where_it_cannot_be",
         ],
     },
     "ReplayPool.draw": {
@@ -333,6 +353,12 @@ CLAIMS: dict[str, dict[str, list[str]]] = {
         ],
     },
     "SplitFMNIST": {
+        "1, 2, 5 or 10; each gets the same number of classes": [
+            "tests/data/test_data.py::test_each_experience_has_as_many_classes",
+            "tests/data/test_data.py::test_experiences_that_do_not_divide_the_classes_are_refused",
+        ],
+    },
+    "SplitMNIST": {
         "1, 2, 5 or 10; each gets the same number of classes": [
             "tests/data/test_data.py::test_each_experience_has_as_many_classes",
             "tests/data/test_data.py::test_experiences_that_do_not_divide_the_classes_are_refused",

@@ -23,6 +23,7 @@ from avalanche_gd.plugins.sources import (
 from avalanche_gd.plugins.teacher import (
     Teacher,
     add_replay_loss,
+    check_weighting,
 )
 
 _OWN_TIMESTEPS = (Current, Trajectory)
@@ -42,7 +43,8 @@ class GenerativeDistillationPlugin(
         L_rep = E || eps_theta'(x_t, t) - eps_theta(x_t, t) ||^2
 
     where n counts experiences, or the origin experiences of an online stream
-    (:class:`~avalanche_gd.plugins.experiences.ExperienceCount`).
+    (:class:`~avalanche_gd.plugins.experiences.ExperienceCount`). With
+    ``weighting="constant"`` it is ``L_cur + lambda L_rep``.
 
     Add it to a :class:`~avalanche_gd.DiffusionTraining` or to another Avalanche
     ``SupervisedTemplate`` that trains a :class:`~avalanche_gd.DiffusionModel` with
@@ -62,6 +64,8 @@ class GenerativeDistillationPlugin(
         (:class:`~avalanche_gd.plugins.LookAhead`), for sources that take samples.
     :param pool_size: for those: has the teacher generate that many samples once an
         experience, to draw from (:class:`~avalanche_gd.plugins.ReplayPool`).
+    :param pool_per_class: in its place, samples of each class that the teacher knows, of a
+        conditioned model.
     :param pool_refresh: steps after which the pool is filled anew; None to keep it.
     :param teacher_sampler: for those: a name in
         :data:`~avalanche_gd.models.sampler.SAMPLERS`.
@@ -71,17 +75,21 @@ class GenerativeDistillationPlugin(
     :param increasing_replay_size: True for n - 1 times as many samples in the n-th
         experience, as Avalanche's option of that name; a step then costs 3F and n - 1 times
         the rest.
+    :param weighting: of the two losses, a name in
+        :data:`~avalanche_gd.plugins.teacher.WEIGHTINGS`: ``"experiences"`` or
+        ``"constant"``.
     :param generator: the source of all that the plugin draws; None for torch's own random
         state.
     :raises ValueError: for a lambda that is negative or not finite, teacher steps, a
-        look-ahead or a pool that is not an integer of 1 or more, an unknown source, a ratio
-        that is not above 0, a refresh of no pool, an eta that is not in ``[0, 1]``, a start
-        that is not an integer of 0 or more, a pool, a sampler, an eta or a start that the
-        source does not use; when training starts, for teacher steps above T, a start that
-        is not below it, an eta that the model's scheduler does not know or that several
-        processes would have to share, a pool that holds fewer samples than the model has
-        classes, or more than the memory can, or for a metric or plugin of Avalanche's that
-        cannot work with a diffusion model
+        look-ahead or a pool that is not an integer of 1 or more, an unknown source or
+        weighting, a ratio that is not above 0, both kinds of a pool, a refresh of no pool,
+        an eta that is not in ``[0, 1]``, a start that is not an integer of 0 or more, a
+        pool, a sampler, an eta or a start that the source does not use; when training
+        starts, for teacher steps above T, a start that is not below it, an eta that the
+        model's scheduler does not know or that several processes would have to share, a
+        pool that holds fewer samples than the model has classes, or more than the memory
+        can, or of each class where the model is not conditioned, or for a metric or plugin
+        of Avalanche's that cannot work with a diffusion model
         (:func:`~avalanche_gd.plugins.compatibility.check_compatible`).
     :raises TypeError: if the source has no method ``draw`` or the generator is no
         :class:`torch.Generator`; when training starts, if the strategy's model is not a
@@ -97,21 +105,27 @@ class GenerativeDistillationPlugin(
         replay_ratio: float = 1.0,
         look_ahead: int = LOOK_AHEAD,
         pool_size: int | None = None,
+        pool_per_class: int | None = None,
         pool_refresh: int | None = None,
         teacher_sampler: str = "own",
         teacher_eta: float = 0.0,
         replay_start_timestep: int = 0,
         increasing_replay_size: bool = False,
+        weighting: str = "experiences",
         generator: torch.Generator | None = None,
     ):
         super().__init__()
         self.lambd = check_number("lambd", lambd, "0 or more")
+        self.weighting = check_weighting(weighting)
         self.source = source_by_name(source)
         if isinstance(self.source, _WITHOUT_SAMPLES) and (
-            pool_size is not None or teacher_sampler != "own" or teacher_eta
+            pool_size is not None
+            or pool_per_class is not None
+            or teacher_sampler != "own"
+            or teacher_eta
         ):
             raise ValueError(
-                "pool_size, teacher_sampler and teacher_eta are for "
+                "a pool, teacher_sampler and teacher_eta are for "
                 f'source="generation", not {source!r}'
             )
         if isinstance(self.source, _OWN_TIMESTEPS) and replay_start_timestep:
@@ -125,6 +139,7 @@ class GenerativeDistillationPlugin(
             replay_ratio=replay_ratio,
             look_ahead=look_ahead,
             pool_size=pool_size,
+            pool_per_class=pool_per_class,
             pool_refresh=pool_refresh,
             teacher_sampler=teacher_sampler,
             teacher_eta=teacher_eta,
@@ -169,7 +184,7 @@ class GenerativeDistillationPlugin(
         """Teach."""
         if Teacher.of(strategy).model is not None:
             loss = self.distillation_loss(strategy)
-            add_replay_loss(strategy, loss, self.lambd)
+            add_replay_loss(strategy, loss, self.lambd, self.weighting)
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Let go of the teacher."""

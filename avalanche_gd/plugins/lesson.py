@@ -30,9 +30,9 @@ class Lesson:
     :param source: draws what is taught.
     :raises ValueError: for teacher steps, a replay size, a look-ahead or a pool that is not
         an integer of 1 or more, a ratio that is not a finite number above 0, a refresh of
-        no pool, an unknown sampler, an eta that is not in ``[0, 1]`` or is of a sampler
-        that knows none, a start that is not an integer of 0 or more, or a replay size that
-        is both fixed and increasing.
+        no pool, both kinds of a pool, an unknown sampler, an eta that is not in ``[0, 1]``
+        or is of a sampler that knows none, a start that is not an integer of 0 or more, or
+        a replay size that is both fixed and increasing.
     :raises TypeError: if the generator is no :class:`torch.Generator`.
     """
 
@@ -44,6 +44,7 @@ class Lesson:
         replay_ratio: float,
         look_ahead: int,
         pool_size: int | None,
+        pool_per_class: int | None,
         pool_refresh: int | None,
         teacher_sampler: str,
         teacher_eta: float,
@@ -79,7 +80,11 @@ class Lesson:
             steps=teacher_steps, sampler=teacher_sampler, eta=teacher_eta
         )
         self.samples: LookAhead | ReplayPool = LookAhead(look_ahead, **how)
-        if pool_size is not None:
+        if pool_per_class is not None:
+            if pool_size is not None:
+                raise ValueError("a pool has pool_size or pool_per_class; give one of them")
+            self.samples = ReplayPool(pool_per_class, pool_refresh, per_class=True, **how)
+        elif pool_size is not None:
             self.samples = ReplayPool(pool_size, pool_refresh, **how)
         elif pool_refresh is not None:
             raise ValueError("pool_refresh needs a pool; give pool_size")

@@ -116,12 +116,14 @@ class ReplayPool:
     :param size: how many samples it holds.
     :param refresh_every: draws after which it is filled anew; None to keep it for the
         experience.
+    :param per_class: True if ``size`` is of each class that a conditioned teacher was
+        trained on.
     :param steps: k, the sampling steps.
     :param sampler: a name in :data:`~avalanche_gd.models.sampler.SAMPLERS`.
     :param eta: from 0 for DDIM to 1 for ancestral sampling.
     :raises ValueError: unless size, refresh and ``steps`` are integers of 1 or more, for an
         unknown sampler, or for an ``eta`` that is not in ``[0, 1]``; when it is filled, for
-        a size below the number of classes.
+        a size below the number of classes, or one of each class of a teacher without any.
     """
 
     ahead = 1  # step
@@ -134,8 +136,10 @@ class ReplayPool:
         steps: int,
         sampler: str = "own",
         eta: float = 0.0,
+        per_class: bool = False,
     ):
-        self.size = check_integer("pool_size", size)
+        self.size = check_integer("pool_per_class" if per_class else "pool_size", size)
+        self.per_class = per_class
         self.refresh_every = refresh_every
         if refresh_every is not None:
             self.refresh_every = check_integer("pool_refresh", refresh_every)
@@ -150,18 +154,39 @@ class ReplayPool:
 
         It must hold a sample of each class, and take at most half of the free memory.
         """
-        if model.num_classes is not None:
-            self._check_classes(model.num_classes)
-        needed = self.size * math.prod(model.sample_shape) * _BYTES
+        size = self.samples_of(model.num_classes)
+        needed = size * math.prod(model.sample_shape) * _BYTES
         if model.device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(model.device)
         else:
             free = psutil.virtual_memory().available
         if needed > _SHARE * free:
             raise ValueError(
-                f"a pool of {self.size} samples takes {needed / 2**30:.1f} GiB of the "
+                f"a pool of {size} samples takes {needed / 2**30:.1f} GiB of the "
                 f"{free / 2**30:.1f} GiB that are free; make it smaller"
             )
+
+    def samples_of(self, n_classes: int | None) -> int:
+        """How many samples it holds of a teacher that knows so many classes.
+
+        :param n_classes: None where the teacher is not conditioned.
+        :raises ValueError: if that is fewer than the classes, or depends on classes that
+            the teacher does not know.
+        """
+        if n_classes is None:
+            if self.per_class:
+                raise ValueError(
+                    "pool_per_class needs a model that is conditioned on the class; make "
+                    "it with num_classes=, or give pool_size"
+                )
+            return self.size
+        size = self.size * n_classes if self.per_class else self.size
+        if size < n_classes:
+            raise ValueError(
+                f"a pool of {size} samples holds fewer than one of {n_classes} classes; "
+                f"give a pool_size of {n_classes} or more"
+            )
+        return size
 
     def draw(
         self,
@@ -202,38 +227,32 @@ class ReplayPool:
         u = draw_share(count, lambda n: torch.rand(n, generator=generator, device=device))
         u = u.to(self._images.device)
         if condition is None or self._first is None:
-            return self._images[(u * self.size).long()]
+            return self._images[(u * len(self._images)).long()]
         first, end = self._first[condition], self._first[condition + 1]
         within = (u * (end - first)).long()  # before the sum, which would round up to end
         return self._images[first + within]
-
-    def _check_classes(self, count: int) -> None:
-        if self.size < count:
-            raise ValueError(
-                f"a pool of {self.size} samples holds fewer than one of {count} classes; "
-                f"give a pool_size of {count} or more"
-            )
 
     def _fill(self, teacher: Any, generator: torch.Generator) -> None:
         """Generate, sorted by class."""
         self.forget()
         self._draws = 0
         self._teacher = weakref.ref(teacher)
-        condition = teacher.draw_condition(self.size, generator)
+        known = teacher.num_classes and int(teacher.classes_seen.sum())
+        size = self.samples_of(known)
+        condition = teacher.draw_condition(size, generator)
         if condition is not None:
-            self._check_classes(int(teacher.classes_seen.sum()))
             condition = condition.sort().values
             counts = torch.bincount(condition, minlength=teacher.num_classes)
             self._first = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         self._images = torch.cat(
             [
                 teacher.generate(
-                    min(_BATCH_SIZE, self.size - start),
+                    min(_BATCH_SIZE, size - start),
                     None if condition is None else condition[start : start + _BATCH_SIZE],
                     generator=generator,
                     **self.options,
                 )
-                for start in range(0, self.size, _BATCH_SIZE)
+                for start in range(0, size, _BATCH_SIZE)
             ]
         )
 

@@ -104,7 +104,10 @@ class ModelConfig:
 
 @dataclass
 class BenchmarkConfig:
-    """The stream: a function of ``n_experiences``, ``seed``, ``image_size`` and options."""
+    """The stream: a function of ``n_experiences``, ``seed``, ``image_size`` and options.
+
+    And of ``shuffle`` where that is false.
+    """
 
     name: str
     _target_: str
@@ -112,6 +115,8 @@ class BenchmarkConfig:
     n_classes: int
     horizontal_flips: bool = False
     """True if half of the images of each batch are mirrored, left and right."""
+    shuffle: bool = True
+    """False for the classes in their own order, whatever the seed."""
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -136,6 +141,8 @@ class MethodConfig:
     solver_plugins: list[Any] = field(default_factory=list)
     """The solver's Avalanche plugins, each with its ``_target_``."""
     lambd: float = 1.0
+    weighting: str = "experiences"
+    """A name in :data:`~avalanche_gd.plugins.teacher.WEIGHTINGS`."""
     teacher_steps: int = 2
     replay_ratio: float = 1.0
     """Replayed samples for each current one."""
@@ -143,6 +150,8 @@ class MethodConfig:
     """Steps that the teacher samples for at once."""
     pool_size: int | None = None
     """Samples that the teacher generates once an experience, to draw from."""
+    pool_per_class: int | None = None
+    """The same, of each class that a conditioned teacher knows."""
     pool_refresh: int | None = None
     """Steps after which the pool is filled anew."""
     teacher_sampler: str = "own"

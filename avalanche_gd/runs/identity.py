@@ -25,8 +25,11 @@ _OF_REPLAY = (
     *("replay_steps", "look_ahead", "pool_size", "replay_labels", "temperature"),
     *("replay_eta", "increasing_replay_size"),
 )
-_OFF = {"teacher_eta": 0, "replay_start_timestep": 0, "increasing_replay_size": False}
-"""Arguments of plugins that came later, as they decide nothing."""
+_OFF = {
+    **{"teacher_eta": 0, "replay_start_timestep": 0, "increasing_replay_size": False},
+    **{"weighting": "experiences", "pool_per_class": None, "fit": "resize"},
+}
+"""Arguments of plugins and benchmarks that came later, as they decide nothing."""
 _OF_A_CONDITION = ("condition_dropout", "guidance")
 
 
@@ -87,10 +90,10 @@ def deciding_settings(config: Any) -> dict[str, Any]:
 
 
 def _is_off(name: str, value: Any) -> bool:
-    """True for an argument of a plugin that is as if it were not there."""
+    """True for an argument of a plugin or benchmark that is as if it were not there."""
     section, _, option = name.rpartition(".")
-    of_plugin = section.startswith(("method.plugins.", "method.solver_plugins."))
-    return of_plugin and option in _OFF and value == _OFF[option]
+    later = ("method.plugins.", "method.solver_plugins.", "benchmark.options")
+    return section.startswith(later) and option in _OFF and value == _OFF[option]
 
 
 def run_digest(config: Any) -> str:

@@ -156,10 +156,12 @@ def make_benchmark(config: RunConfig) -> Any:
     :raises ValueError: if it cannot be read, or is another than the settings say.
     """
     settings = config.benchmark
-    options = dict(seed=config.seed, image_size=config.model.shape[1]) | settings.options
+    options: dict[str, Any] = dict(seed=config.seed, image_size=config.model.shape[1])
+    if not settings.shuffle:  # which a function of one's own need not know
+        options["shuffle"] = False
     target = {"_target_": settings._target_, "_partial_": True, "_convert_": "all"}
     with naming("benchmark"):
-        make = instantiate(target | options)
+        make = instantiate(target | options | settings.options)
     # The main process may download.
     with naming("benchmark"), DistributedHelper.main_process_first():
         benchmark = make(settings.n_experiences)

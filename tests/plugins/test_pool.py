@@ -198,6 +198,45 @@ def test_a_pool_smaller_than_the_number_of_classes_is_refused_before_training(
     assert same_bits(weights(model), before)
 
 
+@pytest.mark.parametrize("seen", [(3,), (2, 3, 7), range(CLASSES)])
+def test_a_pool_of_each_class_holds_every_class_as_often(seen):
+    model, asked = conditioned(seen=seen), []
+    generate = model.generate
+    model.generate = lambda n, c, **k: asked.append(c) or generate(n, c, **k)
+    pool = ReplayPool(60, steps=1, per_class=True)
+    pool.draw(model, 16, seeded()).images()
+    counts = torch.bincount(torch.cat(asked), minlength=CLASSES)
+    assert counts.tolist() == [60 * (c in seen) for c in range(CLASSES)]
+
+
+@pytest.mark.parametrize("plugin", [GenerativeDistillationPlugin, GenerativeReplayPlugin])
+def test_a_plugin_fills_its_pool_with_so_many_of_each_class_that_it_knows(digits, plugin):
+    model, sizes = conditioned(seen=()), []
+    generate = DiffusionModel.generate
+
+    def noting(self, n, *arguments, **options):
+        sizes.append(n)
+        return generate(self, n, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DiffusionModel, "generate", noting)
+        train_generator(model, digits.train_stream[:3], plugin(pool_per_class=7))
+    assert sizes == [2 * 7, 4 * 7]
+
+
+@pytest.mark.parametrize("plugin", [GenerativeDistillationPlugin, GenerativeReplayPlugin])
+def test_a_pool_of_each_class_is_refused_before_training_where_it_cannot_be(
+    tiny_model, digits, plugin
+):
+    message = "pool_per_class needs a model that is conditioned on the class; make it with"
+    with pytest.raises(ValueError, match=message):
+        train_generator(tiny_model, digits.train_stream[:1], plugin(pool_per_class=7))
+    with pytest.raises(ValueError, match=r"pool of 10+ samples takes 2\d+\.\d GiB of the"):
+        train_generator(
+            conditioned(), digits.train_stream[:1], plugin(pool_per_class=10**8)
+        )
+
+
 def test_a_pool_of_ones_own_holds_one_of_each_class_or_is_refused():
     model = conditioned(seen=(2, 3, 7))
     for size in (1, 2):

@@ -72,12 +72,12 @@ BAD = {
     "an unknown benchmark": (
         ["benchmark=imagenet"],
         "no benchmark 'imagenet'; choose from image_folder, split_cifar10, split_cifar100, "
-        "split_digits, split_fmnist",
+        "split_digits, split_fmnist, split_mnist",
     ),
     "an unknown preset": (
         ["model=huge"],
         "no model 'huge'; choose from cifar-small, digits, fmnist-fast, fmnist-small, "
-        "paper-cifar10, paper-fmnist",
+        "paper-cifar10, paper-fmnist, rank1-cifar10, rank1-mnist",
     ),
     "an unknown labeller": (
         ["evaluation.labeller=resnet50"],
@@ -87,7 +87,10 @@ BAD = {
         ["evaluation.labeller_weights=x.pth"],
         "evaluation: labeller_weights goes with labeller=resnet18",
     ),
-    "an unknown protocol": (["protocol=own"], "no protocol 'own'; choose from paper"),
+    "an unknown protocol": (
+        ["protocol=own"],
+        "no protocol 'own'; choose from paper, rank1",
+    ),
     "two protocols": (["protocol=[paper,paper]"], "protocol must be one choice"),
     "steps and epochs": (
         ["generator.epochs=3"],
