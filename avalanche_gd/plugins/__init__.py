@@ -2,7 +2,7 @@
 
 from avalanche_gd.plugins.distillation import GenerativeDistillationPlugin
 from avalanche_gd.plugins.ema import EMAPlugin
-from avalanche_gd.plugins.pool import LookAhead, ReplayPool
+from avalanche_gd.plugins.pool import LookAhead, PairPool, ReplayPool
 from avalanche_gd.plugins.replay import (
     GenerativeReplayPlugin,
     SoftGenerativeReplayPlugin,
@@ -15,6 +15,7 @@ from avalanche_gd.plugins.sources import (
     Generation,
     PartialGeneration,
     Retraining,
+    SNRSplit,
     Source,
     SymmetricGaussian,
     Trajectory,
@@ -31,9 +32,11 @@ __all__ = [
     "GenerativeDistillationPlugin",
     "GenerativeReplayPlugin",
     "LookAhead",
+    "PairPool",
     "PartialGeneration",
     "ReplayPool",
     "Retraining",
+    "SNRSplit",
     "SoftGenerativeReplayPlugin",
     "Source",
     "SymmetricGaussian",

@@ -23,7 +23,10 @@ _OF_REPLAY = (
     *("replay_steps", "look_ahead", "pool_size", "replay_labels", "temperature"),
     *("replay_eta", "increasing_replay_size"),
 )
-_OFF = {"teacher_eta": 0, "replay_start_timestep": 0, "increasing_replay_size": False}
+_OFF = {
+    **dict(teacher_eta=0, replay_start_timestep=0, increasing_replay_size=False),
+    **dict(pool_of="samples", teacher_ema_decay=None),
+}
 """Arguments of plugins that came later, as they decide nothing."""
 _OF_A_CONDITION = ("condition_dropout", "guidance")
 
