@@ -311,7 +311,7 @@ class PairPool:
 
         :param teacher: whose they are; the pool is filled where it is another's, or due.
         :param count: how many.
-        :param generator: the source of all randomness.
+        :param generator: draws which.
         :param make: makes that many pairs.
         """
         is_due = self._draws == self.refresh_every

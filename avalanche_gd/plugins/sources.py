@@ -103,8 +103,8 @@ class SNRSplit:
     the current images to the others. As many of a batch are samples as is the share of such
     timesteps among those that are drawn, on average; they cost k F, the others nothing.
 
-    :param threshold: of the signal-to-noise ratio, 0 or more; with 0, all are samples (but
-        at timesteps without any signal).
+    :param threshold: of the signal-to-noise ratio, 0 or more; with 0, current images
+        are taken only at timesteps without a signal.
     :raises ValueError: for a threshold that is negative or not finite; when training
         starts, for one above which there is no timestep.
     """

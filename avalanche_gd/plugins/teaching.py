@@ -30,13 +30,13 @@ class Taught(NamedTuple):
         return Taught(self.x_t[place], self.timesteps[place], self.target[place], condition)
 
     def split(self, count: int) -> list["Taught"]:
-        """Parts of so many each."""
+        """Parts of so many, in order."""
         places = torch.arange(len(self.x_t), device=self.x_t.device)
         return [self.at(place) for place in places.split(count)]
 
     @staticmethod
     def joined(parts: Sequence["Taught"]) -> "Taught":
-        """All of them, one after the other."""
+        """Several as one, in order."""
         *columns, conditions = zip(*parts, strict=True)
         condition = None if conditions[0] is None else torch.cat(conditions)
         x_t, timesteps, target = map(torch.cat, columns)
@@ -143,7 +143,7 @@ class TeachingRequest:
         ).to(self.teacher.device)
 
     def drop_condition(self) -> Tensor | None:
-        """The condition, with each class left out as often as the model's dropout says."""
+        """The condition, with classes left out as often as the model's dropout says."""
         if self.condition is None:
             return None
         parts = self.condition.split(self.count // self.parts)
