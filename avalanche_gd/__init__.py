@@ -21,10 +21,12 @@ from avalanche_gd.models import (
     Execution,
     SmallCNN,
     ddim_scheduler,
+    flow_scheduler,
     oracle_classifier,
     unet,
 )
 from avalanche_gd.plugins import (
+    DistillFromPlugin,
     GenerativeDistillationPlugin,
     GenerativeReplayPlugin,
     SoftGenerativeReplayPlugin,
@@ -36,6 +38,7 @@ __all__ = [
     "DenoisingLoss",
     "DiffusionModel",
     "DiffusionTraining",
+    "DistillFromPlugin",
     "Execution",
     "GenerativeDistillationPlugin",
     "GenerativeReplayPlugin",
@@ -52,6 +55,7 @@ __all__ = [
     "ddim_scheduler",
     "denoising_loss_metrics",
     "fid_metrics",
+    "flow_scheduler",
     "generated_image_metrics",
     "oracle_classifier",
     "to_model_space",

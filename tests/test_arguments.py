@@ -14,6 +14,7 @@ from avalanche_gd import (
     DenoisingLoss,
     DiffusionModel,
     DiffusionTraining,
+    DistillFromPlugin,
     GenerativeDistillationPlugin,
     GenerativeReplayPlugin,
     Sampling,
@@ -122,6 +123,10 @@ TABLE: dict[Any, tuple[Callable[..., Any], dict[str, str]]] = {
     GenerativeDistillationPlugin: (
         partial(with_a_pool, GenerativeDistillationPlugin),
         LESSON | START | dict(teacher_ema_decay="in [0, 1]?"),
+    ),
+    DistillFromPlugin: (
+        lambda **options: DistillFromPlugin(tiny(), **options),
+        {name: LESSON[name] for name in ("teacher_steps", "look_ahead", "pool_size")},
     ),
     GenerativeReplayPlugin: (partial(with_a_pool, GenerativeReplayPlugin), REPLAY | START),
     SoftGenerativeReplayPlugin: (soft_replay, REPLAY | dict(temperature="above 0")),

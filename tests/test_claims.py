@@ -33,6 +33,9 @@ CLAIMS: dict[str, dict[str, list[str]]] = {
             "tests/runs/test_methods.py::test_all_data_up_to_the_experience_are_trained_on",
             "tests/runs/test_methods.py::test_every_method_trains_has_its_effect_and_survives_a_checkpoint",
         ],
+        "in the steps of all experiences": [
+            "tests/runs/test_iid.py::test_a_model_is_trained_on_all_data_in_the_steps_of_all_experiences",
+        ],
         "| `gem` | the data, its gradient bound by a memory of each": [
             "tests/runs/test_methods.py::test_every_method_trains_has_its_effect_and_survives_a_checkpoint",
         ],

@@ -1,5 +1,6 @@
 """Avalanche plugins that keep a generative model from forgetting."""
 
+from avalanche_gd.plugins.distil_from import DistillFromPlugin
 from avalanche_gd.plugins.distillation import GenerativeDistillationPlugin
 from avalanche_gd.plugins.ema import EMAPlugin
 from avalanche_gd.plugins.pool import LookAhead, PairPool, ReplayPool
@@ -26,6 +27,7 @@ from avalanche_gd.plugins.teaching import Taught, TeachingRequest
 __all__ = [
     "SOURCES",
     "Current",
+    "DistillFromPlugin",
     "EMAPlugin",
     "Gaussian",
     "Generation",

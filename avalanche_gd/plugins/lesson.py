@@ -135,14 +135,17 @@ class Lesson:
 
     def loss(self, strategy: Any, teacher: Any) -> Tensor:
         """The criterion of what the student answers: before the backward pass."""
+        return strategy._criterion(self.answer(strategy, teacher), strategy.mb_y)
+
+    def answer(self, strategy: Any, teacher: Any) -> Denoising:
+        """What the student answers, and what it should: after the forward pass."""
         if self._asked is None:
             self.begin(strategy, teacher)
         assert self._asked is not None
         taught, question = self._asked
         prediction = question.answer(strategy.model, strategy.mb_output)
         self.end(strategy)
-        denoising = Denoising(prediction, taught.target, taught.timesteps)
-        return strategy._criterion(denoising, strategy.mb_y)
+        return Denoising(prediction, taught.target, taught.timesteps)
 
     def end(self, strategy: Any) -> None:
         """Let go of a step's question, also where the step was interrupted."""

@@ -1,6 +1,8 @@
 """Where the noisy images come from on which a student is taught."""
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -249,16 +251,19 @@ SOURCES: dict[str, type] = {
 """The sources of distillation by name."""
 
 
-def source_by_name(source: str | Source) -> Source:
+def source_by_name(
+    source: str | Source, known: Mapping[str, type] = MappingProxyType(SOURCES)
+) -> Source:
     """The source itself, or a new one by name.
 
+    :param known: the sources by name.
     :raises ValueError: if there is no source of that name.
     :raises TypeError: if it is neither a name nor an object with ``draw``.
     """
     if isinstance(source, str):
-        if source not in SOURCES:
-            raise ValueError(f"no source {source!r}; choose from {', '.join(SOURCES)}")
-        return SOURCES[source]()
+        if source not in known:
+            raise ValueError(f"no source {source!r}; choose from {', '.join(known)}")
+        return known[source]()
     if not isinstance(source, Source):
         raise TypeError(f"source must be a name or have a method draw, got {source!r}")
     return source

@@ -167,7 +167,7 @@ def runs_as_csv(sections: Sequence[Section]) -> str:
             for run in runs:
                 what = [section.benchmark, section.difference, label, run.seed]
                 curves = [run.curve(metric) for metric in metrics]
-                for experience in range(section.n_experiences):
+                for experience in run.experiences:
                     is_last = experience == section.n_experiences - 1
                     costs = [run.final(cost) if is_last else None for cost in COSTS]
                     values = [points.get(experience) for points in curves]

@@ -297,6 +297,7 @@ def generation_metrics(
     features: Any = "oracle",
     measures: Sequence[str] = (),
     labeller: Any = None,
+    columns: Sequence[Column] = METRICS,
 ) -> list[Any]:
     """The plugin metrics of a generator that tables show.
 
@@ -304,6 +305,7 @@ def generation_metrics(
     :param features: what :func:`~avalanche_gd.metrics.fid_metrics` takes.
     :param measures: those that are asked for, of :func:`measure_names`.
     :param labeller: a classifier that labels generated images; None for the oracle.
+    :param columns: the metrics of the tables.
     :raises ValueError: for another name, or if one cannot be had with this sampling.
     """
     for name in measures:
@@ -317,7 +319,7 @@ def generation_metrics(
             **({"features": features} if metric.in_features else {}),
             **({"classifier": labeller} if metric.is_labelled else {}),
         )
-        for metric in METRICS
+        for metric in columns
         if metric.measure and (not metric.asked_as or metric.asked_as in measures)
     ]
 

@@ -1,6 +1,6 @@
 """The configuration of a run, with its types."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,12 @@ from avalanche_gd.metrics.features import check_feature_choice, feature_extracto
 from avalanche_gd.models import (
     DiffusionModel,
     Execution,
-    ddim_scheduler,
     preset_shape,
     unet,
 )
+from avalanche_gd.models.scheduler import scheduler_of
 from avalanche_gd.plugins.pool import LOOK_AHEAD
-from avalanche_gd.runs.columns import generation_metrics
+from avalanche_gd.runs.columns import METRICS, Column, generation_metrics
 from avalanche_gd.runs.errors import naming
 from avalanche_gd.runs.identity import run_digest
 
@@ -52,6 +52,8 @@ class ModelConfig:
     compile: bool = False
     terminal_alpha_bar: float | None = None
     """The last ``alpha_bar`` of a schedule rescaled to zero terminal SNR."""
+    process: str = "ddpm"
+    """Of the noise: ``ddpm``, or ``flow`` for flow matching."""
 
     def __post_init__(self) -> None:
         own = self._target_ is not None
@@ -91,7 +93,7 @@ class ModelConfig:
                 denoiser = unet(self.preset, num_classes=num_classes)
         return DiffusionModel(
             denoiser,
-            ddim_scheduler(self.terminal_alpha_bar),
+            scheduler_of(self.process, self.terminal_alpha_bar),
             self.shape,
             num_classes=num_classes,
             condition_dropout=self.condition_dropout if self.conditional else 0.0,
@@ -122,6 +124,11 @@ class MethodConfig:
     """The generative model: ``diffusion``, ``vae`` or ``none``."""
     cumulative: bool = False
     """True if an experience brings the data of those before along."""
+    all_at_once: bool = False
+    """True if only the last experience is trained, with the budget of all: if cumulative,
+    on the data of the whole stream."""
+    solver: bool = True
+    """False if there is no classifier."""
     solver_replays: bool = False
     """True if the solver replays samples of the generator."""
     plugins: list[Any] = field(default_factory=list)
@@ -150,6 +157,10 @@ class MethodConfig:
     """The lowest timestep that replay draws."""
     increasing_replay_size: bool = False
     """True for n - 1 times as many replayed samples in the n-th experience."""
+    teacher: str | None = None
+    """The folder of a saved model that teaches a new one."""
+    source: str = "generation"
+    """Of what it teaches."""
     memory: int = 200
     """Images that a method with a memory keeps; GEM and A-GEM, of each experience."""
 
@@ -231,16 +242,20 @@ class EvaluationConfig:
         """The same, for the metrics."""
         return Sampling(self.images, self.steps, batch_size=self.batch_size)
 
-    def metrics(self, labeller: Any = None) -> list[Any]:
+    def metrics(
+        self, labeller: Any = None, columns: Sequence[Column] = METRICS
+    ) -> list[Any]:
         """The plugin metrics that tables show, new.
 
         :param labeller: labels generated images; None for the oracle.
+        :param columns: of the tables.
         :raises ValueError: if the weights of the features cannot be had.
         """
         with naming("evaluation"):
             extractor = feature_extractor(self.features, self.weights_path)
         features = "oracle" if extractor is None else extractor
-        return generation_metrics(self.sampling(), features, self.measures, labeller)
+        how = self.sampling(), features, self.measures, labeller
+        return generation_metrics(*how, columns)
 
     def _check_labeller(self) -> None:
         if self.labeller not in LABELLERS:
@@ -274,6 +289,25 @@ class RunConfig:
         name = f"seed-{self.seed}-{run_digest(self)[:8]}"
         out = Path(self.out).expanduser()
         return out / self.benchmark.name / self.method.name / name
+
+    @property
+    def first_experience(self) -> int:
+        """The index of the first that is trained."""
+        return self.benchmark.n_experiences - 1 if self.method.all_at_once else 0
+
+    def budget(self, model_name: str) -> Any:
+        """What a model may spend in an experience.
+
+        :param model_name: ``generator`` or ``solver``.
+        """
+        budget: BudgetConfig = getattr(self, model_name)
+        if not self.method.all_at_once or budget.steps is None:  # epochs are over all data
+            return budget
+        count = self.benchmark.n_experiences
+        spent = replace(budget, steps=count * budget.steps)
+        if isinstance(spent, GeneratorConfig):
+            spent.decay_steps *= count
+        return spent
 
     @property
     def torch_device(self) -> torch.device:

@@ -45,14 +45,14 @@ def dry_run(config: RunConfig, benchmark: Any) -> str:
     if config.evaluation.labeller != "oracle" and config.method.generator != "none":
         with naming("evaluation"):
             resnet18_weights(config.evaluation.labeller_weights)
-    n = config.benchmark.n_experiences
+    first, n = config.first_experience, config.benchmark.n_experiences
     few = replace(config.evaluation, images=_IMAGES, measures=[])  # which may need more
     small = replace(config, evaluation=few).replaced({"generator.decay_steps": 0})
     least = max(_LEAST, least_steps(config))
     with trial(small) as learner:
         clocks = [_StepClock(strategy, least) for strategy in learner.strategies.values()]
         training = 0.0
-        for experience in benchmark.train_stream[: min(2, n)]:
+        for experience in benchmark.train_stream[first : first + 2]:
             began = time.perf_counter()
             learner.train(experience)
             took = time.perf_counter() - began
@@ -61,7 +61,7 @@ def dry_run(config: RunConfig, benchmark: Any) -> str:
         evaluation = _evaluation_seconds(config, learner, benchmark)
     second = took + sum(clock.seconds_left() for clock in clocks)
     sizes = _training_sizes(config, benchmark)
-    for index in range(2, n):
+    for index in range(first + 2, n):
         more = (clock.seconds_more(index, sizes[index] / sizes[1]) for clock in clocks)
         training += second + sum(more)
     device, place = config.torch_device, f"{config.threads} threads of this CPU"
@@ -169,10 +169,10 @@ def _evaluation_seconds(config: RunConfig, learner: Learner, benchmark: Any) -> 
         generate_images(learner.model, sampling).cpu()  # an accelerator may be at it
 
     took = min(timeit.repeat(sample, timer=time.perf_counter, number=1, repeat=2))
-    n, evaluation = config.benchmark.n_experiences, config.evaluation
-    tests = enumerate(benchmark.test_stream)
-    evaluated = sum((n - index) * len(experience.dataset) for index, experience in tests)
-    passes = n * evaluation.images * evaluation.steps + evaluated
+    first, n = config.first_experience, config.benchmark.n_experiences
+    evaluation, tests = config.evaluation, enumerate(benchmark.test_stream)
+    evaluated = sum((n - max(first, i)) * len(test.dataset) for i, test in tests)
+    passes = (n - first) * evaluation.images * evaluation.steps + evaluated
     return passes * took / (_IMAGES * evaluation.steps)
 
 

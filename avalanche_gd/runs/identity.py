@@ -4,8 +4,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields, is_dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
+
+from avalanche_gd.storage import folder_digest
 
 _VERSION = 1  # of the rules below; another one names all runs anew
 
@@ -59,8 +61,8 @@ def deciding_settings(config: Any) -> dict[str, Any]:
     """
     settings = asdict(config)
     method, model = settings["method"], settings["model"]
-    kept = ("name", "generator", "cumulative", "solver_replays", "plugins")
-    settings["method"] = {key: method[key] for key in (*kept, "solver_plugins")}
+    kept = ("name", "generator", "cumulative", "all_at_once", "solver", "solver_replays")
+    settings["method"] = {key: method[key] for key in (*kept, "plugins", "solver_plugins")}
     if method["generator"] == "none":
         for part in ("model", "generator", "evaluation"):
             del settings[part]
@@ -68,9 +70,14 @@ def deciding_settings(config: Any) -> dict[str, Any]:
     elif not model["conditional"]:
         for name in _OF_A_CONDITION:
             del model[name]
-    if not method["solver_replays"]:
+    if not method["solver"]:
+        del settings["solver"]
+    elif not method["solver_replays"]:
         for name in _OF_REPLAY:
             del settings["solver"][name]
+    for plugin in settings["method"]["plugins"]:
+        if isinstance(plugin.get("teacher"), str):  # not where it is, but what
+            plugin["teacher"] = folder_digest(Path(plugin["teacher"]))
     evaluation = settings.get("evaluation", {})
     if evaluation.get("weights_path") is not None:  # whose name says which file it is
         evaluation["weights_path"] = PurePath(evaluation["weights_path"]).name

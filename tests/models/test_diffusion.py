@@ -162,7 +162,7 @@ def test_a_condition_is_refused(tiny_model):
 
 
 def test_a_scheduler_that_does_not_say_what_it_noises_is_refused():
-    with pytest.raises(TypeError, match="scheduler with alphas_cumprod, not object"):
+    with pytest.raises(TypeError, match="or one with alphas_cumprod, not object"):
         DiffusionModel(TinyDenoiser(), object(), SHAPE)
     unknown = ddim_scheduler()
     unknown.register_to_config(prediction_type="x0")

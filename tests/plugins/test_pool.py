@@ -14,6 +14,8 @@ from avalanche_gd import (
     SmallCNN,
     SoftGenerativeReplay,
     SoftGenerativeReplayPlugin,
+    ddim_scheduler,
+    flow_scheduler,
 )
 from avalanche_gd.models.sampler import SAMPLERS
 from avalanche_gd.plugins import LookAhead, PairPool, ReplayPool, Taught, Teacher
@@ -89,11 +91,13 @@ def test_a_pool_never_reaches_into_the_next_class(monkeypatch):
     assert drawn_images().tolist() == (condition * 200 + 199).tolist()
 
 
+@pytest.mark.parametrize("scheduler", [ddim_scheduler, flow_scheduler])
 @pytest.mark.parametrize("make", [tiny, conditioned])
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("kind", [partial(LookAhead, 3), partial(ReplayPool, 20, 2)])
-def test_all_that_is_drawn_comes_from_the_generator(kind, sampler, make):
-    teacher, state, drawn = make(), torch.get_rng_state(), []
+def test_all_that_is_drawn_comes_from_the_generator(kind, sampler, make, scheduler):
+    teacher = make(scheduler=scheduler())
+    state, drawn = torch.get_rng_state(), []
     for _ in range(2):
         samples, generator = kind(steps=2, sampler=sampler), seeded()
         steps = [samples.draw(teacher, 5, generator).images() for _ in range(4)]

@@ -7,7 +7,7 @@ import torch
 from avalanche_gd import DiffusionModel, GenerativeDistillationPlugin, ddim_scheduler
 from avalanche_gd.plugins import SOURCES, PartialGeneration, SNRSplit, TeachingRequest
 from tests.helpers.lessons import note_losses, request_of
-from tests.helpers.small_models import SHAPE, TinyDenoiser, images, seeded
+from tests.helpers.small_models import PREDICTING, SHAPE, TinyDenoiser, images, seeded, tiny
 from tests.helpers.small_trainings import train_generator
 
 COUNT = 64
@@ -217,26 +217,33 @@ def test_at_the_last_timestep_partial_generation_is_noise(tiny_model, monkeypatc
     assert torch.equal(x_t, torch.randn(2, *SHAPE, generator=seeded(3)))
 
 
-@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
-def test_even_steps_are_the_reverse_process_stopped_there(monkeypatch, prediction_type):
-    scheduler = ddim_scheduler(prediction_type=prediction_type)
-    model = DiffusionModel(TinyDenoiser(), scheduler, SHAPE)
+@pytest.mark.parametrize("predicting", PREDICTING)
+def test_even_steps_are_the_reverse_process_stopped_there(monkeypatch, predicting):
+    scheduler = PREDICTING[predicting]()
+    model = tiny(scheduler)
+    flow = "flow" in predicting
     visited = model.sampling_timesteps(10)
     stop = visited[4]
     monkeypatch.setattr(TeachingRequest, "draw_timesteps", lambda _: torch.full((3,), stop))
     with torch.no_grad():
         x_t = PartialGeneration().draw(request_of(model, images(3), steps=4, seed=1)).x_t
         expected = model.draw_noise(3, torch.Generator().manual_seed(1))
-        scheduler.set_timesteps(10)
-        for t in visited[:4]:
-            output = model.denoise(expected, torch.full((3,), t))
+        scheduler.set_timesteps(
+            10, **(dict(sigmas=np.linspace(1, 0.1, 10)) if flow else {})
+        )
+        for t, now in zip(scheduler.timesteps, visited[:4], strict=False):
+            timesteps = torch.full((3,), now)
+            output = model.denoise(expected, timesteps)
+            if flow:
+                output = model.process.velocity(expected, output, timesteps)
             expected = scheduler.step(output, t, expected).prev_sample
     assert (x_t - expected).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("predicting", PREDICTING)
 @pytest.mark.parametrize("name", SOURCES)
-def test_every_source_teaches(tiny_model, digits, name):
+def test_every_source_teaches(digits, name, predicting):
     plugin = GenerativeDistillationPlugin(source=name)
     losses = note_losses(plugin)
-    train_generator(tiny_model, digits.train_stream[:2], plugin)
+    train_generator(tiny(PREDICTING[predicting]()), digits.train_stream[:2], plugin)
     assert losses[0].item() < 1e-12 < losses[-1].item()

@@ -124,6 +124,18 @@ BAD = {
         ["model.terminal_alpha_bar=0.1"],
         "model: terminal_alpha_bar must be from 1e-10 to 4.04e-05, what the last timestep",
     ),
+    "an unknown process": (
+        ["model.process=sde"],
+        "model: no process 'sde'; choose from ddpm, flow",
+    ),
+    "a terminal alpha_bar of a flow": (
+        ["model.process=flow", "model.terminal_alpha_bar=1e-8"],
+        "model: terminal_alpha_bar goes with process=ddpm; flow matching ends in pure",
+    ),
+    "an eta of a flow": (
+        ["model.process=flow", "method.teacher_eta=1"],
+        "method=generative_distillation: FlowMatchEulerDiscreteScheduler does not know eta",
+    ),
     "an eta above 1": (
         ["method.teacher_eta=2"],
         "method=generative_distillation: teacher_eta must be in [0, 1], got 2.0",

@@ -24,6 +24,7 @@ SAME = {
     "replay of one size": ["method.increasing_replay_size=false"],
     "an eta of a replay that there is not": ["method=naive", "solver.replay_eta=0.5"],
     "a schedule as it is": ["model.terminal_alpha_bar=null"],
+    "a process as it is": ["model.process=ddpm"],
     "an optimizer that is kept": ["generator.reset_optimizer=false"],
     "images that nobody makes": ["method=solver_naive", "evaluation.images=90"],
 }
@@ -37,6 +38,7 @@ OTHER = {
     "an eta of the solver's replay": ["solver.replay_eta=0.5"],
     "increasing replay of the solver": ["solver.increasing_replay_size=true"],
     "a terminal alpha_bar": ["model.terminal_alpha_bar=1e-8"],
+    "a process": ["model.process=flow"],
     "a new optimizer state": ["generator.reset_optimizer=true"],
     "a new optimizer state of the solver": ["solver.reset_optimizer=true"],
     "an architecture": ["solver.architecture=mlp"],
@@ -55,6 +57,7 @@ OTHER = {
     "a pool": ["solver.pool_size=70"],
     "a precision": ["model.precision=bfloat16"],
     "a decay": ["generator.decay_steps=1"],
+    "a method without its solver": ["method=naive", "+method.solver=false"],
     "an average": ["generator.ema_decay=0.9"],
     "a temperature": ["solver.temperature=3"],
 }
