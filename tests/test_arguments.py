@@ -26,7 +26,7 @@ from avalanche_gd import (
     oracle_classifier,
     unet,
 )
-from avalanche_gd.plugins import EMAPlugin, LookAhead, ReplayPool
+from avalanche_gd.plugins import EMAPlugin, LookAhead, PairPool, ReplayPool, SNRSplit
 from avalanche_gd.training import BudgetedTemplate
 from tests.helpers.small_models import SHAPE, conditioned, images, tiny
 from tests.helpers.small_trainings import fake_strategy
@@ -124,7 +124,7 @@ TABLE: dict[Any, tuple[Callable[..., Any], dict[str, str]]] = {
     ),
     GenerativeDistillationPlugin: (
         partial(with_a_pool, GenerativeDistillationPlugin),
-        LESSON | START,
+        LESSON | START | dict(teacher_ema_decay="in [0, 1]?"),
     ),
     DistillFromPlugin: (
         lambda **options: DistillFromPlugin(tiny(), **options),
@@ -149,6 +149,11 @@ TABLE: dict[Any, tuple[Callable[..., Any], dict[str, str]]] = {
             eta="in [0, 1]",
         ),
     ),
+    PairPool: (
+        lambda **options: PairPool(**(dict(size=9) | options)),
+        dict(size="an integer of 1 or more", refresh_every="an integer of 1 or more?"),
+    ),
+    SNRSplit: (SNRSplit, dict(threshold="0 or more")),
     EMAPlugin: (EMAPlugin, dict(decay="in [0, 1)")),
     RankOneEWCPlugin: (
         RankOneEWCPlugin,
@@ -187,6 +192,7 @@ RENAMED = dict(
     ahead="look_ahead",
     size="pool_size",
     refresh_every="pool_refresh",
+    threshold="the threshold of the SNR",
 )
 """What an argument is called by those who know it under another name."""
 
@@ -217,6 +223,7 @@ def test_a_number_of_another_type_or_out_of_range_is_refused(
 def test_the_table_has_every_number_of_every_public_class():
     public = [getattr(avalanche_gd, name) for name in avalanche_gd.__all__]
     classes = [*filter(inspect.isclass, public), LookAhead, ReplayPool, EMAPlugin]
+    classes += [PairPool, SNRSplit]
     for kind in (*classes, BudgetedTemplate, unet, oracle_classifier):
         parameters = inspect.signature(kind).parameters.values()
         numbers = {int, int | None, float, float | None}

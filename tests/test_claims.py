@@ -137,7 +137,16 @@ CLAIMS: dict[str, dict[str, list[str]]] = {
             "tests/models/test_diffusion.py::test_a_preset_has_an_embedding_of_each_class_and_the_last_of_none",
         ],
     },
+    "Source": {
+        "depend neither on the current batch nor on each other": [
+            "tests/plugins/test_pool.py::test_what_is_taught_ahead_is_taught_as_step_by_step",
+            "tests/plugins/test_cheaper.py::test_a_pool_of_pairs_that_depend_on_the_current_batch_is_refused",
+        ],
+    },
     "GenerativeDistillationPlugin": {
+        "has the teacher follow the student": [
+            "tests/plugins/test_ema.py::test_a_teacher_follows_the_student_by_a_moving_average",
+        ],
         'all but ``"current"``': [
             "tests/plugins/test_replay_options.py::test_replay_starts_at_its_lowest_timestep",
             "tests/plugins/test_replay_options.py::test_a_start_is_refused_where_timesteps_are_not_drawn",

@@ -4,7 +4,7 @@ from avalanche_gd.plugins.distil_from import DistillFromPlugin
 from avalanche_gd.plugins.distillation import GenerativeDistillationPlugin
 from avalanche_gd.plugins.ema import EMAPlugin
 from avalanche_gd.plugins.fisher import RankOneEWCPlugin
-from avalanche_gd.plugins.pool import LookAhead, ReplayPool
+from avalanche_gd.plugins.pool import LookAhead, PairPool, ReplayPool
 from avalanche_gd.plugins.replay import (
     GenerativeReplayPlugin,
     SoftGenerativeReplayPlugin,
@@ -17,6 +17,7 @@ from avalanche_gd.plugins.sources import (
     Generation,
     PartialGeneration,
     Retraining,
+    SNRSplit,
     Source,
     SymmetricGaussian,
     Trajectory,
@@ -34,10 +35,12 @@ __all__ = [
     "GenerativeDistillationPlugin",
     "GenerativeReplayPlugin",
     "LookAhead",
+    "PairPool",
     "PartialGeneration",
     "RankOneEWCPlugin",
     "ReplayPool",
     "Retraining",
+    "SNRSplit",
     "SoftGenerativeReplayPlugin",
     "Source",
     "SymmetricGaussian",

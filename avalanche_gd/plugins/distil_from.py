@@ -129,7 +129,7 @@ class DistillFromPlugin(GenerativeDistillationPlugin, supports_distributed=True)
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Let go of the samples."""
-        self.lesson.samples.forget()
+        self.lesson.forget()
 
 
 def _are_alike(one: NoiseProcess, other: NoiseProcess) -> bool:

@@ -60,16 +60,25 @@ class GenerativeDistillationPlugin(
         object with the method ``draw`` of :class:`~avalanche_gd.plugins.sources.Source`.
     :param replay_ratio: samples of the source for each current one, above 0; their loss
         stays a mean. With r, a step costs 3F and r times the rest.
-    :param look_ahead: steps for which the teacher samples at once
-        (:class:`~avalanche_gd.plugins.LookAhead`), for sources that take samples.
-    :param pool_size: for those: has the teacher generate that many samples once an
-        experience, to draw from (:class:`~avalanche_gd.plugins.ReplayPool`).
+    :param look_ahead: steps for which the teacher is asked at once by a source that is
+        ``independent`` of the current batch, and samples at once for others
+        (:class:`~avalanche_gd.plugins.LookAhead`).
+    :param pool_size: for sources that take samples: has the teacher generate that many
+        once an experience, to draw from (:class:`~avalanche_gd.plugins.ReplayPool`).
     :param pool_per_class: in its place, samples of each class that the teacher knows, of a
         conditioned model.
     :param pool_refresh: steps after which the pool is filled anew; None to keep it.
+    :param pool_of: ``"samples"``, or for sources that are ``independent``, ``"pairs"`` of
+        ``x_t`` and the teacher's prediction there, so that a step has no pass of the
+        teacher (:class:`~avalanche_gd.plugins.PairPool`).
     :param teacher_sampler: for those: a name in
         :data:`~avalanche_gd.models.sampler.SAMPLERS`.
     :param teacher_eta: for those: from 0 for DDIM to 1 for ancestral sampling.
+    :param teacher_ema_decay: d, in ``[0, 1]``: has the teacher follow the student, by
+        ``theta' <- d theta' + (1 - d) theta`` after each step from the second experience
+        on, as where a stream has no clear ends of experiences. It is asked for the classes
+        that it began with; what was made ahead, or for a pool, is of the weights of then.
+        None for a teacher that is frozen.
     :param replay_start_timestep: the lowest t that is taught, for sources that draw t
         uniformly: all but ``"current"`` and ``"trajectory"``.
     :param increasing_replay_size: True for n - 1 times as many samples in the n-th
@@ -107,8 +116,10 @@ class GenerativeDistillationPlugin(
         pool_size: int | None = None,
         pool_per_class: int | None = None,
         pool_refresh: int | None = None,
+        pool_of: str = "samples",
         teacher_sampler: str = "own",
         teacher_eta: float = 0.0,
+        teacher_ema_decay: float | None = None,
         replay_start_timestep: int = 0,
         increasing_replay_size: bool = False,
         weighting: str = "experiences",
@@ -117,16 +128,17 @@ class GenerativeDistillationPlugin(
         super().__init__()
         self.lambd = check_number("lambd", lambd, "0 or more")
         self.weighting = check_weighting(weighting)
+        self.teacher_ema_decay = teacher_ema_decay
+        if teacher_ema_decay is not None:
+            check_number("teacher_ema_decay", teacher_ema_decay, "in [0, 1]")
         self.source = source_by_name(source)
+        has_pool = pool_size is not None or pool_per_class is not None
         if isinstance(self.source, _WITHOUT_SAMPLES) and (
-            pool_size is not None
-            or pool_per_class is not None
-            or teacher_sampler != "own"
-            or teacher_eta
+            (has_pool and pool_of == "samples") or teacher_sampler != "own" or teacher_eta
         ):
             raise ValueError(
-                "a pool, teacher_sampler and teacher_eta are for "
-                f'source="generation", not {source!r}'
+                "a pool of samples, teacher_sampler and teacher_eta are for sources that "
+                f"take samples, not {source!r}"
             )
         if isinstance(self.source, _OWN_TIMESTEPS) and replay_start_timestep:
             raise ValueError(
@@ -141,6 +153,7 @@ class GenerativeDistillationPlugin(
             pool_size=pool_size,
             pool_per_class=pool_per_class,
             pool_refresh=pool_refresh,
+            pool_of=pool_of,
             teacher_sampler=teacher_sampler,
             teacher_eta=teacher_eta,
             replay_start_timestep=replay_start_timestep,
@@ -152,6 +165,12 @@ class GenerativeDistillationPlugin(
         """Raise TypeError or ValueError for a model that cannot be distilled."""
         self.check_model(strategy.model)
         check_compatible(strategy)
+        beside = [p for p in strategy.plugins if isinstance(p, type(self))]
+        if len({plugin.teacher_ema_decay for plugin in beside}) > 1:
+            raise ValueError(
+                "the plugins of a strategy share one teacher; give them the same "
+                "teacher_ema_decay"
+            )
         if DistributedHelper.is_distributed:
             self.check_shares(strategy.train_mb_size, DistributedHelper.world_size)
 
@@ -186,10 +205,15 @@ class GenerativeDistillationPlugin(
             loss = self.distillation_loss(strategy)
             add_replay_loss(strategy, loss, self.lambd, self.weighting)
 
+    def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
+        """Have the teacher follow the student, if it does."""
+        if self.teacher_ema_decay is not None:
+            Teacher.of(strategy).follow(strategy, self.teacher_ema_decay)
+
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Let go of the teacher."""
         if Teacher.of(strategy).end(strategy):
-            self.lesson.samples.forget()
+            self.lesson.forget()
 
     def distillation_loss(self, strategy: Any) -> Tensor:
         """L_rep on what the source drew for this step."""

@@ -226,7 +226,7 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
             self.generator_strategy.train(strategy.experience, eval_streams=[], **kwargs)
         self.old_generator = self.old_model = None
         if Teacher.of(strategy).end(strategy):
-            self.lesson.samples.forget()
+            self.lesson.forget()
 
     @torch.no_grad()
     def generate(self, strategy: Any, count: int) -> tuple[Tensor, Tensor | None]:

@@ -32,6 +32,7 @@ class Teacher:
         self._generators: list[tuple[nn.Module, nn.Module]] = []  # and their copies
         self._number = 0  # n of the experience that it teaches in
         self._weighted: Any = None  # the output whose loss was weighted last
+        self._followed: Any = None  # and after which the weights were averaged
 
     @classmethod
     def of(cls, strategy: Any) -> "Teacher":
@@ -58,6 +59,25 @@ class Teacher:
         """Keep ``model`` as it is now."""
         self.model = _frozen(model)
 
+    @torch.no_grad()
+    def follow(self, strategy: Any, decay: float) -> None:
+        """Average the weights after a step: ``theta' <- d theta' + (1 - d) theta``.
+
+        Of several plugins that ask so in a step, the first has it done.
+
+        :param decay: d.
+        """
+        if self.model is None or self._followed is strategy.mb_output:
+            return
+        self._followed = strategy.mb_output
+        for name in ("parameters", "buffers"):
+            ours, theirs = (
+                [part for part in getattr(model, name)() if part.is_floating_point()]
+                for model in (self.model, strategy.model)
+            )
+            for kept, now in zip(ours, theirs, strict=True):
+                kept.lerp_(now, 1 - decay)
+
     def generator(self, model: nn.Module) -> nn.Module:
         """A solver's generator as it was when this was first asked in the experience."""
         for generator, copied in self._generators:
@@ -79,7 +99,8 @@ class Teacher:
 
     def release(self) -> None:
         """Let go of the copies."""
-        self.model, self._generators, self._weighted = None, [], None
+        self.model, self._generators = None, []
+        self._weighted = self._followed = None
 
     def is_first_to_weight(self, output: Any) -> bool:
         """Whether nobody has weighted the loss of this output of the model yet."""

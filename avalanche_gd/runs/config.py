@@ -154,8 +154,14 @@ class MethodConfig:
     """The same, of each class that a conditioned teacher knows."""
     pool_refresh: int | None = None
     """Steps after which the pool is filled anew."""
+    pool_of: str = "samples"
+    """What it holds: ``samples``, or ``pairs`` with the teacher's predictions."""
     teacher_sampler: str = "own"
     teacher_eta: float = 0.0
+    teacher_ema_decay: float | None = None
+    """With which the teacher follows the student within an experience."""
+    snr_threshold: float = 1.0
+    """Above which samples are taught, and current data below."""
     replay_start_timestep: int = 0
     """The lowest timestep that replay draws."""
     increasing_replay_size: bool = False

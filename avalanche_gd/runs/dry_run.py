@@ -20,7 +20,6 @@ from avalanche_gd.distributed.launch import on_main, process_count
 from avalanche_gd.metrics.labeller import resnet18_weights
 from avalanche_gd.metrics.shared_images import SharedImages
 from avalanche_gd.models import DiffusionModel, SmallCNN
-from avalanche_gd.plugins import ReplayPool
 from avalanche_gd.plugins.baselines import GEMPlugin, MIRPlugin
 from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.errors import naming
@@ -247,23 +246,28 @@ def _judge_untrained(learner: Learner) -> None:
         shared.oracle = lambda stream, device: judge.to(device)
 
 
-def _cut_pools(learner: Learner) -> list[list[ReplayPool]]:
-    """Have each pool filled with a few quick samples; as they were, by strategy.
+def _cut_pools(learner: Learner) -> list[list[tuple[Any, int]]]:
+    """Have each pool filled with a few quick samples.
+
+    :return: the pools as they were and the passes of each sample, by strategy.
 
     :raises ValueError: for one that the memory cannot hold.
     """
-    pools: list[list[ReplayPool]] = []
+    pools: list[list[tuple[Any, int]]] = []
+    n_classes = learner.config.benchmark.n_classes
     for strategy in learner.strategies.values():
-        lessons = (getattr(plugin, "lesson", None) for plugin in strategy.plugins)
-        found = [lesson.samples for lesson in lessons if lesson]
-        own = [pool for pool in found if isinstance(pool, ReplayPool)]
-        pools.append([copy.copy(pool) for pool in own])
-        for pool in own:
+        pools.append([])
+        for plugin in strategy.plugins:
+            lesson: Any = getattr(plugin, "lesson", None)
+            if lesson is None or lesson.is_fresh:
+                continue
+            pool = lesson.samples if lesson.pairs is None else lesson.pairs
+            passes = lesson.steps + (lesson.pairs is not None)
+            pools[-1].append((copy.copy(pool), passes))
             pool.check_model(learner.model)
             pool.refresh_every = None
-            pool.options = pool.options | {"steps": 1}
-            n_classes = learner.config.benchmark.n_classes
             pool.size = 1 if pool.per_class else min(pool.size, n_classes)
+            lesson.samples.options = lesson.samples.options | {"steps": 1}
     return pools
 
 
@@ -271,7 +275,7 @@ def _pool_passes(
     config: RunConfig,
     benchmark: Any,
     clocks: list[_StepClock],
-    pools: list[list[ReplayPool]],
+    pools: list[list[tuple[Any, int]]],
 ) -> int:
     """The passes of images that fill the pools of a run."""
     classes = [exp.classes_in_this_experience for exp in benchmark.train_stream]
@@ -280,9 +284,9 @@ def _pool_passes(
         known = [len(set().union(*classes[:index])) for index in range(1, len(classes))]
     passes = 0
     for clock, own in zip(clocks, pools, strict=True):
-        for pool in own:
+        for pool, each in own:
             fills = math.ceil(clock.budget / (pool.refresh_every or clock.budget))
-            passes += fills * sum(map(pool.samples_of, known)) * pool.options["steps"]
+            passes += fills * sum(map(pool.samples_of, known)) * each
     return passes
 
 

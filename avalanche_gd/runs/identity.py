@@ -26,8 +26,9 @@ _OF_REPLAY = (
     *("replay_eta", "increasing_replay_size"),
 )
 _OFF = {
-    **{"teacher_eta": 0, "replay_start_timestep": 0, "increasing_replay_size": False},
-    **{"weighting": "experiences", "pool_per_class": None, "fit": "resize"},
+    **dict(teacher_eta=0, replay_start_timestep=0, increasing_replay_size=False),
+    **dict(weighting="experiences", pool_per_class=None, pool_of="samples"),
+    **dict(teacher_ema_decay=None, fit="resize"),
 }
 """Arguments of plugins and benchmarks that came later, as they decide nothing."""
 _OF_A_CONDITION = ("condition_dropout", "guidance")
