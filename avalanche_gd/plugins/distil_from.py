@@ -23,7 +23,8 @@ class DistillFromPlugin(GenerativeDistillationPlugin, supports_distributed=True)
         L = E || eps_theta'(x_t, t) - eps_theta(x_t, t) ||^2
 
     In Avalanche, the experiences only say how long to train, and how large a batch is: the
-    student does not see their images (but with the source ``"current"``)::
+    student does not see their images (but with the sources ``"current"`` and
+    ``"snr_split"``)::
 
         student = DiffusionModel.from_preset("digits")
         strategy = DiffusionTraining(
@@ -43,7 +44,7 @@ class DistillFromPlugin(GenerativeDistillationPlugin, supports_distributed=True)
         unpickled.
     :param teacher_steps: k, the teacher's sampling steps.
     :param source: as of :class:`~avalanche_gd.GenerativeDistillationPlugin`. ``"current"``
-        takes the images of the experience, without their noise. ``"retraining"`` is no
+        takes the images of the experience, without their noise, ``"snr_split"`` some. ``"retraining"`` is no
         distillation but the control: the teacher's samples with the noise added to them as
         the target.
     :param look_ahead: as there.

@@ -12,7 +12,7 @@ from tests.helpers.small_models import SHAPE, TinyDenoiser, conditioned, seeded,
 from tests.helpers.small_trainings import train_generator
 
 ALL = [*SOURCES, "retraining"]
-WITHOUT_DATA = [name for name in ALL if name != "current"]
+WITHOUT_DATA = [name for name in ALL if name not in ("current", "snr_split")]
 
 
 def teacher_of(seed=5):
@@ -33,7 +33,7 @@ def taught(student, stream, source="generation", teacher=None, **options):
 @pytest.mark.parametrize("source", ALL)
 def test_the_loss_is_the_squared_error_to_the_teacher_and_no_other(digits, source):
     teacher, student = teacher_of(), tiny()
-    plugin = DistillFromPlugin(teacher, source=source)
+    plugin = DistillFromPlugin(teacher, source=source, look_ahead=1)
     draw, drawn, losses = plugin.source.draw, [], []
     plugin.source.draw = lambda request: drawn.append(draw(request)) or drawn[-1]
 
@@ -73,6 +73,7 @@ def test_the_data_make_no_difference_but_to_the_source_that_takes_them(digits, s
 
 
 COSTS = {"generation": 6, "partial_generation": 6, "retraining": 5, "trajectory": 4}
+COSTS["snr_split"] = 4 + 2 * 5 / 16  # samples at the timesteps with an SNR above 1
 
 
 @pytest.mark.parametrize("source", ALL)
@@ -169,6 +170,6 @@ def test_what_is_no_teacher_or_source_is_refused(tmp_path):
         DistillFromPlugin(5)
     with pytest.raises(ValueError, match=r"choose from generation, .*, retraining$"):
         DistillFromPlugin(tiny(), source="data")
-    with pytest.raises(ValueError, match=r"pool_size, .* not 'gaussian'"):
+    with pytest.raises(ValueError, match=r"a pool of samples, .* not 'gaussian'"):
         DistillFromPlugin(tiny(), source="gaussian", pool_size=3)
     DistillFromPlugin(tiny(), source="retraining", pool_size=3)
