@@ -44,9 +44,9 @@ class DistillFromPlugin(GenerativeDistillationPlugin, supports_distributed=True)
         unpickled.
     :param teacher_steps: k, the teacher's sampling steps.
     :param source: as of :class:`~avalanche_gd.GenerativeDistillationPlugin`. ``"current"``
-        takes the images of the experience, without their noise, ``"snr_split"`` some. ``"retraining"`` is no
-        distillation but the control: the teacher's samples with the noise added to them as
-        the target.
+        takes the images of the experience, without their noise, ``"snr_split"`` some.
+        ``"retraining"`` is no distillation but the control: the teacher's samples with the
+        noise added to them as the target.
     :param look_ahead: as there.
     :param pool_size: as there, for ``"generation"`` and ``"retraining"``.
     :param generator: the source of what the plugin draws; None for torch's own random
