@@ -16,6 +16,7 @@ from avalanche_gd.distributed.shares import (
 )
 from avalanche_gd.models.denoising import Denoising, Question
 from avalanche_gd.plugins.experiences import experience_number
+from avalanche_gd.plugins.guidance import ClassifierGuidance
 from avalanche_gd.plugins.pool import Ahead, Drawn, LookAhead, PairPool, ReplayPool
 from avalanche_gd.plugins.sources import Source, Trajectory
 from avalanche_gd.plugins.teacher import default_generator
@@ -35,9 +36,11 @@ class Lesson:
     :raises ValueError: for teacher steps, a replay size, a look-ahead or a pool that is not
         an integer of 1 or more, a ratio that is not a finite number above 0, a refresh of
         no pool, both kinds of a pool, an unknown sampler, an eta that is not in ``[0, 1]``
-        or is of a sampler that knows none, a start that is not an integer of 0 or more, or
-        a replay size that is both fixed and increasing.
-    :raises TypeError: if the generator is no :class:`torch.Generator`.
+        or is of a sampler that knows none, a start that is not an integer of 0 or more, a
+        replay size that is both fixed and increasing, or an unconditional weight that is
+        negative or not finite.
+    :raises TypeError: if the generator is no :class:`torch.Generator`, or the guidance no
+        :class:`~avalanche_gd.ClassifierGuidance`.
     """
 
     def __init__(
@@ -57,6 +60,8 @@ class Lesson:
         generator: torch.Generator | None,
         replay_size: int | None = None,
         pool_of: str = "samples",
+        unconditional_weight: float | None = None,
+        guidance: ClassifierGuidance | None = None,
     ):
         self.source = source
         self.is_independent = bool(getattr(source, "independent", False))
@@ -82,8 +87,14 @@ class Lesson:
         if not isinstance(generator, torch.Generator | None):
             raise TypeError(f"generator must be a torch.Generator, got {generator!r}")
         self.generator = generator
+        self.without = unconditional_weight
+        if unconditional_weight is not None:
+            check_number("unconditional_weight", unconditional_weight, "0 or more")
+        if not isinstance(guidance, ClassifierGuidance | None):
+            raise TypeError(f"guidance must be a ClassifierGuidance, got {guidance!r}")
+        self.guidance = guidance
         how: dict[str, Any] = dict(
-            steps=teacher_steps, sampler=teacher_sampler, eta=teacher_eta
+            steps=teacher_steps, sampler=teacher_sampler, eta=teacher_eta, guidance=guidance
         )
         self.taught = Ahead(look_ahead)
         self.samples: LookAhead | ReplayPool = LookAhead(look_ahead, **how)
@@ -102,7 +113,7 @@ class Lesson:
         elif pool_of == "samples":
             self.samples = ReplayPool(pool_size, pool_refresh, **how)
         elif self.is_independent:
-            self.pairs = PairPool(pool_size, pool_refresh)
+            self.pairs = PairPool(pool_size, pool_refresh, with_none=bool(self.without))
         else:
             raise ValueError(
                 f"{type(source).__name__} depends on the current batch and cannot fill a "
@@ -133,7 +144,7 @@ class Lesson:
         """Draw, and ask the student: before the forward pass of a step."""
         self.end(strategy)
         with torch.no_grad():
-            taught = self._draw(strategy, teacher)
+            taught = self._draw(strategy, teacher).apart()
         question = Question(taught.x_t, taught.timesteps, taught.condition)
         if strategy.model.one_pass:
             strategy.model.questions.append(question)
@@ -141,7 +152,14 @@ class Lesson:
 
     def loss(self, strategy: Any, teacher: Any) -> Tensor:
         """The criterion of what the student answers: before the backward pass."""
-        return strategy._criterion(self.answer(strategy, teacher), strategy.mb_y)
+        answer = self.answer(strategy, teacher)
+        if not self.without:
+            return strategy._criterion(answer, strategy.mb_y)
+        halves = zip(*(part.chunk(2) for part in answer), strict=True)
+        of_class, of_none = (
+            strategy._criterion(Denoising(*half), strategy.mb_y) for half in halves
+        )
+        return (of_class + self.without * of_none) / (1 + self.without)
 
     def answer(self, strategy: Any, teacher: Any) -> Denoising:
         """What the student answers, and what it should: after the forward pass."""
@@ -178,8 +196,15 @@ class Lesson:
     def check_model(self, model: Any) -> None:
         """Raise ValueError for timesteps beyond the model's, or what does not fit it.
 
-        That is a pool, or an eta that its scheduler does not know.
+        That is a pool, an eta that its scheduler does not know, or an unconditional weight
+        of a model that does not know what it predicts without a class.
         """
+        if self.without is not None and model.none is None:
+            raise ValueError(
+                "unconditional_weight needs a model that is conditioned on the class and "
+                "has an embedding for none; make it with num_classes= and "
+                "condition_dropout="
+            )
         model.check_steps(self.steps, self.samples.options["sampler"])
         check_integer("replay_start_timestep", self.start, 0, model.num_timesteps - 1)
         scheduler = model.noise_scheduler
@@ -206,7 +231,7 @@ class Lesson:
     def _draw(self, strategy: Any, teacher: Any) -> Taught:
         """What this step teaches."""
         if not self.is_independent:
-            return self.source.draw(self._request(strategy, teacher))
+            return self._asked_of(teacher, self._request(strategy, teacher))
         count = self.share(len(strategy.mb_x))
         if self.pairs is not None:
             generator = self._generator(teacher)
@@ -234,8 +259,14 @@ class Lesson:
             samples=lambda: torch.cat([each.images() for each in drawn]),
             start=self.start,
             parts=steps,
+            drops=self.without is None,
         )
-        return self.source.draw(request).split(count)
+        return self._asked_of(teacher, request).split(count)
+
+    def _asked_of(self, teacher: Any, request: TeachingRequest) -> Taught:
+        """What the source draws, and beside it what the teacher predicts without a class."""
+        taught = self.source.draw(request)
+        return taught.with_none(teacher) if self.without else taught
 
     def _generator(self, teacher: Any) -> torch.Generator:
         return self.generator or default_generator(teacher.device)
@@ -254,6 +285,7 @@ class Lesson:
             samples=drawn.images,
             student=strategy.model if current is batch else None,
             start=self.start,
+            drops=self.without is None,
         )
 
     def _resized(self, batch: Tensor) -> Tensor:
@@ -280,6 +312,11 @@ class LessonPlugin:
     def look_ahead(self) -> int:
         """Steps for which the teacher is asked at once."""
         return self.lesson.taught.ahead
+
+    @property
+    def guidance(self) -> ClassifierGuidance | None:
+        """Of the teacher's sampling by a classifier."""
+        return self.lesson.guidance
 
     @look_ahead.setter
     def look_ahead(self, ahead: int) -> None:
