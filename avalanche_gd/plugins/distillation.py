@@ -106,16 +106,17 @@ class GenerativeDistillationPlugin(
         an eta that is not in ``[0, 1]``, a start that is not an integer of 0 or more, an
         unconditional weight that is negative or not finite, a pool, a sampler, an eta,
         guidance or a start that the source does not use; when training starts, for an
-        unconditional weight of a model without classes or an embedding for none, for teacher steps above T, a start that is not below it, an eta that the
-        model's scheduler does not know or that several processes would have to share, a
-        pool that holds fewer samples than the model has classes, or more than the memory
-        can, or of each class where the model is not conditioned, or for a metric or plugin
-        of Avalanche's that cannot work with a diffusion model
+        unconditional weight of a model without classes or an embedding for none, for
+        teacher steps above T, a start that is not below it, an eta that the model's
+        scheduler does not know or that several processes would have to share, a pool that
+        holds fewer samples than the model has classes, or more than the memory can, or of
+        each class where the model is not conditioned, or for a metric or plugin of
+        Avalanche's that cannot work with a diffusion model
         (:func:`~avalanche_gd.plugins.compatibility.check_compatible`).
     :raises TypeError: if the source has no method ``draw``, the generator is no
         :class:`torch.Generator` or the guidance no
-        :class:`~avalanche_gd.ClassifierGuidance`; when training starts, if the strategy's model is not a
-        diffusion model.
+        :class:`~avalanche_gd.ClassifierGuidance`; when training starts, if the strategy's
+        model is not a diffusion model.
     """
 
     def __init__(
@@ -154,7 +155,7 @@ class GenerativeDistillationPlugin(
             or guidance is not None
         ):
             raise ValueError(
-                "a pool of samples, teacher_sampler, teacher_eta and guidance are for "
+                "guidance, a pool of samples, teacher_sampler and teacher_eta are for "
                 f"sources that take samples, not {source!r}"
             )
         if isinstance(self.source, _OWN_TIMESTEPS) and replay_start_timestep:

@@ -24,18 +24,20 @@ class ClassifierGuidance:
     """Guides a teacher's samples towards classes, by a classifier of clean images.
 
     For a sample that is wanted of class c, with ``x_0(x_t)`` the image that the teacher
-    predicts, cut to model space, and ``x_t = a x_0 + b eps`` (arXiv 2302.07121, equation 6
-    with the loss of a classifier)::
+    predicts, as the classifier sees it cut to model space, and ``x_t = a x_0 + b eps``
+    (arXiv 2302.07121, equation 6 with the loss of a classifier)::
 
         eps'(x_t) = eps(x_t) - s b grad_{x_t} log f(c | x_0(x_t))
 
     The gradient goes through the classifier and the teacher. So a pass of sampling costs
-    1F, the classifier's pass, and a backward pass of both. At timesteps without a signal,
-    ``a^2 < 1e-6``, there is no guidance.
+    1F, the classifier's pass, and a backward pass of both. It goes as far as the image
+    that ``eps'`` stands for is in model space: a sampler would clip that image, keep
+    ``eps'``, and so end on the other side. At timesteps without a signal, ``a^2 < 1e-6``,
+    there is no guidance.
 
     - ``towards="missing"``: c is drawn evenly over the classes of the experiences before,
-      so that a teacher that is not conditioned samples as many of each. Of one that is, c
-      is the class that it is asked for.
+      so that a teacher that is not conditioned samples them evenly. Of one that is, c is
+      the class that it is asked for.
     - ``towards="confused"``: c is drawn evenly over the classes of the experience in
       training. Samples are old ones at the border to what is new (GUIDE, arXiv 2403.03938,
       which has a classifier replay them).
@@ -77,7 +79,8 @@ class ClassifierGuidance:
         """Find the classes.
 
         :param experience: in training.
-        :param teacher: the :class:`~avalanche_gd.DiffusionModel` that samples; None without.
+        :param teacher: the :class:`~avalanche_gd.DiffusionModel` that samples; None where
+            there is none yet.
         """
         if self.classifier is None:
             raise ValueError(
@@ -102,8 +105,8 @@ class ClassifierGuidance:
             known = self.classifier(probe).shape[1]
         if known <= max(classes):
             raise ValueError(
-                f"the classifier has {known} logits and does not know class {max(classes)}, "
-                "towards which samples are to be guided"
+                f"the classifier has {known} logits and does not know class "
+                f"{max(classes)}; give one that knows what samples are guided towards"
             )
 
     def draw_classes(
@@ -126,7 +129,7 @@ class ClassifierGuidance:
         process, classifier = teacher.process, self.classifier
         assert classifier is not None
 
-        def guided(denoise: Denoise, x_t: Tensor, timesteps: Tensor) -> Tensor:
+        def predict(denoise: Denoise, x_t: Tensor, timesteps: Tensor) -> Tensor:
             with torch.enable_grad():
                 x_t = x_t.detach().requires_grad_()
                 prediction = denoise(x_t, timesteps)
@@ -135,11 +138,13 @@ class ClassifierGuidance:
                 chosen = logs.gather(1, classes[:, None]).sum()
                 (slope,) = torch.autograd.grad(chosen, x_t)
             a, b = process.coefficients(timesteps, x_t)
-            push = torch.where(a**2 < _NO_SIGNAL, 0, self.scale * b * slope)
-            moved = image + b * push / a.clamp(min=_NO_SIGNAL), noise - push
-            return process.target(*moved, timesteps).detach()
+            # x_t stays, so the image moves by b / a of what the noise does.
+            moves = self.scale * b**2 / a * slope
+            moves = moves.clamp((-1 - image).clamp(max=0), (1 - image).clamp(min=0))
+            guided = process.target(image + moves, noise - a / b * moves, timesteps)
+            return torch.where(a**2 < _NO_SIGNAL, prediction, guided).detach()
 
-        return lambda denoise: lambda x_t, timesteps: guided(denoise, x_t, timesteps)
+        return lambda denoise: lambda x_t, timesteps: predict(denoise, x_t, timesteps)
 
 
 class GuidingSolverPlugin(SupervisedPlugin, supports_distributed=True):

@@ -264,7 +264,7 @@ class Lesson:
         return self._asked_of(teacher, request).split(count)
 
     def _asked_of(self, teacher: Any, request: TeachingRequest) -> Taught:
-        """What the source draws, and beside it what the teacher predicts without a class."""
+        """What the source draws, and what the teacher predicts there without a class."""
         taught = self.source.draw(request)
         return taught.with_none(teacher) if self.without else taught
 
@@ -309,14 +309,14 @@ class LessonPlugin:
     lesson: Lesson
 
     @property
-    def look_ahead(self) -> int:
-        """Steps for which the teacher is asked at once."""
-        return self.lesson.taught.ahead
-
-    @property
     def guidance(self) -> ClassifierGuidance | None:
         """Of the teacher's sampling by a classifier."""
         return self.lesson.guidance
+
+    @property
+    def look_ahead(self) -> int:
+        """Steps for which the teacher is asked at once."""
+        return self.lesson.taught.ahead
 
     @look_ahead.setter
     def look_ahead(self, ahead: int) -> None:

@@ -150,9 +150,10 @@ class LookAhead(Ahead):
                 condition = torch.cat(classes) if classes else None
                 options = dict(self.options)
                 if self.guidance is not None:
+                    asked: list[Tensor | None] = [*classes] or [None] * steps
                     wanted = [
                         self.guidance.draw_classes(part, number, generator)
-                        for part in classes or [None] * steps
+                        for part in asked
                     ]
                     options["guide"] = self.guidance.guide(teacher, torch.cat(wanted))
                 samples = teacher.reverse(

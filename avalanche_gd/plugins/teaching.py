@@ -18,8 +18,8 @@ class Taught(NamedTuple):
     timesteps: Tensor
     """``(N,)``, integers in ``[0, T)``."""
     target: Tensor
-    """``(N, C, H, W)``; in distillation, what the teacher predicts. Taught both with a class
-    and with none, ``(N, 2, C, H, W)``."""
+    """``(N, C, H, W)``; in distillation, what the teacher predicts. Where that is taught
+    both with the class and with none, ``(N, 2, C, H, W)``."""
     condition: Tensor | None
     """The class that the student is asked for, ``(N,)``, where ``num_classes`` is none;
     None if it is not conditioned. Of both, ``(N, 2)``."""
@@ -49,7 +49,7 @@ class Taught(NamedTuple):
         )
 
     def apart(self) -> "Taught":
-        """Of both, first all with the class, then all with none: ``(2 N, ...)``."""
+        """Of both, first those with the class, then those with none: ``(2 N, ...)``."""
         if self.condition is None or self.condition.ndim == 1:
             return self
         twice = torch.cat([self.x_t] * 2), torch.cat([self.timesteps] * 2)

@@ -13,6 +13,7 @@ from avalanche.training.plugins import EvaluationPlugin, ReplayPlugin
 from torch import nn
 
 from avalanche_gd import (
+    ClassifierGuidance,
     DiffusionModel,
     DiffusionTraining,
     GenerativeDistillationPlugin,
@@ -91,6 +92,10 @@ def distilled(**options: Any) -> dict[str, Any]:
     return outcome(training(tiny(), GenerativeDistillationPlugin(2, 100, **options)))
 
 
+def guidance(towards: str) -> ClassifierGuidance:
+    return ClassifierGuidance(SmallCNN(SHAPE, 10).eval(), towards=towards)
+
+
 def conditionally_distilled(**options: Any) -> dict[str, Any]:
     return outcome(
         training(conditioned_unet(), GenerativeDistillationPlugin(2, 100, **options))
@@ -164,6 +169,13 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
         training(conditioned_unet(), train_mb_size=2, train_steps=1)
     ),
     "distillation, conditioned pool": lambda: conditionally_distilled(pool_size=50),
+    "both predictions": lambda: conditionally_distilled(unconditional_weight=2.0),
+    "both predictions, pairs": lambda: conditionally_distilled(
+        unconditional_weight=2.0, pool_size=50, pool_of="pairs"
+    ),
+    "guided": lambda: distilled(guidance=guidance("missing")),
+    "guided, pool": lambda: distilled(guidance=guidance("confused"), pool_size=50),
+    "guided, conditioned": lambda: conditionally_distilled(guidance=guidance("missing")),
     "trajectory, conditioned": lambda: conditionally_distilled(source="trajectory"),
     "current, ratio 3/2": lambda: distilled(source="current", replay_ratio=1.5),
     **{

@@ -397,6 +397,22 @@ BAD = {
         ],
         "no source 'dreams'; choose from",
     ),
+    "both predictions of a model without classes": (
+        ["method.unconditional_weight=1"],
+        "method=generative_distillation: unconditional_weight needs a model that is",
+    ),
+    "guidance without a solver": (
+        [
+            "method=guide_distillation",
+            "method.solver_replays=false",
+            "+method.solver=false",
+        ],
+        "method=guide_distillation: it is guided by the solver; give method.solver=true",
+    ),
+    "a negative scale": (
+        ["method=balanced_distillation", "method.guidance_scale=-1"],
+        "the scale of guidance must be 0 or more, got -1",
+    ),
     "a bad plugin of the solver": (
         [
             "method.solver_plugins=[{_target_: avalanche_gd.GenerativeReplayPlugin, "
