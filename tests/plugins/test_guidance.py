@@ -158,6 +158,18 @@ def test_classes_are_drawn_evenly_or_are_those_that_are_asked_for():
     assert sorted(confused.draw_classes(condition, 3, seeded()).tolist()) == [2, 5, 7]
 
 
+def test_a_pool_guides_its_samples_towards_the_classes_they_are_asked_for(monkeypatch):
+    monkeypatch.setattr("avalanche_gd.plugins.pool._BATCH_SIZE", 8)
+    model, guidance = conditioned(seen=(1, 4, 7)), ClassifierGuidance(classifier())
+    asked, guided = [], []
+    generate, guide = model.generate, guidance.guide
+    model.generate = lambda n, c, **k: asked.append(c) or generate(n, c, **k)
+    guidance.guide = lambda teacher, c: guided.append(c) or guide(teacher, c)
+    ReplayPool(20, steps=1, guidance=guidance).draw(model, 4, seeded()).images()
+    assert [len(classes) for classes in guided] == [8, 8, 4]
+    assert torch.equal(torch.cat(guided), torch.cat(asked))
+
+
 @pytest.mark.parametrize("parts", [1, 3])
 @pytest.mark.parametrize("conditional", [False, True])
 def test_the_classes_are_of_the_experiences_before_or_of_this_one(

@@ -67,7 +67,7 @@ def test_settings_that_vary_within_a_method_are_told_apart(command):
 BAD = {
     "an unknown method": (
         ["method=magic"],
-        "no method 'magic'; choose from agem, current_distillation, ewc, ",
+        "no method 'magic'; choose from agem, balanced_distillation, ",
     ),
     "an unknown benchmark": (
         ["benchmark=imagenet"],
