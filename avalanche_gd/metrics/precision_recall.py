@@ -46,7 +46,10 @@ class PrecisionRecall(FeatureMetric):
     def __init__(self, sampling: Sampling, choice: FeatureChoice, *, nearest_k: int):
         self.nearest_k = check_integer("nearest_k", nearest_k)
         super().__init__(
-            sampling, choice, least_images=nearest_k + 2, hint="give a smaller nearest_k"
+            sampling,
+            choice,
+            least_images=nearest_k + 2,
+            hint="give more, or a smaller nearest_k",
         )
 
     def compute(self, strategy: Any, experiences: list[ExperienceKey]) -> dict[str, float]:
