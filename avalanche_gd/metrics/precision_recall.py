@@ -75,10 +75,10 @@ def precision_recall_metrics(
     As ``Precision_Stream/eval_phase/test_stream``, and so ``Recall``, ``Density`` and
     ``Coverage``, over the evaluated experiences that were trained on so far: see
     :func:`precision_recall`. A class that is never generated lowers recall and coverage.
-    Strong blur lowers precision and density in features that see it, as an oracle's of
-    digits and MobileNetV2's do and pixels do not; light blur can raise them. They depend on
-    how many images there are: compare them under the same numbers. Not numbers as long as
-    fewer than ``nearest_k + 2`` real images were evaluated.
+    Blur lowers precision in some features (an oracle's of digits, MobileNetV2's of
+    Fashion-MNIST) and raises it in others (MobileNetV2's of CIFAR-10). They depend on how
+    many images there are: compare them under the same numbers. Not numbers as long as fewer
+    than ``nearest_k + 2`` real images were evaluated.
 
     :param nearest_k: k, the neighbours that a ball reaches to.
     :param sampling: how images are generated; the default is 2,000 by 10 DDIM steps.
