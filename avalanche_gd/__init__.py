@@ -6,6 +6,7 @@ from avalanche_gd.data import (
     SplitDigits,
     SplitFMNIST,
     SplitImageFolder,
+    SplitMNIST,
     to_model_space,
 )
 from avalanche_gd.metrics import (
@@ -13,6 +14,7 @@ from avalanche_gd.metrics import (
     class_balance_metrics,
     denoising_loss_metrics,
     fid_metrics,
+    fisher_share_metrics,
     generated_image_metrics,
 )
 from avalanche_gd.models import (
@@ -21,12 +23,15 @@ from avalanche_gd.models import (
     Execution,
     SmallCNN,
     ddim_scheduler,
+    flow_scheduler,
     oracle_classifier,
     unet,
 )
 from avalanche_gd.plugins import (
+    DistillFromPlugin,
     GenerativeDistillationPlugin,
     GenerativeReplayPlugin,
+    RankOneEWCPlugin,
     SoftGenerativeReplayPlugin,
 )
 from avalanche_gd.training import DenoisingLoss, DiffusionTraining, SoftGenerativeReplay
@@ -36,9 +41,11 @@ __all__ = [
     "DenoisingLoss",
     "DiffusionModel",
     "DiffusionTraining",
+    "DistillFromPlugin",
     "Execution",
     "GenerativeDistillationPlugin",
     "GenerativeReplayPlugin",
+    "RankOneEWCPlugin",
     "Sampling",
     "SmallCNN",
     "SoftGenerativeReplay",
@@ -48,10 +55,13 @@ __all__ = [
     "SplitDigits",
     "SplitFMNIST",
     "SplitImageFolder",
+    "SplitMNIST",
     "class_balance_metrics",
     "ddim_scheduler",
     "denoising_loss_metrics",
     "fid_metrics",
+    "fisher_share_metrics",
+    "flow_scheduler",
     "generated_image_metrics",
     "oracle_classifier",
     "to_model_space",

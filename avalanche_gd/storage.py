@@ -199,6 +199,18 @@ def _metadata(digest: str, content: dict[str, Tensor]) -> dict[str, str]:
     return {"key": digest, "content": _digest(chain.from_iterable(sorted(content.items())))}
 
 
+def folder_digest(folder: Path) -> str:
+    """The SHA-256 of the names and the content of all files in a folder.
+
+    :raises OSError: if one cannot be read.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(filter(Path.is_file, folder.rglob("*"))):
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest.update(repr((str(path.relative_to(folder)), content)).encode())
+    return digest.hexdigest()
+
+
 def content_digest(content: object) -> str:
     """The SHA-256 of tensors in plain containers, with their structure.
 

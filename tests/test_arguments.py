@@ -14,8 +14,10 @@ from avalanche_gd import (
     DenoisingLoss,
     DiffusionModel,
     DiffusionTraining,
+    DistillFromPlugin,
     GenerativeDistillationPlugin,
     GenerativeReplayPlugin,
+    RankOneEWCPlugin,
     Sampling,
     SmallCNN,
     SoftGenerativeReplay,
@@ -24,7 +26,7 @@ from avalanche_gd import (
     oracle_classifier,
     unet,
 )
-from avalanche_gd.plugins import EMAPlugin, LookAhead, ReplayPool
+from avalanche_gd.plugins import EMAPlugin, LookAhead, PairPool, ReplayPool, SNRSplit
 from avalanche_gd.training import BudgetedTemplate
 from tests.helpers.small_models import SHAPE, conditioned, images, tiny
 from tests.helpers.small_trainings import fake_strategy
@@ -51,6 +53,7 @@ LESSON = dict(
     replay_ratio="above 0",
     look_ahead="an integer of 1 or more",
     pool_size="an integer of 1 or more?",
+    pool_per_class="an integer of 1 or more?",
     pool_refresh="an integer of 1 or more?",
     teacher_eta="in [0, 1]",
 )
@@ -84,7 +87,7 @@ def with_a_pool(kind: Callable[..., Any], **options: Any) -> Any:
 
 
 def soft_replay(**options: Any) -> SoftGenerativeReplayPlugin:
-    generator = fake_strategy(tiny())
+    generator = fake_strategy(conditioned() if "pool_per_class" in options else tiny())
     return with_a_pool(partial(SoftGenerativeReplayPlugin, generator), **options)
 
 
@@ -121,7 +124,11 @@ TABLE: dict[Any, tuple[Callable[..., Any], dict[str, str]]] = {
     ),
     GenerativeDistillationPlugin: (
         partial(with_a_pool, GenerativeDistillationPlugin),
-        LESSON | START,
+        LESSON | START | dict(teacher_ema_decay="in [0, 1]?"),
+    ),
+    DistillFromPlugin: (
+        lambda **options: DistillFromPlugin(tiny(), **options),
+        {name: LESSON[name] for name in ("teacher_steps", "look_ahead", "pool_size")},
     ),
     GenerativeReplayPlugin: (partial(with_a_pool, GenerativeReplayPlugin), REPLAY | START),
     SoftGenerativeReplayPlugin: (soft_replay, REPLAY | dict(temperature="above 0")),
@@ -142,7 +149,20 @@ TABLE: dict[Any, tuple[Callable[..., Any], dict[str, str]]] = {
             eta="in [0, 1]",
         ),
     ),
+    PairPool: (
+        lambda **options: PairPool(**(dict(size=9) | options)),
+        dict(size="an integer of 1 or more", refresh_every="an integer of 1 or more?"),
+    ),
+    SNRSplit: (SNRSplit, dict(threshold="0 or more")),
     EMAPlugin: (EMAPlugin, dict(decay="in [0, 1)")),
+    RankOneEWCPlugin: (
+        RankOneEWCPlugin,
+        dict(
+            lambd="0 or more",
+            samples="an integer of 1 or more?",
+            chunk_size="an integer of 1 or more",
+        ),
+    ),
     Sampling: (
         Sampling,
         dict(
@@ -172,6 +192,7 @@ RENAMED = dict(
     ahead="look_ahead",
     size="pool_size",
     refresh_every="pool_refresh",
+    threshold="the threshold of the SNR",
 )
 """What an argument is called by those who know it under another name."""
 
@@ -202,6 +223,7 @@ def test_a_number_of_another_type_or_out_of_range_is_refused(
 def test_the_table_has_every_number_of_every_public_class():
     public = [getattr(avalanche_gd, name) for name in avalanche_gd.__all__]
     classes = [*filter(inspect.isclass, public), LookAhead, ReplayPool, EMAPlugin]
+    classes += [PairPool, SNRSplit]
     for kind in (*classes, BudgetedTemplate, unet, oracle_classifier):
         parameters = inspect.signature(kind).parameters.values()
         numbers = {int, int | None, float, float | None}
@@ -231,9 +253,19 @@ def test_a_generator_that_is_a_number_is_refused(plugin, generator):
 
 
 @pytest.mark.parametrize("plugin", [GenerativeDistillationPlugin, GenerativeReplayPlugin])
-def test_a_refresh_of_no_pool_is_refused(plugin):
+def test_a_refresh_of_no_pool_and_two_pools_are_refused(plugin):
     with pytest.raises(ValueError, match="pool_refresh needs a pool; give pool_size"):
         plugin(pool_refresh=3)
+    with pytest.raises(ValueError, match="pool_size or pool_per_class; give one of them"):
+        plugin(pool_size=30, pool_per_class=3)
+
+
+@pytest.mark.parametrize("plugin", [GenerativeDistillationPlugin, GenerativeReplayPlugin])
+@pytest.mark.parametrize("weighting", ["equal", "", None, 1, ["constant"]], ids=str)
+def test_an_unknown_weighting_is_refused_with_those_that_exist(plugin, weighting):
+    known = "no weighting .*; choose from experiences, constant"
+    with pytest.raises(ValueError, match=known):
+        plugin(weighting=weighting)
 
 
 def test_a_generator_strategy_that_is_none_is_refused():

@@ -33,6 +33,9 @@ CLAIMS: dict[str, dict[str, list[str]]] = {
             "tests/runs/test_methods.py::test_all_data_up_to_the_experience_are_trained_on",
             "tests/runs/test_methods.py::test_every_method_trains_has_its_effect_and_survives_a_checkpoint",
         ],
+        "in the steps of all experiences": [
+            "tests/runs/test_iid.py::test_a_model_is_trained_on_all_data_in_the_steps_of_all_experiences",
+        ],
         "| `gem` | the data, its gradient bound by a memory of each": [
             "tests/runs/test_methods.py::test_every_method_trains_has_its_effect_and_survives_a_checkpoint",
         ],
@@ -134,7 +137,16 @@ CLAIMS: dict[str, dict[str, list[str]]] = {
             "tests/models/test_diffusion.py::test_a_preset_has_an_embedding_of_each_class_and_the_last_of_none",
         ],
     },
+    "Source": {
+        "depend neither on the current batch nor on each other": [
+            "tests/plugins/test_pool.py::test_what_is_taught_ahead_is_taught_as_step_by_step",
+            "tests/plugins/test_cheaper.py::test_a_pool_of_pairs_that_depend_on_the_current_batch_is_refused",
+        ],
+    },
     "GenerativeDistillationPlugin": {
+        "has the teacher follow the student": [
+            "tests/plugins/test_ema.py::test_a_teacher_follows_the_student_by_a_moving_average",
+        ],
         'all but ``"current"``': [
             "tests/plugins/test_replay_options.py::test_replay_starts_at_its_lowest_timestep",
             "tests/plugins/test_replay_options.py::test_a_start_is_refused_where_timesteps_are_not_drawn",
@@ -150,6 +162,12 @@ CLAIMS: dict[str, dict[str, list[str]]] = {
         "the source of all that the plugin draws": [
             "tests/plugins/test_behaviour.py::test_all_that_a_plugin_draws_comes_from_its_generator",
         ],
+        "samples of each class that the teacher knows": [
+            "tests/plugins/test_pool.py::test_a_plugin_fills_its_pool_with_so_many_of_each_class_that_it_knows",
+        ],
+        "or of each class where the model is not": [
+            "tests/plugins/test_pool.py::test_a_pool_of_each_class_is_refused_before_training_where_it_cannot_be",
+        ],
     },
     "GenerativeReplayPlugin": {
         "the generator is trained on each experience right after": [
@@ -164,6 +182,12 @@ CLAIMS: dict[str, dict[str, list[str]]] = {
         ],
         "the source of all that the plugin draws": [
             "tests/plugins/test_behaviour.py::test_all_that_a_plugin_draws_comes_from_its_generator",
+        ],
+        "samples of each class that the diffusion": [
+            "tests/plugins/test_pool.py::test_a_plugin_fills_its_pool_with_so_many_of_each_class_that_it_knows",
+        ],
+        "or of each class where it is not conditioned": [
+            "tests/plugins/test_pool.py::test_a_pool_of_each_class_is_refused_before_training_where_it_cannot_be",
         ],
     },
     "GenerativeReplayPlugin.generate": {
@@ -206,6 +230,14 @@ CLAIMS: dict[str, dict[str, list[str]]] = {
     "LookAhead.draw": {
         ":param generator: the source of all randomness.": [
             "tests/plugins/test_pool.py::test_all_that_is_drawn_comes_from_the_generator",
+        ],
+    },
+    "ReplayPool": {
+        "is of each class that a conditioned teacher": [
+            "tests/plugins/test_pool.py::test_a_pool_of_each_class_holds_every_class_as_often",
+        ],
+        "or one of each class of a teacher without any": [
+            "tests/plugins/test_pool.py::test_a_pool_of_each_class_is_refused_before_training_where_it_cannot_be",
         ],
     },
     "ReplayPool.draw": {
@@ -330,6 +362,12 @@ CLAIMS: dict[str, dict[str, list[str]]] = {
         ],
     },
     "SplitFMNIST": {
+        "1, 2, 5 or 10; each gets the same number of classes": [
+            "tests/data/test_data.py::test_each_experience_has_as_many_classes",
+            "tests/data/test_data.py::test_experiences_that_do_not_divide_the_classes_are_refused",
+        ],
+    },
+    "SplitMNIST": {
         "1, 2, 5 or 10; each gets the same number of classes": [
             "tests/data/test_data.py::test_each_experience_has_as_many_classes",
             "tests/data/test_data.py::test_experiences_that_do_not_divide_the_classes_are_refused",

@@ -4,6 +4,7 @@ from avalanche_gd.data.cifar import SplitCIFAR10, SplitCIFAR100
 from avalanche_gd.data.digits import SplitDigits
 from avalanche_gd.data.fashion_mnist import SplitFMNIST
 from avalanche_gd.data.image_folder import SplitImageFolder
+from avalanche_gd.data.mnist import SplitMNIST
 from avalanche_gd.data.model_space import stream_tensors, to_model_space
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "SplitDigits",
     "SplitFMNIST",
     "SplitImageFolder",
+    "SplitMNIST",
     "stream_tensors",
     "to_model_space",
 ]

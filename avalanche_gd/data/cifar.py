@@ -14,6 +14,7 @@ def SplitCIFAR10(
     *,
     seed: int = 0,
     image_size: int = 32,
+    shuffle: bool = True,
     root: str | Path | None = None,
 ) -> StreamsBenchmark:
     """Class-incremental CIFAR-10 like Avalanche's ``SplitCIFAR10``, in model space.
@@ -21,6 +22,7 @@ def SplitCIFAR10(
     :param n_experiences: 1, 2, 5 or 10; each gets the same number of classes.
     :param seed: decides the order of the classes. The global random state is left alone.
     :param image_size: height and width, resized by PIL; the originals are 32x32.
+    :param shuffle: False for the classes in their own order, whatever the seed.
     :param root: a folder with ``cifar-10-batches-py``, or with ``cifar-10-python.tar.gz``,
         which is unpacked there. None for Avalanche's own, to which torchvision downloads.
     :return: streams ``train_stream`` (50,000 images) and ``test_stream`` (10,000), of
@@ -30,7 +32,9 @@ def SplitCIFAR10(
     """
     check_experiences(n_experiences, n_classes=10)
     train, test = _read(CIFAR10, "CIFAR-10", root)
-    return class_incremental(train, test, n_experiences, seed=seed, image_size=image_size)
+    return class_incremental(
+        train, test, n_experiences, seed=seed, image_size=image_size, shuffle=shuffle
+    )
 
 
 def SplitCIFAR100(
@@ -38,6 +42,7 @@ def SplitCIFAR100(
     *,
     seed: int = 0,
     image_size: int = 32,
+    shuffle: bool = True,
     root: str | Path | None = None,
 ) -> StreamsBenchmark:
     """Class-incremental CIFAR-100 like Avalanche's ``SplitCIFAR100``, in model space.
@@ -45,6 +50,7 @@ def SplitCIFAR100(
     :param n_experiences: a divisor of 100; each gets the same number of classes.
     :param seed: decides the order of the classes. The global random state is left alone.
     :param image_size: height and width, resized by PIL; the originals are 32x32.
+    :param shuffle: False for the classes in their own order, whatever the seed.
     :param root: a folder with ``cifar-100-python``, or with ``cifar-100-python.tar.gz``,
         which is unpacked there. None for Avalanche's own, to which torchvision downloads.
     :return: streams ``train_stream`` (50,000 images) and ``test_stream`` (10,000), of
@@ -53,7 +59,9 @@ def SplitCIFAR100(
     """
     check_experiences(n_experiences, n_classes=100)
     train, test = _read(CIFAR100, "CIFAR-100", root)
-    return class_incremental(train, test, n_experiences, seed=seed, image_size=image_size)
+    return class_incremental(
+        train, test, n_experiences, seed=seed, image_size=image_size, shuffle=shuffle
+    )
 
 
 def _read(

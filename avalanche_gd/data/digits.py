@@ -12,7 +12,7 @@ _MAXIMUM = 16  # of a pixel in scikit-learn's digits
 
 
 def SplitDigits(
-    n_experiences: int = 5, *, seed: int = 0, image_size: int = 8
+    n_experiences: int = 5, *, seed: int = 0, image_size: int = 8, shuffle: bool = True
 ) -> StreamsBenchmark:
     """Class-incremental digits: 1,437 training and 360 test images of 10 classes.
 
@@ -21,6 +21,7 @@ def SplitDigits(
     :param n_experiences: 1, 2, 5 or 10; each gets the same number of classes.
     :param seed: decides the order of the classes. The global random state is left alone.
     :param image_size: height and width; the originals are 8x8.
+    :param shuffle: False for the classes in their own order, whatever the seed.
     :return: streams ``train_stream`` and ``test_stream`` in model space, of shape
         ``(1, image_size, image_size)``.
     :raises ValueError: if the classes cannot be dealt evenly to the experiences.
@@ -37,4 +38,6 @@ def SplitDigits(
         range(len(images)), test_size=_TEST_SHARE, stratify=labels, random_state=0
     )
     train, test = (as_dataset(images[part], labels[part]) for part in parts)
-    return class_incremental(train, test, n_experiences, seed=seed, image_size=image_size)
+    return class_incremental(
+        train, test, n_experiences, seed=seed, image_size=image_size, shuffle=shuffle
+    )

@@ -23,6 +23,7 @@ def SplitImageFolder(
     *,
     seed: int = 0,
     image_size: int = 32,
+    shuffle: bool = True,
     root: str | Path,
     channels: int = 3,
 ) -> StreamsBenchmark:
@@ -40,6 +41,7 @@ def SplitImageFolder(
         number of them.
     :param seed: decides the order of the classes. The global random state is left alone.
     :param image_size: height and width of the result.
+    :param shuffle: False for the classes in their own order, whatever the seed.
     :param root: a folder with ``train/CLASS/IMAGE`` and ``test/CLASS/IMAGE``; or with
         ``CLASS/IMAGE``, of which a fifth of each class becomes the test stream, the same
         images for every seed.
@@ -60,7 +62,9 @@ def SplitImageFolder(
     images, n_train = as_dataset(pixels, torch.tensor(labels)), len(train_files)
     train = images.subset(range(n_train))
     test = images.subset(range(n_train, len(images)))
-    return class_incremental(train, test, n_experiences, seed=seed, image_size=image_size)
+    return class_incremental(
+        train, test, n_experiences, seed=seed, image_size=image_size, shuffle=shuffle
+    )
 
 
 def _find(root: Path) -> tuple[LabelledFiles, LabelledFiles]:

@@ -27,7 +27,13 @@ _CHUNK = 1024  # images that are held twice at once
 
 
 def class_incremental(
-    train: Any, test: Any, n_experiences: int, *, seed: int, image_size: int
+    train: Any,
+    test: Any,
+    n_experiences: int,
+    *,
+    seed: int,
+    image_size: int,
+    shuffle: bool = True,
 ) -> StreamsBenchmark:
     """Avalanche's ``nc_benchmark`` of two datasets, in model space.
 
@@ -37,9 +43,13 @@ def class_incremental(
     :param n_experiences: see :func:`check_experiences`.
     :param seed: decides the order of the classes. The global random state is left alone.
     :param image_size: height and width of the result; it has the channels of the images.
+    :param shuffle: False for the classes in their own order, whatever the seed.
     """
     generator = torch.Generator().manual_seed(int(seed))
-    order = torch.randperm(int(max(train.targets)) + 1, generator=generator)
+    n_classes = int(max(train.targets)) + 1
+    order = torch.arange(n_classes)
+    if shuffle:
+        order = torch.randperm(n_classes, generator=generator)
     benchmark = nc_benchmark(
         train, test, n_experiences, task_labels=False, fixed_class_order=order.tolist()
     )

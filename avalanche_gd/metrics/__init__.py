@@ -10,6 +10,7 @@ from avalanche_gd.metrics.classification_accuracy import (
 )
 from avalanche_gd.metrics.denoising_loss import denoising_loss_metrics
 from avalanche_gd.metrics.fid import fid_metrics
+from avalanche_gd.metrics.fisher_share import fisher_share_metrics
 from avalanche_gd.metrics.grid import generated_image_metrics
 from avalanche_gd.metrics.kid import kid_metrics
 from avalanche_gd.metrics.precision_recall import precision_recall_metrics
@@ -31,6 +32,7 @@ __all__ = [
     "denoising_loss_metrics",
     "fid_metrics",
     "fid_transfer_metrics",
+    "fisher_share_metrics",
     "generate_images",
     "generated_image_metrics",
     "generation_summary",

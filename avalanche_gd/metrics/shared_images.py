@@ -17,6 +17,7 @@ from avalanche_gd.metrics.trained import (
 )
 from avalanche_gd.models.diffusion import DiffusionModel
 from avalanche_gd.models.oracle import oracle_classifier
+from avalanche_gd.models.sampler import check_sampler
 from avalanche_gd.plugins.teacher import default_generator
 from avalanche_gd.storage import content_digest
 
@@ -30,8 +31,10 @@ class Sampling:
     :param eta: 0 for DDIM, 1 for ancestral sampling.
     :param seed: decides the noise, which is the same in every evaluation.
     :param batch_size: images at once; with eta 0 it does not change them.
+    :param sampler: a name in :data:`~avalanche_gd.models.sampler.SAMPLERS`.
     :raises ValueError: unless there are 2 images or more, steps and batch size are integers
-        of 1 or more, the seed one of 0 or more, and eta is in ``[0, 1]``.
+        of 1 or more, the seed one of 0 or more, and eta is in ``[0, 1]``, or for an unknown
+        sampler.
     """
 
     images: int = 2000
@@ -39,6 +42,7 @@ class Sampling:
     eta: float = 0.0
     seed: int = 0
     batch_size: int = 500
+    sampler: str = "own"
 
     def __post_init__(self) -> None:
         check_integer("images", self.images, 2)
@@ -46,6 +50,7 @@ class Sampling:
         check_number("eta", self.eta, "in [0, 1]")
         check_integer("seed", self.seed, 0)
         check_integer("batch_size", self.batch_size)
+        check_sampler(self.sampler)
 
 
 class SharedImages:
@@ -146,10 +151,11 @@ def generate_samples(
     size = sampling.batch_size
     parts = noise.split(size)
     conditions = [None] * len(parts) if condition is None else condition.split(size)
+    options: dict[str, Any] = dict(
+        steps=sampling.steps, eta=sampling.eta, sampler=sampling.sampler
+    )
     batches = [
-        model.reverse(
-            part, given, steps=sampling.steps, eta=sampling.eta, generator=generator
-        )
+        model.reverse(part, given, generator=generator, **options)
         for part, given in zip(parts, conditions, strict=True)
     ]
     return torch.cat(batches), condition

@@ -5,7 +5,7 @@ from avalanche_gd.models.denoising import Denoising, NoisyImages
 from avalanche_gd.models.diffusion import DiffusionModel
 from avalanche_gd.models.execution import Execution
 from avalanche_gd.models.oracle import oracle_classifier
-from avalanche_gd.models.scheduler import ddim_scheduler
+from avalanche_gd.models.scheduler import ddim_scheduler, flow_scheduler
 from avalanche_gd.models.unet import PRESETS, preset_shape, unet
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "NoisyImages",
     "SmallCNN",
     "ddim_scheduler",
+    "flow_scheduler",
     "oracle_classifier",
     "preset_shape",
     "unet",

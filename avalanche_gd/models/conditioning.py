@@ -91,7 +91,7 @@ class ConditionedDenoiser(nn.Module):
         :param timesteps: their timesteps, ``(N,)``.
         :param condition: of a conditioned model, and only of one: the classes, ``(N,)``,
             where ``num_classes`` stands for none.
-        :return: the predicted noise (or v, or image: as the scheduler's
+        :return: the predicted noise (or v, image or velocity: as the scheduler's
             ``prediction_type`` says), ``(N, C, H, W)``.
         :raises ValueError: for a condition too many or too few or that there is not, or if
             the denoiser gives another shape than that of the images.

@@ -25,7 +25,7 @@ from avalanche_gd.models.image_check import ImageCheck
 from avalanche_gd.models.prediction import NoiseProcess
 from avalanche_gd.models.pretrained import load_pipeline, save_pipeline
 from avalanche_gd.models.sampler import Sampler
-from avalanche_gd.models.scheduler import ddim_scheduler
+from avalanche_gd.models.scheduler import scheduler_of
 from avalanche_gd.models.unet import preset_shape, unet
 
 
@@ -49,10 +49,10 @@ class DiffusionModel(ConditionedDenoiser, Generator):
         with ``class_labels``, ``(N,)``, where ``num_classes`` itself stands for none (but
         for a U-Net with as many class embeddings, which does not know none).
     :param noise_scheduler: a diffusers scheduler with ``alphas_cumprod``, which alone
-        decide the noise (:class:`~avalanche_gd.models.prediction.NoiseProcess`). Its
-        configuration decides what the denoiser predicts and how images are sampled, but
-        for the spacing of the timesteps, which is ``"trailing"``. Sampling leaves it as it
-        is.
+        decide the noise, or one of flow matching, whose shift does
+        (:class:`~avalanche_gd.models.prediction.NoiseProcess`). Its configuration decides
+        what the denoiser predicts and how images are sampled, but for the spacing of the
+        timesteps, which is ``"trailing"``. Sampling leaves it as it is.
     :param sample_shape: ``(C, H, W)`` of an image. A :class:`diffusers.UNet2DModel` of L
         levels takes multiples of ``2**(L - 1)``.
     :param sampling_steps: the steps of :meth:`generate` where none are asked for, as
@@ -66,10 +66,11 @@ class DiffusionModel(ConditionedDenoiser, Generator):
     :param execution: the denoiser's precision, memory layout and compilation; by default,
         float32 as it is.
     :raises TypeError: if the denoiser is no module or takes other arguments, if the
-        scheduler has no ``alphas_cumprod``, or if ``execution`` is of another type.
-    :raises ValueError: if the scheduler's ``prediction_type`` is unknown, if it does not
-        sample from the noise of its ``alphas_cumprod`` (it is tried on images that are
-        known), for a shape that is not three positive integers or that a
+        scheduler has no ``alphas_cumprod`` and is not of flow matching, or if ``execution``
+        is of another type.
+    :raises ValueError: if the scheduler's ``prediction_type`` is not of its process, if it
+        does not sample from the noise that it is trained with (it is tried on images that
+        are known), for a shape that is not three positive integers or that a
         :class:`diffusers.UNet2DModel` cannot take, if ``sampling_steps`` is not an integer
         in ``[1, T]``, if there is no class or the U-Net does not have as many, if the
         dropout is not in ``[0, 1)``, if the guidance is negative or not finite, with
@@ -121,19 +122,26 @@ class DiffusionModel(ConditionedDenoiser, Generator):
 
     @classmethod
     def from_preset(
-        cls, preset: str, *, num_classes: int | None = None, **options: Any
+        cls,
+        preset: str,
+        *,
+        process: str = "ddpm",
+        num_classes: int | None = None,
+        **options: Any,
     ) -> "DiffusionModel":
-        """A new model of a preset's size with :func:`ddim_scheduler`.
+        """A new model of a preset's size.
 
         :param preset: a key of :data:`~avalanche_gd.models.unet.PRESETS`.
+        :param process: ``"ddpm"`` for :func:`ddim_scheduler`, ``"flow"`` for
+            :func:`flow_scheduler`.
         :param num_classes: as of the class.
         :param options: further arguments of the class.
-        :raises ValueError: if there is no such preset, and as of the class.
+        :raises ValueError: if there is no such preset or process, and as of the class.
         """
         # diffusers' classes are not typed as modules
         denoiser: Any = unet(preset, num_classes=num_classes)
-        shape = preset_shape(preset)
-        return cls(denoiser, ddim_scheduler(), shape, num_classes=num_classes, **options)
+        scheduler, shape = scheduler_of(process), preset_shape(preset)
+        return cls(denoiser, scheduler, shape, num_classes=num_classes, **options)
 
     @property
     def num_timesteps(self) -> int:
@@ -304,9 +312,10 @@ class DiffusionModel(ConditionedDenoiser, Generator):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the layout of a diffusers pipeline, whole or not at all.
 
-        ``diffusers.DDIMPipeline.from_pretrained(folder)`` opens it, but samples from it
-        only if it is not conditioned: that pipeline gives its denoiser no classes. Beside
-        that layout, a file holds what it has no place for, for :meth:`from_pretrained`.
+        ``diffusers.DDIMPipeline.from_pretrained(folder)`` opens it (of flow matching,
+        ``DDPMPipeline``, which spaces its steps in its own way), but samples from it only
+        if it is not conditioned: that pipeline gives its denoiser no classes. Beside that
+        layout, a file holds what it has no place for, for :meth:`from_pretrained`.
 
         :param folder: replaced if it is there.
         :raises TypeError: if the denoiser or the noise scheduler is not of diffusers.

@@ -1,45 +1,90 @@
-"""What a denoiser predicts of noisy images: the noise, the image, or v."""
+"""What a denoiser predicts of noisy images: the noise, the image, v, or the velocity."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
-"""What a denoiser may predict, by diffusers' names: eps, x_0, and v = a eps - b x_0."""
+from avalanche_gd.checks import check_number
+
+PREDICTION_TYPES = ("epsilon", "sample", "v_prediction", "flow_prediction")
+"""What a denoiser may predict, by diffusers' names: eps, x_0, v = a eps - b x_0, and the
+velocity eps - x_0."""
+
+
+def is_flow(noise_scheduler: Any) -> bool:
+    """True for a diffusers scheduler of flow matching."""
+    config = getattr(noise_scheduler, "config", {})
+    interpolates = hasattr(noise_scheduler, "scale_noise") or config.get("use_flow_sigmas")
+    return bool(interpolates) and "num_train_timesteps" in config
+
+
+def flow_shift(config: Mapping[str, Any]) -> float:
+    """The shift of the noise levels that a configuration of flow matching says.
+
+    :raises ValueError: unless it is a finite number above 0.
+    """
+    shift = config.get("shift", config.get("flow_shift", 1.0))
+    return check_number("shift", shift, "above 0")
 
 
 class NoiseProcess:
     """``x_t = a x_0 + b eps``, and what a denoiser predicts of it.
 
-    With ``a = sqrt(alpha_bar[t])`` and ``b = sqrt(1 - alpha_bar[t])`` (DDPM, arXiv
-    2006.11239, equation 4), of the scheduler's ``alphas_cumprod`` and nothing else.
+    DDPM (arXiv 2006.11239, equation 4): ``a^2 = alpha_bar[t]`` and ``b^2 = 1 - a^2``, of
+    the scheduler's ``alphas_cumprod`` and nothing else.
+
+    Flow matching (arXiv 2209.03003, equation 1, with image and noise the other way round):
+    ``a = 1 - sigma`` and ``b = sigma``, with ``sigma = (t + 1) / T`` or, with the
+    scheduler's shift s, ``s sigma / (1 + (s - 1) sigma)`` (arXiv 2403.03206, equation 23).
+    At T - 1 it is pure noise.
+
     v is that of progressive distillation (arXiv 2202.00512, section 4).
 
-    :param noise_scheduler: a diffusers scheduler with ``alphas_cumprod``.
-    :raises TypeError: if it has none.
+    :param noise_scheduler: a diffusers scheduler with ``alphas_cumprod``, or one of flow
+        matching. It predicts what its ``prediction_type`` says; without one, the noise, or
+        in flow matching the velocity.
+    :raises TypeError: if it is neither.
     :raises ValueError: for a ``prediction_type`` that is not in :data:`PREDICTION_TYPES`,
-        or ``alphas_cumprod`` that are not T numbers falling from below 1 to 0 or above; 0,
-        as with zero terminal SNR, only where the noise is not what is predicted.
+        the velocity with ``alphas_cumprod`` (diffusers cannot sample by it), or the noise
+        in flow matching (at T - 1 it says nothing of the image); for a shift that is not
+        above 0, or ``alphas_cumprod`` that are not T numbers falling from below 1 to 0 or
+        above; 0, as with zero terminal SNR, only where the noise is not what is predicted.
     """
 
     def __init__(self, noise_scheduler: Any):
+        flow, name = is_flow(noise_scheduler), type(noise_scheduler).__name__
         alpha_bar = getattr(noise_scheduler, "alphas_cumprod", None)
-        if alpha_bar is None:
+        if not flow and alpha_bar is None:
             raise TypeError(
-                "noise_scheduler must be a diffusers scheduler with alphas_cumprod, "
-                f"not {type(noise_scheduler).__name__}"
+                "noise_scheduler must be a diffusers scheduler of flow matching, or one "
+                f"with alphas_cumprod, not {name}"
             )
         config = noise_scheduler.config
-        self.prediction_type: str = config.get("prediction_type", "epsilon")
-        if self.prediction_type not in PREDICTION_TYPES:
+        usual, other = "epsilon", "flow_prediction"
+        if flow:
+            usual, other = other, usual
+        known = [kind for kind in PREDICTION_TYPES if kind != other]
+        self.prediction_type: str = config.get("prediction_type", usual)
+        if self.prediction_type not in known:
             raise ValueError(
-                f"no prediction_type {self.prediction_type!r}; "
-                f"choose from {', '.join(PREDICTION_TYPES)}"
+                f"{name} knows no prediction_type {self.prediction_type!r}; choose from "
+                f"{', '.join(known)}"
             )
-        self.alpha_bar = torch.as_tensor(alpha_bar)
-        """Of each timestep, ``(T,)``, falling."""
+        self.clips = not flow
+        """True if a predicted image is clipped to model space, as diffusers' DDIM does."""
+        if flow:
+            sigma = _sigmas(config)
+            alpha_bar, beta_bar = (1 - sigma) ** 2, sigma**2
+        else:
+            alpha_bar = torch.as_tensor(alpha_bar).double()
+            beta_bar = 1 - alpha_bar
+        self.alpha_bar: Tensor = alpha_bar
+        """``a^2`` of each timestep, ``(T,)``, falling, in float64."""
+        self.beta_bar: Tensor = beta_bar
+        """``b^2``."""
         self._check(config.get("num_train_timesteps"))
 
     @property
@@ -58,8 +103,8 @@ class NoiseProcess:
 
     def coefficients(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """a and b of timesteps ``(N,)``, each ``(N, 1, 1, 1)``, of the type of ``like``."""
-        alpha_bar = self.alpha_bar.to(like)[timesteps].view(-1, 1, 1, 1)
-        return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+        a_squared = self._at(self.alpha_bar, timesteps, like)
+        return a_squared.sqrt(), self._at(self.beta_bar, timesteps, like).sqrt()
 
     def add_noise(self, x0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """``x_t = a x_0 + b eps``.
@@ -77,6 +122,8 @@ class NoiseProcess:
             return noise
         if self.prediction_type == "sample":
             return x0
+        if self.prediction_type == "flow_prediction":
+            return noise - x0
         a, b = self.coefficients(timesteps, x0)
         return a * noise - b * x0
 
@@ -89,13 +136,23 @@ class NoiseProcess:
             return (x_t - b * output) / a, output
         if self.prediction_type == "sample":
             return output, (x_t - a * output) / b
-        return a * x_t - b * output, a * output + b * x_t
+        if self.prediction_type == "flow_prediction":
+            return x_t - b * output, x_t + a * output  # as a + b = 1
+        length = self._at(self.alpha_bar + self.beta_bar, timesteps, x_t)
+        return (a * x_t - b * output) / length, (a * output + b * x_t) / length
+
+    def velocity(self, x_t: Tensor, output: Tensor, timesteps: Tensor) -> Tensor:
+        """``eps - x_0`` that a denoiser's output at ``x_t`` stands for."""
+        if self.prediction_type == "flow_prediction":
+            return output
+        x0, noise = self.image_and_noise(x_t, output, timesteps)
+        return noise - x0
 
     def ddim_step(self, x_t: Tensor, output: Tensor, t: Tensor, end: Tensor) -> Tensor:
         """One deterministic DDIM step, from and to a timestep of each sample's own.
 
         (arXiv 2010.02502, equation 12 with sigma = 0, the predicted image clipped to model
-        space.)
+        space.) Of flow matching, which does not clip, it is a step of Euler's method.
 
         :param x_t: noisy images at timesteps ``t``, ``(N, C, H, W)``.
         :param output: the denoiser's output there.
@@ -103,24 +160,31 @@ class NoiseProcess:
         :param end: the timesteps to go to, ``(N,)``, in ``[0, T)``.
         """
         x0, noise = self.image_and_noise(x_t, output, t)
-        return self.add_noise(x0.clamp(-1, 1), noise, end)
+        return self.add_noise(x0.clamp(-1, 1) if self.clips else x0, noise, end)
 
     def min_snr_weights(self, gamma: float) -> Tensor:
         """The weight of a squared error at each timestep, ``(T,)``.
 
         ``min(SNR, gamma)`` on the image (min-SNR, arXiv 2303.09556, section 3.4), which is
-        ``min(SNR, gamma) / SNR`` on the noise and ``min(SNR, gamma) / (SNR + 1)`` on v,
-        with ``SNR = alpha_bar / (1 - alpha_bar)``.
+        ``min(SNR, gamma) / SNR`` on the noise, ``min(SNR, gamma) / (SNR + 1)`` on v (in
+        flow matching, that divided by ``a^2 + b^2``) and ``min(SNR, gamma) b^2`` on the
+        velocity, with ``SNR = a^2 / b^2``.
         """
-        alpha_bar = self.alpha_bar.double()
-        snr = alpha_bar / (1 - alpha_bar)
+        snr = self.alpha_bar / self.beta_bar
         if self.prediction_type == "epsilon":
             weights = (gamma / snr).clamp(max=1)
         else:
             weights = snr.clamp(max=gamma)
             if self.prediction_type == "v_prediction":
-                weights = weights / (snr + 1)
+                weights = weights / (snr + 1) / (self.alpha_bar + self.beta_bar)
+            if self.prediction_type == "flow_prediction":
+                weights = weights * self.beta_bar
         return weights.to(torch.float32)
+
+    @staticmethod
+    def _at(values: Tensor, timesteps: Tensor, like: Tensor) -> Tensor:
+        """Of values of all timesteps, those of some, ``(N, 1, 1, 1)``."""
+        return values.to(like)[timesteps].view(-1, 1, 1, 1)
 
     def _check(self, num_train_timesteps: int | None) -> None:
         """Raise ValueError unless the noise grows from timestep to timestep."""
@@ -143,3 +207,10 @@ class NoiseProcess:
                 'choose prediction_type="v_prediction" or "sample", or betas whose last '
                 "alphas_cumprod is above 0"
             )
+
+
+def _sigmas(config: Mapping[str, Any]) -> Tensor:
+    """The noise levels of flow matching, ``(T,)``, up to 1."""
+    count, shift = config["num_train_timesteps"], flow_shift(config)
+    sigma = torch.arange(1, count + 1, dtype=torch.float64) / count
+    return shift * sigma / (1 + (shift - 1) * sigma)

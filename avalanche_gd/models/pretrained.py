@@ -7,6 +7,7 @@ from typing import Any
 import diffusers
 
 from avalanche_gd.models.denoiser_check import class_embeddings
+from avalanche_gd.models.prediction import is_flow
 from avalanche_gd.storage import write_folder
 
 _STATE = "avalanche_gd.json"  # what diffusers' layout has no place for
@@ -31,7 +32,8 @@ def save_pipeline(
                 f"{type(part).__name__}; save the state_dict of the model instead"
             )
     index = {
-        "_class_name": "DDIMPipeline",
+        # DDIMPipeline would make a DDIM scheduler of one of flow matching.
+        "_class_name": "DDPMPipeline" if is_flow(noise_scheduler) else "DDIMPipeline",
         "_diffusers_version": diffusers.__version__,
         "scheduler": ["diffusers", type(noise_scheduler).__name__],
         "unet": ["diffusers", type(denoiser).__name__],

@@ -10,7 +10,7 @@ from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
 from avalanche_gd.checks import check_integer, check_number
-from avalanche_gd.models.prediction import NoiseProcess
+from avalanche_gd.models.prediction import NoiseProcess, flow_shift, is_flow
 
 SAMPLERS: dict[str, Any] = {
     "own": None,
@@ -30,6 +30,8 @@ FITTING = (
     "EulerDiscreteScheduler",
     "HeunDiscreteScheduler",
     "LMSDiscreteScheduler",
+    "FlowMatchEulerDiscreteScheduler",
+    "FlowMatchHeunDiscreteScheduler",
 )
 """Names of diffusers' schedulers that a model can be made with; others may do too."""
 
@@ -47,7 +49,7 @@ class Sampler:
 
     Its timesteps are spaced ``"trailing"``, whatever the model's scheduler says: each k
     begins at T - 1, where the model knows pure noise. (diffusers' default, ``"leading"``,
-    begins k = 2 at T / 2.)
+    begins k = 2 at T / 2. DPM-Solver++ of flow matching begins at T - 2.)
 
     :param noise_scheduler: the model's.
     :param name: of :data:`SAMPLERS`: DPM-Solver++ (arXiv 2211.01095) and UniPC
@@ -59,12 +61,21 @@ class Sampler:
     def __init__(self, noise_scheduler: Any, name: str = "own"):
         kind = SAMPLERS[check_sampler(name)]
         self.process = NoiseProcess(noise_scheduler)
+        self._is_flow = is_flow(noise_scheduler)
         if kind is None:
             self.scheduler = copy.deepcopy(noise_scheduler)
+        elif self._is_flow:
+            self.scheduler = kind(
+                num_train_timesteps=self.process.num_timesteps,
+                use_flow_sigmas=True,
+                flow_shift=flow_shift(noise_scheduler.config),
+            )
         else:
             self.scheduler = self._with_levels(kind, noise_scheduler)
         if "timestep_spacing" in self.scheduler.config:
             self.scheduler.register_to_config(timestep_spacing="trailing")
+        if self._is_flow:
+            self.scheduler.register_to_config(prediction_type="flow_prediction")
         accepted = inspect.signature(self.scheduler.step).parameters
         self._takes = {"eta", "generator"} & set(accepted)
         self._try()
@@ -85,12 +96,13 @@ class Sampler:
         """
         self._check_eta(eta)
         self.check_steps(steps)
-        x_t = noise * self.scheduler.init_noise_sigma
-        for t in self.scheduler.timesteps:
-            # Those of some schedulers of second order lie between two of the model's.
-            nearest = round(float(t))
+        x_t = noise * getattr(self.scheduler, "init_noise_sigma", 1.0)
+        scaled = getattr(self.scheduler, "scale_model_input", lambda x_t, t: x_t)
+        for t, nearest in zip(self.scheduler.timesteps, self._nearest(), strict=True):
             timesteps = torch.full((len(x_t),), nearest, device=x_t.device)
-            prediction = denoise(self.scheduler.scale_model_input(x_t, t), timesteps)
+            prediction = denoise(scaled(x_t, t), timesteps)
+            if self._is_flow:
+                prediction = self.process.velocity(x_t, prediction, timesteps)
             options = self._options(nearest, eta, generator)
             x_t = self.scheduler.step(prediction, t, x_t, **options).prev_sample
         if not x_t.isfinite().all():
@@ -103,12 +115,26 @@ class Sampler:
     def check_steps(self, steps: int) -> int:
         """:raises ValueError: unless the scheduler can sample in ``steps``, at most T."""
         steps = check_integer("sampling steps", steps, 1, self.process.num_timesteps)
+        if self._is_flow:  # or the last of k steps would be from sigma = 1 / T
+            self.scheduler.sigma_min, self.scheduler.sigma_max = 1 / steps, 1.0
         try:
             self.scheduler.set_timesteps(steps)
+            if self._is_flow:  # or UniPC would look for it, and take the second of two
+                self.scheduler.set_begin_index(0)
         except (ValueError, ZeroDivisionError, IndexError) as error:
             name = type(self.scheduler).__name__
             raise ValueError(f"{name} cannot sample in {steps} steps: {error}") from error
         return steps
+
+    def _nearest(self) -> list[int]:
+        """The model's timestep nearest to each of the scheduler's, which may lie between.
+
+        (Those of some of second order do, and those of flow matching.)
+        """
+        if not self._is_flow:
+            return [round(float(t)) for t in self.scheduler.timesteps]
+        levels, sigmas = self.process.beta_bar.sqrt(), self.scheduler.sigmas[:-1]
+        return [int((levels - sigma).abs().argmin()) for sigma in sigmas]
 
     def _check_eta(self, eta: float) -> None:
         check_number("eta", eta, "in [0, 1]")
@@ -121,8 +147,9 @@ class Sampler:
         """A scheduler of a kind with the model's noise levels, however those were made."""
         config, alpha_bar = noise_scheduler.config, self.process.alpha_bar
         scheduler = kind.from_config(config)
-        if not torch.allclose(scheduler.alphas_cumprod, alpha_bar.cpu(), atol=1e-6):
-            kept = alpha_bar.double().cpu()
+        levels = scheduler.alphas_cumprod
+        if not torch.allclose(levels, alpha_bar.to(levels), atol=1e-6):
+            kept = alpha_bar.cpu()
             if kept[-1] == 0:  # of which these would take the logarithm
                 kept = torch.cat([kept[:-1], kept[-2:-1] / 2])
             betas = 1 - kept / torch.cat([kept.new_ones(1), kept[:-1]])
@@ -161,8 +188,8 @@ class Sampler:
             problem, fits = f"{_MEAN} and {_STD} end in {type(error).__name__}", False
         if not fits:
             raise ValueError(
-                f"{type(self.scheduler).__name__} does not sample from the noise of its "
-                f"alphas_cumprod: pixels of mean and standard deviation {problem}; choose "
+                f"{type(self.scheduler).__name__} does not sample from the noise that a "
+                f"model learns: pixels of mean and standard deviation {problem}; choose "
                 f"from {', '.join(FITTING)}, with betas that end in noise"
             )
 

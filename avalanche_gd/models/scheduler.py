@@ -1,11 +1,14 @@
-"""The noise scheduler of the paper."""
+"""Noise schedulers by process: the paper's, and that of flow matching."""
 
 from typing import Any
 
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from diffusers.schedulers.scheduling_ddim import rescale_zero_terminal_snr
 
 from avalanche_gd.checks import check_number
+
+PROCESSES = ("ddpm", "flow")
+"""The noise processes by name: with :func:`ddim_scheduler` or :func:`flow_scheduler`."""
 
 _LEAST = 1e-10  # below it, the last betas are 1 in single precision
 
@@ -57,3 +60,44 @@ def ddim_scheduler(terminal_alpha_bar: float | None = None, **config: Any) -> DD
     before[0] = 1
     betas = 1 - alpha_bar / before
     return DDIMScheduler(**{**defaults, **config, "trained_betas": betas.tolist()})
+
+
+def flow_scheduler(
+    *, prediction_type: str = "flow_prediction", **config: Any
+) -> FlowMatchEulerDiscreteScheduler:
+    """The noise scheduler of flow matching, for training and for sampling.
+
+    Noisy images lie on the line from image to noise (rectified flow, arXiv 2209.03003), and
+    the denoiser predicts its direction, ``eps - x_0``. Sampling is Euler's method.
+
+    :param prediction_type: ``"flow_prediction"`` for that velocity, ``"sample"`` for the
+        image, or ``"v_prediction"``. (diffusers' own pipelines take the velocity alone.)
+    :param config: what should differ, by the names of
+        :class:`diffusers.FlowMatchEulerDiscreteScheduler`, such as ``shift``.
+
+    >>> flow_scheduler(shift=3.0).config.shift
+    3.0
+    """
+    scheduler: Any = FlowMatchEulerDiscreteScheduler(**config)
+    if prediction_type != "flow_prediction":
+        scheduler.register_to_config(prediction_type=prediction_type)
+    return scheduler
+
+
+def scheduler_of(process: str, terminal_alpha_bar: float | None = None) -> Any:
+    """A new noise scheduler of a process.
+
+    :param process: of :data:`PROCESSES`.
+    :param terminal_alpha_bar: as of :func:`ddim_scheduler`.
+    :raises ValueError: if there is no such process, or for a ``terminal_alpha_bar`` of flow
+        matching or out of its range.
+    """
+    if process not in PROCESSES:
+        raise ValueError(f"no process {process!r}; choose from {', '.join(PROCESSES)}")
+    if process == "ddpm":
+        return ddim_scheduler(terminal_alpha_bar)
+    if terminal_alpha_bar is not None:
+        raise ValueError(
+            "terminal_alpha_bar goes with process=ddpm; flow matching ends in pure noise"
+        )
+    return flow_scheduler()

@@ -39,6 +39,16 @@ def _arguments(
     )
 
 
+def _of_diffusers(channels: int) -> dict[str, Any]:
+    """Those of arXiv 2509.23593: what is not here is as diffusers has it."""
+    return dict(
+        sample_size=32,
+        in_channels=channels,
+        out_channels=channels,
+        block_out_channels=(128, 256, 256, 256),
+    )
+
+
 PRESETS: dict[str, dict[str, Any]] = {
     "digits": _arguments(8, 1, (16, 32), attention=None),
     "fmnist-small": _arguments(16, 1, (16, 32, 64), attention=2),
@@ -49,6 +59,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         32, 3, (128, 256, 256, 256), attention=1, layers=2, groups=32
     )
     | dict(freq_shift=1, flip_sin_to_cos=False, norm_eps=1e-6),
+    "rank1-mnist": _of_diffusers(1),
+    "rank1-cifar10": _of_diffusers(3),
 }
 """Arguments of :class:`diffusers.UNet2DModel`, by preset."""
 
@@ -58,8 +70,9 @@ def unet(preset: str, *, num_classes: int | None = None) -> UNet2DModel:
 
     The two ``paper-`` presets are the U-Nets of generative distillation
     (arXiv 2311.14028, appendix, and its authors' code): 42,855,873 parameters for
-    Fashion-MNIST and 35,746,307 for CIFAR-10. The small ones run on a CPU.
-    ``fmnist-fast`` is ``fmnist-small`` without attention.
+    Fashion-MNIST and 35,746,307 for CIFAR-10. The two ``rank1-`` presets are those of
+    arXiv 2509.23593, for MNIST and Fashion-MNIST (one channel) and for CIFAR-10. The small
+    ones run on a CPU. ``fmnist-fast`` is ``fmnist-small`` without attention.
 
     :param preset: a key of :data:`PRESETS`.
     :param num_classes: for a model conditioned on that many classes: adds an embedding of

@@ -1,8 +1,10 @@
 """Avalanche plugins that keep a generative model from forgetting."""
 
+from avalanche_gd.plugins.distil_from import DistillFromPlugin
 from avalanche_gd.plugins.distillation import GenerativeDistillationPlugin
 from avalanche_gd.plugins.ema import EMAPlugin
-from avalanche_gd.plugins.pool import LookAhead, ReplayPool
+from avalanche_gd.plugins.fisher import RankOneEWCPlugin
+from avalanche_gd.plugins.pool import LookAhead, PairPool, ReplayPool
 from avalanche_gd.plugins.replay import (
     GenerativeReplayPlugin,
     SoftGenerativeReplayPlugin,
@@ -15,6 +17,7 @@ from avalanche_gd.plugins.sources import (
     Generation,
     PartialGeneration,
     Retraining,
+    SNRSplit,
     Source,
     SymmetricGaussian,
     Trajectory,
@@ -25,15 +28,19 @@ from avalanche_gd.plugins.teaching import Taught, TeachingRequest
 __all__ = [
     "SOURCES",
     "Current",
+    "DistillFromPlugin",
     "EMAPlugin",
     "Gaussian",
     "Generation",
     "GenerativeDistillationPlugin",
     "GenerativeReplayPlugin",
     "LookAhead",
+    "PairPool",
     "PartialGeneration",
+    "RankOneEWCPlugin",
     "ReplayPool",
     "Retraining",
+    "SNRSplit",
     "SoftGenerativeReplayPlugin",
     "Source",
     "SymmetricGaussian",

@@ -23,6 +23,7 @@ from avalanche_gd.plugins.sources import (
 from avalanche_gd.plugins.teacher import (
     Teacher,
     add_replay_loss,
+    check_weighting,
 )
 
 _OWN_TIMESTEPS = (Current, Trajectory)
@@ -42,7 +43,8 @@ class GenerativeDistillationPlugin(
         L_rep = E || eps_theta'(x_t, t) - eps_theta(x_t, t) ||^2
 
     where n counts experiences, or the origin experiences of an online stream
-    (:class:`~avalanche_gd.plugins.experiences.ExperienceCount`).
+    (:class:`~avalanche_gd.plugins.experiences.ExperienceCount`). With
+    ``weighting="constant"`` it is ``L_cur + lambda L_rep``.
 
     Add it to a :class:`~avalanche_gd.DiffusionTraining` or to another Avalanche
     ``SupervisedTemplate`` that trains a :class:`~avalanche_gd.DiffusionModel` with
@@ -58,30 +60,45 @@ class GenerativeDistillationPlugin(
         object with the method ``draw`` of :class:`~avalanche_gd.plugins.sources.Source`.
     :param replay_ratio: samples of the source for each current one, above 0; their loss
         stays a mean. With r, a step costs 3F and r times the rest.
-    :param look_ahead: steps for which the teacher samples at once
-        (:class:`~avalanche_gd.plugins.LookAhead`), for sources that take samples.
-    :param pool_size: for those: has the teacher generate that many samples once an
-        experience, to draw from (:class:`~avalanche_gd.plugins.ReplayPool`).
+    :param look_ahead: steps for which the teacher is asked at once by a source that is
+        ``independent`` of the current batch, and samples at once for others
+        (:class:`~avalanche_gd.plugins.LookAhead`).
+    :param pool_size: for sources that take samples: has the teacher generate that many
+        once an experience, to draw from (:class:`~avalanche_gd.plugins.ReplayPool`).
+    :param pool_per_class: in its place, samples of each class that the teacher knows, of a
+        conditioned model.
     :param pool_refresh: steps after which the pool is filled anew; None to keep it.
+    :param pool_of: ``"samples"``, or for sources that are ``independent``, ``"pairs"`` of
+        ``x_t`` and the teacher's prediction there, so that a step has no pass of the
+        teacher (:class:`~avalanche_gd.plugins.PairPool`).
     :param teacher_sampler: for those: a name in
         :data:`~avalanche_gd.models.sampler.SAMPLERS`.
     :param teacher_eta: for those: from 0 for DDIM to 1 for ancestral sampling.
+    :param teacher_ema_decay: d, in ``[0, 1]``: has the teacher follow the student, by
+        ``theta' <- d theta' + (1 - d) theta`` after each step from the second experience
+        on, as where a stream has no clear ends of experiences. It is asked for the classes
+        that it began with; what was made ahead, or for a pool, is of the weights of then.
+        None for a teacher that is frozen.
     :param replay_start_timestep: the lowest t that is taught, for sources that draw t
         uniformly: all but ``"current"`` and ``"trajectory"``.
     :param increasing_replay_size: True for n - 1 times as many samples in the n-th
         experience, as Avalanche's option of that name; a step then costs 3F and n - 1 times
         the rest.
+    :param weighting: of the two losses, a name in
+        :data:`~avalanche_gd.plugins.teacher.WEIGHTINGS`: ``"experiences"`` or
+        ``"constant"``.
     :param generator: the source of all that the plugin draws; None for torch's own random
         state.
     :raises ValueError: for a lambda that is negative or not finite, teacher steps, a
-        look-ahead or a pool that is not an integer of 1 or more, an unknown source, a ratio
-        that is not above 0, a refresh of no pool, an eta that is not in ``[0, 1]``, a start
-        that is not an integer of 0 or more, a pool, a sampler, an eta or a start that the
-        source does not use; when training starts, for teacher steps above T, a start that
-        is not below it, an eta that the model's scheduler does not know or that several
-        processes would have to share, a pool that holds fewer samples than the model has
-        classes, or more than the memory can, or for a metric or plugin of Avalanche's that
-        cannot work with a diffusion model
+        look-ahead or a pool that is not an integer of 1 or more, an unknown source or
+        weighting, a ratio that is not above 0, both kinds of a pool, a refresh of no pool,
+        an eta that is not in ``[0, 1]``, a start that is not an integer of 0 or more, a
+        pool, a sampler, an eta or a start that the source does not use; when training
+        starts, for teacher steps above T, a start that is not below it, an eta that the
+        model's scheduler does not know or that several processes would have to share, a
+        pool that holds fewer samples than the model has classes, or more than the memory
+        can, or of each class where the model is not conditioned, or for a metric or plugin
+        of Avalanche's that cannot work with a diffusion model
         (:func:`~avalanche_gd.plugins.compatibility.check_compatible`).
     :raises TypeError: if the source has no method ``draw`` or the generator is no
         :class:`torch.Generator`; when training starts, if the strategy's model is not a
@@ -97,22 +114,31 @@ class GenerativeDistillationPlugin(
         replay_ratio: float = 1.0,
         look_ahead: int = LOOK_AHEAD,
         pool_size: int | None = None,
+        pool_per_class: int | None = None,
         pool_refresh: int | None = None,
+        pool_of: str = "samples",
         teacher_sampler: str = "own",
         teacher_eta: float = 0.0,
+        teacher_ema_decay: float | None = None,
         replay_start_timestep: int = 0,
         increasing_replay_size: bool = False,
+        weighting: str = "experiences",
         generator: torch.Generator | None = None,
     ):
         super().__init__()
         self.lambd = check_number("lambd", lambd, "0 or more")
+        self.weighting = check_weighting(weighting)
+        self.teacher_ema_decay = teacher_ema_decay
+        if teacher_ema_decay is not None:
+            check_number("teacher_ema_decay", teacher_ema_decay, "in [0, 1]")
         self.source = source_by_name(source)
+        has_pool = pool_size is not None or pool_per_class is not None
         if isinstance(self.source, _WITHOUT_SAMPLES) and (
-            pool_size is not None or teacher_sampler != "own" or teacher_eta
+            (has_pool and pool_of == "samples") or teacher_sampler != "own" or teacher_eta
         ):
             raise ValueError(
-                "pool_size, teacher_sampler and teacher_eta are for "
-                f'source="generation", not {source!r}'
+                "a pool of samples, teacher_sampler and teacher_eta are for sources that "
+                f"take samples, not {source!r}"
             )
         if isinstance(self.source, _OWN_TIMESTEPS) and replay_start_timestep:
             raise ValueError(
@@ -125,7 +151,9 @@ class GenerativeDistillationPlugin(
             replay_ratio=replay_ratio,
             look_ahead=look_ahead,
             pool_size=pool_size,
+            pool_per_class=pool_per_class,
             pool_refresh=pool_refresh,
+            pool_of=pool_of,
             teacher_sampler=teacher_sampler,
             teacher_eta=teacher_eta,
             replay_start_timestep=replay_start_timestep,
@@ -137,6 +165,12 @@ class GenerativeDistillationPlugin(
         """Raise TypeError or ValueError for a model that cannot be distilled."""
         self.check_model(strategy.model)
         check_compatible(strategy)
+        beside = [p for p in strategy.plugins if isinstance(p, type(self))]
+        if len({plugin.teacher_ema_decay for plugin in beside}) > 1:
+            raise ValueError(
+                "the plugins of a strategy share one teacher; give them the same "
+                "teacher_ema_decay"
+            )
         if DistributedHelper.is_distributed:
             self.check_shares(strategy.train_mb_size, DistributedHelper.world_size)
 
@@ -169,12 +203,17 @@ class GenerativeDistillationPlugin(
         """Teach."""
         if Teacher.of(strategy).model is not None:
             loss = self.distillation_loss(strategy)
-            add_replay_loss(strategy, loss, self.lambd)
+            add_replay_loss(strategy, loss, self.lambd, self.weighting)
+
+    def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
+        """Have the teacher follow the student, if it does."""
+        if self.teacher_ema_decay is not None:
+            Teacher.of(strategy).follow(strategy, self.teacher_ema_decay)
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Let go of the teacher."""
         if Teacher.of(strategy).end(strategy):
-            self.lesson.samples.forget()
+            self.lesson.forget()
 
     def distillation_loss(self, strategy: Any) -> Tensor:
         """L_rep on what the source drew for this step."""

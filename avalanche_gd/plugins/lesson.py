@@ -1,6 +1,7 @@
 """A student learns what a source draws, in the pass of its current batch."""
 
 import inspect
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,10 +16,13 @@ from avalanche_gd.distributed.shares import (
 )
 from avalanche_gd.models.denoising import Denoising, Question
 from avalanche_gd.plugins.experiences import experience_number
-from avalanche_gd.plugins.pool import Drawn, LookAhead, ReplayPool
+from avalanche_gd.plugins.pool import Ahead, Drawn, LookAhead, PairPool, ReplayPool
 from avalanche_gd.plugins.sources import Source, Trajectory
 from avalanche_gd.plugins.teacher import default_generator
 from avalanche_gd.plugins.teaching import Taught, TeachingRequest
+
+POOLS = ("samples", "pairs")
+"""What a pool may hold: a teacher's samples, or noisy images with its predictions there."""
 
 
 class Lesson:
@@ -30,9 +34,9 @@ class Lesson:
     :param source: draws what is taught.
     :raises ValueError: for teacher steps, a replay size, a look-ahead or a pool that is not
         an integer of 1 or more, a ratio that is not a finite number above 0, a refresh of
-        no pool, an unknown sampler, an eta that is not in ``[0, 1]`` or is of a sampler
-        that knows none, a start that is not an integer of 0 or more, or a replay size that
-        is both fixed and increasing.
+        no pool, both kinds of a pool, an unknown sampler, an eta that is not in ``[0, 1]``
+        or is of a sampler that knows none, a start that is not an integer of 0 or more, or
+        a replay size that is both fixed and increasing.
     :raises TypeError: if the generator is no :class:`torch.Generator`.
     """
 
@@ -44,6 +48,7 @@ class Lesson:
         replay_ratio: float,
         look_ahead: int,
         pool_size: int | None,
+        pool_per_class: int | None,
         pool_refresh: int | None,
         teacher_sampler: str,
         teacher_eta: float,
@@ -51,8 +56,10 @@ class Lesson:
         increasing_replay_size: bool,
         generator: torch.Generator | None,
         replay_size: int | None = None,
+        pool_of: str = "samples",
     ):
         self.source = source
+        self.is_independent = bool(getattr(source, "independent", False))
         self.steps = check_integer("teacher_steps", teacher_steps)
         self.ratio = check_number("replay_ratio", replay_ratio, "above 0")
         self.size = None
@@ -78,12 +85,35 @@ class Lesson:
         how: dict[str, Any] = dict(
             steps=teacher_steps, sampler=teacher_sampler, eta=teacher_eta
         )
+        self.taught = Ahead(look_ahead)
         self.samples: LookAhead | ReplayPool = LookAhead(look_ahead, **how)
-        if pool_size is not None:
+        self.pairs: PairPool | None = None
+        if pool_of not in POOLS:
+            raise ValueError(f"no pool of {pool_of!r}; choose from {', '.join(POOLS)}")
+        if pool_per_class is not None:
+            if pool_size is not None or pool_of == "pairs":
+                other = "pool_of=pairs" if pool_size is None else "pool_size"
+                raise ValueError(f"a pool has {other} or pool_per_class; give one of them")
+            self.samples = ReplayPool(pool_per_class, pool_refresh, per_class=True, **how)
+        elif pool_size is None:
+            if pool_refresh is not None or pool_of != "samples":
+                option = "pool_of" if pool_refresh is None else "pool_refresh"
+                raise ValueError(f"{option} needs a pool; give pool_size")
+        elif pool_of == "samples":
             self.samples = ReplayPool(pool_size, pool_refresh, **how)
-        elif pool_refresh is not None:
-            raise ValueError("pool_refresh needs a pool; give pool_size")
+        elif self.is_independent:
+            self.pairs = PairPool(pool_size, pool_refresh)
+        else:
+            raise ValueError(
+                f"{type(source).__name__} depends on the current batch and cannot fill a "
+                "pool of pairs; choose another source, or pool_of=samples"
+            )
         self._asked: tuple[Taught, Question] | None = None
+
+    @property
+    def is_fresh(self) -> bool:
+        """True if steps take new samples, not those of a pool."""
+        return isinstance(self.samples, LookAhead) and self.pairs is None
 
     def begin_experience(self, strategy: Any) -> None:
         """Note how many samples a step of this experience takes."""
@@ -103,7 +133,7 @@ class Lesson:
         """Draw, and ask the student: before the forward pass of a step."""
         self.end(strategy)
         with torch.no_grad():
-            taught = self.source.draw(self._request(strategy, teacher))
+            taught = self._draw(strategy, teacher)
         question = Question(taught.x_t, taught.timesteps, taught.condition)
         if strategy.model.one_pass:
             strategy.model.questions.append(question)
@@ -111,14 +141,17 @@ class Lesson:
 
     def loss(self, strategy: Any, teacher: Any) -> Tensor:
         """The criterion of what the student answers: before the backward pass."""
+        return strategy._criterion(self.answer(strategy, teacher), strategy.mb_y)
+
+    def answer(self, strategy: Any, teacher: Any) -> Denoising:
+        """What the student answers, and what it should: after the forward pass."""
         if self._asked is None:
             self.begin(strategy, teacher)
         assert self._asked is not None
         taught, question = self._asked
         prediction = question.answer(strategy.model, strategy.mb_output)
         self.end(strategy)
-        denoising = Denoising(prediction, taught.target, taught.timesteps)
-        return strategy._criterion(denoising, strategy.mb_y)
+        return Denoising(prediction, taught.target, taught.timesteps)
 
     def end(self, strategy: Any) -> None:
         """Let go of a step's question, also where the step was interrupted."""
@@ -134,7 +167,7 @@ class Lesson:
         name = f"replay_ratio {self.ratio:g} times the batch size {batch_size}"
         if self.size is not None:
             name = "replay_size"
-        if self.eta and isinstance(self.samples, LookAhead) and processes > 1:
+        if self.eta and self.is_fresh and processes > 1:
             raise ValueError(
                 "several processes cannot share the noise that teacher_eta adds; leave it "
                 "at 0, or draw from a pool"
@@ -154,14 +187,55 @@ class Lesson:
             raise ValueError(
                 f"{type(scheduler).__name__} does not know eta; leave teacher_eta at 0"
             )
-        if isinstance(self.samples, ReplayPool):
-            self.samples.check_model(model)
+        parts: list[Any] = [self.samples, self.pairs, self.source]
+        for part in parts:
+            if hasattr(part, "check_model"):
+                part.check_model(model)
 
     def draw(self, strategy: Any, teacher: Any, count: int) -> Drawn:
         """The teacher's samples for a step of a strategy."""
-        budget = getattr(strategy, "train_steps", None)
-        left = None if budget is None else budget - strategy.clock.train_exp_iterations
+        left = _steps_left(strategy)
         return self.samples.draw(teacher, count, self._generator(teacher), steps_left=left)
+
+    def forget(self) -> None:
+        """Let go of all that a teacher has made."""
+        for part in (self.taught, self.samples, self.pairs):
+            if part is not None:
+                part.forget()
+
+    def _draw(self, strategy: Any, teacher: Any) -> Taught:
+        """What this step teaches."""
+        if not self.is_independent:
+            return self.source.draw(self._request(strategy, teacher))
+        count = self.share(len(strategy.mb_x))
+        if self.pairs is not None:
+            generator = self._generator(teacher)
+            return self.pairs.draw(
+                teacher, count, generator, lambda n: self._made(teacher, n, 1)[0]
+            )
+        return self.taught.next(
+            teacher, count, partial(self._made, teacher, count), _steps_left(strategy)
+        )
+
+    def _made(self, teacher: Any, count: int, steps: int) -> list[Taught]:
+        """What the source draws for some steps at once, as it would for each of them."""
+        generator = self._generator(teacher)
+        drawn = [
+            self.samples.draw(teacher, count, generator, steps_left=steps - step)
+            for step in range(steps)
+        ]
+        classes = [each.condition for each in drawn if each.condition is not None]
+        request = TeachingRequest(
+            teacher=teacher,
+            count=count * steps,
+            condition=torch.cat(classes) if classes else None,
+            steps=self.steps,
+            generator=generator,
+            samples=lambda: torch.cat([each.images() for each in drawn]),
+            start=self.start,
+            parts=steps,
+        )
+        return self.source.draw(request).split(count)
 
     def _generator(self, teacher: Any) -> torch.Generator:
         return self.generator or default_generator(teacher.device)
@@ -170,10 +244,10 @@ class Lesson:
         batch = strategy.mb_x
         current = self._resized(batch)
         drawn = self.draw(strategy, teacher, len(current))
-
         return TeachingRequest(
             teacher=teacher,
-            current=current,
+            count=len(current),
+            images=current,
             condition=drawn.condition,
             steps=self.steps,
             generator=self._generator(teacher),
@@ -191,6 +265,12 @@ class Lesson:
         return own_share(whole[index])
 
 
+def _steps_left(strategy: Any) -> int | None:
+    """Of the experience, this one included; None where the budget is not in steps."""
+    budget = getattr(strategy, "train_steps", None)
+    return None if budget is None else budget - strategy.clock.train_exp_iterations
+
+
 class LessonPlugin:
     """What plugins with a lesson have in common."""
 
@@ -198,12 +278,14 @@ class LessonPlugin:
 
     @property
     def look_ahead(self) -> int:
-        """Steps for which the teacher samples at once; 1 from a pool."""
-        return self.lesson.samples.ahead
+        """Steps for which the teacher is asked at once."""
+        return self.lesson.taught.ahead
 
     @look_ahead.setter
     def look_ahead(self, ahead: int) -> None:
-        self.lesson.samples.ahead = ahead
+        self.lesson.taught.ahead = ahead
+        if isinstance(self.lesson.samples, LookAhead):
+            self.lesson.samples.ahead = ahead
 
     def check_shares(self, batch_size: int, processes: int) -> None:
         """As :meth:`Lesson.check_shares`."""

@@ -10,8 +10,15 @@ import torch
 from torch import Tensor
 
 from avalanche_gd.checks import check_integer, check_number
-from avalanche_gd.distributed.shares import draw_share, unshared
+from avalanche_gd.distributed.shares import (
+    draw_share,
+    gathered,
+    own_share,
+    sharing_processes,
+    unshared,
+)
 from avalanche_gd.models.sampler import check_sampler
+from avalanche_gd.plugins.teaching import Taught
 
 LOOK_AHEAD = 4
 """Steps that a teacher samples for at once, unless it is told otherwise."""
@@ -27,11 +34,57 @@ class Drawn(NamedTuple):
     condition: Tensor | None
     """The class of each sample, ``(N,)``, evenly over those that the teacher was trained
     on; None if it is not conditioned."""
-    images: Callable[[], Tensor]
-    """Makes the samples, ``(N, C, H, W)``, where they are not there yet."""
+    images: Callable[..., Tensor]
+    """Makes the samples, ``(N, C, H, W)``, where they are not there yet; or, called with a
+    number, only the first so many."""
 
 
-class LookAhead:
+class Ahead:
+    """Makes for several steps at once what each of them takes.
+
+    :param ahead: steps, 1 or more; 1 for none ahead.
+    :raises ValueError: unless that is an integer of 1 or more.
+    """
+
+    def __init__(self, ahead: int):
+        self.ahead = check_integer("look_ahead", ahead)
+        self._waiting: list[Any] = []
+        self._teacher: Any = None  # a weak reference to whose they are
+        self._count = 0  # of each
+
+    def next(
+        self,
+        teacher: Any,
+        count: int,
+        make: Callable[[int], list[Any]],
+        steps_left: int | None = None,
+    ) -> Any:
+        """What this step takes.
+
+        :param teacher: who makes it; what another has made is let go of.
+        :param count: how many samples.
+        :param make: makes it for a number of steps of so many samples, in order.
+        :param steps_left: that the teacher will be asked in, this one included; None if
+            that is not known.
+        """
+        if self._teacher is None or self._teacher() is not teacher:
+            self.forget()
+            self._teacher = weakref.ref(teacher)
+        if self._waiting and self._count != count:
+            # The last batch of an epoch may be smaller: what waits is for those after it.
+            return make(1)[0]
+        if not self._waiting:
+            self._count = count
+            steps = self.ahead if steps_left is None else min(self.ahead, steps_left)
+            self._waiting = make(steps)
+        return self._waiting.pop(0)
+
+    def forget(self) -> None:
+        """Let go of what waits: the teacher changes."""
+        self._waiting = []
+
+
+class LookAhead(Ahead):
     """A teacher's samples, made for several steps at once.
 
     A teacher is frozen for an experience, and one pass over several batches takes less time
@@ -47,11 +100,8 @@ class LookAhead:
     """
 
     def __init__(self, ahead: int, *, steps: int, sampler: str = "own", eta: float = 0.0):
-        self.ahead = check_integer("look_ahead", ahead)
+        super().__init__(ahead)
         self.options: dict[str, Any] = _sampling(steps, sampler, eta)
-        self._waiting: list[Drawn] = []
-        self._teacher: Any = None  # a weak reference to whose they are
-        self._count = 0  # of each
 
     def draw(
         self,
@@ -69,21 +119,11 @@ class LookAhead:
         :param steps_left: that the teacher will be asked in, this one included; None if
             that is not known.
         """
-        if self._teacher is None or self._teacher() is not teacher:
-            self.forget()
-            self._teacher = weakref.ref(teacher)
-        if self._waiting and self._count != count:
-            # The last batch of an epoch may be smaller: what waits is for those after it.
-            return self._window(teacher, count, generator, 1)[0]
-        if not self._waiting:
-            self._count = count
-            steps = self.ahead if steps_left is None else min(self.ahead, steps_left)
-            self._waiting = self._window(teacher, count, generator, steps)
-        return self._waiting.pop(0)
 
-    def forget(self) -> None:
-        """Let go of the samples: the teacher changes."""
-        self._waiting = []
+        def make(steps: int) -> list[Drawn]:
+            return self._window(teacher, count, generator, steps)
+
+        return self.next(teacher, count, make, steps_left)
 
     def _window(
         self, teacher: Any, count: int, generator: torch.Generator, steps: int
@@ -91,18 +131,20 @@ class LookAhead:
         conditions = [teacher.draw_condition(count, generator) for _ in range(steps)]
         made: list[Tensor] = []
 
-        def images(step: int) -> Tensor:
+        def images(step: int, number: int) -> Tensor:
             if not made:
-                noise = [teacher.draw_noise(count, generator) for _ in range(steps)]
-                condition = None if conditions[0] is None else torch.cat(conditions)
+                noise = [teacher.draw_noise(number, generator) for _ in range(steps)]
+                given = [c for c in conditions if c is not None]
+                classes = [_first_of(condition, number) for condition in given]
+                condition = torch.cat(classes) if classes else None
                 samples = teacher.reverse(
                     torch.cat(noise), condition, generator=generator, **self.options
                 )
-                made.extend(samples.split(count))
+                made.extend(samples.split(number))
             return made[step]
 
         return [
-            Drawn(condition, lambda step=step: images(step))  # type: ignore[misc]
+            Drawn(condition, lambda number=count, step=step: images(step, number))
             for step, condition in enumerate(conditions)
         ]
 
@@ -116,15 +158,15 @@ class ReplayPool:
     :param size: how many samples it holds.
     :param refresh_every: draws after which it is filled anew; None to keep it for the
         experience.
+    :param per_class: True if ``size`` is of each class that a conditioned teacher was
+        trained on.
     :param steps: k, the sampling steps.
     :param sampler: a name in :data:`~avalanche_gd.models.sampler.SAMPLERS`.
     :param eta: from 0 for DDIM to 1 for ancestral sampling.
     :raises ValueError: unless size, refresh and ``steps`` are integers of 1 or more, for an
         unknown sampler, or for an ``eta`` that is not in ``[0, 1]``; when it is filled, for
-        a size below the number of classes.
+        a size below the number of classes, or one of each class of a teacher without any.
     """
-
-    ahead = 1  # step
 
     def __init__(
         self,
@@ -134,8 +176,10 @@ class ReplayPool:
         steps: int,
         sampler: str = "own",
         eta: float = 0.0,
+        per_class: bool = False,
     ):
-        self.size = check_integer("pool_size", size)
+        self.size = check_integer("pool_per_class" if per_class else "pool_size", size)
+        self.per_class = per_class
         self.refresh_every = refresh_every
         if refresh_every is not None:
             self.refresh_every = check_integer("pool_refresh", refresh_every)
@@ -150,18 +194,29 @@ class ReplayPool:
 
         It must hold a sample of each class, and take at most half of the free memory.
         """
-        if model.num_classes is not None:
-            self._check_classes(model.num_classes)
-        needed = self.size * math.prod(model.sample_shape) * _BYTES
-        if model.device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(model.device)
-        else:
-            free = psutil.virtual_memory().available
-        if needed > _SHARE * free:
+        _check_memory(model, self.samples_of(model.num_classes))
+
+    def samples_of(self, n_classes: int | None) -> int:
+        """How many samples it holds of a teacher that knows so many classes.
+
+        :param n_classes: None where the teacher is not conditioned.
+        :raises ValueError: if that is fewer than the classes, or depends on classes that
+            the teacher does not know.
+        """
+        if n_classes is None:
+            if self.per_class:
+                raise ValueError(
+                    "pool_per_class needs a model that is conditioned on the class; make "
+                    "it with num_classes=, or give pool_size"
+                )
+            return self.size
+        size = self.size * n_classes if self.per_class else self.size
+        if size < n_classes:
             raise ValueError(
-                f"a pool of {self.size} samples takes {needed / 2**30:.1f} GiB of the "
-                f"{free / 2**30:.1f} GiB that are free; make it smaller"
+                f"a pool of {size} samples holds fewer than one of {n_classes} classes; "
+                f"give a pool_size of {n_classes} or more"
             )
+        return size
 
     def draw(
         self,
@@ -179,7 +234,12 @@ class ReplayPool:
         :param steps_left: makes no difference to a pool.
         """
         condition = teacher.draw_condition(count, generator)
-        return Drawn(condition, lambda: self._draw(teacher, count, condition, generator))
+
+        def images(number: int = count) -> Tensor:
+            classes = None if condition is None else _first_of(condition, number)
+            return self._draw(teacher, number, classes, generator)
+
+        return Drawn(condition, images)
 
     def forget(self) -> None:
         """Let go of the samples: the teacher changes."""
@@ -202,40 +262,124 @@ class ReplayPool:
         u = draw_share(count, lambda n: torch.rand(n, generator=generator, device=device))
         u = u.to(self._images.device)
         if condition is None or self._first is None:
-            return self._images[(u * self.size).long()]
+            return self._images[(u * len(self._images)).long()]
         first, end = self._first[condition], self._first[condition + 1]
         within = (u * (end - first)).long()  # before the sum, which would round up to end
         return self._images[first + within]
-
-    def _check_classes(self, count: int) -> None:
-        if self.size < count:
-            raise ValueError(
-                f"a pool of {self.size} samples holds fewer than one of {count} classes; "
-                f"give a pool_size of {count} or more"
-            )
 
     def _fill(self, teacher: Any, generator: torch.Generator) -> None:
         """Generate, sorted by class."""
         self.forget()
         self._draws = 0
         self._teacher = weakref.ref(teacher)
-        condition = teacher.draw_condition(self.size, generator)
+        known = teacher.num_classes and int(teacher.classes_seen.sum())
+        size = self.samples_of(known)
+        condition = teacher.draw_condition(size, generator)
         if condition is not None:
-            self._check_classes(int(teacher.classes_seen.sum()))
             condition = condition.sort().values
             counts = torch.bincount(condition, minlength=teacher.num_classes)
             self._first = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         self._images = torch.cat(
             [
                 teacher.generate(
-                    min(_BATCH_SIZE, self.size - start),
+                    min(_BATCH_SIZE, size - start),
                     None if condition is None else condition[start : start + _BATCH_SIZE],
                     generator=generator,
                     **self.options,
                 )
-                for start in range(0, self.size, _BATCH_SIZE)
+                for start in range(0, size, _BATCH_SIZE)
             ]
         )
+
+
+class PairPool:
+    """A bounded memory of noisy images and of what a teacher predicts there.
+
+    Filled when an experience begins, in large batches, so that a step needs no pass of the
+    teacher: with k sampling steps, batches of B and S steps an experience, it costs
+    ``(k + 1) size / (B S)`` F a step instead of (k + 1) F.
+
+    :param size: how many pairs it holds.
+    :param refresh_every: draws after which it is filled anew; None to keep it for the
+        experience.
+    :raises ValueError: unless both are integers of 1 or more.
+    """
+
+    def __init__(self, size: int, refresh_every: int | None = None):
+        self.size = check_integer("pool_size", size)
+        self.refresh_every = refresh_every
+        if refresh_every is not None:
+            self.refresh_every = check_integer("pool_refresh", refresh_every)
+        self._pairs: Taught | None = None
+        self._teacher: Any = None
+        self._draws = 0
+
+    per_class = False
+
+    def samples_of(self, n_classes: int | None) -> int:
+        """How many pairs it holds, of whatever classes."""
+        return self.size
+
+    def check_model(self, model: Any) -> None:
+        """Raise ValueError where it would take more than half of the free memory."""
+        _check_memory(model, self.size, images=2)
+
+    def draw(
+        self,
+        teacher: Any,
+        count: int,
+        generator: torch.Generator,
+        make: Callable[[int], Taught],
+    ) -> Taught:
+        """Pairs with replacement.
+
+        :param teacher: whose they are; the pool is filled where it is another's, or due.
+        :param count: how many.
+        :param generator: draws which.
+        :param make: makes that many pairs.
+        """
+        is_due = self._draws == self.refresh_every
+        if self._teacher is None or self._teacher() is not teacher or is_due:
+            self.forget()
+            self._teacher = weakref.ref(teacher)
+            starts = range(0, self.size, _BATCH_SIZE)
+            with unshared():  # the same whole pool in every process
+                made = [make(min(_BATCH_SIZE, self.size - start)) for start in starts]
+            self._pairs = Taught.joined(made)
+        assert self._pairs is not None
+        self._draws += 1
+        device = generator.device
+        u = draw_share(count, lambda n: torch.rand(n, generator=generator, device=device))
+        return self._pairs.at((u * self.size).long().clamp(max=self.size - 1))
+
+    def forget(self) -> None:
+        """Let go of the pairs: the teacher changes."""
+        self._pairs = self._teacher = None
+        self._draws = 0
+
+
+def _check_memory(model: Any, size: int, images: int = 1) -> None:
+    """Raise ValueError where a pool would take more than half of the free memory.
+
+    :param images: of each of its samples.
+    """
+    needed = size * images * math.prod(model.sample_shape) * _BYTES
+    if model.device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(model.device)
+    else:
+        free = psutil.virtual_memory().available
+    if needed > _SHARE * free:
+        raise ValueError(
+            f"a pool of {size} samples takes {needed / 2**30:.1f} GiB of the "
+            f"{free / 2**30:.1f} GiB that are free; make it smaller"
+        )
+
+
+def _first_of(condition: Tensor, count: int) -> Tensor:
+    """The share of the first classes of what all processes have."""
+    if len(condition) == count:
+        return condition
+    return own_share(gathered(condition)[: count * sharing_processes()])
 
 
 def _sampling(steps: int, sampler: str, eta: float) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from avalanche_gd.plugins.sources import Retraining
 from avalanche_gd.plugins.teacher import (
     Teacher,
     add_replay_loss,
+    check_weighting,
 )
 
 LABELS = ("solver", "condition")
@@ -36,7 +37,8 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
 
     where L_rep is the strategy's own criterion on the samples, and n counts experiences, or
     the origin experiences of an online stream
-    (:class:`~avalanche_gd.plugins.experiences.ExperienceCount`). Two uses, as in Avalanche:
+    (:class:`~avalanche_gd.plugins.experiences.ExperienceCount`). With
+    ``weighting="constant"`` it is ``L_cur + lambda L_rep``. Two uses, as in Avalanche:
 
     - In the strategy of a generator, without arguments: the generator replays itself. With
       a diffusion model, that is standard generative replay (8F a step at k = 2), and the
@@ -60,6 +62,8 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
         (:class:`~avalanche_gd.plugins.LookAhead`).
     :param pool_size: has a diffusion model generate that many samples once an experience,
         to draw from (:class:`~avalanche_gd.plugins.ReplayPool`).
+    :param pool_per_class: in its place, samples of each class that the diffusion model
+        knows, of a conditioned one.
     :param pool_refresh: steps after which the pool is filled anew; None to keep it.
     :param teacher_sampler: of a diffusion model, a name in
         :data:`~avalanche_gd.models.sampler.SAMPLERS`.
@@ -68,18 +72,22 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
         diffusion model replays itself.
     :param increasing_replay_size: True for n - 1 times as many samples in the n-th
         experience, as in Avalanche, where ``replay_size`` is None.
+    :param weighting: of the two losses, a name in
+        :data:`~avalanche_gd.plugins.teacher.WEIGHTINGS`: ``"experiences"`` or
+        ``"constant"``.
     :param labels: what a solver takes as the class of a sample: ``"solver"``, what the
         old solver says, or ``"condition"``, what a conditioned generator was asked for.
     :param generator: the source of all that the plugin draws for a diffusion model's
         samples; None for torch's own random state.
     :raises ValueError: for a lambda that is negative or not finite, teacher steps, a replay
         size, a look-ahead or a pool that is not an integer of 1 or more, a ratio that is
-        not above 0, a refresh of no pool, an eta that is not in ``[0, 1]`` or that the
-        sampler does not know, a start that is not an integer of 0 or more or is a
-        solver's, a size that is both fixed and increasing, or labels from a condition that
-        the generator does not have; for teacher steps above T, a start that is not below
-        it, an eta that the model's scheduler does not know, or a pool that holds fewer
-        samples than the generator has classes, or more than the memory can: without
+        not above 0, an unknown weighting, a refresh of no pool, both kinds of a pool, an
+        eta that is not in ``[0, 1]`` or that the sampler does not know, a start that is not
+        an integer of 0 or more or is a solver's, a size that is both fixed and increasing,
+        or labels from a condition that the generator does not have; for teacher steps
+        above T, a start that is not below it, an eta that the model's scheduler does not
+        know, or a pool that holds fewer samples than the generator has classes, or more
+        than the memory can, or of each class where it is not conditioned: without
         ``generator_strategy``, when training starts; then also for an eta that several
         processes would have to share, and for a metric or plugin of Avalanche's that cannot
         work with a diffusion model.
@@ -98,11 +106,13 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
         replay_ratio: float = 1.0,
         look_ahead: int = LOOK_AHEAD,
         pool_size: int | None = None,
+        pool_per_class: int | None = None,
         pool_refresh: int | None = None,
         teacher_sampler: str = "own",
         teacher_eta: float = 0.0,
         replay_start_timestep: int = 0,
         increasing_replay_size: bool = False,
+        weighting: str = "experiences",
         labels: str = "solver",
         generator: torch.Generator | None = None,
     ):
@@ -126,6 +136,7 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
             raise ValueError(f"no labels {labels!r}; choose from {', '.join(LABELS)}")
         self.labels = labels
         self.lambd = check_number("lambd", lambd, "0 or more")
+        self.weighting = check_weighting(weighting)
         self.lesson = Lesson(
             Retraining(),
             teacher_steps=teacher_steps,
@@ -133,6 +144,7 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
             replay_size=replay_size,
             look_ahead=look_ahead,
             pool_size=pool_size,
+            pool_per_class=pool_per_class,
             pool_refresh=pool_refresh,
             teacher_sampler=teacher_sampler,
             teacher_eta=teacher_eta,
@@ -205,7 +217,7 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
             count = self.lesson.share(len(strategy.mb_x))
             samples, condition = self.generate(strategy, count)
             loss = self.replay_loss(strategy, samples.to(strategy.device), condition)
-        add_replay_loss(strategy, loss, self.lambd)
+        add_replay_loss(strategy, loss, self.lambd, self.weighting)
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Train the generator on the same experience, and let go of the copies."""
@@ -214,7 +226,7 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
             self.generator_strategy.train(strategy.experience, eval_streams=[], **kwargs)
         self.old_generator = self.old_model = None
         if Teacher.of(strategy).end(strategy):
-            self.lesson.samples.forget()
+            self.lesson.forget()
 
     @torch.no_grad()
     def generate(self, strategy: Any, count: int) -> tuple[Tensor, Tensor | None]:

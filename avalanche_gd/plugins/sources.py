@@ -1,17 +1,32 @@
 """Where the noisy images come from on which a student is taught."""
 
-from typing import Protocol, runtime_checkable
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from avalanche_gd.distributed.shares import draw_share, gathered, own_share
+from avalanche_gd.checks import check_number
+from avalanche_gd.distributed.shares import (
+    draw_share,
+    gathered,
+    own_share,
+    sharing_processes,
+    unshared,
+)
 from avalanche_gd.plugins.teaching import Taught, TeachingRequest
 
 
 @runtime_checkable
 class Source(Protocol):
-    """A source of noisy images, and of what a student is taught there."""
+    """A source of noisy images, and of what a student is taught there.
+
+    One whose images depend neither on the current batch nor on each other may say so by an
+    attribute ``independent = True``: it is asked for several steps at once, so that the
+    teacher makes fewer and larger passes, and it can fill a pool of pairs.
+    """
 
     def draw(self, request: TeachingRequest) -> Taught:
         """What a step teaches.
@@ -27,6 +42,8 @@ class Generation:
     less.
     """
 
+    independent = True
+
     def draw(self, request: TeachingRequest) -> Taught:
         """See :meth:`Source.draw`."""
         return request.noised(request.samples())
@@ -37,6 +54,8 @@ class Gaussian:
 
     (arXiv 2311.14028, section 4.) Costs nothing.
     """
+
+    independent = True
 
     def draw(self, request: TeachingRequest) -> Taught:
         """See :meth:`Source.draw`."""
@@ -79,6 +98,56 @@ class Current:
         return request.taught(*request.noised_current())
 
 
+class SNRSplit:
+    """The teacher's samples where little noise is added, the current data where much is.
+
+    Both are noised: the samples to timesteps with ``SNR(t) = a^2 / b^2`` above a threshold,
+    the current images to the others. As many of a batch are samples as is the share of such
+    timesteps among those that are drawn, on average; they cost k F, the others nothing.
+
+    :param threshold: of the signal-to-noise ratio, 0 or more; with 0, current images
+        are taken only at timesteps without a signal.
+    :raises ValueError: for a threshold that is negative or not finite; when training
+        starts, for one above which there is no timestep.
+    """
+
+    def __init__(self, threshold: float = 1.0):
+        self.threshold = check_number("the threshold of the SNR", threshold, "0 or more")
+
+    def check_model(self, model: Any) -> None:
+        """Raise ValueError unless a timestep of the model is above the threshold."""
+        if self._end(model) == 0:
+            raise ValueError(
+                f"no timestep has a signal-to-noise ratio above {self.threshold:g}; lower "
+                "the threshold"
+            )
+
+    def draw(self, request: TeachingRequest) -> Taught:
+        """See :meth:`Source.draw`."""
+        start, last = request.start, request.teacher.num_timesteps
+        end = max(start, self._end(request.teacher))
+        with unshared():  # the same number in every process
+            u = float(request.draw_uniform(1))
+        expected = request.count * (end - start) / (last - start)
+        count = int(expected + u) * sharing_processes()  # rounded at random
+        images = gathered(request.current)
+        if expected:
+            samples = gathered(request.samples(math.ceil(expected)))[:count]
+            images = torch.cat([samples, images[count:]])
+        is_sample = own_share(torch.arange(len(images), device=images.device)) < count
+        low, high = torch.where(is_sample, start, end), torch.where(is_sample, end, last)
+        uniform = request.draw_uniform(request.count)
+        timesteps = (low + (uniform * (high - low)).long()).minimum(high - 1)
+        x_t = request.teacher.add_noise(own_share(images), request.draw_noise(), timesteps)
+        return request.taught(x_t, timesteps)
+
+    def _end(self, model: Any) -> int:
+        """The first timestep at which no sample is taught, T if there is none."""
+        t = torch.arange(model.num_timesteps)
+        a, b = (part.flatten() for part in model.process.coefficients(t, torch.zeros(1)))
+        return int((a**2 > self.threshold * b**2).sum())
+
+
 class PartialGeneration:
     """The teacher's reverse process, stopped at each sample's own timestep.
 
@@ -87,6 +156,8 @@ class PartialGeneration:
     again, but is what the teacher itself would denoise next. Costs k F. (Where t is less
     than k below T - 1, steps that would go nowhere are left out of the sample.)
     """
+
+    independent = True
 
     def draw(self, request: TeachingRequest) -> Taught:
         """See :meth:`Source.draw`."""
@@ -152,6 +223,8 @@ class Retraining:
     Not distillation, but generative replay. Costs k F, from a pool less.
     """
 
+    independent = True
+
     def draw(self, request: TeachingRequest) -> Taught:
         """See :meth:`Source.draw`."""
         return request.retrained(request.samples())
@@ -171,22 +244,26 @@ SOURCES: dict[str, type] = {
     "gaussian": Gaussian,
     "symmetric_gaussian": SymmetricGaussian,
     "current": Current,
+    "snr_split": SNRSplit,
     "partial_generation": PartialGeneration,
     "trajectory": Trajectory,
 }
 """The sources of distillation by name."""
 
 
-def source_by_name(source: str | Source) -> Source:
+def source_by_name(
+    source: str | Source, known: Mapping[str, type] = MappingProxyType(SOURCES)
+) -> Source:
     """The source itself, or a new one by name.
 
+    :param known: the sources by name.
     :raises ValueError: if there is no source of that name.
     :raises TypeError: if it is neither a name nor an object with ``draw``.
     """
     if isinstance(source, str):
-        if source not in SOURCES:
-            raise ValueError(f"no source {source!r}; choose from {', '.join(SOURCES)}")
-        return SOURCES[source]()
+        if source not in known:
+            raise ValueError(f"no source {source!r}; choose from {', '.join(known)}")
+        return known[source]()
     if not isinstance(source, Source):
         raise TypeError(f"source must be a name or have a method draw, got {source!r}")
     return source

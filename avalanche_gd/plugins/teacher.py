@@ -1,12 +1,19 @@
 """The frozen model of the experience before, and the weights of what it teaches."""
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from avalanche_gd.plugins.experiences import ExperienceCount, experience_number
+
+WEIGHTINGS: dict[str, Callable[[int], tuple[float, float]]] = {
+    "experiences": lambda n: (1 / n, 1 - 1 / n),
+    "constant": lambda n: (1.0, 1.0),
+}
+"""The weights of L_cur and of lambda L_rep in the n-th experience, by name."""
 
 
 class Teacher:
@@ -25,6 +32,7 @@ class Teacher:
         self._generators: list[tuple[nn.Module, nn.Module]] = []  # and their copies
         self._number = 0  # n of the experience that it teaches in
         self._weighted: Any = None  # the output whose loss was weighted last
+        self._followed: Any = None  # and after which the weights were averaged
 
     @classmethod
     def of(cls, strategy: Any) -> "Teacher":
@@ -51,6 +59,25 @@ class Teacher:
         """Keep ``model`` as it is now."""
         self.model = _frozen(model)
 
+    @torch.no_grad()
+    def follow(self, strategy: Any, decay: float) -> None:
+        """Average the weights after a step: ``theta' <- d theta' + (1 - d) theta``.
+
+        Of several plugins that ask so in a step, the first has it done.
+
+        :param decay: d.
+        """
+        if self.model is None or self._followed is strategy.mb_output:
+            return
+        self._followed = strategy.mb_output
+        for name in ("parameters", "buffers"):
+            ours, theirs = (
+                [part for part in getattr(model, name)() if part.is_floating_point()]
+                for model in (self.model, strategy.model)
+            )
+            for kept, now in zip(ours, theirs, strict=True):
+                kept.lerp_(now, 1 - decay)
+
     def generator(self, model: nn.Module) -> nn.Module:
         """A solver's generator as it was when this was first asked in the experience."""
         for generator, copied in self._generators:
@@ -72,7 +99,8 @@ class Teacher:
 
     def release(self) -> None:
         """Let go of the copies."""
-        self.model, self._generators, self._weighted = None, [], None
+        self.model, self._generators = None, []
+        self._weighted = self._followed = None
 
     def is_first_to_weight(self, output: Any) -> bool:
         """Whether nobody has weighted the loss of this output of the model yet."""
@@ -94,20 +122,34 @@ def default_generator(device: torch.device) -> torch.Generator:
     return torch.default_generator
 
 
-def add_replay_loss(strategy: Any, replay_loss: Tensor, lambd: float) -> None:
+def check_weighting(weighting: str) -> str:
+    """Give the name of a weighting back, or raise.
+
+    :raises ValueError: if there is none of that name.
+    """
+    if not isinstance(weighting, str) or weighting not in WEIGHTINGS:
+        raise ValueError(f"no weighting {weighting!r}; choose from {', '.join(WEIGHTINGS)}")
+    return weighting
+
+
+def add_replay_loss(
+    strategy: Any, replay_loss: Tensor, lambd: float, weighting: str = "experiences"
+) -> None:
     """Turn ``L_cur`` into ``(1/n) L_cur + (1 - 1/n) lambda L_rep``.
 
-    The mean losses are weighted, not their samples: a single mean over both batches
-    would weight by batch size (arXiv 2311.14028, equation 4). Only the criterion's own
-    loss is scaled, so that a penalty another plugin has added stays as it was; of
-    several plugins that replay, the first scales it.
+    With the weighting ``"constant"``, into ``L_cur + lambda L_rep``. The mean losses are
+    weighted, not their samples: a single mean over both batches would weight by batch size
+    (arXiv 2311.14028, equation 4). Only the criterion's own loss is scaled, so that a
+    penalty another plugin has added stays as it was; of several plugins that replay, the
+    first scales it, by its own weighting.
 
     :param strategy: in ``before_backward``, with the criterion's loss in
         ``strategy.loss``.
     :param replay_loss: L_rep, a scalar.
     :param lambd: lambda.
+    :param weighting: a name in :data:`WEIGHTINGS`.
     """
-    n = experience_number(strategy)
+    of_current, of_replay = WEIGHTINGS[weighting](experience_number(strategy))
     if Teacher.of(strategy).is_first_to_weight(strategy.mb_output):
-        strategy.loss = strategy.loss + (1 / n - 1) * strategy.criterion()
-    strategy.loss = strategy.loss + (1 - 1 / n) * lambd * replay_loss
+        strategy.loss = strategy.loss + (of_current - 1) * strategy.criterion()
+    strategy.loss = strategy.loss + of_replay * lambd * replay_loss

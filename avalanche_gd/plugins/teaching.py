@@ -1,6 +1,6 @@
 """What a source is asked, and what it answers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -23,6 +23,25 @@ class Taught(NamedTuple):
     """The class that the student is asked for, ``(N,)``, where ``num_classes`` is none;
     None if it is not conditioned."""
 
+    def at(self, index: Tensor) -> "Taught":
+        """Those at the places ``index``, ``(M,)``."""
+        place = index.to(self.x_t.device)
+        condition = None if self.condition is None else self.condition[place]
+        return Taught(self.x_t[place], self.timesteps[place], self.target[place], condition)
+
+    def split(self, count: int) -> list["Taught"]:
+        """Parts of so many, in order."""
+        places = torch.arange(len(self.x_t), device=self.x_t.device)
+        return [self.at(place) for place in places.split(count)]
+
+    @staticmethod
+    def joined(parts: Sequence["Taught"]) -> "Taught":
+        """Several as one, in order."""
+        *columns, conditions = zip(*parts, strict=True)
+        condition = None if conditions[0] is None else torch.cat(conditions)
+        x_t, timesteps, target = map(torch.cat, columns)
+        return Taught(x_t, timesteps, target, condition)
+
 
 @dataclass(frozen=True)
 class TeachingRequest:
@@ -30,8 +49,8 @@ class TeachingRequest:
 
     teacher: Any
     """The frozen :class:`~avalanche_gd.DiffusionModel`."""
-    current: Tensor
-    """The clean images of the current batch, ``(N, C, H, W)``; as many as are wanted."""
+    count: int
+    """N, how many are wanted."""
     condition: Tensor | None
     """The class that the teacher is asked for at each image, ``(N,)``, evenly over those it
     was trained on; None if it is not conditioned."""
@@ -39,18 +58,27 @@ class TeachingRequest:
     """k, the teacher's sampling steps."""
     generator: torch.Generator
     """The source of all randomness."""
-    samples: Callable[[], Tensor]
-    """Gives samples of the teacher of these classes, ``(N, C, H, W)``: fresh, made ahead,
-    or from a pool, as the plugin says."""
+    samples: Callable[..., Tensor]
+    """Gives samples of the teacher of these classes, ``(N, C, H, W)``, or called with a
+    number, of the first so many: fresh, made ahead, or from a pool, as the plugin says."""
+    images: Tensor | None = None
+    """As :attr:`current`; None for a source that is ``independent`` of it."""
     student: Any = None
     """The model in training, where the current images are the whole of its batch."""
     start: int = 0
     """The lowest timestep that is drawn."""
+    parts: int = 1
+    """How many steps are asked for at once, each of which draws as if it were alone."""
 
     @property
-    def count(self) -> int:
-        """N, how many are wanted."""
-        return len(self.current)
+    def current(self) -> Tensor:
+        """The clean images of the current batch, ``(N, C, H, W)``.
+
+        :raises ValueError: for a source that says that it is independent of them.
+        """
+        if self.images is None:
+            raise ValueError("a source with independent = True has no current images")
+        return self.images
 
     def noised(self, x0: Tensor) -> Taught:
         """The teacher's prediction on images, each noised to a random timestep.
@@ -67,7 +95,7 @@ class TeachingRequest:
         :param x_t: ``(N, C, H, W)``.
         :param timesteps: ``(N,)``.
         """
-        condition = self.teacher.drop_condition(self.condition, self.generator)
+        condition = self.drop_condition()
         target = self.teacher.denoise(x_t, timesteps, condition)
         return Taught(x_t, timesteps, target, condition)
 
@@ -78,7 +106,7 @@ class TeachingRequest:
         """
         timesteps = self.draw_timesteps()
         noise = self.draw_noise()
-        condition = self.teacher.drop_condition(self.condition, self.generator)
+        condition = self.drop_condition()
         x_t = self.teacher.add_noise(x0, noise, timesteps)
         target = self.teacher.process.target(x0, noise, timesteps)
         return Taught(x_t, timesteps, target, condition)
@@ -94,17 +122,18 @@ class TeachingRequest:
         return noised.x_t, noised.timesteps
 
     def draw_noise(self) -> Tensor:
-        """Standard normal noise of the images' shape."""
-        return self.teacher.draw_noise(self.count, self.generator)
+        """Standard normal noise of the images' shape, ``(N, C, H, W)``."""
+        return self._each(lambda n: self.teacher.draw_noise(n, self.generator))
 
     def draw_timesteps(self) -> Tensor:
         """Timesteps uniform over ``[start, T)``, ``(N,)``."""
         ends = self.start, self.teacher.num_timesteps
         generator, device = self.generator, self.generator.device
-        return draw_share(
-            self.count,
-            lambda n: torch.randint(*ends, (n,), generator=generator, device=device),
-        ).to(self.teacher.device)
+
+        def draw(count: int) -> Tensor:
+            return torch.randint(*ends, (count,), generator=generator, device=device)
+
+        return self._each(lambda n: draw_share(n, draw)).to(self.teacher.device)
 
     def draw_uniform(self, count: int) -> Tensor:
         """Numbers uniform over ``[0, 1)``, ``(count,)``."""
@@ -112,6 +141,18 @@ class TeachingRequest:
         return draw_share(
             count, lambda n: torch.rand(n, generator=self.generator, device=device)
         ).to(self.teacher.device)
+
+    def drop_condition(self) -> Tensor | None:
+        """The condition, with classes left out as often as the model's dropout says."""
+        if self.condition is None:
+            return None
+        parts = self.condition.split(self.count // self.parts)
+        return torch.cat([self.teacher.drop_condition(c, self.generator) for c in parts])
+
+    def _each(self, draw: Callable[[int], Tensor]) -> Tensor:
+        """What each of the steps draws, one after the other."""
+        count = self.count // self.parts
+        return torch.cat([draw(count) for _ in range(self.parts)])
 
     def _noise(self, x0: Tensor) -> tuple[Tensor, Tensor]:
         timesteps = self.draw_timesteps()

@@ -44,7 +44,7 @@ def curve_drawings(section: Section, styles: dict[str, Style]) -> list[Drawing]:
             f"After the last: {_ranking(curves, metric)}."
         )
         name = f"{section.slug}-{metric.name.lower()}"
-        drawings.append(_finished(figure, metric, name, alt))
+        drawings.append(finished(figure, metric, name, alt))
     return drawings
 
 
@@ -77,7 +77,7 @@ def cost_drawings(section: Section, styles: dict[str, Style]) -> list[Drawing]:
             f"by {cost.unit}. {', '.join(parts)}."
         )
         name = f"{section.slug}-{quality.name.lower()}-by-{cost.unit.lower()}"
-        drawings.append(_finished(figure, quality, name, alt))
+        drawings.append(finished(figure, quality, name, alt))
     return drawings
 
 
@@ -117,7 +117,7 @@ def _points(
     ]
 
 
-def _finished(figure: Figure, metric: Column, name: str, alt: str) -> Drawing:
+def finished(figure: Figure, metric: Column, name: str, alt: str) -> Drawing:
     """The figure with the metric's scale upwards and the legend below."""
     axis = figure.axes[0]
     low, high = axis.dataLim.y0, axis.dataLim.y1

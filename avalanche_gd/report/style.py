@@ -1,6 +1,6 @@
 """How a method is drawn: the same in all figures."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from avalanche_gd.report.collect import Section
@@ -16,8 +16,12 @@ Style = dict[str, Any]
 
 
 def styles_of(sections: Sequence[Section]) -> dict[str, Style]:
-    """A style for each label of a report; one that no other has, for up to 28."""
-    labels = dict.fromkeys(label for section in sections for label in section.methods)
+    """A style for each label of a report."""
+    return styles_for(label for section in sections for label in section.methods)
+
+
+def styles_for(labels: Iterable[str]) -> dict[str, Style]:
+    """A style for each label; one that no other has, for up to 28."""
     return {
         label: {
             "color": _COLOURS[i % len(_COLOURS)],
@@ -27,5 +31,5 @@ def styles_of(sections: Sequence[Section]) -> dict[str, Style]:
             "markeredgewidth": 0.8,
             "markersize": 8,
         }
-        for i, label in enumerate(labels)
+        for i, label in enumerate(dict.fromkeys(labels))
     }

@@ -160,14 +160,15 @@ def runs_as_csv(sections: Sequence[Section]) -> str:
     metrics = [
         metric
         for metric in METRICS
-        if not metric.asked_as or any(run.curve(metric) for run in every)
+        if not (metric.asked_as or metric.of_some_methods)
+        or any(run.curve(metric) for run in every)
     ]
     for section in sections:
         for label, runs in section.methods.items():
             for run in runs:
                 what = [section.benchmark, section.difference, label, run.seed]
                 curves = [run.curve(metric) for metric in metrics]
-                for experience in range(section.n_experiences):
+                for experience in run.experiences:
                     is_last = experience == section.n_experiences - 1
                     costs = [run.final(cost) if is_last else None for cost in COSTS]
                     values = [points.get(experience) for points in curves]

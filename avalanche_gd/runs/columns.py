@@ -61,6 +61,8 @@ class Column:
     """True if it depends on who labels generated images, ``measure``'s ``classifier``."""
     asked_as: str = ""
     """In ``evaluation.measures``; empty if it is measured without being asked for."""
+    of_some_methods: bool = False
+    """True if runs of other methods have none."""
 
     @property
     def heading(self) -> str:
@@ -283,6 +285,16 @@ METRICS = [
         is_labelled=True,
         asked_as="classification_accuracy",
     ),
+    Column(
+        "fisher_share",
+        "Fisher share",
+        3,
+        "",
+        f"generator/FisherShare_Stream/{_STREAM}",
+        lowest=0,
+        highest=1,
+        of_some_methods=True,
+    ),
 ]
 """The metrics, in the order of tables; one of your own may be appended."""
 
@@ -317,6 +329,7 @@ def generation_metrics(
     features: Any = "oracle",
     measures: Sequence[str] = (),
     labeller: Any = None,
+    columns: Sequence[Column] = METRICS,
 ) -> list[Any]:
     """The plugin metrics of a generator that tables show.
 
@@ -324,6 +337,7 @@ def generation_metrics(
     :param features: what :func:`~avalanche_gd.metrics.fid_metrics` takes.
     :param measures: those that are asked for, of :func:`measure_names`.
     :param labeller: a classifier that labels generated images; None for the oracle.
+    :param columns: the metrics of the tables.
     :raises ValueError: for another name, or if one cannot be had with this sampling.
     """
     for name in measures:
@@ -337,7 +351,7 @@ def generation_metrics(
             **({"features": features} if metric.in_features else {}),
             **({"classifier": labeller} if metric.is_labelled else {}),
         )
-        for metric in METRICS
+        for metric in columns
         if metric.measure and (not metric.asked_as or metric.asked_as in measures)
     ]
 

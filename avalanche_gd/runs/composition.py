@@ -26,9 +26,11 @@ from avalanche_gd.plugins import (
     EMAPlugin,
     GenerativeDistillationPlugin,
     GenerativeReplayPlugin,
+    RankOneEWCPlugin,
 )
 from avalanche_gd.runs.config import BudgetConfig, RunConfig
 from avalanche_gd.runs.errors import naming
+from avalanche_gd.runs.identity import flatten
 from avalanche_gd.runs.names import check_name
 from avalanche_gd.runs.strategies import make_generator, solver_replay
 
@@ -51,9 +53,10 @@ _LOWEST = {
 
 
 def method_names() -> list[str]:
-    """All methods of the registry, which is the folder ``conf/method``."""
-    names = [path.name for path in files("avalanche_gd.conf").joinpath("method").iterdir()]
-    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
+    """All methods of the registry, ``conf/method``, but those that need a setting."""
+    paths = files("avalanche_gd.conf").joinpath("method").iterdir()
+    own = [path for path in paths if path.name.endswith(".yaml")]
+    return sorted(p.name.removesuffix(".yaml") for p in own if "???" not in p.read_text())
 
 
 def compose_config(overrides: Sequence[str]) -> RunConfig:
@@ -79,7 +82,8 @@ def read_config(composed: DictConfig) -> RunConfig:
     _check_kinds(RunConfig, content)
     merged = OmegaConf.merge(OmegaConf.structured(RunConfig), content)
     OmegaConf.resolve(merged)
-    if missing := sorted(OmegaConf.missing_keys(merged)):
+    open_keys = {name for name, value in flatten(content).items() if value == "???"}
+    if missing := sorted(OmegaConf.missing_keys(merged) | open_keys):
         given = " ".join(f"{name}=VALUE" for name in missing)
         raise ValueError(f"no value for {' and '.join(missing)}; give {given}")
     config = OmegaConf.to_object(merged)
@@ -116,8 +120,9 @@ def _check(config: RunConfig) -> None:
     generator = make_generator(config) if config.method.generator == "vae" else model
     plugins = {name: config.make_plugins(name) for name in ("generator", "solver")}
     with naming(f"method={config.method.name}"):
-        for plugin in filter(_replays, plugins["generator"]):
-            plugin.check_model(generator)
+        for plugin in plugins["generator"]:
+            if _replays(plugin) or isinstance(plugin, RankOneEWCPlugin):
+                plugin.check_model(generator)
     if process_count() > 1:
         _check_processes(config, plugins)
 
@@ -182,8 +187,12 @@ def _wrong_values(config: RunConfig) -> Iterator[str]:
     if method.generator not in _GENERATORS:
         allowed = ", ".join(_GENERATORS)
         yield f"no method.generator {method.generator!r}; choose from {allowed}"
-    if method.solver_replays and method.generator == "none":
-        yield "method.solver_replays needs a method.generator to replay from"
+    if method.solver_replays and (method.generator == "none" or not method.solver):
+        yield "method.solver_replays needs a method.generator to replay from, and a solver"
+    if method.generator == "none" and not method.solver:
+        yield "method.solver=false needs a method.generator to train"
+    if method.all_at_once and not method.cumulative:
+        yield "method.all_at_once needs method.cumulative, the data of all experiences"
     if config.model.conditional and method.generator != "diffusion":
         yield f"model.conditional=true is for diffusion models; {method.name} trains none"
 

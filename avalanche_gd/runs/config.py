@@ -1,6 +1,6 @@
 """The configuration of a run, with its types."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -18,12 +18,12 @@ from avalanche_gd.metrics.labeller import resnet18_weights
 from avalanche_gd.models import (
     DiffusionModel,
     Execution,
-    ddim_scheduler,
     preset_shape,
     unet,
 )
+from avalanche_gd.models.scheduler import scheduler_of
 from avalanche_gd.plugins.pool import LOOK_AHEAD
-from avalanche_gd.runs.columns import generation_metrics
+from avalanche_gd.runs.columns import METRICS, Column, generation_metrics
 from avalanche_gd.runs.errors import naming
 from avalanche_gd.runs.identity import run_digest
 
@@ -55,6 +55,8 @@ class ModelConfig:
     compile: bool = False
     terminal_alpha_bar: float | None = None
     """The last ``alpha_bar`` of a schedule rescaled to zero terminal SNR."""
+    process: str = "ddpm"
+    """Of the noise: ``ddpm``, or ``flow`` for flow matching."""
 
     def __post_init__(self) -> None:
         own = self._target_ is not None
@@ -94,7 +96,7 @@ class ModelConfig:
                 denoiser = unet(self.preset, num_classes=num_classes)
         return DiffusionModel(
             denoiser,
-            ddim_scheduler(self.terminal_alpha_bar),
+            scheduler_of(self.process, self.terminal_alpha_bar),
             self.shape,
             num_classes=num_classes,
             condition_dropout=self.condition_dropout if self.conditional else 0.0,
@@ -105,7 +107,10 @@ class ModelConfig:
 
 @dataclass
 class BenchmarkConfig:
-    """The stream: a function of ``n_experiences``, ``seed``, ``image_size`` and options."""
+    """The stream: a function of ``n_experiences``, ``seed``, ``image_size`` and options.
+
+    And of ``shuffle`` where that is false.
+    """
 
     name: str
     _target_: str
@@ -113,6 +118,8 @@ class BenchmarkConfig:
     n_classes: int
     horizontal_flips: bool = False
     """True if half of the images of each batch are mirrored, left and right."""
+    shuffle: bool = True
+    """False for the classes in their own order, whatever the seed."""
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -125,6 +132,11 @@ class MethodConfig:
     """The generative model: ``diffusion``, ``vae`` or ``none``."""
     cumulative: bool = False
     """True if an experience brings the data of those before along."""
+    all_at_once: bool = False
+    """True if only the last experience is trained, with the budget of all: if cumulative,
+    on the data of the whole stream."""
+    solver: bool = True
+    """False if there is no classifier."""
     solver_replays: bool = False
     """True if the solver replays samples of the generator."""
     plugins: list[Any] = field(default_factory=list)
@@ -132,6 +144,8 @@ class MethodConfig:
     solver_plugins: list[Any] = field(default_factory=list)
     """The solver's Avalanche plugins, each with its ``_target_``."""
     lambd: float = 1.0
+    weighting: str = "experiences"
+    """A name in :data:`~avalanche_gd.plugins.teacher.WEIGHTINGS`."""
     teacher_steps: int = 2
     replay_ratio: float = 1.0
     """Replayed samples for each current one."""
@@ -139,14 +153,30 @@ class MethodConfig:
     """Steps that the teacher samples for at once."""
     pool_size: int | None = None
     """Samples that the teacher generates once an experience, to draw from."""
+    pool_per_class: int | None = None
+    """The same, of each class that a conditioned teacher knows."""
     pool_refresh: int | None = None
     """Steps after which the pool is filled anew."""
+    pool_of: str = "samples"
+    """What it holds: ``samples``, or ``pairs`` with the teacher's predictions."""
     teacher_sampler: str = "own"
     teacher_eta: float = 0.0
+    teacher_ema_decay: float | None = None
+    """With which the teacher follows the student within an experience."""
+    snr_threshold: float = 1.0
+    """Above which samples are taught, and current data below."""
     replay_start_timestep: int = 0
     """The lowest timestep that replay draws."""
     increasing_replay_size: bool = False
     """True for n - 1 times as many replayed samples in the n-th experience."""
+    teacher: str | None = None
+    """The folder of a saved model that teaches a new one."""
+    source: str = "generation"
+    """Of what it teaches."""
+    penalty: float = 15_000.0
+    """The weight of a penalty on the weights, beside replay."""
+    control: str | None = None
+    """What stands in the place of the rank-1 penalty's direction."""
     memory: int = 200
     """Images that a method with a memory keeps; GEM and A-GEM, of each experience."""
 
@@ -228,16 +258,20 @@ class EvaluationConfig:
         """The same, for the metrics."""
         return Sampling(self.images, self.steps, batch_size=self.batch_size)
 
-    def metrics(self, labeller: Any = None) -> list[Any]:
+    def metrics(
+        self, labeller: Any = None, columns: Sequence[Column] = METRICS
+    ) -> list[Any]:
         """The plugin metrics that tables show, new.
 
         :param labeller: labels generated images; None for the oracle.
+        :param columns: of the tables.
         :raises ValueError: if the weights of the features cannot be had.
         """
         with naming("evaluation"):
             extractor = feature_extractor(self.features, self.weights_path)
         features = "oracle" if extractor is None else extractor
-        return generation_metrics(self.sampling(), features, self.measures, labeller)
+        how = self.sampling(), features, self.measures, labeller
+        return generation_metrics(*how, columns)
 
     def check_weights(self) -> None:
         """Raise ValueError if weights cannot be had.
@@ -289,6 +323,25 @@ class RunConfig:
         name = f"seed-{self.seed}-{run_digest(self)[:8]}"
         out = Path(self.out).expanduser()
         return out / self.benchmark.name / self.method.name / name
+
+    @property
+    def first_experience(self) -> int:
+        """The index of the first that is trained."""
+        return self.benchmark.n_experiences - 1 if self.method.all_at_once else 0
+
+    def budget(self, model_name: str) -> Any:
+        """What a model may spend in an experience.
+
+        :param model_name: ``generator`` or ``solver``.
+        """
+        budget: BudgetConfig = getattr(self, model_name)
+        if not self.method.all_at_once or budget.steps is None:  # epochs are over all data
+            return budget
+        count = self.benchmark.n_experiences
+        spent = replace(budget, steps=count * budget.steps)
+        if isinstance(spent, GeneratorConfig):
+            spent.decay_steps *= count
+        return spent
 
     @property
     def torch_device(self) -> torch.device:

@@ -1,5 +1,7 @@
 """A dry run: does everything work here, and how long would it take?"""
 
+import copy
+import math
 import time
 import timeit
 from collections.abc import Iterator
@@ -11,21 +13,27 @@ from typing import Any
 
 import torch
 from avalanche.core import SupervisedPlugin
+from avalanche.training.plugins import AGEMPlugin
 
-from avalanche_gd.data.benchmark import as_benchmark
-from avalanche_gd.distributed.launch import on_main
-from avalanche_gd.metrics import generate_images
+from avalanche_gd.data.benchmark import StreamsBenchmark, as_benchmark
+from avalanche_gd.distributed.launch import on_main, process_count
 from avalanche_gd.metrics.labeller import resnet18_weights
-from avalanche_gd.models import DiffusionModel
+from avalanche_gd.metrics.shared_images import SharedImages
+from avalanche_gd.models import DiffusionModel, SmallCNN
+from avalanche_gd.plugins.baselines import GEMPlugin, MIRPlugin
 from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.errors import naming
 from avalanche_gd.runs.learner import Learner
-from avalanche_gd.runs.progress import experience_steps
 from avalanche_gd.runs.seeds import seed_everything
+from avalanche_gd.runs.strategies import make_generator
 
 _LEAST, _MOST = 3, 12  # steps of each model in an experience
-_SECONDS = 0.5  # after which the least will do
-_IMAGES = 16
+_SECONDS = 0.5  # after which the least will do, and that a pass may take
+_LONG = 20  # seconds, after which one step will do
+_SMALLEST = 4  # images of a part of a batch, or of a pass
+_IMAGES = 8  # that are sampled, by one step
+_OF_THEIR_OWN = (AGEMPlugin, GEMPlugin, MIRPlugin)
+"""Whose steps pass batches of a size that does not follow that of the data."""
 
 
 def dry_run(config: RunConfig, benchmark: Any) -> str:
@@ -34,10 +42,13 @@ def dry_run(config: RunConfig, benchmark: Any) -> str:
     The estimate takes the second experience, which replays, for all but the first, and
     the fastest step for all but its first: others warm up, or wait for what else the
     machine does. Epochs over more data take as many more steps; replay that increases takes
-    as much more of a step. What an experience takes beside its steps, such as the
-    importances of EWC or the filling of a pool, is in it. The reading of the data, the
-    training of the oracle or of another labeller (in whose place the oracle is here) and
-    what metrics do after sampling are not.
+    as much more of a step. What an experience takes beside its steps is in it: what is done
+    at its end, such as the importances of EWC, is timed on a few images, and for as many
+    more as there are; a pool and the samples of evaluations are so many passes of the
+    denoiser. Where a pass over a batch takes more than half a second, steps are timed on a
+    part of it, and so many more are counted. The reading of the data, the training of the
+    oracle or of another labeller (in whose place an untrained classifier is here) and what
+    metrics do after sampling are not in it.
 
     :return: a line with the estimate.
     :raises ValueError: if the weights that a labeller begins with cannot be had.
@@ -45,31 +56,41 @@ def dry_run(config: RunConfig, benchmark: Any) -> str:
     if config.evaluation.labeller != "oracle" and config.method.generator != "none":
         with naming("evaluation"):
             resnet18_weights(config.evaluation.labeller_weights)
-    n = config.benchmark.n_experiences
-    few = replace(config.evaluation, images=_IMAGES, measures=[])  # which may need more
-    small = replace(config, evaluation=few).replaced({"generator.decay_steps": 0})
-    least = max(_LEAST, least_steps(config))
+    first, n = config.first_experience, config.benchmark.n_experiences
+    needed = least_steps(config)
+    image_pass = _seconds_an_image(config)
+    small = _smaller(config, image_pass)
+    sizes = [len(experience.dataset) for experience in benchmark.train_stream]
+    trained = list(accumulate(sizes)) if config.method.cumulative else sizes
+    batch = max(small.generator.batch_size, small.solver.batch_size)
+    few = _few_images(benchmark, max(_IMAGES, max(_LEAST, needed) * batch))
     with trial(small) as learner:
-        clocks = [_StepClock(strategy, least) for strategy in learner.strategies.values()]
+        strategies = learner.strategies.values()
+        clocks = [_StepClock(by, needed, trained[first:]) for by in strategies]
+        pools = _cut_pools(learner)
+        _judge_untrained(learner)
         training = 0.0
-        for experience in benchmark.train_stream[: min(2, n)]:
+        for index in range(first, min(first + 2, n)):
+            experience = few.train_stream[index]
             began = time.perf_counter()
             learner.train(experience)
-            took = time.perf_counter() - began
-            training += took + sum(clock.seconds_left() for clock in clocks)
-        learner.evaluate(_first_test_images(benchmark))
-        evaluation = _evaluation_seconds(config, learner, benchmark)
-    second = took + sum(clock.seconds_left() for clock in clocks)
-    sizes = _training_sizes(config, benchmark)
-    for index in range(2, n):
-        more = (clock.seconds_more(index, sizes[index] / sizes[1]) for clock in clocks)
+            second = time.perf_counter() - began
+            second += sum(clock.seconds_left() for clock in clocks)
+            more_images = sizes[index] / len(experience.dataset) - 1
+            second += more_images * clocks[0].seconds_after
+            training += second
+        learner.evaluate(few.test_stream)
+    for index in range(first + 2, n):
+        more = (clock.seconds_more(index, trained[index] / trained[1]) for clock in clocks)
         training += second + sum(more)
+    passes = _evaluation_passes(config, benchmark)
+    passes += _pool_passes(config, benchmark, clocks, pools)
     device, place = config.torch_device, f"{config.threads} threads of this CPU"
     if device.type == "cuda":
         place = torch.cuda.get_device_name(device)
     return (
         f"{config.method.name} on {config.benchmark.name}, seed {config.seed}: works; "
-        f"about {_duration(training + evaluation)} on {place}"
+        f"about {_duration(training + passes * image_pass)} on {place}"
     )
 
 
@@ -100,24 +121,31 @@ class _StepClock(SupervisedPlugin, supports_distributed=True):
     little longer.
 
     :param strategy: which it joins.
-    :param least: steps to take in any case.
+    :param needed: steps to take in any case.
+    :param sizes: the images of each experience, of which the strategy trains on a few.
     """
 
-    def __init__(self, strategy: Any, least: int):
+    def __init__(self, strategy: Any, needed: int, sizes: list[int]):
         super().__init__()
-        self._least, self._most = least, max(_MOST, least)
+        self._needed, self._sizes_of_experiences = needed, sizes
         self._by_epochs = strategy.train_steps is None
         self._increases = any(
             getattr(plugin, "lesson", None) and plugin.lesson.is_increasing
             for plugin in strategy.plugins
         )
         self._fastest: list[float] = []  # by experience
+        self.budget = 0
+        """The steps of the last experience."""
+        self.seconds_after = 0.0
+        """What its end took after them."""
         look_no_further(strategy)
         strategy.plugins.append(self)
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         self._began = time.perf_counter()
-        self._budget = experience_steps(strategy)
+        size = self._sizes_of_experiences[len(self._fastest)]
+        batches = math.ceil(size / strategy.train_mb_size)
+        self.budget = strategy.train_steps or strategy.train_epochs * batches
         self._ends: list[float] = []
         self._sizes: list[int] = []
 
@@ -125,21 +153,27 @@ class _StepClock(SupervisedPlugin, supports_distributed=True):
         strategy.loss.item()  # an accelerator may still be at it
         self._ends.append(time.perf_counter())
         self._sizes.append(len(strategy.mb_x))
-        is_slow = on_main(lambda: self._ends[-1] - self._began > _SECONDS)
-        if (self._least if is_slow else self._most) <= len(self._ends) < self._budget:
+        if on_main(self._suffices) and len(self._ends) < self.budget:
             strategy.stop_training()
+
+    def _suffices(self) -> bool:
+        enough, took = _MOST, self._ends[-1] - self._began
+        if took > _SECONDS:
+            enough = 1 if self._ends[0] - self._began > _LONG else _LEAST
+        return len(self._ends) >= max(enough, self._needed)
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         whole = max(self._sizes)  # the last batch of an epoch may be smaller
         steps = zip(pairwise(self._ends), self._sizes[1:], strict=True)
         took = [end - began for (began, end), size in steps if size == whole]
         self._fastest.append(min(took, default=self._ends[0] - self._began))
+        self.seconds_after = time.perf_counter() - self._ends[-1]
 
     def seconds_left(self) -> float:
         """What the budget takes beyond the steps taken, at the pace of the fastest."""
-        if len(self._ends) == self._budget:
+        if len(self._ends) == self.budget:
             return 0.0
-        return (self._budget - 1) * self._fastest[-1] - (self._ends[-1] - self._ends[0])
+        return (self.budget - 1) * self._fastest[-1] - (self._ends[-1] - self._ends[0])
 
     def seconds_more(self, index: int, growth: float) -> float:
         """What the steps of a later experience take more than those of the second.
@@ -149,39 +183,119 @@ class _StepClock(SupervisedPlugin, supports_distributed=True):
         """
         first, second = self._fastest
         step = first + index * (second - first) if self._increases else second
-        steps = self._budget * (growth if self._by_epochs else 1)
-        return steps * step - self._budget * second
+        steps = self.budget * (growth if self._by_epochs else 1)
+        return steps * step - self.budget * second
 
 
-def _training_sizes(config: RunConfig, benchmark: Any) -> list[int]:
-    """How many images each experience is trained on."""
-    sizes = [len(experience.dataset) for experience in benchmark.train_stream]
-    return list(accumulate(sizes)) if config.method.cumulative else sizes
-
-
-def _evaluation_seconds(config: RunConfig, learner: Learner, benchmark: Any) -> float:
-    """What the evaluations of a run would take for sampling and for denoising losses."""
-    if not isinstance(learner.model, DiffusionModel):
+def _seconds_an_image(config: RunConfig) -> float:
+    """What a pass takes for an image in sampling; 0 without a diffusion model."""
+    model = make_generator(config)
+    if not isinstance(model, DiffusionModel):
         return 0.0
-    sampling = learner.config.evaluation.sampling()
 
     def sample() -> None:
-        generate_images(learner.model, sampling).cpu()  # an accelerator may be at it
+        condition = None if model.num_classes is None else torch.zeros(count).long()
+        model.generate(count, condition, steps=1).cpu()  # which waits for it
 
-    took = min(timeit.repeat(sample, timer=time.perf_counter, number=1, repeat=2))
-    n, evaluation = config.benchmark.n_experiences, config.evaluation
-    tests = enumerate(benchmark.test_stream)
-    evaluated = sum((n - index) * len(experience.dataset) for index, experience in tests)
-    passes = n * evaluation.images * evaluation.steps + evaluated
-    return passes * took / (_IMAGES * evaluation.steps)
+    count = _SMALLEST
+    while True:
+        took = min(timeit.repeat(sample, timer=time.perf_counter, number=1, repeat=2))
+        if took > _SECONDS / 4 or count >= 256:
+            return took / count
+        count *= 4  # small batches of a small model say little
 
 
-def _first_test_images(benchmark: Any) -> Any:
-    """A test stream of a few images of the first experience, with the whole training."""
-    train = [experience.dataset for experience in benchmark.train_stream]
-    first = benchmark.test_stream[0].dataset
-    few = first.subset(range(min(_IMAGES, len(first))))
-    return as_benchmark(train=train, test=[few]).test_stream
+def _smaller(config: RunConfig, image_pass: float) -> RunConfig:
+    """The same run with less of an evaluation, and smaller batches where one is slow.
+
+    :param image_pass: the seconds of a pass of an image.
+    """
+    evaluation = replace(config.evaluation, images=_IMAGES, steps=1, measures=[])
+    values: dict[str, Any] = {"generator.decay_steps": 0}
+    plugins = config.make_plugins()
+    if process_count() == 1 and not any(isinstance(p, _OF_THEIR_OWN) for p in plugins):
+        for name in ("generator", "solver")[: 1 + config.method.solver_replays]:
+            budget = getattr(config, name)
+            part = budget.batch_size
+            while part >= 2 * _SMALLEST and part * image_pass > _SECONDS:
+                part //= 2
+            values[f"{name}.batch_size"] = part
+            if budget.steps is not None:
+                values[f"{name}.steps"] = round(budget.steps * budget.batch_size / part)
+    return replace(config, evaluation=evaluation).replaced(values)
+
+
+def _few_images(benchmark: Any, count: int) -> StreamsBenchmark:
+    """The streams with up to so many images of each experience, and of the first test."""
+
+    def few(experience: Any, count: int) -> Any:
+        size = len(experience.dataset)
+        indices = [i * size // count for i in range(count)]  # of all classes
+        return experience.dataset.subset(indices) if size > count else experience.dataset
+
+    train = [few(experience, count) for experience in benchmark.train_stream]
+    return as_benchmark(train=train, test=[few(benchmark.test_stream[0], _IMAGES)])
+
+
+def _judge_untrained(learner: Learner) -> None:
+    """Have a new classifier in the place of the oracle, whose training takes long."""
+    config = learner.config
+    judge = SmallCNN(config.model.shape, config.benchmark.n_classes).eval()
+    for strategy in learner.strategies.values():
+        shared: Any = SharedImages.of(strategy)
+        shared.oracle = lambda stream, device: judge.to(device)
+
+
+def _cut_pools(learner: Learner) -> list[list[tuple[Any, int]]]:
+    """Have each pool filled with a few quick samples.
+
+    :return: the pools as they were and the passes of each sample, by strategy.
+
+    :raises ValueError: for one that the memory cannot hold.
+    """
+    pools: list[list[tuple[Any, int]]] = []
+    n_classes = learner.config.benchmark.n_classes
+    for strategy in learner.strategies.values():
+        pools.append([])
+        for plugin in strategy.plugins:
+            lesson: Any = getattr(plugin, "lesson", None)
+            if lesson is None or lesson.is_fresh:
+                continue
+            pool = lesson.samples if lesson.pairs is None else lesson.pairs
+            passes = lesson.steps + (lesson.pairs is not None)
+            pools[-1].append((copy.copy(pool), passes))
+            pool.check_model(learner.model)
+            pool.refresh_every = None
+            pool.size = 1 if pool.per_class else min(pool.size, n_classes)
+            lesson.samples.options = lesson.samples.options | {"steps": 1}
+    return pools
+
+
+def _pool_passes(
+    config: RunConfig,
+    benchmark: Any,
+    clocks: list[_StepClock],
+    pools: list[list[tuple[Any, int]]],
+) -> int:
+    """The passes of images that fill the pools of a run."""
+    classes = [exp.classes_in_this_experience for exp in benchmark.train_stream]
+    known: list[int | None] = [None] * (len(classes) - 1)
+    if config.model.conditional:
+        known = [len(set().union(*classes[:index])) for index in range(1, len(classes))]
+    passes = 0
+    for clock, own in zip(clocks, pools, strict=True):
+        for pool, each in own:
+            fills = math.ceil(clock.budget / (pool.refresh_every or clock.budget))
+            passes += fills * sum(map(pool.samples_of, known)) * each
+    return passes
+
+
+def _evaluation_passes(config: RunConfig, benchmark: Any) -> int:
+    """The passes of images in a run's evaluations: sampling, and denoising losses."""
+    first, n = config.first_experience, config.benchmark.n_experiences
+    evaluation, tests = config.evaluation, enumerate(benchmark.test_stream)
+    evaluated = sum((n - max(first, i)) * len(test.dataset) for i, test in tests)
+    return (n - first) * evaluation.images * evaluation.steps + evaluated
 
 
 def _duration(seconds: float) -> str:

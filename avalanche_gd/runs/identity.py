@@ -4,8 +4,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields, is_dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
+
+from avalanche_gd.storage import folder_digest
 
 _VERSION = 1  # of the rules below; another one names all runs anew
 
@@ -23,8 +25,12 @@ _OF_REPLAY = (
     *("replay_steps", "look_ahead", "pool_size", "replay_labels", "temperature"),
     *("replay_eta", "increasing_replay_size"),
 )
-_OFF = {"teacher_eta": 0, "replay_start_timestep": 0, "increasing_replay_size": False}
-"""Arguments of plugins that came later, as they decide nothing."""
+_OFF = {
+    **dict(teacher_eta=0, replay_start_timestep=0, increasing_replay_size=False),
+    **dict(weighting="experiences", pool_per_class=None, pool_of="samples"),
+    **dict(teacher_ema_decay=None, fit="resize"),
+}
+"""Arguments of plugins and benchmarks that came later, as they decide nothing."""
 _OF_A_CONDITION = ("condition_dropout", "guidance")
 
 
@@ -56,8 +62,8 @@ def deciding_settings(config: Any) -> dict[str, Any]:
     """
     settings = asdict(config)
     method, model = settings["method"], settings["model"]
-    kept = ("name", "generator", "cumulative", "solver_replays", "plugins")
-    settings["method"] = {key: method[key] for key in (*kept, "solver_plugins")}
+    kept = ("name", "generator", "cumulative", "all_at_once", "solver", "solver_replays")
+    settings["method"] = {key: method[key] for key in (*kept, "plugins", "solver_plugins")}
     if method["generator"] == "none":
         for part in ("model", "generator", "evaluation"):
             del settings[part]
@@ -65,9 +71,14 @@ def deciding_settings(config: Any) -> dict[str, Any]:
     elif not model["conditional"]:
         for name in _OF_A_CONDITION:
             del model[name]
-    if not method["solver_replays"]:
+    if not method["solver"]:
+        del settings["solver"]
+    elif not method["solver_replays"]:
         for name in _OF_REPLAY:
             del settings["solver"][name]
+    for plugin in settings["method"]["plugins"]:
+        if isinstance(plugin.get("teacher"), str):  # not where it is, but what
+            plugin["teacher"] = folder_digest(Path(plugin["teacher"]))
     evaluation = settings.get("evaluation", {})
     if evaluation.get("weights_path") is not None:  # whose name says which file it is
         evaluation["weights_path"] = PurePath(evaluation["weights_path"]).name
@@ -80,10 +91,10 @@ def deciding_settings(config: Any) -> dict[str, Any]:
 
 
 def _is_off(name: str, value: Any) -> bool:
-    """True for an argument of a plugin that is as if it were not there."""
+    """True for an argument of a plugin or benchmark that is as if it were not there."""
     section, _, option = name.rpartition(".")
-    of_plugin = section.startswith(("method.plugins.", "method.solver_plugins."))
-    return of_plugin and option in _OFF and value == _OFF[option]
+    later = ("method.plugins.", "method.solver_plugins.", "benchmark.options")
+    return section.startswith(later) and option in _OFF and value == _OFF[option]
 
 
 def run_digest(config: Any) -> str:

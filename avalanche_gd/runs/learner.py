@@ -52,12 +52,14 @@ class Learner:
             if config.method.solver_replays:
                 replay = solver_replay(config.solver, generator)
         plugins = [*self._plugins("solver"), *replay]
-        self.strategies["solver"] = solver_strategy(config, plugins)
-        self.method_plugins["solver"] += filter(remembers, replay)
+        if config.method.solver:
+            self.strategies["solver"] = solver_strategy(config, plugins)
+            self.method_plugins["solver"] += filter(remembers, replay)
 
     def train(self, experience: Any) -> None:
         """Train the solver on an experience, then the generator."""
-        self.strategies["solver"].train(experience, eval_streams=[])
+        if "solver" in self.strategies:
+            self.strategies["solver"].train(experience, eval_streams=[])
         if "generator" in self.strategies and not self.config.method.solver_replays:
             self.strategies["generator"].train(experience, eval_streams=[])
         self.counter.training = None
@@ -86,7 +88,8 @@ class Learner:
         if not isinstance(self.model, DiffusionModel):
             return {}
         trained = self.strategies["generator"].clock.train_exp_iterations
-        return self.counter.summary(self.config.generator.steps or max(1, trained))
+        steps = self.config.budget("generator").steps
+        return self.counter.summary(steps or max(1, trained))
 
     def oracle_digests(self) -> list[str]:
         """The SHA-256 of the weights of each oracle that judged the images so far."""

@@ -44,6 +44,12 @@ class RunResult:
         return self.config["benchmark"]["n_experiences"]
 
     @property
+    def experiences(self) -> range:
+        """The indices of those that it trains."""
+        first = self.n_experiences - 1 if self.config["method"]["all_at_once"] else 0
+        return range(first, self.n_experiences)
+
+    @property
     def times(self) -> list[dict[str, Any]]:
         """``versions``, ``commit`` and ``machine``, each time that it began or went on."""
         return self.info["times"]
@@ -95,7 +101,7 @@ def read_run(folder: Path) -> RunResult:
         raise ValueError(f"no complete run in {folder}; run it again to go on")
     run = _read_checked(folder, info)
     with reading(folder / "metrics.csv"):
-        _check_rows(run.rows, run.n_experiences)
+        _check_rows(run.rows, run.experiences)
     return run
 
 
@@ -106,7 +112,7 @@ def read_unfinished(folder: Path) -> RunResult:
     """
     run = _read_checked(folder, read_info(folder))
     with reading(folder / "metrics.csv"):
-        _check_rows(run.rows, run.n_experiences, is_complete=False)
+        _check_rows(run.rows, run.experiences, is_complete=False)
     return run
 
 
@@ -153,14 +159,17 @@ def _check_folder(run: RunResult) -> None:
         )
 
 
-def _check_rows(rows: list[Row], n_experiences: int, *, is_complete: bool = True) -> None:
-    """Raise ValueError unless all experiences have the same metrics, of possible values."""
+def _check_rows(rows: list[Row], trained: range, *, is_complete: bool = True) -> None:
+    """Raise ValueError unless all experiences have the same metrics, of possible values.
+
+    :param trained: the experiences of the run.
+    """
     experiences = {row.experience for row in rows}
     count = len(experiences)
     # Counted first: a damaged number of experiences may be more than memory holds.
-    is_whole = count == n_experiences if is_complete else count <= n_experiences
-    if not is_whole or experiences != set(range(count)):
-        raise ValueError(f"it has not the run's {n_experiences} experiences")
+    is_whole = count == len(trained) if is_complete else count <= len(trained)
+    if not is_whole or experiences != set(trained[:count]):
+        raise ValueError(f"it has not the run's {len(trained)} experiences")
     for metric in METRICS:
         missing = experiences - curve(rows, metric).keys()
         if missing and missing != experiences:

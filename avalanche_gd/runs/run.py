@@ -51,7 +51,7 @@ def run(config: RunConfig) -> Path:
     generates = config.method.generator != "none"
     if generates:
         config.evaluation.check_weights()
-    benchmark = _make_benchmark(config)
+    benchmark = make_benchmark(config)
     if generates:
         tests = (len(experience.dataset) for experience in benchmark.test_stream)
         config.evaluation.check_test_images(sum(tests))
@@ -77,15 +77,16 @@ def _run(config: RunConfig, benchmark: Any, folder: Path) -> None:
         write_whole(folder / "config.yaml", lambda path: OmegaConf.save(content, path))
         record.write()
     try:
-        for experience in benchmark.train_stream[done:]:
+        for experience in benchmark.train_stream[max(done, config.first_experience) :]:
+            index = experience.current_experience
             learner.train(experience)
-            values = learner.evaluate(benchmark.test_stream[: done + 1])
-            rows += [Row(done, name, value) for name, value in values.items()]
+            values = learner.evaluate(benchmark.test_stream[: index + 1])
+            rows += [Row(index, name, value) for name, value in values.items()]
             if is_main():
-                _write_experience(learner, folder, done, rows)
+                _write_experience(learner, folder, index, rows)
                 record.write()
-                say(_summary(done, learner, values))
-            done += 1
+                say(_summary(index, learner, values))
+            done = index + 1
         if is_main():
             _write_end(learner, folder, rows)
             record.write(completed=True)
@@ -155,12 +156,18 @@ def _write_end(learner: Learner, folder: Path, rows: list[Row]) -> None:
     learner.close()
 
 
-def _make_benchmark(config: RunConfig) -> Any:
+def make_benchmark(config: RunConfig) -> Any:
+    """The benchmark of a run, on its device.
+
+    :raises ValueError: if it cannot be read, or is another than the settings say.
+    """
     settings = config.benchmark
-    options = dict(seed=config.seed, image_size=config.model.shape[1]) | settings.options
+    options: dict[str, Any] = dict(seed=config.seed, image_size=config.model.shape[1])
+    if not settings.shuffle:  # which a function of one's own need not know
+        options["shuffle"] = False
     target = {"_target_": settings._target_, "_partial_": True, "_convert_": "all"}
     with naming("benchmark"):
-        make = instantiate(target | options)
+        make = instantiate(target | options | settings.options)
     # The main process may download.
     with naming("benchmark"), DistributedHelper.main_process_first():
         benchmark = make(settings.n_experiences)

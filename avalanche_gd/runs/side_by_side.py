@@ -1,5 +1,6 @@
 """Runs one after another, or several at a time, of which none stops the others."""
 
+import gc
 import multiprocessing
 import os
 import sys
@@ -87,6 +88,7 @@ def _attempt_side_by_side(waiting: list[RunConfig], jobs: int) -> dict[Path, str
 
 def _attempt_here(config: RunConfig, sender: Connection) -> None:
     """Attempt a run in this process, which ends with its parent or by SIGINT."""
+    gc.freeze()  # what the parent left may have threads, which a copy does not have
     threading.Thread(target=_end_with_parent, daemon=True).start()
     quiet()
     try:

@@ -20,12 +20,17 @@ from torchvision.transforms import Normalize
 
 from avalanche_gd.data import stream_tensors
 from avalanche_gd.distributed.launch import is_main
-from avalanche_gd.metrics import denoising_loss_metrics, generated_image_metrics
+from avalanche_gd.metrics import (
+    denoising_loss_metrics,
+    fisher_share_metrics,
+    generated_image_metrics,
+)
 from avalanche_gd.metrics.labeller import resnet18_labeller
+from avalanche_gd.metrics.shared_images import SharedImages
 from avalanche_gd.models import DiffusionModel
 from avalanche_gd.models.classifier import classifier
 from avalanche_gd.plugins import SoftGenerativeReplayPlugin
-from avalanche_gd.runs.config import BudgetConfig, RunConfig, SolverConfig
+from avalanche_gd.runs.config import RunConfig, SolverConfig
 from avalanche_gd.runs.errors import naming
 from avalanche_gd.training import BudgetedTemplate, DiffusionTraining
 
@@ -36,6 +41,12 @@ class BudgetedVAETraining(BudgetedTemplate, VAETraining):
 
 class CumulativePlugin(SupervisedPlugin, supports_distributed=True):
     """Trains an experience on its data and that of all experiences before it."""
+
+    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Have metrics count those too, where they were not trained by themselves."""
+        experience = strategy.experience
+        for before in experience.origin_stream[: experience.current_experience]:
+            SharedImages.of(strategy).observe(before)
 
     def after_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
         """Bring the data of the experiences before along."""
@@ -115,9 +126,10 @@ def generator_strategy(
         generated_image_metrics(sampling=sampling, shown=min(64, sampling.images)),
     ]
     if isinstance(model, DiffusionModel):
-        metrics.append(denoising_loss_metrics())
+        metrics += [denoising_loss_metrics(), fisher_share_metrics()]
     options = _options(config, "generator", model, metrics)
-    steps, decay_steps = config.generator.steps, config.generator.decay_steps
+    budget = config.budget("generator")
+    steps, decay_steps = budget.steps, budget.decay_steps
     if steps is not None and decay_steps > 0:
         schedule = torch.optim.lr_scheduler.LambdaLR(
             options["optimizer"], lambda step: min(1.0, (steps - step) / decay_steps)
@@ -172,7 +184,7 @@ def _options(
 
     :param name: of the model, as in the configuration.
     """
-    budget: BudgetConfig = getattr(config, name)
+    budget = config.budget(name)
     spent: dict[str, int | None] = {"train_steps": budget.steps}
     if budget.epochs is not None:
         spent = {"train_epochs": budget.epochs}

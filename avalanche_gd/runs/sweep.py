@@ -92,11 +92,17 @@ def split_sweep(overrides: Sequence[Override]) -> list[list[str]]:
 
 
 def _check_launcher(config: DictConfig) -> None:
-    """Raise ValueError if both torchrun and a launcher would start processes."""
+    """Raise ValueError if a launcher would start processes where it cannot."""
     name = config.hydra.launcher._target_.rpartition(".")[2]
-    if process_count() > 1 and name != "BasicLauncher":  # which runs in this process
+    if name == "BasicLauncher":  # which runs in this process
+        return
+    if process_count() > 1:
         raise ValueError(
             f"hydra/launcher={name} starts processes of its own; leave it out, or torchrun"
+        )
+    if config.check:  # of which nothing is left to tell what failed elsewhere
+        raise ValueError(
+            f"hydra/launcher={name} cannot tell which check failed; leave it out of --check"
         )
 
 

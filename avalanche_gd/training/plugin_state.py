@@ -17,11 +17,12 @@ from avalanche.training.utils import ParamData
 from torch import nn
 
 from avalanche_gd.data.model_space import as_dataset, kept_tensors
-from avalanche_gd.plugins import GenerativeDistillationPlugin
+from avalanche_gd.plugins import GenerativeDistillationPlugin, RankOneEWCPlugin
 from avalanche_gd.plugins.baselines import MIRPlugin
 
 REMEMBERED: dict[type, tuple[str, ...]] = {
     GenerativeDistillationPlugin: (),
+    RankOneEWCPlugin: ("mu", "theta", "c", "share"),
     avalanche_plugins.GenerativeReplayPlugin: ("untrained_solver", "weight_replay_loss"),
     avalanche_plugins.EWCPlugin: ("saved_params", "importances"),
     avalanche_plugins.SynapticIntelligencePlugin: ("ewc_data", "syn_data"),

@@ -58,6 +58,8 @@ def test_the_images_are_those_on_disk_in_model_space(
             expected = pixels[expected_labels == label] / 127.5 - 1
             assert (images[labels == label] - expected).abs().max() < 1e-6
     assert stream_tensors(benchmark.test_stream)[0].shape == (2 * n_classes, 3, 32, 32)
+    own = split(5, seed=3, root=tmp_path, shuffle=False)
+    assert own.classes_order == list(range(n_classes))
 
 
 @pytest.mark.parametrize(

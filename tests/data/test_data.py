@@ -3,12 +3,15 @@
 import gzip
 import os
 import shutil
+from functools import partial
+from itertools import product
 
 import numpy as np
 import pytest
 import torch
 from avalanche.benchmarks import nc_benchmark
 from avalanche.benchmarks.classic import SplitFMNIST as AvalancheSplitFMNIST
+from avalanche.benchmarks.classic import SplitMNIST as AvalancheSplitMNIST
 from PIL import Image
 from sklearn.datasets import load_digits
 from torch.nn import functional as F
@@ -19,6 +22,7 @@ from avalanche_gd import (
     SplitDigits,
     SplitFMNIST,
     SplitImageFolder,
+    SplitMNIST,
     to_model_space,
 )
 from avalanche_gd.data import stream_tensors
@@ -90,6 +94,7 @@ def test_the_test_digits_have_the_classes_in_proportion(digits):
     [
         lambda idx, folder: SplitDigits(5, seed=3),
         lambda idx, folder: SplitFMNIST(5, seed=3, root=idx),
+        lambda idx, folder: SplitMNIST(5, seed=3, root=idx),
         lambda idx, folder: SplitImageFolder(2, seed=3, root=write_class_folders(folder)),
         lambda idx, folder: to_model_space(SplitDigits(5), (1, 8, 8)),
     ],
@@ -183,11 +188,12 @@ def test_channels_that_do_not_fit_are_refused(digits, shape):
 
 
 @pytest.mark.parametrize(
-    ("make", "n_classes"), [(SplitDigits, 10), (SplitFMNIST, 10), (SplitImageFolder, 2)]
+    ("make", "n_classes"),
+    [(SplitDigits, 10), (SplitFMNIST, 10), (SplitMNIST, 10), (SplitImageFolder, 2)],
 )
 def test_each_experience_has_as_many_classes(idx_folder, tmp_path, make, n_classes):
     options = {}
-    if make is SplitFMNIST:
+    if make in (SplitFMNIST, SplitMNIST):
         options["root"] = idx_folder
     elif make is SplitImageFolder:
         options["root"] = write_class_folders(tmp_path / "images")
@@ -198,7 +204,7 @@ def test_each_experience_has_as_many_classes(idx_folder, tmp_path, make, n_class
         assert in_test == benchmark.classes_in_experience["train"]
 
 
-@pytest.mark.parametrize("benchmark", [SplitDigits, SplitFMNIST, SplitCIFAR10])
+@pytest.mark.parametrize("benchmark", [SplitDigits, SplitFMNIST, SplitMNIST, SplitCIFAR10])
 @pytest.mark.parametrize("n_experiences", [0, 3, 11])
 def test_experiences_that_do_not_divide_the_classes_are_refused(benchmark, n_experiences):
     with pytest.raises(ValueError, match="choose n_experiences from 1, 2, 5, 10"):
@@ -206,8 +212,14 @@ def test_experiences_that_do_not_divide_the_classes_are_refused(benchmark, n_exp
 
 
 @pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("inside", ["", "FashionMNIST/raw"])
-def test_a_folder_with_the_idx_files_is_a_root(idx_folder, tmp_path, packed, inside):
+@pytest.mark.parametrize(
+    ("make", "inside"),
+    [
+        *((SplitFMNIST, ""), (SplitFMNIST, "FashionMNIST/raw")),
+        *((SplitMNIST, ""), (SplitMNIST, "MNIST/raw")),
+    ],
+)
+def test_a_folder_with_the_idx_files_is_a_root(idx_folder, tmp_path, packed, make, inside):
     root = tmp_path / "root"
     (root / inside).mkdir(parents=True)
     for name in NAMES:
@@ -216,7 +228,7 @@ def test_a_folder_with_the_idx_files_is_a_root(idx_folder, tmp_path, packed, ins
                 file.write((idx_folder / name).read_bytes())
         else:
             shutil.copy(idx_folder / name, root / inside)
-    benchmark = SplitFMNIST(5, root=root, image_size=28)
+    benchmark = make(5, root=root, image_size=28)
     images, labels = stream_tensors(benchmark.train_stream)
     assert images.shape == (60, 1, 28, 28)
     pixels = np.frombuffer((idx_folder / NAMES[0]).read_bytes()[16:], np.uint8)
@@ -226,8 +238,9 @@ def test_a_folder_with_the_idx_files_is_a_root(idx_folder, tmp_path, packed, ins
 
 
 def test_a_root_without_the_data_set_is_refused(tmp_path, idx_folder):
-    with pytest.raises(ValueError, match="no Fashion-MNIST in"):
-        SplitFMNIST(5, root=tmp_path)
+    for make, name in ((SplitFMNIST, "Fashion-MNIST"), (SplitMNIST, "MNIST")):
+        with pytest.raises(ValueError, match=f"no {name} in"):
+            make(5, root=tmp_path)
     (idx_folder / NAMES[3]).unlink()
     with pytest.raises(ValueError, match="give the folder that holds them"):
         SplitFMNIST(5, root=idx_folder)
@@ -266,6 +279,61 @@ def test_the_streams_are_those_of_avalanche(idx_folder, tmp_path, seed, image_si
                 dataset_tensors(own.dataset), dataset_tensors(other.dataset), strict=True
             )
             assert all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("image_size", [16, 28])
+def test_mnist_is_that_of_avalanche(idx_folder, tmp_path, image_size):
+    (tmp_path / "MNIST").mkdir()
+    idx_folder.rename(tmp_path / "MNIST" / "raw")
+    ours = SplitMNIST(5, seed=3, root=tmp_path, image_size=image_size)
+    theirs = AvalancheSplitMNIST(5, seed=3, dataset_root=tmp_path)
+    theirs = to_model_space(theirs, (1, image_size, image_size))
+    # theirs are floats, which are resized without rounding to 8 bits
+    rounding = 1e-6 if image_size == 28 else 2 / 255
+    for name in ("train", "test"):
+        for own, other in zip(ours.streams[name], theirs.streams[name], strict=True):
+            images, labels = dataset_tensors(own.dataset)
+            others, other_labels = dataset_tensors(other.dataset)
+            assert (images - others).abs().max() < rounding
+            assert torch.equal(labels, other_labels)
+
+
+@pytest.mark.parametrize("make", [SplitFMNIST, SplitMNIST])
+@pytest.mark.parametrize(("image_size", "before"), [(28, 0), (31, 1), (32, 2)])
+def test_padded_images_are_the_originals_in_a_black_border(
+    idx_folder, make, image_size, before
+):
+    plain = stream_tensors(make(5, root=idx_folder, image_size=28).train_stream)[0]
+    padded = make(5, root=idx_folder, image_size=image_size, fit="pad")
+    images, _ = stream_tensors(padded.train_stream)
+    assert images.shape == (60, 1, image_size, image_size)
+    inside = slice(before, before + 28)
+    assert torch.equal(images[:, :, inside, inside], plain)
+    images[:, :, inside, inside] = -1
+    assert (images == -1).all()
+
+
+def test_a_fit_that_is_unknown_or_too_small_is_refused_before_anything_is_read(tmp_path):
+    for make in (SplitFMNIST, SplitMNIST):
+        with pytest.raises(ValueError, match="no fit 'crop'; choose from resize, pad"):
+            make(5, root=tmp_path, fit="crop")
+        with pytest.raises(ValueError, match="28x28 cannot be padded to 27x27; choose"):
+            make(5, root=tmp_path, image_size=27, fit="pad")
+
+
+def test_classes_come_in_their_own_order_whatever_the_seed(idx_folder, tmp_path):
+    folders = write_class_folders(tmp_path / "images")
+    makes = [
+        *(SplitDigits, partial(SplitFMNIST, root=idx_folder)),
+        *(partial(SplitMNIST, root=idx_folder), partial(SplitImageFolder, root=folders)),
+    ]
+    for make, seed in product(makes, (0, 3)):
+        benchmark = make(2, seed=seed, shuffle=False)
+        order = list(range(benchmark.n_classes))
+        assert benchmark.classes_order == order
+        half = benchmark.n_classes // 2
+        halves = [set(order[:half]), set(order[half:])]
+        assert benchmark.original_classes_in_exp == halves
 
 
 def cut_short(folder):
@@ -323,21 +391,28 @@ def test_damaged_files_are_refused_in_one_line(idx_folder, damage, message):
 def no_debian(tmp_path, monkeypatch):
     """The root that torchvision downloads to; Debian's package is not there."""
     monkeypatch.setattr("avalanche_gd.data.fashion_mnist.DEBIAN_ROOT", tmp_path)
-    monkeypatch.setattr(
-        "avalanche.benchmarks.datasets.external_datasets.fmnist.default_dataset_location",
-        lambda name: tmp_path / name,
-    )
-    return tmp_path / "fashionmnist"
+    for name in ("mnist", "fmnist"):
+        monkeypatch.setattr(
+            f"avalanche.benchmarks.datasets.external_datasets.{name}.default_dataset_location",
+            lambda name: tmp_path / name,
+        )
+    return tmp_path
 
 
-def test_without_local_files_torchvision_downloads(idx_folder, no_debian, monkeypatch):
+@pytest.mark.parametrize(
+    ("make", "raw"),
+    [(SplitFMNIST, "fashionmnist/FashionMNIST/raw"), (SplitMNIST, "mnist/MNIST/raw")],
+)
+def test_without_local_files_torchvision_downloads(
+    idx_folder, no_debian, monkeypatch, make, raw
+):
     def download(url, download_root, filename, md5):
         shutil.copy(idx_folder / filename.removesuffix(".gz"), download_root)
 
     monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", download)
-    ours = stream_tensors(SplitFMNIST(5).train_stream)
-    assert (no_debian / "FashionMNIST" / "raw" / NAMES[0]).is_file()
-    local = stream_tensors(SplitFMNIST(5, root=idx_folder).train_stream)
+    ours = stream_tensors(make(5).train_stream)
+    assert (no_debian / raw / NAMES[0]).is_file()
+    local = stream_tensors(make(5, root=idx_folder).train_stream)
     assert all(torch.equal(a, b) for a, b in zip(ours, local, strict=True))
 
 
@@ -346,9 +421,14 @@ def test_a_failed_download_says_what_to_do_in_one_line(no_debian, monkeypatch):
         raise RuntimeError("no network")
 
     monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", offline)
-    with pytest.raises(ValueError, match="apt-get install dataset-fashion-mnist") as caught:
-        SplitFMNIST(5)
-    assert len(str(caught.value).splitlines()) == 1
+    hints = {
+        SplitFMNIST: "apt-get install dataset-fashion-mnist",
+        SplitMNIST: "give the fo",
+    }
+    for make, hint in hints.items():
+        with pytest.raises(ValueError, match=f"no network.*{hint}") as caught:
+            make(5)
+        assert len(str(caught.value).splitlines()) == 1
 
 
 @pytest.mark.skipif(

@@ -8,6 +8,7 @@ from avalanche_gd.plugins import (
     EMAPlugin,
     GenerativeDistillationPlugin,
     GenerativeReplayPlugin,
+    RankOneEWCPlugin,
 )
 from tests.helpers.bits import same_bits
 from tests.helpers.shared_cases import CASES, begun_alike
@@ -87,4 +88,5 @@ def test_shares_together_are_the_whole():
 
 def test_our_plugins_say_that_they_support_it():
     plugins = [GenerativeDistillationPlugin(), GenerativeReplayPlugin(), EMAPlugin(0.9)]
+    plugins.append(RankOneEWCPlugin())
     assert all(plugin.supports_distributed for plugin in plugins)

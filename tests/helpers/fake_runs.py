@@ -41,7 +41,7 @@ def write_run(
         OmegaConf.update(config, name, value)
     OmegaConf.save(config, folder / "config.yaml")
     keys = {metric.name: metric.key for metric in METRICS}
-    always = [metric.name for metric in METRICS if not metric.asked_as]
+    always = [m.name for m in METRICS if not (m.asked_as or m.of_some_methods)]
     names = [name for name in always if generates or keys[name].startswith("solver/")]
     known = dict.fromkeys(names, 0.5) | (values or {})
     with open(folder / "metrics.csv", "w", newline="") as file:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from avalanche_gd.plugins import LookAhead, TeachingRequest
+from avalanche_gd.plugins import LookAhead, Taught, TeachingRequest
 
 
 def request_of(teacher, current: Tensor, *, steps: int = 2, seed: int = 3, student=None):
@@ -12,7 +12,8 @@ def request_of(teacher, current: Tensor, *, steps: int = 2, seed: int = 3, stude
     drawn = LookAhead(1, steps=steps).draw(teacher, len(current), generator)
     return TeachingRequest(
         teacher=teacher,
-        current=current,
+        count=len(current),
+        images=current,
         condition=drawn.condition,
         steps=steps,
         generator=generator,
@@ -27,3 +28,11 @@ def note_losses(plugin) -> list[Tensor]:
     teach = plugin.distillation_loss
     plugin.distillation_loss = lambda strategy: losses.append(teach(strategy)) or losses[-1]
     return losses
+
+
+def note_lessons(plugin) -> list[Taught]:
+    """What a plugin teaches in each step from now on."""
+    taught = []
+    draw = plugin.lesson._draw
+    plugin.lesson._draw = lambda *arguments: taught.append(draw(*arguments)) or taught[-1]
+    return taught

@@ -1,5 +1,6 @@
 """Processes that tests begin and end: quick ones, as they have imported everything."""
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -57,6 +58,7 @@ class Begun:
 
 
 def _alone(function: Callable[[], object], folder: Path) -> None:
+    gc.freeze()  # what earlier tests left may have threads, which a copy does not have
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for name, number in (("output", 1), ("errors", 2)):

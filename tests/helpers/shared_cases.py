@@ -17,6 +17,7 @@ from avalanche_gd import (
     DiffusionTraining,
     GenerativeDistillationPlugin,
     GenerativeReplayPlugin,
+    RankOneEWCPlugin,
     Sampling,
     SmallCNN,
     SoftGenerativeReplay,
@@ -170,6 +171,17 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
         for source in SOURCES
         if source != "generation"
     },
+    "rank-1 EWC": lambda: outcome(training(tiny(), RankOneEWCPlugin(1000))),
+    "rank-1 EWC, conditioned, diagonal": lambda: outcome(
+        training(conditioned_unet(), RankOneEWCPlugin(samples=5, control="diagonal"))
+    ),
+    "rank-1 EWC beside distillation": lambda: outcome(
+        training(
+            tiny(),
+            GenerativeDistillationPlugin(),
+            RankOneEWCPlugin(samples=1, control="shuffled"),
+        )
+    ),
     "replay": lambda: outcome(training(tiny(), GenerativeReplayPlugin())),
     "replay, ratio 1/2": lambda: outcome(
         training(conditioned_unet(), GenerativeReplayPlugin(replay_ratio=0.5))

@@ -1,14 +1,26 @@
 """Models of 8x8 images that cost next to nothing, and what goes into them."""
 
 from collections.abc import Iterable
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from avalanche_gd import DiffusionModel, ddim_scheduler
+from avalanche_gd import DiffusionModel, ddim_scheduler, flow_scheduler
 
 SHAPE = (1, 8, 8)
 CLASSES = 10
+
+PREDICTING = {
+    f"{kind} of {scheduler.__name__}": partial(scheduler, prediction_type=kind)
+    for scheduler, usual in (
+        (ddim_scheduler, "epsilon"),
+        (flow_scheduler, "flow_prediction"),
+    )
+    for kind in (usual, "sample", "v_prediction")
+}
+"""Every process, and all that a denoiser may predict in it."""
 
 
 class TinyDenoiser(nn.Module):
@@ -35,13 +47,16 @@ class ClassDenoiser(nn.Module):
         return self.scale * x + self.shift(class_labels).view(-1, 1, 1, 1)
 
 
-def tiny() -> DiffusionModel:
+def tiny(scheduler: Any = None) -> DiffusionModel:
     """A model that knows no classes."""
-    return DiffusionModel(TinyDenoiser(), ddim_scheduler(), SHAPE)
+    return DiffusionModel(TinyDenoiser(), scheduler or ddim_scheduler(), SHAPE)
 
 
 def conditioned(
-    dropout: float = 0.0, guidance: float = 1.0, seen: Iterable[int] = range(CLASSES)
+    dropout: float = 0.0,
+    guidance: float = 1.0,
+    seen: Iterable[int] = range(CLASSES),
+    scheduler: Any = None,
 ) -> DiffusionModel:
     """A model conditioned on the class.
 
@@ -49,7 +64,7 @@ def conditioned(
     """
     model = DiffusionModel(
         ClassDenoiser(),
-        ddim_scheduler(),
+        scheduler or ddim_scheduler(),
         SHAPE,
         num_classes=CLASSES,
         condition_dropout=dropout,

@@ -7,9 +7,15 @@ import pytest
 import torch
 from avalanche.training.plugins import EvaluationPlugin
 
-from avalanche_gd import DiffusionTraining, SmallCNN, denoising_loss_metrics
+from avalanche_gd import (
+    DiffusionTraining,
+    SmallCNN,
+    ddim_scheduler,
+    denoising_loss_metrics,
+    flow_scheduler,
+)
 from avalanche_gd.training import BudgetedTemplate
-from tests.helpers.small_models import SHAPE
+from tests.helpers.small_models import SHAPE, tiny
 
 NAME = "DenoisingLoss_Exp/eval_phase/test_stream/Exp001"
 
@@ -26,9 +32,10 @@ def evaluated(model, digits, bands, batch_size):
     return strategy.eval(digits.test_stream[1:2]), outputs
 
 
+@pytest.mark.parametrize("scheduler", [ddim_scheduler, flow_scheduler])
 @pytest.mark.parametrize("bands", [1, 3, 4])
-def test_each_band_has_the_mean_of_its_timesteps(tiny_model, digits, bands):
-    values, outputs = evaluated(tiny_model, digits, bands, batch_size=20)
+def test_each_band_has_the_mean_of_its_timesteps(digits, bands, scheduler):
+    values, outputs = evaluated(tiny(scheduler()), digits, bands, batch_size=20)
     t = torch.cat([o.timesteps for o in outputs]).numpy()
     error = torch.cat([(o.prediction - o.target) ** 2 for o in outputs])
     error = error.mean(dim=(1, 2, 3)).numpy()

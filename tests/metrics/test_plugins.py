@@ -19,6 +19,8 @@ from avalanche_gd import (
     DenoisingLoss,
     DiffusionModel,
     DiffusionTraining,
+    ddim_scheduler,
+    flow_scheduler,
     oracle_classifier,
 )
 from avalanche_gd.data import stream_tensors
@@ -57,7 +59,9 @@ def trained(model, digits, *metrics, experiences=2, template=None, loggers=()):
     return strategy
 
 
-def test_they_judge_the_model_on_the_classes_trained_on(tiny_model, digits):
+@pytest.mark.parametrize("scheduler", [ddim_scheduler, flow_scheduler])
+def test_they_judge_the_model_on_the_classes_trained_on(digits, scheduler):
+    tiny_model = tiny(scheduler())
     strategy = trained(
         tiny_model,
         digits,

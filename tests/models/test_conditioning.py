@@ -17,13 +17,22 @@ from avalanche_gd import (
     GenerativeReplayPlugin,
     SmallCNN,
     SoftGenerativeReplayPlugin,
+    ddim_scheduler,
+    flow_scheduler,
 )
 from avalanche_gd.metrics import Sampling, generate_images
 from avalanche_gd.models.sampler import SAMPLERS
 from avalanche_gd.plugins import SOURCES, LookAhead, ReplayPool, Teacher
 from tests.helpers.bits import same_bits, weights
 from tests.helpers.lessons import request_of
-from tests.helpers.small_models import CLASSES, SHAPE, conditioned, images, seeded
+from tests.helpers.small_models import (
+    CLASSES,
+    PREDICTING,
+    SHAPE,
+    conditioned,
+    images,
+    seeded,
+)
 from tests.helpers.small_trainings import fake_strategy
 
 
@@ -89,18 +98,27 @@ def test_without_a_condition_classes_are_drawn_evenly_over_those_seen():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.parametrize("predicting", PREDICTING)
 @pytest.mark.parametrize("guidance", [0.0, 2.5])
-def test_guidance_is_the_formula(guidance):
-    model = conditioned(dropout=0.1, guidance=guidance)
+def test_guidance_is_the_formula(guidance, predicting):
+    model = conditioned(0.1, guidance, scheduler=PREDICTING[predicting]())
     noise, labels = model.draw_noise(4, seeded()), torch.tensor([1, 5, 5, 9])
     with torch.no_grad():
         given = model.denoise(noise, torch.full((4,), 999), labels).numpy()
         without = model.denoise(
             noise, torch.full((4,), 999), torch.full((4,), CLASSES)
         ).numpy()
-    eps = without + guidance * (given - without)
-    a = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))[999]
-    expected = np.clip((noise.numpy() - np.sqrt(1 - a) * eps) / np.sqrt(a), -1, 1)
+    guided, x = without + guidance * (given - without), noise.numpy()
+    alpha_bar = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))[999]
+    a, b = np.sqrt(alpha_bar), np.sqrt(1 - alpha_bar)
+    expected = {
+        "epsilon of ddim_scheduler": (x - b * guided) / a,
+        "sample of ddim_scheduler": guided,
+        "v_prediction of ddim_scheduler": a * x - b * guided,
+        "flow_prediction of flow_scheduler": x - guided,
+        "sample of flow_scheduler": guided,
+        "v_prediction of flow_scheduler": -guided,  # at T - 1, a = 0 and b = 1
+    }[predicting].clip(-1, 1)
     assert np.abs(model.reverse(noise, labels, steps=1).numpy() - expected).max() < 1e-4
 
 
@@ -127,9 +145,10 @@ SAMPLED = {
 }
 
 
+@pytest.mark.parametrize("scheduler", [ddim_scheduler, flow_scheduler])
 @pytest.mark.parametrize("how", SAMPLED)
-def test_all_sampling_is_guided(how):
-    model, asked = conditioned(dropout=0.1, guidance=2.0, seen=(1, 2)), []
+def test_all_sampling_is_guided(how, scheduler):
+    model, asked = conditioned(0.1, 2.0, seen=(1, 2), scheduler=scheduler()), []
     model.condition_dropout = 0.0  # so that a trajectory has a class
     model.denoiser.register_forward_hook(
         lambda m, inputs, kw, out: asked.append(kw["class_labels"]), with_kwargs=True
@@ -156,10 +175,12 @@ def test_training_learns_which_classes_there_are(digits):
     assert seen == set(digits.train_stream[0].classes_in_this_experience)
 
 
+@pytest.mark.parametrize("predicting", PREDICTING)
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 @pytest.mark.parametrize("name", [name for name in SOURCES if name != "trajectory"])
-def test_every_source_distils_under_the_same_condition(name, dropout):
-    teacher, student = conditioned(dropout, seen=(2, 3, 7)), conditioned(dropout)
+def test_every_source_distils_under_the_same_condition(name, dropout, predicting):
+    teacher = conditioned(dropout, seen=(2, 3, 7), scheduler=PREDICTING[predicting]())
+    student = conditioned(dropout, scheduler=PREDICTING[predicting]())
     plugin = GenerativeDistillationPlugin(source=name, generator=seeded())
     batch = dict(mb_x=images(64), mb_y=torch.ones(64), mb_output=None)
     strategy = fake_strategy(student, 2, **batch, _criterion=DenoisingLoss())

@@ -162,7 +162,7 @@ def test_a_condition_is_refused(tiny_model):
 
 
 def test_a_scheduler_that_does_not_say_what_it_noises_is_refused():
-    with pytest.raises(TypeError, match="scheduler with alphas_cumprod, not object"):
+    with pytest.raises(TypeError, match="or one with alphas_cumprod, not object"):
         DiffusionModel(TinyDenoiser(), object(), SHAPE)
     unknown = ddim_scheduler()
     unknown.register_to_config(prediction_type="x0")
@@ -171,7 +171,7 @@ def test_a_scheduler_that_does_not_say_what_it_noises_is_refused():
 
 
 def test_an_unknown_preset_is_refused_with_those_that_exist():
-    names = "digits, fmnist-small, fmnist-fast, cifar-small, paper-fmnist, paper-cifar10"
+    names = ", ".join(PRESETS)
     with pytest.raises(ValueError, match=names):
         unet("mnist")
 
@@ -185,6 +185,8 @@ def test_an_unknown_preset_is_refused_with_those_that_exist():
         ("cifar-small", (3, 16, 16)),
         ("paper-fmnist", (1, 32, 32)),
         ("paper-cifar10", (3, 32, 32)),
+        ("rank1-mnist", (1, 32, 32)),
+        ("rank1-cifar10", (3, 32, 32)),
     ],
 )
 def test_presets_denoise_images_of_their_shape(preset, shape):

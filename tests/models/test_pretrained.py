@@ -11,7 +11,12 @@ from avalanche_gd import DiffusionModel, ddim_scheduler
 from avalanche_gd.models.unet import PRESETS
 from tests.helpers.bits import same_bits, truncate, weights
 from tests.helpers.own_denoisers import OwnUNet
-from tests.helpers.small_models import TinyDenoiser, images, seeded
+from tests.helpers.small_models import PREDICTING, TinyDenoiser, images, seeded
+
+FLOW = [
+    diffusers.FlowMatchEulerDiscreteScheduler,
+    diffusers.FlowMatchHeunDiscreteScheduler,
+]
 
 CONDITIONS = {
     "no classes": {},
@@ -27,23 +32,22 @@ def small_unet(**options):
 
 def bits(model):
     """Samples by default, from a given state, and under given classes."""
-    samples = [model.generate(4), model.generate(3, steps=2, eta=1.0, generator=seeded())]
+    eta = float(hasattr(model.noise_scheduler, "alphas_cumprod"))
+    samples = [model.generate(4), model.generate(3, steps=2, eta=eta, generator=seeded())]
     if model.num_classes is not None:
         samples.append(model.generate(2, torch.tensor([4, 1]), generator=seeded()))
     return samples
 
 
-@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("predicting", PREDICTING)
 @pytest.mark.parametrize("condition", CONDITIONS)
-def test_a_model_that_is_read_back_samples_the_same_bits(
-    tmp_path, prediction_type, condition
-):
+def test_a_model_that_is_read_back_samples_the_same_bits(tmp_path, predicting, condition):
     options = CONDITIONS[condition]
     classes = options.get("num_classes")
     embeddings = None if classes is None else classes + 1
     model = DiffusionModel(
         small_unet(sample_size=32, num_class_embeds=embeddings),
-        ddim_scheduler(prediction_type=prediction_type),
+        PREDICTING[predicting](),
         (1, 16, 8),
         sampling_steps=3,
         **options,
@@ -84,6 +88,21 @@ def test_a_saved_model_opens_in_diffusers_and_everybody_may_read_it(tmp_path, co
     assert same_bits(weights(pipeline.unet), weights(model.denoiser))
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert {path.stat().st_mode & 0o777 for path in files} == {0o644}
+
+
+@pytest.mark.parametrize("kind", FLOW)
+def test_a_saved_flow_opens_in_diffusers_and_samples_from_its_noise(tmp_path, kind):
+    unet = small_unet()
+    torch.nn.init.zeros_(unet.conv_out.weight)  # a velocity of 0.5 everywhere
+    torch.nn.init.constant_(unet.conv_out.bias, 0.5)
+    DiffusionModel(unet, kind(shift=2.0), (1, 8, 8)).save_pretrained(tmp_path / "model")
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(tmp_path / "model")
+    assert type(pipeline) is diffusers.DDPMPipeline
+    assert type(pipeline.scheduler) is kind and pipeline.scheduler.config.shift == 2.0
+    images = pipeline(3, seeded(), num_inference_steps=5, output_type="pt")[0]
+    noise = torch.randn(3, 1, 8, 8, generator=seeded())
+    expected = ((noise - 0.5) / 2 + 0.5).clamp(0, 1)
+    assert (images - expected).abs().max() < 1e-5
 
 
 def save_pipeline(folder, **options):

@@ -10,17 +10,19 @@ import pytest
 import torch
 from torch import nn
 
-from avalanche_gd import DenoisingLoss, DiffusionModel, ddim_scheduler
+from avalanche_gd import DenoisingLoss, DiffusionModel, ddim_scheduler, flow_scheduler
 from avalanche_gd.models.sampler import FITTING, SAMPLERS
 from avalanche_gd.plugins import SOURCES
 from tests.helpers.lessons import request_of
 from tests.helpers.small_models import (
+    PREDICTING,
     SHAPE,
     ClassDenoiser,
     TinyDenoiser,
     conditioned,
     images,
     seeded,
+    tiny,
 )
 
 MEAN, STD = -0.2, 0.25  # of the pixels that a perfect denoiser knows
@@ -29,12 +31,25 @@ NOT_FITTING = {
     "CogVideoXDPMScheduler",
     "DDIMInverseScheduler",
     "DPMSolverMultistepInverseScheduler",
+    "FlowMatchLCMScheduler",
+    "HeliosDMDScheduler",
+    "HeliosScheduler",
     "LCMScheduler",
     "RePaintScheduler",
     "TCDScheduler",
     "UnCLIPScheduler",
 }
-"""Those that have alphas_cumprod, and do not sample from what these say."""
+"""Those that say what their noise is, and do not sample from it (Helios' in stages)."""
+
+FLOW = {
+    "FlowMapEulerDiscreteScheduler",
+    "FlowMatchEulerDiscreteScheduler",
+    "FlowMatchHeunDiscreteScheduler",
+    "FlowMatchLCMScheduler",
+    "HeliosDMDScheduler",
+    "HeliosScheduler",
+}
+"""Those of flow matching."""
 
 
 @pytest.fixture(autouse=True)
@@ -63,23 +78,36 @@ def schedulers():
 SCHEDULERS = schedulers()
 
 
+def plain_levels(scheduler):
+    """a and b of each timestep."""
+    config = scheduler.config
+    if type(scheduler).__name__ in FLOW or config.get("use_flow_sigmas"):
+        shift = config.get("shift", config.get("flow_shift", 1))
+        sigma = np.arange(1, 1 + config.num_train_timesteps) / config.num_train_timesteps
+        sigma = shift / (shift + 1 / sigma - 1)
+        return 1 - sigma, sigma
+    alpha_bar = np.asarray(scheduler.alphas_cumprod, dtype=np.float64)
+    return np.sqrt(alpha_bar), np.sqrt(1 - alpha_bar)
+
+
 class PerfectDenoiser(nn.Module):
     """What a denoiser of ``x_0 ~ N(MEAN, STD^2)`` should predict, and when it is asked."""
 
     def __init__(self, scheduler):
         super().__init__()
-        self.alpha_bar = np.asarray(scheduler.alphas_cumprod, dtype=np.float64)
-        self.kind = getattr(scheduler.config, "prediction_type", "epsilon")
+        self.levels = plain_levels(scheduler)
+        usual = "epsilon" if hasattr(scheduler, "alphas_cumprod") else "flow_prediction"
+        self.kind = scheduler.config.get("prediction_type", usual)
         self.asked = []
 
     def forward(self, x, t):
         self.asked.append(int(t[0]))
-        alpha_bar = self.alpha_bar[t.numpy()].reshape(-1, 1, 1, 1)
-        a, b = np.sqrt(alpha_bar), np.sqrt(1 - alpha_bar)
+        a, b = (level[t.numpy()].reshape(-1, 1, 1, 1) for level in self.levels)
         gain = STD**2 * a / (STD**2 * a**2 + b**2)
         x0 = MEAN + gain * (x.numpy() - a * MEAN)
         noise = (x.numpy() - a * x0) / b
         outputs = {"epsilon": noise, "sample": x0, "v_prediction": a * noise - b * x0}
+        outputs["flow_prediction"] = noise - x0
         return torch.as_tensor(outputs[self.kind], dtype=x.dtype)
 
 
@@ -94,8 +122,9 @@ def test_the_schedulers_of_diffusers_are_found():
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_a_scheduler_is_right_or_refused_by_name(name):
     scheduler = SCHEDULERS[name]
-    if not hasattr(scheduler, "alphas_cumprod"):
-        with pytest.raises(TypeError, match=rf"with alphas_cumprod, not {name}$"):
+    if not (hasattr(scheduler, "alphas_cumprod") or name in FLOW):
+        message = rf"of flow matching, or one with alphas_cumprod, not {name}$"
+        with pytest.raises(TypeError, match=message):
             DiffusionModel(TinyDenoiser(), scheduler, SHAPE)
         return
     if name in NOT_FITTING:
@@ -103,13 +132,13 @@ def test_a_scheduler_is_right_or_refused_by_name(name):
             DiffusionModel(TinyDenoiser(), scheduler, SHAPE)
         return
     model = perfect_model(scheduler)
-    alpha_bar = np.asarray(scheduler.alphas_cumprod)
+    _, b = plain_levels(scheduler)
     for t in (0, 200, 600, 999):
         timesteps = torch.full((64,), t)
         noisy = model.process.add_noise(
             torch.zeros(64, *SHAPE), model.draw_noise(64, seeded(t)), timesteps
         )
-        assert noisy.std().item() == pytest.approx(np.sqrt(1 - alpha_bar[t]), rel=0.05)
+        assert noisy.std().item() == pytest.approx(b[t], rel=0.05)
     pixels = model.generate(64, steps=100, generator=seeded())
     assert pixels.mean().item() == pytest.approx(MEAN, abs=0.03)
     assert pixels.std().item() == pytest.approx(STD, abs=0.06)
@@ -118,7 +147,7 @@ def test_a_scheduler_is_right_or_refused_by_name(name):
 FITTED = [
     name
     for name, scheduler in SCHEDULERS.items()
-    if hasattr(scheduler, "alphas_cumprod") and name not in NOT_FITTING
+    if (hasattr(scheduler, "alphas_cumprod") or name in FLOW) and name not in NOT_FITTING
 ]
 
 
@@ -142,6 +171,7 @@ def test_sampling_begins_at_the_last_timestep_and_is_finite(name, steps):
         *((name, "own", 0.0) for name in FITTED),
         *(("DDIMScheduler", "own", eta) for eta in (0.5, 1.0)),
         *(("DDIMScheduler", sampler, 0.0) for sampler in SAMPLERS),
+        *(("FlowMatchEulerDiscreteScheduler", sampler, 0.0) for sampler in SAMPLERS),
     ],
 )
 @pytest.mark.parametrize("num_classes", [None, 10])
@@ -179,6 +209,16 @@ def test_sampling_is_trailing_whatever_the_scheduler_says(steps):
     )
 
 
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+@pytest.mark.parametrize("steps", [1, 2, 7, 10, 1000])
+def test_sampling_of_a_flow_is_trailing_before_its_shift(steps, shift):
+    model = perfect_model(flow_scheduler(shift=shift))
+    model.denoiser.asked.clear()
+    model.generate(2, steps=steps)
+    times = np.linspace(1, 1 / steps, steps)
+    assert model.denoiser.asked == [round(1000 * time) - 1 for time in times]
+
+
 def test_trailing_timesteps_are_those_of_diffusers(tiny_model):
     scheduler = ddim_scheduler()
     for steps in range(1, 1001):
@@ -188,18 +228,22 @@ def test_trailing_timesteps_are_those_of_diffusers(tiny_model):
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize(
-    "options",
+    "scheduler",
     [
-        dict(),
-        dict(prediction_type="sample"),
-        dict(beta_schedule="squaredcos_cap_v2"),
-        dict(prediction_type="v_prediction", rescale_betas_zero_snr=True),
-        dict(trained_betas=np.linspace(1e-3, 0.1, 200), num_train_timesteps=200),
-        dict(terminal_alpha_bar=1e-8),
+        ddim_scheduler(),
+        ddim_scheduler(prediction_type="sample"),
+        ddim_scheduler(beta_schedule="squaredcos_cap_v2"),
+        ddim_scheduler(prediction_type="v_prediction", rescale_betas_zero_snr=True),
+        ddim_scheduler(trained_betas=np.linspace(1e-3, 0.1, 200), num_train_timesteps=200),
+        ddim_scheduler(terminal_alpha_bar=1e-8),
+        flow_scheduler(),
+        flow_scheduler(prediction_type="sample", shift=0.5),
+        flow_scheduler(prediction_type="v_prediction", shift=3.0),
+        flow_scheduler(num_train_timesteps=100),
     ],
 )
-def test_every_sampler_takes_the_noise_levels_over(sampler, options):
-    model = perfect_model(ddim_scheduler(**options))
+def test_every_sampler_takes_the_noise_levels_over(sampler, scheduler):
+    model = perfect_model(scheduler)
     pixels = model.generate(64, steps=100, sampler=sampler, generator=seeded())
     assert pixels.mean().item() == pytest.approx(MEAN, abs=0.03)
     assert pixels.std().item() == pytest.approx(STD, abs=0.06)
@@ -220,12 +264,54 @@ def test_a_sampler_takes_levels_over_that_no_configuration_knows():
         (dict(num_train_timesteps=20), "does not sample .* with betas that end in noise"),
         (dict(trained_betas=[-0.1] * 1000), "must fall, from below 1"),
         (dict(rescale_betas_zero_snr=True), "zero terminal SNR, the noise says nothing"),
-        (dict(prediction_type="flow_prediction"), "no prediction_type 'flow_prediction'"),
+        (
+            dict(prediction_type="flow_prediction"),
+            "^DDIMScheduler knows no prediction_type 'flow_prediction'; choose from "
+            "epsilon, sample, v_prediction$",
+        ),
     ],
 )
 def test_noise_that_cannot_be_learned_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         DiffusionModel(TinyDenoiser(), ddim_scheduler(**options), SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            dict(prediction_type="epsilon"),
+            "^FlowMatchEulerDiscreteScheduler knows no prediction_type 'epsilon'; choose "
+            "from sample, v_prediction, flow_prediction$",
+        ),
+        (dict(shift=0.0), "^shift must be above 0, got 0.0"),
+        (dict(stochastic_sampling=True), "does not sample from the noise that a model lea"),
+        (dict(invert_sigmas=True), "does not sample from the noise that a model learns"),
+        (dict(use_dynamic_shifting=True), "does not sample from the noise that a model le"),
+    ],
+)
+def test_a_flow_that_cannot_be_learned_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        tiny(flow_scheduler(**options))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        diffusers.DPMSolverMultistepScheduler,
+        diffusers.DPMSolverSinglestepScheduler,
+        diffusers.UniPCMultistepScheduler,
+        diffusers.DEISMultistepScheduler,
+    ],
+)
+def test_a_scheduler_that_is_told_to_be_of_flow_matching_is(kind):
+    options = dict(prediction_type="flow_prediction", flow_shift=2.0)
+    model = perfect_model(kind(use_flow_sigmas=True, **options))
+    pixels = model.generate(64, steps=50, generator=seeded())
+    assert pixels.mean().item() == pytest.approx(MEAN, abs=0.03)
+    assert pixels.std().item() == pytest.approx(STD, abs=0.06)
+    with pytest.raises(ValueError, match="knows no prediction_type 'flow_prediction'"):
+        perfect_model(kind(use_flow_sigmas=False, **options))
 
 
 def nearly_zero():
@@ -259,14 +345,19 @@ def test_zero_terminal_snr_samples_at_every_eta(options, eta):
     assert pixels.std().item() == pytest.approx(STD, abs=0.03)
 
 
-@pytest.mark.parametrize("options", NO_SIGNAL)
-def test_zero_terminal_snr_teaches_finite_losses(options):
-    scheduler = ddim_scheduler(**options)
-    model = DiffusionModel(TinyDenoiser(), scheduler, SHAPE)
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        *(ddim_scheduler(**options) for options in NO_SIGNAL),
+        *(make() for name, make in PREDICTING.items() if "flow" in name),
+    ],
+)
+def test_zero_terminal_snr_teaches_finite_losses(scheduler):
+    model = tiny(scheduler)
     weights = model.process.min_snr_weights(5.0)
     assert weights.isfinite().all()
     assert weights[-1].item() == pytest.approx(
-        1.0 if options["prediction_type"] == "epsilon" else 0.0, abs=1e-7
+        1.0 if model.process.prediction_type == "epsilon" else 0.0, abs=1e-7
     )
     loss = DenoisingLoss(min_snr_gamma=5.0, noise_scheduler=scheduler)
     assert loss(model(images(64))).isfinite()
@@ -326,8 +417,9 @@ def test_a_denoiser_that_diverged_is_an_error_and_no_image(tiny_model, value):
 
 
 @pytest.mark.parametrize("guidance", [0.0, 1.0, 3.0])
-def test_a_trajectory_is_guided_and_its_targets_are_not(guidance):
-    model = conditioned(dropout=0.1, guidance=guidance)
+@pytest.mark.parametrize("predicting", PREDICTING)
+def test_a_trajectory_is_guided_and_its_targets_are_not(guidance, predicting):
+    model = conditioned(0.1, guidance, scheduler=PREDICTING[predicting]())
     model.condition_dropout = 0.0
     with torch.no_grad():
         request = request_of(model, images(12), steps=3)

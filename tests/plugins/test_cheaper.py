@@ -1,5 +1,7 @@
 """Cheaper replay: what it costs, ratios, trajectories, samplers."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ from avalanche_gd import (
     GenerativeReplayPlugin,
     ddim_scheduler,
 )
-from avalanche_gd.plugins import SOURCES, Teacher, Trajectory
+from avalanche_gd.plugins import SOURCES, SNRSplit, Teacher, Trajectory
 from tests.helpers.lessons import note_losses, request_of
 from tests.helpers.small_models import CLASSES, SHAPE, conditioned, images, seeded
 from tests.helpers.small_trainings import fake_strategy, train_generator
@@ -46,6 +48,9 @@ def cost(model, digits, plugin, steps=4):
     return passes.samples / 16 / steps
 
 
+ABOVE_1 = float((ALPHA_BAR > 0.5).mean())  # of the timesteps, by their SNR
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -60,6 +65,12 @@ def cost(model, digits, plugin, steps=4):
         (dict(source="gaussian", replay_ratio=0.5), 5),
         (dict(source="current"), 4),
         (dict(source="current", replay_ratio=0.5), 5),
+        (dict(pool_size=32, pool_of="pairs", teacher_steps=5), 6 + 6 * 32 / 16 / 4),
+        (dict(pool_size=16, pool_of="pairs", replay_ratio=0.5), 4.5 + 3 * 16 / 16 / 4),
+        (dict(pool_size=16, pool_of="pairs", pool_refresh=2), 6 + 2 * 3 * 16 / 16 / 4),
+        (dict(pool_size=16, pool_of="pairs", source="gaussian"), 6 + 16 / 16 / 4),
+        (dict(source=SNRSplit(1.0)), 7 + 2 * math.ceil(16 * ABOVE_1) / 16),
+        (dict(source=SNRSplit(0.0)), 9),
         (dict(look_ahead=1), 9),
         (dict(look_ahead=2, teacher_steps=5), 12),
     ],
@@ -112,10 +123,23 @@ def test_options_out_of_range_are_refused(plugin, options, message):
         plugin(**options)
 
 
+def test_a_pool_of_what_there_is_not_is_refused():
+    with pytest.raises(ValueError, match="no pool of 'x'; choose from samples, pairs"):
+        GenerativeDistillationPlugin(pool_size=9, pool_of="x")
+    with pytest.raises(ValueError, match="pool_of needs a pool; give pool_size"):
+        GenerativeDistillationPlugin(pool_of="pairs")
+
+
+@pytest.mark.parametrize("source", ["current", "trajectory", SNRSplit()])
+def test_a_pool_of_pairs_that_depend_on_the_current_batch_is_refused(source):
+    with pytest.raises(ValueError, match="depends on the current batch and cannot fill"):
+        GenerativeDistillationPlugin(source=source, pool_size=9, pool_of="pairs")
+
+
 def test_a_pool_of_a_source_that_does_not_sample_is_refused():
-    with pytest.raises(ValueError, match="are for source="):
+    with pytest.raises(ValueError, match="are for sources that take samples"):
         GenerativeDistillationPlugin(source="current", pool_size=10)
-    with pytest.raises(ValueError, match="are for source="):
+    with pytest.raises(ValueError, match="are for sources that take samples"):
         GenerativeDistillationPlugin(source="trajectory", teacher_sampler="unipc")
 
 

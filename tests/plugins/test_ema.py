@@ -1,6 +1,8 @@
 """The moving average of the weights."""
 
+import copy
 from functools import partialmethod
+from itertools import pairwise
 
 import pytest
 import torch
@@ -12,13 +14,71 @@ from avalanche.training.plugins import EvaluationPlugin
 from avalanche_gd import (
     DiffusionModel,
     GenerativeDistillationPlugin,
+    GenerativeReplayPlugin,
     Sampling,
     generated_image_metrics,
 )
 from avalanche_gd.metrics.shared_images import SharedImages, generate_images
+from avalanche_gd.plugins import Teacher
 from tests.helpers.bits import same_bits, weights
 from tests.helpers.lessons import note_losses
 from tests.helpers.small_trainings import train_generator
+
+
+class Following(SupervisedPlugin):
+    """Notes the weights of teacher and student after each step that has a teacher."""
+
+    def __init__(self):
+        super().__init__()
+        self.teachers, self.students = [], []
+
+    def after_training_iteration(self, strategy, **kwargs):
+        if (teacher := Teacher.of(strategy).model) is not None:
+            self.teachers.append(weights(teacher.denoiser))
+            self.students.append(weights(strategy.model.denoiser))
+
+
+def test_a_teacher_follows_the_student_by_a_moving_average(tiny_model, digits):
+    end_of_first, following = [], Following()
+    for steps in (3, 8):  # of one experience, and of one more
+        following = Following()
+        torch.manual_seed(0)
+        model = copy.deepcopy(tiny_model)
+        plugins = [
+            GenerativeDistillationPlugin(teacher_ema_decay=0.7),
+            GenerativeReplayPlugin(),  # which shares the teacher, and has it move but once
+            following,
+        ]
+        stream = digits.train_stream[: 1 if steps == 3 else 2]
+        train_generator(model, stream, *plugins, train_steps=3)
+        end_of_first.append(weights(model.denoiser))
+    expected = end_of_first[0]
+    assert len(following.teachers) == 3
+    for teacher, student in zip(following.teachers, following.students, strict=True):
+        expected = {k: 0.7 * expected[k] + 0.3 * student[k] for k in expected}
+        assert all((teacher[k] - expected[k]).abs().max() < 1e-6 for k in expected)
+
+
+def test_a_teacher_that_follows_goes_on_over_the_pieces_of_an_experience(
+    tiny_model, digits
+):
+    stream = split_online_stream(digits.train_stream[:2], experience_size=120, seed=0)
+    following = Following()
+    plugin = GenerativeDistillationPlugin(teacher_ema_decay=0.5)
+    train_generator(tiny_model, list(stream), plugin, following, train_steps=2)
+    teachers = pairwise(following.teachers)
+    for (before, after), student in zip(teachers, following.students[1:], strict=True):
+        for k in before:
+            assert (after[k] - (before[k] + student[k]) / 2).abs().max() < 1e-6
+    assert len(following.teachers) == 6
+
+
+def test_plugins_that_share_a_teacher_have_it_follow_alike(tiny_model, digits):
+    plugins = [GenerativeDistillationPlugin(teacher_ema_decay=d) for d in (0.5, None)]
+    with pytest.raises(ValueError, match="share one teacher; give them the same"):
+        train_generator(tiny_model, digits.train_stream[:1], *plugins)
+    with pytest.raises(ValueError, match=r"teacher_ema_decay must be in \[0, 1\], got 1.5"):
+        GenerativeDistillationPlugin(teacher_ema_decay=1.5)
 
 
 def test_an_experience_ends_with_the_average_of_its_weights(tiny_model, digits):

@@ -13,6 +13,7 @@ from avalanche_gd import (
     DenoisingLoss,
     GenerativeDistillationPlugin,
     GenerativeReplayPlugin,
+    RankOneEWCPlugin,
     SmallCNN,
     SoftGenerativeReplay,
     SoftGenerativeReplayPlugin,
@@ -299,7 +300,7 @@ def plain(model, plugin):
 
 
 @pytest.mark.parametrize("interrupted", [False, True])
-@pytest.mark.parametrize("plugin", [*TEACHING, lambda: EMAPlugin(0.9)])
+@pytest.mark.parametrize("plugin", [*TEACHING, lambda: EMAPlugin(0.9), RankOneEWCPlugin])
 def test_a_plugin_keeps_nothing_of_a_strategy_before(digits, plugin, interrupted):
     """It does in a second strategy what a new one does."""
     found = []

@@ -96,6 +96,43 @@ def test_generative_replay(tiny_model, n):
     assert abs(strategy.loss.item() - expected) < 1e-6
 
 
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_constant_weights_are_1_and_lambda_in_every_experience(tiny_model, n, monkeypatch):
+    """For all that replay: distillation, a generator's replay, and a solver's."""
+    distillation = GenerativeDistillationPlugin(2, 0.5, weighting="constant")
+    replay = GenerativeReplayPlugin(lambd=0.5, weighting="constant")
+    solver = SoftGenerativeReplayPlugin(
+        fake_strategy(tiny_model), lambd=0.5, weighting="constant"
+    )
+    monkeypatch.setattr(distillation.lesson, "loss", lambda *_: torch.tensor(3.0))
+    monkeypatch.setattr(replay.lesson, "loss", lambda *_: torch.tensor(3.0))
+    monkeypatch.setattr(solver, "generate", lambda *_: (images(8), None))
+    monkeypatch.setattr(solver, "replay_loss", lambda *_: torch.tensor(3.0))
+    for plugin in (distillation, replay, solver):
+        strategy, current = strategy_in_experience(
+            n, tiny_model, other(tiny_model), images(8)
+        )
+        if plugin is not solver:
+            plugin.before_training(strategy)
+        plugin.before_backward(strategy)
+        expected = current + (0.5 * 3 if n > 1 else 0)  # L_cur + lambda L_rep
+        assert strategy.loss.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_of_two_weightings_the_first_is_that_of_the_current_loss(tiny_model):
+    plugins = [
+        GenerativeDistillationPlugin(lambd=0.0, weighting=name)
+        for name in ("constant", "experiences")
+    ]
+    for own, weight in ((plugins, 1), (plugins[::-1], 1 / 4)):
+        strategy, current = strategy_in_experience(
+            4, tiny_model, other(tiny_model), images(8)
+        )
+        for plugin in own:
+            plugin.before_backward(strategy)
+        assert strategy.loss.item() == pytest.approx(weight * current, abs=1e-6)
+
+
 def test_the_current_loss_is_weighted_alone_whatever_another_plugin_added(tiny_model):
     plugin = GenerativeDistillationPlugin(lambd=0.0)
     strategy, current = strategy_in_experience(4, tiny_model, other(tiny_model), images(8))

@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+from avalanche.core import SupervisedPlugin
 from avalanche.training.templates import SupervisedTemplate
 
 from avalanche_gd import (
@@ -13,12 +14,24 @@ from avalanche_gd import (
     SmallCNN,
     SoftGenerativeReplay,
     SoftGenerativeReplayPlugin,
+    ddim_scheduler,
+    flow_scheduler,
 )
 from avalanche_gd.models.sampler import SAMPLERS
-from avalanche_gd.plugins import LookAhead, ReplayPool
+from avalanche_gd.plugins import LookAhead, PairPool, ReplayPool, Taught, Teacher
 from tests.helpers.bits import same_bits, weights
+from tests.helpers.lessons import note_lessons
 from tests.helpers.small_models import CLASSES, SHAPE, conditioned, seeded, tiny
 from tests.helpers.small_trainings import train_generator
+
+
+class Frozen(SupervisedPlugin):
+    """Keeps the last teacher of a strategy."""
+
+    teacher = None
+
+    def before_backward(self, strategy, **kwargs):
+        Frozen.teacher = Teacher.of(strategy).model or Frozen.teacher
 
 
 def test_a_pool_is_what_the_teacher_generates(tiny_model):
@@ -78,11 +91,13 @@ def test_a_pool_never_reaches_into_the_next_class(monkeypatch):
     assert drawn_images().tolist() == (condition * 200 + 199).tolist()
 
 
+@pytest.mark.parametrize("scheduler", [ddim_scheduler, flow_scheduler])
 @pytest.mark.parametrize("make", [tiny, conditioned])
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("kind", [partial(LookAhead, 3), partial(ReplayPool, 20, 2)])
-def test_all_that_is_drawn_comes_from_the_generator(kind, sampler, make):
-    teacher, state, drawn = make(), torch.get_rng_state(), []
+def test_all_that_is_drawn_comes_from_the_generator(kind, sampler, make, scheduler):
+    teacher = make(scheduler=scheduler())
+    state, drawn = torch.get_rng_state(), []
     for _ in range(2):
         samples, generator = kind(steps=2, sampler=sampler), seeded()
         steps = [samples.draw(teacher, 5, generator).images() for _ in range(4)]
@@ -90,6 +105,71 @@ def test_all_that_is_drawn_comes_from_the_generator(kind, sampler, make):
         drawn.append(torch.cat(steps))
         state = torch.manual_seed(7).get_state()
     assert torch.equal(*drawn)
+
+
+@pytest.mark.parametrize("make", [tiny, partial(conditioned, seen=(2, 3))])
+def test_a_pool_of_pairs_holds_what_the_teacher_predicts(make, digits):
+    model = make()
+    plugin = GenerativeDistillationPlugin(pool_size=12, pool_of="pairs", generator=seeded())
+    batches = note_lessons(plugin)
+    train_generator(
+        model, digits.train_stream[:2], plugin, Frozen(), train_steps=4, train_mb_size=64
+    )
+    x_t, t, target, condition = Taught.joined(batches)
+    assert len(x_t) == 4 * 64 and len(t.unique()) <= 12
+    with torch.no_grad():
+        expected = Frozen.teacher.denoise(x_t, t, condition)
+    assert (target - expected).abs().max() < 1e-5
+    pairs = {(int(when), float(image.sum())) for when, image in zip(t, x_t, strict=True)}
+    assert 8 <= len(pairs) <= 12  # drawn with replacement from as many
+
+
+def test_a_pool_of_pairs_is_filled_anew_when_it_is_due_and_for_another_teacher(tiny_model):
+    made, generator = [], seeded()
+
+    def make(count):
+        made.append(count)
+        return Taught(*(torch.zeros(count, 1, 1, 1), torch.zeros(count)) * 2)._replace(
+            condition=None
+        )
+
+    pool = PairPool(1200, refresh_every=2)
+    for _ in range(3):
+        assert len(pool.draw(tiny_model, 7, generator, make).x_t) == 7
+    assert made == [500, 500, 200] * 2
+    pool.draw(conditioned(), 7, generator, make)
+    assert len(made) == 9
+
+
+@pytest.mark.parametrize("source", ["generation", "gaussian", "partial_generation"])
+@pytest.mark.parametrize("make", [tiny, partial(conditioned, dropout=0.5, seen=(2, 3))])
+def test_what_is_taught_ahead_is_taught_as_step_by_step(source, make):
+    """The same draws in another order: those of three steps, one kind after the other."""
+    teacher = make()
+    lesson = GenerativeDistillationPlugin(source=source, generator=seeded()).lesson
+    with torch.no_grad():
+        steps = lesson._made(teacher, 5, 3)
+        whole = Taught.joined(steps)
+        assert [len(step.x_t) for step in steps] == [5, 5, 5]
+        expected = teacher.denoise(whole.x_t, whole.timesteps, whole.condition)
+    assert (whole.target - expected).abs().max() < 1e-5
+    plain = seeded()
+    classes = [teacher.draw_condition(5, plain) for _ in range(3)]
+    if source == "generation":
+        noise = torch.cat([teacher.draw_noise(5, plain) for _ in range(3)])
+        condition = None if classes[0] is None else torch.cat(classes)
+        samples = teacher.reverse(noise, condition, steps=2)
+    t = torch.cat([torch.randint(1000, (5,), generator=plain) for _ in range(3)])
+    assert torch.equal(whole.timesteps, t)
+    noise = torch.cat([teacher.draw_noise(5, plain) for _ in range(3)])
+    if source == "generation":
+        assert (whole.x_t - teacher.add_noise(samples, noise, t)).abs().max() < 1e-5
+    if source == "gaussian":
+        assert torch.equal(whole.x_t, noise)
+    for step, drawn in zip(steps, classes, strict=True):
+        if drawn is not None:
+            dropped = teacher.drop_condition(drawn, plain)
+            assert torch.equal(step.condition, dropped)
 
 
 @pytest.mark.parametrize("num_classes", [None, CLASSES])
@@ -192,6 +272,45 @@ def test_a_pool_smaller_than_the_number_of_classes_is_refused_before_training(
     ):
         train_generator(model, digits.train_stream[:2], plugin(pool_size=size))
     assert same_bits(weights(model), before)
+
+
+@pytest.mark.parametrize("seen", [(3,), (2, 3, 7), range(CLASSES)])
+def test_a_pool_of_each_class_holds_every_class_as_often(seen):
+    model, asked = conditioned(seen=seen), []
+    generate = model.generate
+    model.generate = lambda n, c, **k: asked.append(c) or generate(n, c, **k)
+    pool = ReplayPool(60, steps=1, per_class=True)
+    pool.draw(model, 16, seeded()).images()
+    counts = torch.bincount(torch.cat(asked), minlength=CLASSES)
+    assert counts.tolist() == [60 * (c in seen) for c in range(CLASSES)]
+
+
+@pytest.mark.parametrize("plugin", [GenerativeDistillationPlugin, GenerativeReplayPlugin])
+def test_a_plugin_fills_its_pool_with_so_many_of_each_class_that_it_knows(digits, plugin):
+    model, sizes = conditioned(seen=()), []
+    generate = DiffusionModel.generate
+
+    def noting(self, n, *arguments, **options):
+        sizes.append(n)
+        return generate(self, n, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DiffusionModel, "generate", noting)
+        train_generator(model, digits.train_stream[:3], plugin(pool_per_class=7))
+    assert sizes == [2 * 7, 4 * 7]
+
+
+@pytest.mark.parametrize("plugin", [GenerativeDistillationPlugin, GenerativeReplayPlugin])
+def test_a_pool_of_each_class_is_refused_before_training_where_it_cannot_be(
+    tiny_model, digits, plugin
+):
+    message = "pool_per_class needs a model that is conditioned on the class; make it with"
+    with pytest.raises(ValueError, match=message):
+        train_generator(tiny_model, digits.train_stream[:1], plugin(pool_per_class=7))
+    with pytest.raises(ValueError, match=r"pool of 10+ samples takes 2\d+\.\d GiB of the"):
+        train_generator(
+            conditioned(), digits.train_stream[:1], plugin(pool_per_class=10**8)
+        )
 
 
 def test_a_pool_of_ones_own_holds_one_of_each_class_or_is_refused():

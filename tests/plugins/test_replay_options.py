@@ -169,7 +169,7 @@ def test_what_cannot_be_is_refused_by_the_constructor(make, options, message):
 
 @pytest.mark.parametrize("source", ["gaussian", "current", "trajectory"])
 def test_an_eta_is_refused_where_nothing_is_sampled(source):
-    with pytest.raises(ValueError, match='teacher_eta are for source="generation"'):
+    with pytest.raises(ValueError, match="teacher_eta are for sources that take samples"):
         GenerativeDistillationPlugin(source=source, teacher_eta=0.5)
 
 

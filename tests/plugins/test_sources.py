@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from avalanche_gd import DiffusionModel, GenerativeDistillationPlugin, ddim_scheduler
-from avalanche_gd.plugins import SOURCES, PartialGeneration, TeachingRequest
+from avalanche_gd.plugins import SOURCES, PartialGeneration, SNRSplit, TeachingRequest
 from tests.helpers.lessons import note_losses, request_of
-from tests.helpers.small_models import SHAPE, TinyDenoiser, images, seeded
+from tests.helpers.small_models import PREDICTING, SHAPE, TinyDenoiser, images, seeded, tiny
 from tests.helpers.small_trainings import train_generator
 
 COUNT = 64
@@ -45,6 +45,62 @@ def test_gaussian(tiny_model):
     expected_t, noise = drawn_first(tiny_model)
     assert torch.equal(t, expected_t)
     assert np.abs(x_t.numpy() - noise).max() < 1e-6
+
+
+def test_a_split_by_snr_takes_samples_where_there_is_signal(tiny_model):
+    current, split = images(COUNT), SNRSplit(1.0)
+    end = int((ALPHA_BAR / (1 - ALPHA_BAR) > 1).sum())
+    places, counts = [], []
+    for seed in range(40):
+        request = request_of(tiny_model, current, seed=seed)
+        with torch.no_grad():
+            taught = split.draw(request)
+            expected = tiny_model.denoise(taught.x_t, taught.timesteps)
+        assert (taught.target - expected).abs().max() < 1e-6
+        count = int((taught.timesteps < end).sum())
+        assert (taught.timesteps[:count] < end).all()
+        counts.append(count)
+        places.append(taught.timesteps)
+        plain = torch.Generator().manual_seed(seed)
+        u = float(torch.rand(1, generator=plain))
+        assert count == int(COUNT * end / 1000 + u)
+        noise = torch.randn(-(-COUNT * end // 1000), *SHAPE, generator=plain)
+        samples = tiny_model.reverse(noise, steps=2)[:count]
+        torch.rand(COUNT, generator=plain)
+        noise = torch.randn(COUNT, *SHAPE, generator=plain)
+        x0 = torch.cat([samples, current[count:]])
+        x_t = tiny_model.add_noise(x0, noise, taught.timesteps)
+        assert (taught.x_t - x_t).abs().max() < 1e-5
+    assert abs(np.mean(counts) - COUNT * end / 1000) < 0.3
+    spread = torch.bincount(torch.cat(places) // 100, minlength=10)
+    assert spread.min() > 200 and spread.max() < 312  # of 256 each
+
+
+def test_a_split_at_0_takes_samples_only_and_above_all_timesteps_is_refused(tiny_model):
+    with torch.no_grad():
+        taught = SNRSplit(0.0).draw(request_of(tiny_model, torch.full((8, *SHAPE), 9.0)))
+    assert taught.x_t.abs().max() < 6
+    with pytest.raises(
+        ValueError, match="no timestep has a signal-to-noise ratio above 1e"
+    ):
+        SNRSplit(1e6).check_model(tiny_model)
+    with pytest.raises(ValueError, match="the threshold of the SNR must be 0 or more"):
+        SNRSplit(-1.0)
+
+
+def test_a_split_heeds_the_lowest_timestep(tiny_model):
+    request = request_of(tiny_model, images(COUNT))
+    with torch.no_grad():
+        for start in (100, 990):
+            asked = TeachingRequest(**(vars(request) | {"start": start}))
+            timesteps = SNRSplit(1.0).draw(asked).timesteps
+            assert start <= timesteps.min() and timesteps.max() < 1000
+
+
+def test_a_source_that_is_independent_has_no_current_batch(tiny_model):
+    request = request_of(tiny_model, images(4))
+    with pytest.raises(ValueError, match="a source with independent = True has no current"):
+        TeachingRequest(**(vars(request) | {"images": None})).current  # noqa: B018
 
 
 def test_symmetric_gaussian(tiny_model):
@@ -161,26 +217,33 @@ def test_at_the_last_timestep_partial_generation_is_noise(tiny_model, monkeypatc
     assert torch.equal(x_t, torch.randn(2, *SHAPE, generator=seeded(3)))
 
 
-@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
-def test_even_steps_are_the_reverse_process_stopped_there(monkeypatch, prediction_type):
-    scheduler = ddim_scheduler(prediction_type=prediction_type)
-    model = DiffusionModel(TinyDenoiser(), scheduler, SHAPE)
+@pytest.mark.parametrize("predicting", PREDICTING)
+def test_even_steps_are_the_reverse_process_stopped_there(monkeypatch, predicting):
+    scheduler = PREDICTING[predicting]()
+    model = tiny(scheduler)
+    flow = "flow" in predicting
     visited = model.sampling_timesteps(10)
     stop = visited[4]
     monkeypatch.setattr(TeachingRequest, "draw_timesteps", lambda _: torch.full((3,), stop))
     with torch.no_grad():
         x_t = PartialGeneration().draw(request_of(model, images(3), steps=4, seed=1)).x_t
         expected = model.draw_noise(3, torch.Generator().manual_seed(1))
-        scheduler.set_timesteps(10)
-        for t in visited[:4]:
-            output = model.denoise(expected, torch.full((3,), t))
+        scheduler.set_timesteps(
+            10, **(dict(sigmas=np.linspace(1, 0.1, 10)) if flow else {})
+        )
+        for t, now in zip(scheduler.timesteps, visited[:4], strict=False):
+            timesteps = torch.full((3,), now)
+            output = model.denoise(expected, timesteps)
+            if flow:
+                output = model.process.velocity(expected, output, timesteps)
             expected = scheduler.step(output, t, expected).prev_sample
     assert (x_t - expected).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("predicting", PREDICTING)
 @pytest.mark.parametrize("name", SOURCES)
-def test_every_source_teaches(tiny_model, digits, name):
+def test_every_source_teaches(digits, name, predicting):
     plugin = GenerativeDistillationPlugin(source=name)
     losses = note_losses(plugin)
-    train_generator(tiny_model, digits.train_stream[:2], plugin)
+    train_generator(tiny(PREDICTING[predicting]()), digits.train_stream[:2], plugin)
     assert losses[0].item() < 1e-12 < losses[-1].item()

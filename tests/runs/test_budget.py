@@ -150,3 +150,9 @@ def test_a_solvers_replay_has_its_own_settings(tmp_path):
 def test_a_models_schedule_may_end_without_a_signal(tmp_path):
     learner = Learner(small_config(tmp_path, "model.terminal_alpha_bar=1e-8"))
     assert learner.model.process.alpha_bar[-1].item() == pytest.approx(1e-8, rel=1e-3)
+
+
+def test_a_models_noise_may_be_that_of_flow_matching(tmp_path):
+    process = Learner(small_config(tmp_path, "model.process=flow")).model.process
+    assert process.prediction_type == "flow_prediction"
+    assert (process.alpha_bar[-1], process.beta_bar[-1]) == (0, 1)

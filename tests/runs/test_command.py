@@ -72,12 +72,12 @@ BAD = {
     "an unknown benchmark": (
         ["benchmark=imagenet"],
         "no benchmark 'imagenet'; choose from image_folder, split_cifar10, split_cifar100, "
-        "split_digits, split_fmnist",
+        "split_digits, split_fmnist, split_mnist",
     ),
     "an unknown preset": (
         ["model=huge"],
         "no model 'huge'; choose from cifar-small, digits, fmnist-fast, fmnist-small, "
-        "paper-cifar10, paper-fmnist",
+        "paper-cifar10, paper-fmnist, rank1-cifar10, rank1-mnist",
     ),
     "an unknown labeller": (
         ["evaluation.labeller=resnet50"],
@@ -87,7 +87,10 @@ BAD = {
         ["evaluation.labeller_weights=x.pth"],
         "evaluation: labeller_weights goes with labeller=resnet18",
     ),
-    "an unknown protocol": (["protocol=own"], "no protocol 'own'; choose from paper"),
+    "an unknown protocol": (
+        ["protocol=own"],
+        "no protocol 'own'; choose from paper, rank1",
+    ),
     "two protocols": (["protocol=[paper,paper]"], "protocol must be one choice"),
     "steps and epochs": (
         ["generator.epochs=3"],
@@ -123,6 +126,18 @@ BAD = {
     "a terminal alpha_bar that leaves signal": (
         ["model.terminal_alpha_bar=0.1"],
         "model: terminal_alpha_bar must be from 1e-10 to 4.04e-05, what the last timestep",
+    ),
+    "an unknown process": (
+        ["model.process=sde"],
+        "model: no process 'sde'; choose from ddpm, flow",
+    ),
+    "a terminal alpha_bar of a flow": (
+        ["model.process=flow", "model.terminal_alpha_bar=1e-8"],
+        "model: terminal_alpha_bar goes with process=ddpm; flow matching ends in pure",
+    ),
+    "an eta of a flow": (
+        ["model.process=flow", "method.teacher_eta=1"],
+        "method=generative_distillation: FlowMatchEulerDiscreteScheduler does not know eta",
     ),
     "an eta above 1": (
         ["method.teacher_eta=2"],
@@ -322,6 +337,16 @@ BAD = {
         ["+method.generator=vae"],
         "method=generative_distillation: GenerativeDistillationPlugin needs a "
         "DiffusionModel; MlpVAE has no method denoise",
+    ),
+    "a rank-1 penalty on a VAE": (
+        ["method=rank1_ewc", "+method.generator=vae"],
+        "method=rank1_ewc: RankOneEWCPlugin needs a DiffusionModel; MlpVAE has no method "
+        "noise_ahead",
+    ),
+    "a negative penalty": (["method=rank1_ewc", "method.penalty=-1"], "lambd must be 0 or"),
+    "an unknown control": (
+        ["method=rank1_replay", "method.control=all"],
+        "no control 'all'; choose from diagonal, shuffled",
     ),
     "a benchmark that there is not": (
         ["benchmark._target_=nowhere.Split"],

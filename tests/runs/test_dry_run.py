@@ -166,6 +166,28 @@ def test_a_slow_model_takes_no_more_than_three_steps_of_an_experience(
     assert len([by for by in taken if isinstance(by.model, DiffusionModel)]) == 2 * 3
 
 
+@pytest.mark.parametrize(
+    "budget",
+    [["generator.steps=60"], ["generator.steps=null", "generator.epochs=13"]],
+    ids=["steps", "epochs"],
+)
+def test_a_slow_model_is_timed_on_a_part_of_its_batches(
+    monkeypatch, tmp_path, digits, told, budget
+):
+    sizes = set()
+    told(Machine(monkeypatch, busy=[None]))  # a pass over a batch takes 0.64 s
+    monkeypatch.setattr(
+        Steps,
+        "before_training_iteration",
+        lambda self, by: sizes.add((type(by.model).__name__, len(by.mb_x))),
+    )
+    config = small_config(tmp_path, *OWN, "method=naive", *budget)
+    count = sum(len(experience.dataset) for experience in digits.train_stream)
+    passed = 5 * 60 * 64 if len(budget) == 1 else 13 * count
+    assert estimated(config, digits) == pytest.approx(passed * 1e-2, rel=0.25)
+    assert sizes == {("DiffusionModel", 32), ("SmallCNN", 64)}
+
+
 def test_a_method_that_needs_more_steps_is_refused_by_its_check(tmp_path, digits):
     config = small_config(tmp_path, "method=rwalk", "generator.steps=9")
     with pytest.raises(ValueError, match="needs experiences of delta_t = 10 iterations"):

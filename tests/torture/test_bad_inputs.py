@@ -126,6 +126,7 @@ COMMANDS = [
     ("-m", "seed=interval(0,1)"),
     ("--multirun", "generator.steps=1,0"),
     ("--check", "generator.steps=0"),
+    ("-m", "--check", "seed=0,1", "hydra.launcher._target_=elsewhere.Launcher"),
     ("--config-name",),
     ("--config-name", "nowhere"),
     ("--config-dir", "nowhere"),

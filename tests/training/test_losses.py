@@ -7,13 +7,13 @@ import torch
 from avalanche_gd import (
     Denoising,
     DenoisingLoss,
-    DiffusionModel,
     DiffusionTraining,
     GenerativeDistillationPlugin,
     ddim_scheduler,
+    flow_scheduler,
 )
 from tests.helpers.lessons import note_losses
-from tests.helpers.small_models import SHAPE, TinyDenoiser
+from tests.helpers.small_models import PREDICTING, SHAPE, tiny
 
 GAMMA = 5.0
 
@@ -39,23 +39,25 @@ def test_min_snr_weights(prediction_type):
     assert criterion(output).numpy() == pytest.approx(expected, rel=1e-3)
 
 
-def test_a_weighted_error_on_the_noise_is_that_on_the_image():
-    scheduler = ddim_scheduler()
+@pytest.mark.parametrize("predicting", PREDICTING)
+def test_a_weighted_error_on_a_prediction_is_that_on_the_image(predicting):
+    scheduler = PREDICTING[predicting]()
     loss = DenoisingLoss("none", min_snr_gamma=GAMMA, noise_scheduler=scheduler)
     t = torch.tensor([50, 500, 900])
-    noise, other = torch.randn(3, *SHAPE), torch.randn(3, *SHAPE)
-    a = scheduler.alphas_cumprod[t].view(-1, 1, 1, 1)
-    x_t = torch.randn(3, *SHAPE)
-    images = [(x_t - (1 - a).sqrt() * eps) / a.sqrt() for eps in (noise, other)]
+    one, other = torch.randn(3, *SHAPE), torch.randn(3, *SHAPE)
+    x_t, process = torch.randn(3, *SHAPE), tiny(scheduler).process
+    images = [process.image_and_noise(x_t, output, t)[0] for output in (one, other)]
     on_image = ((images[0] - images[1]) ** 2).mean(dim=(1, 2, 3))
-    expected = torch.tensor(np.minimum(snr(t.numpy()), GAMMA)) * on_image
-    assert loss(Denoising(noise, other, t)).numpy() == pytest.approx(expected, rel=1e-3)
+    sigma = (t.numpy() + 1) / 1000
+    ratio = (1 / sigma - 1) ** 2 if "flow" in predicting else snr(t.numpy())
+    expected = torch.tensor(np.minimum(ratio, GAMMA)) * on_image
+    assert loss(Denoising(one, other, t)).numpy() == pytest.approx(expected, rel=1e-3)
 
 
-@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
-def test_distillation_trains_under_it(digits, prediction_type):
-    scheduler = ddim_scheduler(prediction_type=prediction_type)
-    model = DiffusionModel(TinyDenoiser(), scheduler, SHAPE)
+@pytest.mark.parametrize("predicting", PREDICTING)
+def test_distillation_trains_under_it(digits, predicting):
+    scheduler = PREDICTING[predicting]()
+    model = tiny(scheduler)
     plugin = GenerativeDistillationPlugin()
     losses = note_losses(plugin)
     DiffusionTraining(
@@ -79,19 +81,23 @@ def test_half_a_min_snr_is_refused():
 
 
 @pytest.mark.parametrize(
-    "other",
+    ("make", "other"),
     [
-        dict(prediction_type="v_prediction"),
-        dict(beta_end=0.03),
-        dict(num_train_timesteps=500),
+        (ddim_scheduler, ddim_scheduler(prediction_type="v_prediction")),
+        (ddim_scheduler, ddim_scheduler(beta_end=0.03)),
+        (ddim_scheduler, ddim_scheduler(num_train_timesteps=500)),
+        (ddim_scheduler, flow_scheduler()),
+        (flow_scheduler, ddim_scheduler()),
+        (flow_scheduler, flow_scheduler(shift=2.0)),
     ],
 )
-def test_weights_of_another_scheduler_than_the_models_are_refused(tiny_model, other):
-    optimizer = torch.optim.Adam(tiny_model.parameters())
-    options = dict(model=tiny_model, optimizer=optimizer, evaluator=None)
-    for scheduler in (tiny_model.noise_scheduler, ddim_scheduler()):
+def test_weights_of_another_scheduler_than_the_models_are_refused(make, other):
+    model = tiny(make())
+    optimizer = torch.optim.Adam(model.parameters())
+    options = dict(model=model, optimizer=optimizer, evaluator=None)
+    for scheduler in (model.noise_scheduler, make()):
         right = DenoisingLoss(min_snr_gamma=GAMMA, noise_scheduler=scheduler)
         DiffusionTraining(criterion=right, **options)
-    wrong = DenoisingLoss(min_snr_gamma=GAMMA, noise_scheduler=ddim_scheduler(**other))
+    wrong = DenoisingLoss(min_snr_gamma=GAMMA, noise_scheduler=other)
     with pytest.raises(ValueError, match=r"than the model's; give it model\.noise_schedu"):
         DiffusionTraining(criterion=wrong, **options)

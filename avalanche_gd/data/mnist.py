@@ -1,0 +1,44 @@
+"""MNIST, read or downloaded."""
+
+from functools import partial
+from pathlib import Path
+
+from avalanche.benchmarks.datasets.external_datasets.mnist import get_mnist_dataset
+
+from avalanche_gd.data.benchmark import StreamsBenchmark
+from avalanche_gd.data.idx_files import split_idx
+
+
+def SplitMNIST(
+    n_experiences: int = 5,
+    *,
+    seed: int = 0,
+    image_size: int = 16,
+    shuffle: bool = True,
+    fit: str = "resize",
+    root: str | Path | None = None,
+) -> StreamsBenchmark:
+    """Class-incremental MNIST like Avalanche's ``SplitMNIST``, in model space.
+
+    :param n_experiences: 1, 2, 5 or 10; each gets the same number of classes.
+    :param seed: decides the order of the classes. The global random state is left alone.
+    :param image_size: height and width; the originals are 28x28.
+    :param shuffle: False for the classes in their own order, whatever the seed.
+    :param fit: ``"resize"``, by PIL, or ``"pad"``, to put a black border around.
+    :param root: a folder with the four idx files, gzipped or not, or one of
+        torchvision's. None for Avalanche's own, to which torchvision downloads.
+    :return: streams ``train_stream`` (60,000 images) and ``test_stream`` (10,000), of
+        shape ``(1, image_size, image_size)``.
+    :raises ValueError: as :func:`~avalanche_gd.SplitFMNIST` does.
+    """
+    return split_idx(
+        "MNIST",
+        n_experiences,
+        seed=seed,
+        image_size=image_size,
+        shuffle=shuffle,
+        fit=fit,
+        root=None if root is None else Path(root).expanduser(),
+        download=partial(get_mnist_dataset, None),
+        hint="give the folder that holds it as root",
+    )

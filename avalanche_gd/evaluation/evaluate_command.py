@@ -1,0 +1,221 @@
+"""The command ``avalanche-gd-evaluate``."""
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from itertools import product
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+import torch
+
+from avalanche_gd.checks import check_integer, check_number
+from avalanche_gd.evaluation.measure import Judge, Outcome, Plan
+from avalanche_gd.evaluation.outcome_table import as_csv, as_text, drawings
+from avalanche_gd.evaluation.subjects import Subject, check_fits, compose_settings
+from avalanche_gd.models.sampler import SAMPLERS, check_sampler
+from avalanche_gd.runs.columns import features_in_words
+from avalanche_gd.runs.config import RunConfig
+from avalanche_gd.runs.errors import (
+    OneLineParser,
+    ending_when_interrupted,
+    ending_with_one_line,
+    quiet,
+)
+from avalanche_gd.runs.identity import deciding_settings
+from avalanche_gd.runs.provenance import provenance
+from avalanche_gd.runs.run import make_benchmark
+from avalanche_gd.runs.run_files import reading
+from avalanche_gd.runs.small_files import read_small
+from avalanche_gd.storage import write_json, write_whole
+
+_COMMAND = "avalanche-gd-evaluate"
+_STEPS = [2, 5, 10, 20, 50]
+_LARGEST_RECORD = 2**20  # bytes
+_DESCRIPTION = """\
+Which sampler and how many steps are enough for a saved model: generates images by each
+sampler, each number of steps and each guidance, and compares them with the test images
+of a benchmark, all of its classes.
+
+MODEL is a folder that DiffusionModel.save_pretrained wrote, or the folder of a complete
+run: then its model, and its benchmark, seed and evaluation.* unless others are given.
+KEY=VALUE are settings as avalanche-gd takes them, such as benchmark=split_fmnist,
+evaluation.features=inception or evaluation.measures=[kid].
+
+    avalanche-gd-evaluate runs/split_digits/joint/seed-0-* --samplers own,unipc
+    avalanche-gd-evaluate model benchmark=split_digits --steps 5,10 --images 500,2000
+
+Prints a table and writes it as evaluation.csv, with FID against passes, seconds and images
+as figures/*.pdf and *.svg, and what was evaluated as evaluation.json. A folder that has
+the same evaluation is written anew; one that has anything else is left alone."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Evaluate models, and end with one line and status 2 on a wrong value.
+
+    Status 130 if it is interrupted.
+    """
+    quiet()
+    line = f"{_COMMAND}: interrupted; run it again for a whole evaluation"
+    with ending_when_interrupted(line), ending_with_one_line(_COMMAND, reraise=False):
+        options = _parser().parse_intermixed_args(arguments)
+        settings = [part for part in options.models if _is_setting(part)]
+        labels = [part for part in options.models if not _is_setting(part)]
+        if not labels:
+            raise ValueError(f"no MODEL is given; see {_COMMAND} --help")
+        subjects = [Subject.of(label) for label in dict.fromkeys(labels)]
+        config = compose_settings(subjects, settings, options.out)
+        plan = Plan(
+            options.samplers,
+            options.steps,
+            sorted(set(options.images or [config.evaluation.images])),
+            options.guidance,
+            check_integer("--noise-seed", options.noise_seed, 0),
+        )
+        evaluate(subjects, config, plan, options.out)
+
+
+def evaluate(
+    subjects: Sequence[Subject], config: RunConfig, plan: Plan, out: Path
+) -> list[Outcome]:
+    """Evaluate saved models: all is checked before the first image is generated.
+
+    :param subjects: the models.
+    :param config: of :func:`~avalanche_gd.evaluation.subjects.compose_settings`.
+    :param plan: how they are sampled.
+    :param out: the folder of the result.
+    :raises ValueError: for a model that does not fit the benchmark, what cannot be sampled
+        or measured, or a folder that has something else or cannot be written.
+    """
+    _check(subjects, config, plan)
+    record = _record(subjects, config, plan)
+    _check_out(out, record)
+    torch.set_num_threads(config.threads)
+    judge = Judge(config, make_benchmark(config), plan)
+    made = {"made": provenance(config.torch_device)}
+    write_json(out / "evaluation.json", {"evaluation": record, **made})
+    outcomes = [one for subject in subjects for one in judge.outcomes(subject)]
+    features = features_in_words(vars(config.evaluation))
+    files = {"evaluation.csv": as_csv(outcomes).encode(errors="backslashreplace")}
+    for drawing in drawings(outcomes, features):
+        files[f"figures/{drawing.name}.pdf"] = drawing.pdf
+        files[f"figures/{drawing.name}.svg"] = drawing.svg
+    for name, content in files.items():
+        write_whole(out / name, partial(Path.write_bytes, data=content))
+    caption = (
+        f"{config.benchmark.name}, all of its test images; seconds are of sampling. "
+        f"What is measured in features is in those of {features}."
+    )
+    print(f"{fill(caption, 88)}\n\n{as_text(outcomes)}\n\n{out / 'evaluation.csv'}")
+    return outcomes
+
+
+def _check(subjects: Sequence[Subject], config: RunConfig, plan: Plan) -> None:
+    """Raise ValueError unless each model fits, and can be sampled in each way."""
+    for subject, guidance in product(subjects, plan.guidance):
+        model = subject.load(guidance)
+        check_fits(subject.label, model, config)
+        for sampler, steps in product(plan.samplers, plan.steps):
+            model.check_steps(steps, sampler)
+
+
+def _record(subjects: Sequence[Subject], config: RunConfig, plan: Plan) -> dict[str, Any]:
+    """What decides the result, as JSON gives it back."""
+    settings = {
+        name: value
+        for name, value in deciding_settings(config).items()
+        if name.partition(".")[0] in ("seed", "benchmark", "evaluation")
+        and name not in ("evaluation.images", "evaluation.steps")
+    }
+    models = {subject.label: subject.digest() for subject in subjects}
+    return json.loads(json.dumps({"models": models, "settings": settings, **asdict(plan)}))
+
+
+def _check_out(out: Path, record: dict[str, Any]) -> None:
+    """Raise ValueError if a folder has something else than this evaluation."""
+    path = out / "evaluation.json"
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; choose a folder with --out")
+    if path.exists():
+        with reading(path, "choose another folder with --out"):
+            known = json.loads(read_small(path, limit=_LARGEST_RECORD))
+            if not isinstance(known, dict):
+                raise ValueError("it holds no evaluation")
+        if known.get("evaluation") != record:
+            raise ValueError(f"{out} has another evaluation; choose a folder with --out")
+    elif out.exists() and any(out.iterdir()):
+        raise ValueError(f"{out} has something else in it; choose a folder with --out")
+
+
+def _parser() -> OneLineParser:
+    parser = OneLineParser(
+        prog=_COMMAND,
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "models",
+        nargs="+",
+        metavar="MODEL, KEY=VALUE",
+        help="models and settings, as above",
+    )
+    parser.add_argument(
+        "--samplers",
+        type=_listed(check_sampler),
+        default=["own"],
+        help=f"of {','.join(SAMPLERS)}; own is the model's (default: own)",
+    )
+    parser.add_argument(
+        "--steps",
+        type=_listed(int),
+        default=_STEPS,
+        help=f"of sampling, each (default: {','.join(map(str, _STEPS))})",
+    )
+    parser.add_argument(
+        "--images",
+        type=_listed(lambda text: check_integer("--images", int(text), 2)),
+        help="how many are compared; of several numbers, the first of the largest "
+        "(default: evaluation.images)",
+    )
+    parser.add_argument(
+        "--guidance",
+        type=_listed(lambda text: check_number("--guidance", float(text), "0 or more")),
+        default=[None],
+        help="of models conditioned on the class (default: the model's own)",
+    )
+    parser.add_argument(
+        "--noise-seed",
+        type=int,
+        default=0,
+        help="of the noise that images are made from (default: 0, as in runs)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("evaluation"),
+        help="where to (default: evaluation)",
+    )
+    return parser
+
+
+def _listed(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
+    """A parser of values separated by commas."""
+
+    def values(text: str) -> list[Any]:
+        try:
+            return list(dict.fromkeys(kind(part) for part in text.split(",")))
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{error}") from error
+
+    return values
+
+
+def _is_setting(text: str) -> bool:
+    return "=" in text and not Path(text).is_dir()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""Generates images of saved models in several ways, and measures them."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+import torch
+from avalanche.logging import BaseLogger
+from avalanche.training.plugins import EvaluationPlugin
+from torch import Tensor
+
+from avalanche_gd.evaluation.subjects import Subject
+from avalanche_gd.metrics import Sampling, fid_metrics
+from avalanche_gd.metrics.shared_images import SharedImages, generate_samples
+from avalanche_gd.models import DiffusionModel
+from avalanche_gd.runs.columns import METRICS
+from avalanche_gd.runs.config import RunConfig
+from avalanche_gd.runs.strategies import make_labeller
+from avalanche_gd.training import BudgetedTemplate
+
+_PREFIX = "generator/"
+COLUMNS = [
+    replace(column, measure=fid_metrics) if column.name == "FID" else column
+    for column in METRICS
+    if column.key.startswith(_PREFIX)
+]
+"""What is measured; FID of the whole test stream alone."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The ways in which each model is sampled."""
+
+    samplers: Sequence[str]
+    steps: Sequence[int]
+    images: Sequence[int]
+    """Numbers of images: the first of the largest."""
+    guidance: Sequence[float | None] = (None,)
+    """None for the model's own."""
+    seed: int = 0
+    """Of the noise."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What some images of a model are worth."""
+
+    model: str
+    guidance: float
+    sampler: str
+    steps: int
+    passes: float
+    """F an image."""
+    seconds: float
+    """Of sampling."""
+    images: int
+    values: dict[str, float]
+    """By the name of a column."""
+
+
+class Judge:
+    """Measures generated images against the test images of a benchmark.
+
+    :param config: says what is measured, and where.
+    :param benchmark: that all models are judged on.
+    :param plan: how they are sampled.
+    :raises ValueError: if something cannot be measured, as of too few images.
+    """
+
+    def __init__(self, config: RunConfig, benchmark: Any, plan: Plan):
+        self.config, self.plan = config, plan
+        self.stream = benchmark.test_stream
+        least = replace(config.evaluation, images=min(plan.images))
+        self.metrics = [
+            metric
+            for made in least.metrics(make_labeller(config, benchmark), COLUMNS)
+            for metric in made
+        ]
+        none = torch.nn.Linear(1, 1)  # in whose place comes the one that is judged
+        self.strategy: Any = _Viewing(
+            model=none,
+            optimizer=torch.optim.SGD(none.parameters(), 0.1),
+            device=config.torch_device,
+            evaluator=EvaluationPlugin(*self.metrics, loggers=[BaseLogger()]),
+        )
+        self.shared = self.strategy._generation = _GivenImages()
+        for experience in benchmark.train_stream:
+            self.strategy.experience = experience
+            for metric in self.metrics:
+                metric.before_training_exp(self.strategy)
+
+    def outcomes(self, subject: Subject) -> Iterator[Outcome]:
+        """Those of a model, one after another."""
+        plan = self.plan
+        for guidance in plan.guidance:
+            model = subject.load(guidance).to(self.config.torch_device).eval()
+            for sampler, steps in product(plan.samplers, plan.steps):
+                sampling = Sampling(
+                    max(plan.images),
+                    steps,
+                    seed=plan.seed,
+                    batch_size=self.config.evaluation.batch_size,
+                    sampler=sampler,
+                )
+                generate_samples(model, replace(sampling, images=2))  # the first is slower
+                with _counted(model) as passed:
+                    began = time.perf_counter()
+                    samples = generate_samples(model, sampling)
+                    took = time.perf_counter() - began
+                way = model.guidance, sampler, steps, sum(passed) / sampling.images
+                for count in plan.images:
+                    seconds = took * count / sampling.images
+                    values = self._values(model, replace(sampling, images=count), *samples)
+                    yield Outcome(subject.label, *way, seconds, count, values)
+
+    def _values(
+        self,
+        model: DiffusionModel,
+        sampling: Sampling,
+        images: Tensor,
+        asked: Tensor | None,
+    ) -> dict[str, float]:
+        """The measures of the first of some images."""
+        count = sampling.images
+        self.shared.given = images[:count], None if asked is None else asked[:count]
+        for metric in self.metrics:
+            metric.sampling = sampling
+        self.strategy.model = model
+        found = self.strategy.eval(self.stream)
+        keys = {column.name: column.key.removeprefix(_PREFIX) for column in COLUMNS}
+        return {name: found[key] for name, key in keys.items() if key in found}
+
+
+@contextmanager
+def _counted(model: DiffusionModel) -> Iterator[list[int]]:
+    """The number of images of each pass of a model in here."""
+    passed: list[int] = []
+
+    def note(images: int) -> Callable[[], None]:
+        passed.append(images)
+        return lambda: None
+
+    model.pass_hooks.append(note)
+    yield passed
+    model.pass_hooks.remove(note)
+
+
+class _GivenImages(SharedImages):
+    """Images that were generated before the evaluation."""
+
+    given: tuple[Tensor, Tensor | None]
+
+    def samples(self, model: Any, sampling: Sampling) -> tuple[Tensor, Tensor | None]:
+        return self.given
+
+
+class _Viewing(BudgetedTemplate):
+    """Shows real images to metrics, without passing a model over them."""
+
+    def forward(self) -> None:
+        """No pass."""
+
+    def criterion(self) -> Tensor:
+        """No loss."""
+        return torch.zeros(())

@@ -1,0 +1,155 @@
+"""What is evaluated: saved models, and the settings of the runs that they are of."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from avalanche_gd.models import DiffusionModel
+from avalanche_gd.runs.composition import compose_config
+from avalanche_gd.runs.config import RunConfig
+from avalanche_gd.runs.errors import naming
+from avalanche_gd.runs.results import read_run
+from avalanche_gd.storage import folder_digest
+
+_OF_A_RUN = (
+    "features",
+    "weights_path",
+    "images",
+    "measures",
+    "labeller",
+    "labeller_weights",
+)
+"""What is evaluated as in a model's run unless it is told otherwise."""
+
+
+@dataclass
+class Subject:
+    """A saved model."""
+
+    label: str
+    """Its folder, as it was given."""
+    folder: Path
+    run: dict[str, Any] = field(default_factory=dict)
+    """The settings of its run, if that was given."""
+
+    @classmethod
+    def of(cls, label: str) -> "Subject":
+        """The model of a folder, or of a run's.
+
+        :raises ValueError: if there is none, or its run is damaged or not complete.
+        """
+        folder = Path(label).expanduser()
+        if not folder.is_dir():
+            raise ValueError(f"no folder {label}; give one of a saved model or of a run")
+        if not (folder / "config.yaml").is_file():
+            return cls(label, folder)
+        run = read_run(folder)
+        if not (folder / "model").is_dir():
+            raise ValueError(f"the run {label} has no model; it trains no diffusion model")
+        return cls(label, folder / "model", run.config)
+
+    def digest(self) -> str:
+        """The SHA-256 of its files."""
+        return folder_digest(self.folder)
+
+    def load(self, guidance: float | None = None) -> DiffusionModel:
+        """The model.
+
+        :param guidance: of its sampling; None for its own.
+        :raises ValueError: if the folder does not hold one, or it cannot be guided.
+        """
+        options = {} if guidance is None else {"guidance": guidance}
+        with naming(self.label):
+            return DiffusionModel.from_pretrained(self.folder, **options)
+
+    def settings(self) -> dict[str, str]:
+        """Those of its run that an evaluation goes by, as a command line has them."""
+        if not self.run:
+            return {}
+        benchmark, evaluation = self.run["benchmark"], self.run["evaluation"]
+        found = {
+            "benchmark": benchmark["name"],
+            "benchmark.n_experiences": benchmark["n_experiences"],
+            "benchmark.n_classes": benchmark["n_classes"],
+            "model.preset": self.run["model"]["preset"],
+            "seed": self.run["seed"],
+            "threads": self.run["threads"],
+            **{f"evaluation.{name}": evaluation[name] for name in _OF_A_RUN},
+        }
+        options = benchmark["options"]
+        found |= {f"++benchmark.options.{name}": options[name] for name in options}
+        return {name: f"{name}={_quoted(value)}" for name, value in found.items()}
+
+
+def compose_settings(
+    subjects: Sequence[Subject], settings: Sequence[str], out: Path
+) -> RunConfig:
+    """The checked settings of an evaluation.
+
+    Those of the runs that models are of, in whose place are those that are given. What a
+    run's file would have called is not: its benchmark is the one of that name here.
+
+    :param settings: as ``avalanche-gd`` takes them, such as ``["benchmark=split_digits"]``.
+    :param out: where it is written to.
+    :raises ValueError: for a value that is not allowed, or if the runs differ in one.
+    """
+    given = {setting.partition("=")[0].lstrip("+"): setting for setting in settings}
+    common: dict[str, str] = {}
+    for subject in subjects:
+        for name, setting in subject.settings().items():
+            own = name.lstrip("+")
+            if {own, own.partition(".")[0]} & set(given):
+                continue
+            if common.setdefault(name, setting) != setting:
+                values = " and ".join(
+                    one.partition("=")[2] for one in (common[name], setting)
+                )
+                raise ValueError(
+                    f"the runs differ in {own}, {values}; give {own}=VALUE, or evaluate "
+                    "one by one"
+                )
+    place = f"out={_quoted(str(out))}"
+    config = compose_config(["method=naive", *common.values(), *given.values(), place])
+    for subject in subjects:
+        made, meant = config.benchmark._target_, subject.run.get("benchmark", {})
+        if "benchmark" not in given and meant.get("_target_", made) != made:
+            raise ValueError(
+                f"{subject.label} was trained on another {config.benchmark.name}, "
+                f"{meant['_target_']:.80}; give benchmark=NAME"
+            )
+    return config
+
+
+def check_fits(label: str, model: DiffusionModel, config: RunConfig) -> None:
+    """Raise ValueError unless a model makes images like those of the benchmark.
+
+    :param label: of the model.
+    """
+    shape, name = config.model.shape, config.benchmark.name
+    if model.sample_shape != shape:
+        raise ValueError(
+            f"{label} makes images of {model.sample_shape}, but those of {name} are "
+            f"{shape} with model={config.model.preset}; give another model= or benchmark="
+        )
+    if model.num_classes not in (None, config.benchmark.n_classes):
+        raise ValueError(
+            f"{label} knows {model.num_classes} classes, but {name} has "
+            f"{config.benchmark.n_classes}"
+        )
+
+
+def _quoted(value: Any) -> str:
+    """A value as a command line has it.
+
+    :raises ValueError: for one that would be read as something else there.
+    """
+    if isinstance(value, list):
+        return f"[{','.join(map(_quoted, value))}]"
+    text = str(value)
+    if isinstance(value, dict) or set(text) & set("'\\$"):
+        raise ValueError(
+            f"cannot go by the setting {text:.80}; choose another name or path"
+        )
+    return f"'{text}'" if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,246 @@
+"""The command that evaluates saved models: its numbers, its files, and what it refuses."""
+
+import csv
+import json
+
+import pytest
+import torch
+
+from avalanche_gd import DiffusionModel, oracle_classifier
+from avalanche_gd.data import stream_tensors
+from avalanche_gd.evaluation.evaluate_command import main
+from avalanche_gd.evaluation.subjects import Subject, compose_settings
+from avalanche_gd.models.sampler import SAMPLERS
+from avalanche_gd.runs.run import run
+from tests.helpers.plain_fid import plain_fid
+from tests.helpers.small_models import seeded
+from tests.helpers.small_runs import metrics, small_config
+
+QUICK = ("threads=1", "--steps", "2", "--images", "70")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """A folder of saved models, and of a run."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("models")
+    DiffusionModel.from_preset("digits").save_pretrained(folder / "plain")
+    conditioned = DiffusionModel.from_preset(
+        "digits", num_classes=10, condition_dropout=0.1
+    )
+    conditioned.classes_seen.fill_(True)
+    conditioned.save_pretrained(folder / "conditioned")
+    config = small_config(folder, "method=naive", "seed=1", "benchmark.n_experiences=2")
+    run(config).rename(folder / "run")
+    return folder
+
+
+@pytest.fixture
+def evaluated(call, models, tmp_path):
+    """Evaluate quickly; gives the lines of the CSV."""
+
+    def lines(name, *arguments, out="evaluation"):
+        words = (models / name, *QUICK, *arguments, "--out", out)
+        status, output, errors = call(main, *words)
+        assert (status, errors) == (0, ""), errors
+        assert str(models / name)[:20] in output and f"{out}/evaluation.csv" in output
+        with open(tmp_path / out / "evaluation.csv", newline="") as file:
+            return list(csv.DictReader(file))
+
+    return lines
+
+
+@pytest.mark.usefixtures("sketched")
+def test_a_model_of_a_run_is_judged_as_in_the_run(evaluated, models):
+    (line,) = evaluated("run")
+    rows = csv.DictReader(metrics(models / "run").splitlines())
+    last = {row["metric"]: row["value"] for row in rows if row["experience"] == "1"}
+    for name in ("FID", "KLD", "ARD"):
+        assert line[name] == last[f"generator/{name}_Stream/eval_phase/test_stream"]
+
+
+@pytest.mark.usefixtures("sketched")
+def test_fid_is_that_of_the_first_images_of_each_sampler(evaluated, models, digits):
+    asked = ("--samplers", ",".join(SAMPLERS), "--steps", "2,3", "--images", "96,64,96")
+    lines = evaluated("plain", *asked)
+    ways = [(line["sampler"], line["steps"], line["images"]) for line in lines]
+    assert ways == [(s, k, n) for s in SAMPLERS for k in "23" for n in ("64", "96")]
+    images, labels = stream_tensors(digits.train_stream)
+    oracle = oracle_classifier(images, labels)
+    real = oracle.get_features(stream_tensors(digits.test_stream)[0])
+    model = DiffusionModel.from_pretrained(models / "plain")
+    for line in lines:
+        noise = model.draw_noise(96, seeded())
+        made = model.reverse(noise, steps=int(line["steps"]), sampler=line["sampler"])
+        features = oracle.get_features(made[: int(line["images"])])
+        expected = plain_fid(real.numpy(), features.detach().numpy())
+        assert float(line["FID"]) == pytest.approx(expected, rel=1e-3)
+        assert float(line["F_per_image"]) == int(line["steps"])
+        assert float(line["seconds"]) > 0
+
+
+@pytest.mark.usefixtures("sketched")
+def test_guidance_is_swept_and_costs_twice(evaluated):
+    lines = evaluated("conditioned", "--guidance", "1,2.5")
+    assert [(line["guidance"], line["F_per_image"]) for line in lines] == [
+        ("1.0", "2.0"),
+        ("2.5", "4.0"),
+    ]
+    assert lines[0]["FID"] != lines[1]["FID"]
+
+
+def test_the_same_seed_gives_the_same_bits(evaluated, tmp_path):
+    outs = {"a": "0", "b": "0", "c": "1"}
+    found = {out: evaluated("plain", "--noise-seed", outs[out], out=out) for out in outs}
+    for (line,) in found.values():
+        line.pop("seconds")
+    assert found["a"] == found["b"] != found["c"]
+    a, b, c = ((tmp_path / out / "figures/fid-by-passes.svg").read_bytes() for out in outs)
+    assert a == b != c
+
+
+@pytest.mark.usefixtures("sketched")
+def test_measures_that_are_asked_for_are_columns(evaluated):
+    (line,) = evaluated("plain", "--images", "100", "evaluation.measures=[kid]")
+    assert float(line["KID"]) > 0 and "precision" not in line
+
+
+@pytest.mark.usefixtures("sketched")
+def test_only_the_same_evaluation_is_written_anew(call, models, tmp_path, evaluated):
+    evaluated("plain")
+    table = tmp_path / "evaluation" / "evaluation.csv"
+    table.write_text("damaged")
+    evaluated("plain")
+    before = table.read_text()
+    assert before != "damaged"
+    for other in (("plain", "--steps", "3"), ("conditioned",), ("plain", "seed=2")):
+        status, _, errors = call(main, models / other[0], *QUICK, *other[1:])
+        assert status == 2 and "evaluation has another evaluation; choose" in errors
+    assert table.read_text() == before
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").touch()
+    status, _, errors = call(main, models / "plain", *QUICK, "--out", "mine")
+    assert status == 2 and "mine has something else in it; choose a folder" in errors
+    (tmp_path / "evaluation" / "evaluation.json").write_text("{")
+    status, _, errors = call(main, models / "plain", *QUICK)
+    assert status == 2 and "evaluation.json is cut short, or is damaged" in errors
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+
+
+REFUSED = {
+    "no model": ([], "no MODEL is given; see avalanche-gd-evaluate --help"),
+    "no folder": (["nowhere"], "no folder nowhere; give one of a saved model or of a run"),
+    "a folder that is no model": (["."], "no whole model in .: "),
+    "steps above T": (["plain", "--steps", "2,1001"], "from 1 to 1000, got 1001"),
+    "no steps": (["plain", "--steps", "0"], "sampling steps must be an integer from 1 to"),
+    "steps that are no number": (["plain", "--steps", "a"], "argument --steps: "),
+    "an unknown sampler": (
+        ["plain", "--samplers", "own,euler"],
+        "no sampler 'euler'; choose from own, dpmsolver++, unipc",
+    ),
+    "images of another size": (
+        ["plain", "model=fmnist-small"],
+        "plain makes images of (1, 8, 8), but those of split_digits are (1, 16, 16)",
+    ),
+    "other classes": (
+        ["conditioned", "benchmark=split_cifar100", "model=digits"],
+        "conditioned knows 10 classes, but split_cifar100 has 100",
+    ),
+    "one image": (["plain", "--images", "1"], "--images must be an integer of 2 or more"),
+    "too few images for a measure": (
+        ["plain", "evaluation.measures=[kid]", "--images", "70,200"],
+        "evaluation: KID needs 100 images, but 70 are generated",
+    ),
+    "guidance of a model without a condition": (
+        ["plain", "--guidance", "2"],
+        "guidance need model.conditional=true",
+    ),
+    "negative guidance": (["conditioned", "--guidance=-1"], "--guidance must be 0 or more"),
+    "a negative seed": (
+        ["plain", "--noise-seed=-1"],
+        "--noise-seed must be an integer of 0",
+    ),
+    "an unknown setting": (["plain", "evaluation.feature=x"], "did you mean features?"),
+    "unknown features": (
+        ["plain", "evaluation.features=x"],
+        "no features 'x'; choose from",
+    ),
+    "an unknown benchmark": (["plain", "benchmark=mnist"], "no benchmark 'mnist'; choose"),
+    "an unknown flag": (["plain", "--methods", "naive"], "--methods"),
+    "a file as a folder": (["plain", "--out", "/etc/passwd"], "/etc/passwd"),
+}
+
+
+@pytest.mark.parametrize(("words", "message"), REFUSED.values(), ids=REFUSED)
+def test_wrong_values_are_one_line_before_any_work(
+    call, models, tmp_path, monkeypatch, words, message
+):
+    monkeypatch.setattr("avalanche_gd.evaluation.measure.generate_samples", None)
+    names = ("plain", "conditioned", "run")
+    given = [models / word if word in names else word for word in words]
+    defaults = (
+        QUICK if "--steps" not in words and "--images" not in words else ("threads=1",)
+    )
+    status, _, errors = call(main, *given, *defaults)
+    (line,) = errors.splitlines()
+    assert status == 2 and line.startswith("avalanche-gd-evaluate: ") and message in line
+    assert not (tmp_path / "evaluation").exists()
+
+
+def test_a_run_that_is_not_complete_or_has_no_model_is_refused(call, models):
+    info = json.loads((models / "run" / "run.json").read_text())
+    (models / "run" / "model").rename(models / "hidden")
+    try:
+        status, _, errors = call(main, models / "run", *QUICK)
+    finally:
+        (models / "hidden").rename(models / "run" / "model")
+    assert info["completed"] and status == 2 and "has no model; it trains no" in errors
+
+
+def settings_of_a_run(**other):
+    benchmark = {"name": "split_digits", "_target_": "avalanche_gd.SplitDigits"}
+    benchmark |= {"n_experiences": 5, "n_classes": 10, "options": {}}
+    evaluation = {"features": "oracle", "images": 70, "measures": [], "labeller": "oracle"}
+    evaluation |= dict.fromkeys(("weights_path", "labeller_weights"))
+    model = {"preset": "digits"}
+    run = dict(benchmark=benchmark, evaluation=evaluation, model=model, seed=1, threads=1)
+    for name, value in other.items():
+        section, _, setting = name.partition("__")
+        run[section] = run[section] | {setting: value} if setting else value
+    return run
+
+
+def composed(tmp_path, *runs, given=()):
+    subjects = [Subject(f"run {n}", tmp_path, one) for n, one in enumerate(runs, 1)]
+    return compose_settings(subjects, given, tmp_path)
+
+
+def test_nothing_that_a_run_names_is_called(tmp_path):
+    hostile = settings_of_a_run(benchmark___target_="os.system")
+    with pytest.raises(
+        ValueError, match=r"run 1 was trained on another split_digits, os\."
+    ):
+        composed(tmp_path, hostile)
+    given = ["benchmark=split_digits", "evaluation.images=80"]
+    config = composed(tmp_path, hostile, given=given)
+    assert config.benchmark._target_ == "avalanche_gd.SplitDigits"
+    assert (config.seed, config.evaluation.images) == (1, 80)
+    reading = settings_of_a_run(evaluation__weights_path="${oc.env:HOME}")
+    with pytest.raises(ValueError, match="cannot go by the setting"):
+        composed(tmp_path, reading)
+
+
+def test_runs_that_differ_are_told_apart_unless_a_setting_is_given(tmp_path):
+    runs = settings_of_a_run(), settings_of_a_run(seed=0)
+    with pytest.raises(
+        ValueError, match="the runs differ in seed, 1 and 0; give seed=VALUE"
+    ):
+        composed(tmp_path, *runs)
+    assert composed(tmp_path, *runs, given=["seed=3"]).seed == 3
+
+
+def test_help_is_in_plain_words(call):
+    status, output, _ = call(main, "--help")
+    assert status == 0
+    words = ("MODEL is a folder", "how many steps are enough", "--samplers", "written anew")
+    assert [word for word in words if word not in output] == []
