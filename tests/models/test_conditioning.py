@@ -203,7 +203,8 @@ def test_every_source_distils_under_the_same_condition(name, dropout, predicting
     assert set(kept.tolist()) == {2, 3, 7}
     assert (len(kept) == 64) == (dropout == 0)
     for *_, sampled, _ in asked["teacher"][:-1]:  # sampling never leaves a class out
-        assert torch.bincount(sampled, minlength=8)[[2, 3, 7]].min() >= 21
+        evenly = len(sampled) // 3
+        assert torch.bincount(sampled, minlength=8)[[2, 3, 7]].min() >= evenly > 3
 
 
 def test_a_generator_replays_its_samples_under_the_classes_they_were_made_for():
