@@ -3,6 +3,7 @@
 import math
 import os
 import warnings
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -56,7 +57,7 @@ class StoredImages:
 
     def subset(self, indices: Iterable[int]) -> "StoredImages":
         """Some of these images."""
-        places = [self._places[index] for index in indices]
+        places = array("q", (self._places[index] for index in indices))
         return StoredImages(self._path, self.shape[1:], places, self._file)
 
     def __reduce__(self) -> tuple[type, tuple[object, ...]]:  # for another process

@@ -104,7 +104,7 @@ class FeatureMetric(GenerationMetric):
         self.least_images, self._hint = least_images, hint
         self._real: dict[tuple[ExperienceKey, Any], Any] = {}  # by extractor too
         self._reading: Any = None
-        self._check_enough("generated", sampling.images)
+        self.check_enough("generated", sampling.images)
 
     def kept(self, features: Tensor) -> Any:
         """What is remembered of a batch of real features; those of batches add up."""
@@ -118,7 +118,7 @@ class FeatureMetric(GenerationMetric):
             tests = whole_stream(training._replace(name="test"))
             if tests is not None:
                 count = sum(len(experience.dataset) for experience in tests)
-                self._check_enough("in the test stream", count)
+                self.check_enough("in the test stream", count)
 
     def before_eval_exp(self, strategy: Any) -> None:
         """Read the real images of an experience unless they have been read before."""
@@ -164,7 +164,8 @@ class FeatureMetric(GenerationMetric):
         enough = min(len(real), len(generated)) >= self.least_images
         return (real, generated) if enough else None
 
-    def _check_enough(self, where: str, count: int) -> None:
+    def check_enough(self, where: str, count: int) -> None:
+        """Raise ValueError if there are fewer images somewhere than a value needs."""
         if count < self.least_images:
             raise ValueError(
                 f"{self} needs {self.least_images} images, but {count} are {where}"

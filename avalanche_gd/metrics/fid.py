@@ -180,15 +180,14 @@ class FID(FeatureMetric):
     def recorded(self, distances: dict[int, float]) -> Qualities:
         """All that was measured on the evaluated stream, with these distances."""
         first, counted = next(iter(self._counted.items()))
-        return self.recorded_at(first.stream, counted.number, distances)
+        qualities = self.qualities_of(first.stream)
+        qualities[counted.number] = distances
+        return qualities
 
-    def recorded_at(
-        self, stream: StreamKey, number: int, distances: dict[int, float]
-    ) -> Qualities:
-        """The same, of a stream and a number of experiences that were trained on."""
+    def qualities_of(self, stream: StreamKey) -> Qualities:
+        """All that was measured on a stream, to be added to."""
         if stream not in self._qualities:
             self._qualities[stream] = self._loaded.pop(stream.name, {})
-        self._qualities[stream][number] = distances
         return self._qualities[stream]
 
     @property

@@ -3,20 +3,21 @@
 from pathlib import Path
 from typing import Any
 
-from avalanche.evaluation.metric_results import MetricValue
+import torch
 from torch import nn
 
-from avalanche_gd.data.model_space import dataset_classes
+from avalanche_gd.data.images import DatasetImages
 from avalanche_gd.metrics.feature_metric import FeatureChoice
-from avalanche_gd.metrics.fid import FID, frechet_distance
+from avalanche_gd.metrics.fid import FID, Moments, frechet_distance
 from avalanche_gd.metrics.plugin import GenerationMetric
 from avalanche_gd.metrics.shared_images import Sampling, SharedImages, generate_samples
 from avalanche_gd.metrics.summary import transfer_summary
 from avalanche_gd.metrics.trained import (
     Counted,
     ExperienceKey,
-    StreamKey,
     experience_key,
+    origin,
+    whole_stream,
 )
 
 
@@ -27,53 +28,52 @@ class FIDTransfer(FID):
         super().__init__(
             sampling, choice, experience=True, stream=False, summary=False, afid=False
         )
-        self._ahead: dict[ExperienceKey, Counted] = {}  # evaluated, but not trained on yet
 
-    def before_eval(self, strategy: Any) -> None:
-        """Begin anew."""
-        super().before_eval(strategy)
-        self._ahead = {}
+    def before_training_exp(self, strategy: Any) -> None:
+        """Measure what is about to be trained on; before any training, all that will be."""
+        super().before_training_exp(strategy)
+        training = experience_key(origin(strategy.experience)).stream
+        if not (training.knows_benchmark and "test" in training.owner.streams):
+            return
+        stream = training._replace(name="test")
+        tests = whole_stream(stream) or ()
+        counted = [SharedImages.of(strategy).trained.counted(test) for test in tests]
+        number = max((one.number for one in counted if one), default=1) - 1
+        known = self.qualities_of(stream).setdefault(number, {})
+        ahead = {
+            place: tests[place]
+            for place, one in enumerate(counted)
+            if place not in known and (number == 0 or (one and one.after > number))
+        }
+        if not ahead:  # a piece of what began before, or what was trained on before
+            return
+        model = strategy.model
+        every = range(getattr(model, "num_classes", None) or 0) if number == 0 else None
+        images, _ = generate_samples(model, self.sampling, classes=every)
+        unseen = Counted(frozenset(), 0, 0, training)
+        extractor = self.choice.extractor_for(strategy, unseen)
+        generated = self.features(strategy, extractor, images)
+        for place, test in ahead.items():
+            real = self._real_of(strategy, extractor, test)
+            known[place] = frechet_distance(real, generated)
 
-    def before_eval_exp(self, strategy: Any) -> None:
-        """Note an experience that is evaluated, trained on or not."""
-        super().before_eval_exp(strategy)
-        key = experience_key(strategy.experience)
-        if key not in self._counted:
-            classes = dataset_classes(strategy.experience.dataset)
-            training = StreamKey(self.choice.oracle.benchmark, "train")
-            self._ahead[key] = Counted(classes, after=0, number=0, training=training)
-
-    def counted_for(self, key: ExperienceKey) -> Counted | None:
-        """What an experience counts for; one ahead is read as well."""
-        return self._counted.get(key) or self._ahead.get(key)
-
-    def after_eval(self, strategy: Any) -> list[MetricValue]:
-        """Emit the transfer; before any training, note what it is compared with."""
-        if SharedImages.of(strategy).trained:
-            return super().after_eval(strategy)
-        for key in list(self._ahead)[:1]:
-            self.recorded_at(key.stream, 0, self._distances_ahead(strategy))
-        return []
+    def _real_of(self, strategy: Any, extractor: Any, experience: Any) -> Moments:
+        """Those of an experience that need not have been evaluated yet."""
+        key = experience_key(experience), extractor
+        if key not in self._real:
+            images = DatasetImages([experience.dataset.eval()])
+            for part in torch.arange(len(images)).split(self.sampling.batch_size):
+                batch = images[part].to(strategy.device)
+                kept = self.kept(self.features(strategy, extractor, batch))
+                self._real[key] = self._real[key] + kept if key in self._real else kept
+        return self._real[key]
 
     def compute(self, strategy: Any, experiences: list[ExperienceKey]) -> dict[str, float]:
         """The transfer so far."""
-        distances = self.distances(strategy, experiences) | self._distances_ahead(strategy)
+        distances = self.distances(strategy, experiences)
         summary = transfer_summary(self.recorded(distances), self.counts_after)
-        return {f"FID_{name}Transfer": value for name, value in summary.items()}
-
-    def _distances_ahead(self, strategy: Any) -> dict[int, float]:
-        """FID between each experience ahead and all that is generated."""
-        model, shared, distances = strategy.model, SharedImages.of(strategy), {}
-        classes = None if shared.trained else getattr(model, "num_classes", None)
-        if classes is None:
-            images = shared.images(model, self.sampling)
-        else:
-            images, _ = generate_samples(model, self.sampling, classes=range(classes))
-        for key, counted in self._ahead.items():
-            extractor = self.choice.extractor_for(strategy, counted)
-            features = self.features(strategy, extractor, images)
-            distances[key.place] = frechet_distance(self._real[key, extractor], features)
-        return distances
+        names = ("Backward", "Forward")
+        return {f"FID_{name}Transfer": summary.get(name, float("nan")) for name in names}
 
 
 def fid_transfer_metrics(
@@ -86,33 +86,25 @@ def fid_transfer_metrics(
 ) -> list[GenerationMetric]:
     """Backward and forward transfer of FID, between what was trained on when.
 
-    As ``FID_BackwardTransfer/eval_phase/test_stream`` from the second experience on, and
-    ``FID_ForwardTransfer/...``: see :func:`~avalanche_gd.metrics.transfer_summary`; above 0
-    is good. On an experience that was trained on, FID is with the generated images of its
-    classes. On one that was not yet, it is with all of them, which is how close to it the
-    model comes by itself. A conditioned model is asked before any training for all of its
-    classes.
+    As ``FID_BackwardTransfer/eval_phase/test_stream`` and ``FID_ForwardTransfer/...``: see
+    :func:`~avalanche_gd.metrics.transfer_summary`; above 0 is good. Not numbers after the
+    first experience, or where nothing can be compared. On an experience that was trained
+    on, FID is with the generated images of its classes. On one that was not yet, it is with
+    all of them, which is how close to it the model comes by itself: measured as training
+    begins, of the whole test stream before any, later of what comes. Evaluate after each
+    experience.
 
-    Forward transfer needs evaluations of the whole test stream, the first before any
-    training::
-
-        strategy.eval(benchmark.test_stream)
-        for experience in benchmark.train_stream:
-            strategy.train(experience)
-            strategy.eval(benchmark.test_stream)
+    Forward transfer is that of the ``test_stream`` of the benchmark that is trained on, if
+    its streams know it, as those of :func:`~avalanche_gd.to_model_space` do. It costs
+    as many images again in each experience. A conditioned model is asked before any
+    training for all of its classes.
 
     :param sampling: how images are generated; the default is 2,000 by 10 DDIM steps.
     :param features: as :func:`~avalanche_gd.metrics.fid_metrics` takes; so are
-        ``weights_path``, ``oracle`` and ``benchmark``. With the oracle's, one of the last
-        two has to be given: it judges before it is known what will be trained on.
+        ``weights_path``, ``oracle`` and ``benchmark``.
     :return: the metrics, for an ``EvaluationPlugin``.
-    :raises ValueError: as ``fid_metrics`` does, or for an oracle of which nothing is known.
+    :raises ValueError: as ``fid_metrics`` does.
     :raises TypeError: as ``fid_metrics`` does.
     """
     choice = FeatureChoice.of(features, weights_path, oracle, benchmark)
-    if choice.extractor is None and oracle is None and benchmark is None:
-        raise ValueError(
-            'fid_transfer_metrics with features="oracle" need benchmark=, whose '
-            "train_stream it is trained on, or oracle="
-        )
     return [FIDTransfer(sampling or Sampling(), choice)]

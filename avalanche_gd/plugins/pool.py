@@ -133,7 +133,10 @@ class LookAhead(Ahead):
 
         def images(step: int, number: int) -> Tensor:
             if not made:
-                noise = [teacher.draw_noise(number, generator) for _ in range(steps)]
+                noise = [
+                    _first(lambda n: teacher.draw_noise(n, generator), count, number)
+                    for _ in range(steps)
+                ]
                 given = [c for c in conditions if c is not None]
                 classes = [_first_of(condition, number) for condition in given]
                 condition = torch.cat(classes) if classes else None
@@ -237,7 +240,7 @@ class ReplayPool:
 
         def images(number: int = count) -> Tensor:
             classes = None if condition is None else _first_of(condition, number)
-            return self._draw(teacher, number, classes, generator)
+            return self._draw(teacher, count, number, classes, generator)
 
         return Drawn(condition, images)
 
@@ -249,6 +252,7 @@ class ReplayPool:
         self,
         teacher: Any,
         count: int,
+        number: int,
         condition: Tensor | None,
         generator: torch.Generator,
     ) -> Tensor:
@@ -259,8 +263,13 @@ class ReplayPool:
         assert self._images is not None
         self._draws += 1
         device = generator.device
-        u = draw_share(count, lambda n: torch.rand(n, generator=generator, device=device))
-        u = u.to(self._images.device)
+
+        def uniform(n: int) -> Tensor:
+            return draw_share(
+                n, lambda m: torch.rand(m, generator=generator, device=device)
+            )
+
+        u = _first(uniform, count, number).to(self._images.device)
         if condition is None or self._first is None:
             return self._images[(u * len(self._images)).long()]
         first, end = self._first[condition], self._first[condition + 1]
@@ -373,6 +382,21 @@ def _check_memory(model: Any, size: int, images: int = 1) -> None:
             f"a pool of {size} samples takes {needed / 2**30:.1f} GiB of the "
             f"{free / 2**30:.1f} GiB that are free; make it smaller"
         )
+
+
+def _first(draw: Callable[[int], Tensor], count: int, number: int) -> Tensor:
+    """This process's share of the first rows of what all processes draw.
+
+    :param draw: draws this process's share of a batch.
+    :param count: of the share.
+    :param number: how many of the first are this process's; they take the same draws.
+    """
+    if number == count:
+        return draw(count)
+    processes = sharing_processes()
+    with unshared():
+        whole = draw(processes * count)
+    return own_share(whole[: processes * number])
 
 
 def _first_of(condition: Tensor, count: int) -> Tensor:

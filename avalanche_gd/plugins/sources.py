@@ -128,12 +128,12 @@ class SNRSplit:
         end = max(start, self._end(request.teacher))
         with unshared():  # the same number in every process
             u = float(request.draw_uniform(1))
-        expected = request.count * (end - start) / (last - start)
-        count = int(expected + u) * sharing_processes()  # rounded at random
         images = gathered(request.current)
+        expected = len(images) * (end - start) / (last - start)
+        count = int(expected + u)  # rounded at random
         if expected:
-            samples = gathered(request.samples(math.ceil(expected)))[:count]
-            images = torch.cat([samples, images[count:]])
+            number = math.ceil(math.ceil(expected) / sharing_processes())
+            images = torch.cat([gathered(request.samples(number))[:count], images[count:]])
         is_sample = own_share(torch.arange(len(images), device=images.device)) < count
         low, high = torch.where(is_sample, start, end), torch.where(is_sample, end, last)
         uniform = request.draw_uniform(request.count)

@@ -13,6 +13,7 @@ from avalanche_gd.metrics import (
     class_balance_metrics,
     classification_accuracy_metrics,
     fid_metrics,
+    fid_transfer_metrics,
     kid_metrics,
     precision_recall_metrics,
 )
@@ -250,6 +251,25 @@ METRICS = [
         f"generator/F/{_STREAM}",
         in_features=True,
         asked_as="afid",
+    ),
+    Column(
+        "backward_transfer",
+        "Backward transfer",
+        1,
+        "higher",
+        f"generator/FID_BackwardTransfer/{_STREAM}",
+        measure=fid_transfer_metrics,
+        in_features=True,
+        asked_as="transfer",
+    ),
+    Column(
+        "forward_transfer",
+        "Forward transfer",
+        1,
+        "higher",
+        f"generator/FID_ForwardTransfer/{_STREAM}",
+        in_features=True,
+        asked_as="transfer",
     ),
     Column(
         "CAS",

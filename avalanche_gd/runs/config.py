@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from hydra.utils import instantiate
 
 from avalanche_gd.distributed.launch import local_rank, process_count
 from avalanche_gd.metrics import Sampling
+from avalanche_gd.metrics.feature_metric import FeatureMetric
 from avalanche_gd.metrics.features import check_feature_choice, feature_extractor
+from avalanche_gd.metrics.labeller import resnet18_weights
 from avalanche_gd.models import (
     DiffusionModel,
     Execution,
@@ -269,6 +272,24 @@ class EvaluationConfig:
         features = "oracle" if extractor is None else extractor
         how = self.sampling(), features, self.measures, labeller
         return generation_metrics(*how, columns)
+
+    def check_weights(self) -> None:
+        """Raise ValueError if weights cannot be had.
+
+        Those of the labeller only if they are given: it may be trained already.
+        """
+        with naming("evaluation"):
+            feature_extractor(self.features, self.weights_path)
+            if self.labeller_weights is not None:
+                resnet18_weights(self.labeller_weights)
+
+    def check_test_images(self, count: int) -> None:
+        """Raise ValueError if a measure needs more test images than there are."""
+        with naming("evaluation"):
+            made = generation_metrics(self.sampling(), "oracle", self.measures)
+            for metric in chain(*made):
+                if isinstance(metric, FeatureMetric):
+                    metric.check_enough("in the test stream", count)
 
     def _check_labeller(self) -> None:
         if self.labeller not in LABELLERS:

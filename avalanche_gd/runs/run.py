@@ -48,7 +48,13 @@ def run(config: RunConfig) -> Path:
         say(f"complete: {folder}")
         return folder
     torch.set_num_threads(config.threads)
+    generates = config.method.generator != "none"
+    if generates:
+        config.evaluation.check_weights()
     benchmark = make_benchmark(config)
+    if generates:
+        tests = (len(experience.dataset) for experience in benchmark.test_stream)
+        config.evaluation.check_test_images(sum(tests))
     if config.check:
         say(dry_run(config, benchmark))
         return folder
@@ -169,7 +175,7 @@ def make_benchmark(config: RunConfig) -> Any:
     if shape != config.model.shape:
         raise ValueError(
             f"images of {settings.name}, {shape}, do not fit a model of "
-            f"{config.model.shape}; choose a model with {shape[0]} channels"
+            f"{config.model.shape}; choose a model of their shape"
         )
     classes = (exp.classes_in_this_experience for exp in benchmark.train_stream)
     n_classes = len(set().union(*classes))

@@ -15,6 +15,7 @@ from torch import nn
 from avalanche_gd import (
     DiffusionModel,
     DiffusionTraining,
+    DistillFromPlugin,
     GenerativeDistillationPlugin,
     GenerativeReplayPlugin,
     RankOneEWCPlugin,
@@ -165,6 +166,10 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
     ),
     "distillation, conditioned pool": lambda: conditionally_distilled(pool_size=50),
     "trajectory, conditioned": lambda: conditionally_distilled(source="trajectory"),
+    "distillation, pairs": lambda: distilled(pool_size=50, pool_of="pairs"),
+    "a teacher that follows": lambda: distilled(teacher_ema_decay=0.7),
+    "split by SNR, conditioned": lambda: conditionally_distilled(source="snr_split"),
+    "distilled from a model": lambda: outcome(training(tiny(), DistillFromPlugin(tiny()))),
     "current, ratio 3/2": lambda: distilled(source="current", replay_ratio=1.5),
     **{
         source: lambda source=source: distilled(source=source)

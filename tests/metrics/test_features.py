@@ -10,8 +10,11 @@ import torchvision.models
 from avalanche.training.plugins import EvaluationPlugin
 from torch import nn
 from torchmetrics.image.fid import FrechetInceptionDistance
+from torchvision.transforms.functional import gaussian_blur
 
-from avalanche_gd import DiffusionTraining, SmallCNN
+from avalanche_gd import DiffusionTraining, SmallCNN, SplitFMNIST
+from avalanche_gd.data import stream_tensors
+from avalanche_gd.data.fashion_mnist import DEBIAN_ROOT
 from avalanche_gd.metrics import Sampling, fid_metrics
 from avalanche_gd.metrics.features import (
     MAX_FEATURES,
@@ -21,6 +24,8 @@ from avalanche_gd.metrics.features import (
     torchvision_classifiers,
     without_last_linear,
 )
+from avalanche_gd.metrics.fid import Moments, frechet_distance
+from avalanche_gd.metrics.precision_recall import precision_recall
 from tests.helpers.repository import ROOT
 from tests.helpers.small_models import SHAPE
 
@@ -247,3 +252,31 @@ def test_mobilenet_gives_1280_features_of_either_of_its_files():
     extractor = feature_extractor("mobilenet_v2", MOBILENET)
     assert extractor.preprocess.resize_size == [256]  # of the older of its two files
     assert extractor(torch.zeros(2, 1, 8, 8)).shape == (2, 1280)
+
+
+@pytest.mark.skipif(
+    not (MOBILENET.exists() and DEBIAN_ROOT.exists()),
+    reason="no weights of MobileNetV2, or no Fashion-MNIST here",
+)
+def test_mobilenet_orders_changes_of_real_images():
+    pytest.importorskip("prdc", reason="prdc is not installed")
+    images, labels = stream_tensors(SplitFMNIST(image_size=28).test_stream)
+    own = torch.stack([(labels == label).nonzero()[:8, 0] for label in range(10)])
+    half, other = own[:, :4].flatten(), own[:, 4:].flatten()
+    noise = torch.randn(images[other].shape)
+    changed = {
+        "other half": images[other],
+        "small noise": (images[other] + 0.05 * noise).clamp(-1, 1),
+        "big noise": (images[other] + 0.2 * noise).clamp(-1, 1),
+        "blur": gaussian_blur(images[other], [9, 9], [2.0, 2.0]),
+    }
+    extractor = feature_extractor("mobilenet_v2", MOBILENET)
+    real, *sides = extractor(torch.cat([images[half], *changed.values()])).split(40)
+    found = dict(zip(changed, sides, strict=True))
+    # Of two classes, the images of the other half and no others.
+    found["two classes"] = found["other half"][:8]
+    fid = {name: frechet_distance(Moments.of(real), side) for name, side in found.items()}
+    assert fid["other half"] < fid["small noise"] < fid["big noise"]
+    near = {name: precision_recall(real, side, 5) for name, side in found.items()}
+    assert near["blur"]["Precision"] < near["other half"]["Precision"]
+    assert near["two classes"]["Recall"] < near["other half"]["Recall"]

@@ -206,14 +206,14 @@ MANY = Sampling(images=100, steps=1)
 TOO_FEW = {
     "kid": (
         lambda n: kid_metrics(subset_size=n, features=Pixels(), sampling=MANY),
-        "KID needs {} images, but {} are {}; give fewer as subset_size",
+        "KID needs {} images, but {} are {}; give more, or fewer as subset_size",
         1,
     ),
     "precision": (
         lambda n: precision_recall_metrics(
             nearest_k=n - 2, features=Pixels(), sampling=MANY
         ),
-        "PrecisionRecall needs {} images, but {} are {}; give a smaller nearest_k",
+        "PrecisionRecall needs {} images, but {} are {}; give more, or a smaller nearest_k",
         2,
     ),
 }

@@ -8,17 +8,31 @@ import pytest
 import torch
 from torch import nn
 
+from avalanche_gd import SplitDigits
+from avalanche_gd.data.benchmark import as_benchmark
 from avalanche_gd.report.collect import collect
 from avalanche_gd.report.tables import as_csv, as_text, runs_as_csv
 from avalanche_gd.runs import columns
+from avalanche_gd.runs.composition import compose_config
 from avalanche_gd.runs.dry_run import dry_run
 from avalanche_gd.runs.learner import Learner
 from avalanche_gd.runs.run import run
 from tests.helpers.fake_runs import write_run
 from tests.helpers.small_runs import metrics, run_killed_after, small_config
 
-EVERY = "evaluation.measures=[kid,precision_recall,afid,classification_accuracy]"
-ASKED = ("KID", "precision", "recall", "density", "coverage", "AFID", "F_of_FID", "CAS")
+EVERY = "evaluation.measures=[kid,precision_recall,afid,transfer,classification_accuracy]"
+ASKED = (
+    "KID",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+    "AFID",
+    "F_of_FID",
+    "CAS",
+    "backward_transfer",
+    "forward_transfer",
+)
 MEASURED = [EVERY, "method=naive", "evaluation.images=100", "benchmark.n_experiences=2"]
 
 
@@ -46,7 +60,7 @@ def test_measures_that_are_asked_for_are_in_the_tables_and_outlive_a_kill(tmp_pa
     assert float(last["AFID"]) == pytest.approx(np.mean([float(fid) for fid in fids]))
     assert float(first["F_of_FID"]) == 0
     caption = " ".join(as_text(sections).split("\n\n")[0].split())
-    listed = "FID, KID, Precision, Recall, Density, Coverage, AFID and F of FID are in the"
+    listed = "AFID, F of FID, Backward transfer and Forward transfer are in the"
     assert f"{listed} features of an oracle classifier." in caption
 
 
@@ -137,11 +151,11 @@ REFUSED = {
     ),
     "an unknown measure": (
         ["evaluation.measures=[kid,fd]"],
-        "evaluation: no measure 'fd'; choose from kid, precision_recall, afid, classif",
+        "evaluation: no measure 'fd'; choose from kid, precision_recall, afid, transfer, ",
     ),
     "too few images": (
         ["evaluation.measures=[kid]"],
-        "evaluation: KID needs 100 images, but 70 are generated; give ",
+        "evaluation: KID needs 100 images, but 70 are generated; give more, or fewer ",
     ),
 }
 
@@ -154,13 +168,51 @@ def test_an_evaluation_that_cannot_be_is_refused_in_one_line(tmp_path, overrides
     assert len(str(refused.value).splitlines()) == 1
 
 
-def test_weights_that_are_not_there_end_a_run_before_training(tmp_path, monkeypatch):
-    monkeypatch.setattr("avalanche_gd.runs.learner.Learner.train", None)
+WEIGHTS = {
+    "of features": ("features=resnet18", "weights_path", "resnet18"),
+    "of a labeller": ("labeller=resnet18", "labeller_weights", "ResNet-18"),
+}
+
+
+@pytest.mark.parametrize(("setting", "option", "name"), WEIGHTS.values(), ids=WEIGHTS)
+def test_weights_of_another_model_end_a_run_before_any_work(
+    tmp_path, setting, option, name
+):
     path = tmp_path / "resnet18-f37072fd.pth"
     torch.save({}, path)
-    settings = ["evaluation.features=resnet18", f"evaluation.weights_path={path}"]
-    with pytest.raises(ValueError, match=r"^evaluation: no resnet18 weights \(the SHA-256"):
-        run(small_config(tmp_path, *settings))
+    settings = [f"evaluation.{setting}", f"evaluation.{option}={path}"]
+    message = rf"^evaluation: no {name} weights \(the SHA-256"
+    with pytest.raises(ValueError, match=message):
+        run(small_config(tmp_path / "runs", *settings))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_too_few_test_images_for_a_measure_end_a_run_before_any_work(tmp_path, monkeypatch):
+    few = SplitDigits(2)
+    few = as_benchmark(
+        train=[experience.dataset for experience in few.train_stream],
+        test=[experience.dataset.subset(range(40)) for experience in few.test_stream],
+    )
+    monkeypatch.setattr("avalanche_gd.SplitDigits", lambda *_, **__: few)
+    settings = ["evaluation.measures=[kid]", "evaluation.images=100"]
+    message = "^evaluation: KID needs 100 images, but 80 are in the test stream; give more"
+    with pytest.raises(ValueError, match=message):
+        run(small_config(tmp_path, *settings, "benchmark.n_experiences=2"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_images_of_another_size_than_the_model_s_are_refused(tmp_path):
+    settings = ["experiment=paper_fmnist", "benchmark=split_digits", "threads=1"]
+    sizes = [*settings, "+benchmark.options.image_size=8", f"out={tmp_path}"]
+    with pytest.raises(
+        ValueError, match=r"\(1, 8, 8\), do not fit a model of \(1, 32, 32\)"
+    ):
+        run(
+            compose_config(
+                [*sizes, "evaluation.features=oracle", "evaluation.labeller=oracle"]
+            )
+        )
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_name_of_the_weights_decides_a_result_and_not_their_folder(tmp_path):

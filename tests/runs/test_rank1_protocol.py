@@ -20,7 +20,10 @@ from tests.helpers.small_runs import small_config
 
 BENCHMARKS = ("mnist", "fmnist", "cifar10")
 ORACLE = "evaluation.features=oracle"
-METHODS = ("joint", "naive", "ewc", "generative_distillation")
+METHODS = (
+    *("iid", "naive", "ewc", "rank1_ewc"),
+    *("generative_distillation", "ewc_distillation", "rank1_distillation"),
+)
 # Of the denoiser under ten classes, of which 11 x 512 are the embedding.
 PARAMETERS = dict(mnist=38_384_129, fmnist=38_384_129, cifar10=38_388_739)
 
@@ -95,8 +98,9 @@ def test_the_budget(config):
     assert not budget.reset_optimizer and budget.ema_decay is None
 
 
-def test_the_replay_is_from_a_pool_of_5000_samples_a_class(benchmark):
-    (plugin,) = composed(benchmark, "generative_distillation").make_plugins()
+@pytest.mark.parametrize("method", [name for name in METHODS if "distillation" in name])
+def test_the_replay_is_from_a_pool_of_5000_samples_a_class(benchmark, method):
+    plugin = composed(benchmark, method).make_plugins()[0]
     pool = plugin.lesson.samples
     assert isinstance(pool, ReplayPool) and pool.refresh_every is None
     assert [pool.samples_of(known) for known in (2, 4, 8)] == [10_000, 20_000, 40_000]
@@ -105,9 +109,15 @@ def test_the_replay_is_from_a_pool_of_5000_samples_a_class(benchmark):
     assert plugin.lesson.ratio == 1
 
 
-def test_ewc_has_half_of_their_lambda_as_avalanches_penalty_has_no_half(benchmark):
-    (plugin,) = composed(benchmark, "ewc").make_plugins()
-    assert plugin.ewc_lambda == 7500
+@pytest.mark.parametrize("method", ["ewc", "ewc_distillation"])
+def test_ewc_has_half_of_their_lambda_as_avalanches_penalty_has_no_half(benchmark, method):
+    assert composed(benchmark, method).make_plugins()[-1].ewc_lambda == 7500
+
+
+@pytest.mark.parametrize("method", ["rank1_ewc", "rank1_distillation"])
+def test_the_penalty_has_their_lambda_and_all_data(benchmark, method):
+    penalty = composed(benchmark, method).make_plugins()[-1]
+    assert penalty.lambd == 15_000 and penalty.samples is None and penalty.control is None
 
 
 def test_the_evaluation(config):
