@@ -193,8 +193,9 @@ class Lesson:
 
     def draw(self, strategy: Any, teacher: Any, count: int) -> Drawn:
         """The teacher's samples for a step of a strategy."""
+        generator = self.generator or default_generator(teacher.device)
         left = _steps_left(strategy)
-        return self.samples.draw(teacher, count, self._generator(teacher), steps_left=left)
+        return self.samples.draw(teacher, count, generator, steps_left=left)
 
     def forget(self) -> None:
         """Let go of all that a teacher has made."""
@@ -210,7 +211,7 @@ class Lesson:
             teacher,
             self.share(len(strategy.mb_x)),
             steps=self.steps,
-            generator=self._generator(teacher),
+            generator=self.generator,
             current=current,
             student=strategy.model if current is strategy.mb_x else None,
             start=self.start,
@@ -219,9 +220,6 @@ class Lesson:
             ahead=self.taught,
             steps_left=_steps_left(strategy),
         )
-
-    def _generator(self, teacher: Any) -> torch.Generator:
-        return self.generator or default_generator(teacher.device)
 
     def _resized(self, batch: Tensor) -> Tensor:
         """The batch cut or repeated to as many images as are taught with it."""

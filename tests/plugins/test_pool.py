@@ -17,8 +17,8 @@ from avalanche_gd import (
     ddim_scheduler,
     flow_scheduler,
 )
-from avalanche_gd.models.sampler import SAMPLERS
 from avalanche_gd.functional import Ahead, draw
+from avalanche_gd.models.sampler import SAMPLERS
 from avalanche_gd.plugins import LookAhead, PairPool, ReplayPool, Taught, Teacher
 from tests.helpers.bits import same_bits, weights
 from tests.helpers.lessons import note_lessons
