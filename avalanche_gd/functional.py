@@ -55,7 +55,13 @@ def noised(
     :param x0: clean images in model space, ``(N, C, H, W)``.
     :param condition: the classes, ``(N,)``; None without conditioning.
     :param generator: the source of randomness; None for torch's own random state.
+    :raises TypeError: for another process, such as a scheduler.
     """
+    if not isinstance(process, NoiseProcess):
+        raise TypeError(
+            f"process must be a NoiseProcess, not a {type(process).__name__}; give "
+            "NoiseProcess(noise_scheduler)"
+        )
     x_t, target, timesteps = noise_images(process, x0, generator)
     return Taught(x_t, timesteps, target, condition)
 
@@ -114,7 +120,7 @@ def distillation_loss(
     *,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """``L_rep = E || eps_theta'(x_t, t) - eps_theta(x_t, t) ||^2``, by a pass of each.
+    """``L_rep = E || eps_theta'(x_t, t) - eps_theta(x_t, t) ||^2``, by two passes.
 
     :param student: as of :func:`prediction_losses`.
     :param teacher: likewise; asked without gradients, in the mode that it is in.

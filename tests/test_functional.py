@@ -374,9 +374,11 @@ def test_what_cannot_be_drawn_is_refused(source, options, message):
         draw(source, tiny(), **dict(count=4) | options)
 
 
-def test_a_teacher_or_condition_that_cannot_be_drawn_from_is_refused():
+def test_a_teacher_a_condition_or_a_process_of_another_kind_is_refused():
     with pytest.raises(TypeError, match="not a TinyDenoiser; give DiffusionModel"):
         draw("generation", TinyDenoiser(), 4)
+    with pytest.raises(TypeError, match="not a DDPMScheduler; give NoiseProcess"):
+        denoising_loss(TinyDenoiser(), DDPMScheduler(), images(2))
     with pytest.raises(ValueError, match="condition= is for fresh samples"):
         draw("generation", conditioned(), 4, condition=torch.ones(4).long(), ahead=Ahead(2))
 

@@ -190,8 +190,8 @@ def rank_one_anchor(
     for ``mu`` and 3F for c.
 
     :param model: a :class:`~avalanche_gd.DiffusionModel`, or its denoiser.
-    :param batches: noised data of the experience, the same each time that they are passed,
-        such as a list.
+    :param batches: noised data of the experience, a list or what else gives the same
+        batches again.
     :param weights: of a sample's loss by its timestep, ``(T,)``; None for 1.
     :raises ValueError: if there is no batch, or the mean gradient is zero or not finite.
     """
@@ -225,9 +225,10 @@ def rank_one_penalty(
 
     :param parameters: theta, those of the denoiser; of these, what is trained.
     :param anchors: one an experience, of :func:`rank_one_anchor`.
-    :param lambd: lambda.
-    :raises ValueError: without an anchor, or for one of other weights.
+    :param lambd: lambda, 0 or more.
+    :raises ValueError: without an anchor, for one of other weights, or for another lambda.
     """
+    check_number("lambd", lambd, "0 or more")
     if not anchors:
         raise ValueError("no experience was learned yet that a penalty could hold")
     theta = _flat(p for p in parameters if p.requires_grad)
