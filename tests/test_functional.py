@@ -301,6 +301,7 @@ def test_images_are_noised_by_the_formula():
     assert torch.equal(state, torch.get_rng_state())
     expected = scheduler.add_noise(x0, batch.target, batch.timesteps)
     assert torch.allclose(batch.x_t, expected, atol=1e-6)
+    assert abs(batch.target.mean()) < 0.1 and abs(batch.target.std() - 1) < 0.1
     assert torch.equal(batch.condition, torch.arange(50))
     assert 0 <= batch.timesteps.min() < 200 and 800 < batch.timesteps.max() < 1000
 

@@ -36,8 +36,7 @@ def draw(
     :param teacher: a :class:`~avalanche_gd.DiffusionModel`, frozen and in evaluation mode;
         of a U-Net, ``DiffusionModel(unet, noise_scheduler, sample_shape)``.
     :param count: N, how many.
-    :param steps: k, the teacher's sampling steps, for sources that take samples only where
-        ``samples`` does not say them.
+    :param steps: k, the teacher's sampling steps; ``samples`` has its own.
     :param generator: the source of all randomness; None for torch's own random state.
     :param current: the clean images of the current batch, ``(N, C, H, W)``, for sources
         that take them: ``"current"``, ``"snr_split"``, or one's own.

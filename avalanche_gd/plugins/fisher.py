@@ -204,11 +204,9 @@ def rank_one_anchor(
 
     def mean(summed: Callable[[Batch], Tensor], total: Tensor) -> Tensor:
         for batch in batches:
-            parts = {
-                name: part for name, part in batch._asdict().items() if part is not None
-            }
+            parts = dict(x_t=batch.x_t, timesteps=batch.timesteps, target=batch.target)
             if batch.condition is not None:
-                parts["class_labels"] = parts.pop("condition")
+                parts["class_labels"] = batch.condition
             total = total + summed(parts)
         return total / count
 
