@@ -11,7 +11,12 @@ from torch import nn
 from avalanche_gd import SmallCNN, oracle_classifier, to_model_space
 from avalanche_gd.data import stream_tensors
 from avalanche_gd.data.model_space import as_dataset
-from avalanche_gd.metrics import class_balance_metrics, fid_metrics, generate_images
+from avalanche_gd.metrics import (
+    class_balance_metrics,
+    classification_accuracy_metrics,
+    fid_metrics,
+    generate_images,
+)
 from tests.helpers.plain_fid import plain_fid
 from tests.helpers.small_models import SHAPE, images
 from tests.helpers.small_streams import (
@@ -118,3 +123,13 @@ def test_oracles_of_the_wrong_kind_are_refused(metrics, options, error, message)
 def test_an_oracle_without_features_is_refused():
     with pytest.raises(TypeError, match="no get_features"):
         fid_metrics(oracle=nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize(
+    "metrics", [class_balance_metrics, classification_accuracy_metrics]
+)
+def test_a_classifier_with_too_few_classes_is_refused_before_training(digits, metrics):
+    strategy = strategy_with(metrics(classifier=SmallCNN(SHAPE, 2), sampling=SAMPLING))
+    with pytest.raises(ValueError, match="a logit for each class from 0 to 9, but of one"):
+        strategy.train(digits.train_stream[0], eval_streams=[])
+    assert strategy.clock.train_iterations == 0
