@@ -25,7 +25,7 @@ from avalanche_gd.storage import write_json, write_text, write_whole
 
 _GROWING = "generative_distillation"
 _EXPERIENCES = (1, 2, 5, 10, 20, 50)
-_SMALL = [name for name in PRESETS if not name.startswith("paper-")]
+_SMALL = [name for name in PRESETS if not name.startswith(("paper-", "rank1-"))]
 
 
 def main(description: str, arguments: Sequence[str] | None = None) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -287,9 +286,10 @@ class EvaluationConfig:
         """Raise ValueError if a measure needs more test images than there are."""
         with naming("evaluation"):
             made = generation_metrics(self.sampling(), "oracle", self.measures)
-            for metric in chain(*made):
-                if isinstance(metric, FeatureMetric):
-                    metric.check_enough("in the test stream", count)
+            for part in made:
+                for metric in part if isinstance(part, Sequence) else [part]:
+                    if isinstance(metric, FeatureMetric):
+                        metric.check_enough("in the test stream", count)
 
     def _check_labeller(self) -> None:
         if self.labeller not in LABELLERS:

@@ -181,7 +181,7 @@ def test_training_learns_which_classes_there_are(digits):
 def test_every_source_distils_under_the_same_condition(name, dropout, predicting):
     teacher = conditioned(dropout, seen=(2, 3, 7), scheduler=PREDICTING[predicting]())
     student = conditioned(dropout, scheduler=PREDICTING[predicting]())
-    plugin = GenerativeDistillationPlugin(source=name, generator=seeded())
+    plugin = GenerativeDistillationPlugin(source=name, look_ahead=1, generator=seeded())
     batch = dict(mb_x=images(64), mb_y=torch.ones(64), mb_output=None)
     strategy = fake_strategy(student, 2, **batch, _criterion=DenoisingLoss())
     Teacher.of(strategy).freeze(teacher)
@@ -203,7 +203,8 @@ def test_every_source_distils_under_the_same_condition(name, dropout, predicting
     assert set(kept.tolist()) == {2, 3, 7}
     assert (len(kept) == 64) == (dropout == 0)
     for *_, sampled, _ in asked["teacher"][:-1]:  # sampling never leaves a class out
-        assert torch.bincount(sampled, minlength=8)[[2, 3, 7]].min() >= 21
+        evenly = len(sampled) // 3
+        assert torch.bincount(sampled, minlength=8)[[2, 3, 7]].min() >= evenly > 3
 
 
 def test_a_generator_replays_its_samples_under_the_classes_they_were_made_for():

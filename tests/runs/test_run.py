@@ -304,7 +304,9 @@ def test_the_images_are_kept_on_the_device_of_the_run(tmp_path, monkeypatch, dev
         raise Killed  # the images are where they stay
 
     monkeypatch.setattr(RunConfig, "torch_device", torch.device(device))
-    monkeypatch.setattr(runs, "on_device", lambda benchmark, place: seen.append(place.type))
+    monkeypatch.setattr(
+        runs, "on_device", lambda benchmark, place: seen.append(place.type) or benchmark
+    )
     monkeypatch.setattr(runs, "Learner", training)
     with pytest.raises(Killed):
         run(config)
