@@ -1,5 +1,6 @@
 """Continual learning of diffusion models for Avalanche: generative distillation."""
 
+from avalanche_gd import functional
 from avalanche_gd.data import (
     SplitCIFAR10,
     SplitCIFAR100,
@@ -66,6 +67,7 @@ __all__ = [
     "fid_metrics",
     "fisher_share_metrics",
     "flow_scheduler",
+    "functional",
     "generated_image_metrics",
     "oracle_classifier",
     "to_model_space",

@@ -471,6 +471,34 @@ CLAIMS: dict[str, dict[str, list[str]]] = {
             "tests/metrics/test_transfer.py::test_no_transfer_where_nothing_can_be_compared",
         ],
     },
+    "Ahead": {
+        "what each of them takes": [
+            "tests/plugins/test_pool.py::test_what_is_taught_ahead_is_taught_as_step_by_step",
+        ],
+    },
+    "NoiseProcess.coefficients": {
+        "each ``(N, 1, 1, 1)``": [
+            "tests/models/test_flow.py::test_noise_is_added_as_diffusers_adds_it",
+        ],
+    },
+    "NoiseProcess.ddim_step": {
+        "a timestep of each sample's own": [
+            "tests/models/test_flow.py::test_a_ddim_step_is_diffusers_step_of_euler",
+        ],
+    },
+    "NoiseProcess.min_snr_weights": {
+        "at each timestep": ["tests/training/test_losses.py::test_min_snr_weights"],
+    },
+    "draw": {
+        "the source of all randomness": [
+            "tests/test_functional.py::test_every_source_draws_what_the_teacher_predicts",
+        ],
+    },
+    "prediction_losses": {
+        "of each batch, in one pass over all": [
+            "tests/test_functional.py::test_several_batches_take_one_pass",
+        ],
+    },
 }
 """By place, a part of each sentence that claims something, and what holds it."""
 

@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from avalanche_gd.distributed.shares import draw_share
+from avalanche_gd.models.execution import Execution
+
 
 class Denoising(NamedTuple):
     """What one pass of a diffusion model predicts, and what it should.
@@ -32,6 +35,79 @@ class Noised(NamedTuple):
     """What a denoiser should predict there, of the same shape."""
     timesteps: Tensor
     """Of each, ``(N,)``."""
+
+
+def noise_images(
+    process: Any, x0: Tensor, generator: torch.Generator | None = None
+) -> Noised:
+    """Noise each image to a timestep of its own.
+
+    :param process: a :class:`~avalanche_gd.models.prediction.NoiseProcess`.
+    :param x0: clean images, ``(N, C, H, W)``.
+    :param generator: the source of randomness; None for torch's own random state.
+    """
+    device = x0.device if generator is None else generator.device
+    how: dict[str, Any] = dict(generator=generator, device=device)
+    timesteps = draw_share(
+        len(x0), lambda n: torch.randint(process.num_timesteps, (n,), **how)
+    ).to(x0.device)
+    noise = draw_share(
+        len(x0), lambda n: torch.randn(n, *x0.shape[1:], dtype=x0.dtype, **how)
+    ).to(x0.device)
+    x_t = process.add_noise(x0, noise, timesteps)
+    return Noised(x_t, process.target(x0, noise, timesteps), timesteps)
+
+
+def squared_errors(denoising: Denoising, weights: Tensor | None = None) -> Tensor:
+    """The mean squared error of a sample's pixels, ``(N,)``.
+
+    :param weights: of a sample by its timestep, ``(T,)``; None for 1.
+    :raises ValueError: unless prediction and target have one shape.
+    """
+    prediction, target, timesteps = denoising
+    if prediction.shape != target.shape:  # which would be broadcast
+        raise ValueError(
+            f"a prediction of shape {tuple(prediction.shape)} has a target of shape "
+            f"{tuple(target.shape)}; give them one shape"
+        )
+    errors = (prediction - target).square().flatten(1).mean(1)
+    return errors if weights is None else errors * weights.to(errors.device)[timesteps]
+
+
+def predict(
+    model: Any, x_t: Tensor, timesteps: Tensor, condition: Tensor | None = None
+) -> Tensor:
+    """The prediction of a model or denoiser: one forward pass, ``(N, C, H, W)``.
+
+    :param model: a :class:`~avalanche_gd.DiffusionModel`, or what its denoiser may be, or
+        a function that is called alike.
+    :param x_t: noisy images, ``(N, C, H, W)``.
+    :param timesteps: ``(N,)``.
+    :param condition: ``(N,)``, for a denoiser its ``class_labels``; None for none.
+    """
+    if hasattr(model, "denoise"):
+        return model.denoise(x_t, timesteps, condition)
+    labels = {} if condition is None else {"class_labels": condition}
+    return Execution()(model, x_t, timesteps, **labels)
+
+
+def predict_together(model: Any, batches: Sequence[Any]) -> list[Tensor]:
+    """The predictions for several batches, by one forward pass over all of them.
+
+    :param model: as in :func:`predict`.
+    :param batches: with ``x_t``, ``timesteps`` and ``condition``, as in :func:`predict`.
+    :raises ValueError: if some have a condition and others have none.
+    """
+    conditions = [batch.condition for batch in batches if batch.condition is not None]
+    if len(conditions) not in (0, len(batches)):
+        raise ValueError("some batches have a condition and others none; give it to all")
+    prediction = predict(
+        model,
+        torch.cat([batch.x_t for batch in batches]),
+        torch.cat([batch.timesteps for batch in batches]),
+        torch.cat(conditions) if conditions else None,
+    )
+    return list(prediction.split([len(batch.x_t) for batch in batches]))
 
 
 @dataclass(eq=False)
@@ -83,12 +159,7 @@ def denoise_together(
         if question.x_t is not noised.x_t or question.condition is not None
     ]
     parts = [Question(noised.x_t, noised.timesteps, condition), *beside]
-    conditions = [part.condition for part in parts if part.condition is not None]
-    predictions = model.denoise(
-        torch.cat([part.x_t for part in parts]),
-        torch.cat([part.timesteps for part in parts]),
-        torch.cat(conditions) if conditions else None,
-    ).split([len(part.x_t) for part in parts])
+    predictions = predict_together(model, parts)
     for question in questions:
         question.prediction = predictions[0]
     for question, prediction in zip(beside, predictions[1:], strict=True):

@@ -19,6 +19,7 @@ from avalanche_gd.models.denoising import (
     NoisyImages,
     Question,
     denoise_together,
+    noise_images,
 )
 from avalanche_gd.models.execution import Execution
 from avalanche_gd.models.image_check import ImageCheck
@@ -165,7 +166,11 @@ class DiffusionModel(ConditionedDenoiser, Generator):
         """
         self._check_images(x0)
         ahead, self._noised = self._noised, None
-        noised = ahead[1] if ahead is not None and ahead[0] is x0 else self._noise(x0)
+        noised = (
+            ahead[1]
+            if ahead is not None and ahead[0] is x0
+            else noise_images(self.process, x0)
+        )
         questions: list[Question] = []
         if self.training and torch.is_grad_enabled():
             questions, self.questions = self.questions, []
@@ -184,7 +189,7 @@ class DiffusionModel(ConditionedDenoiser, Generator):
 
         :param x0: the very tensor that the model will be called with.
         """
-        noised = self._noise(x0)
+        noised = noise_images(self.process, x0)
         self._noised = x0, noised
         return noised
 
@@ -379,18 +384,6 @@ class DiffusionModel(ConditionedDenoiser, Generator):
         if name not in self._samplers:
             self._samplers[name] = Sampler(self.noise_scheduler, name)
         return self._samplers[name]
-
-    def _noise(self, x0: Tensor) -> Noised:
-        """Each image noised to a timestep of its own, by torch's own random state."""
-        device, shape = x0.device, x0.shape[1:]
-        timesteps = draw_share(
-            len(x0), lambda n: torch.randint(self.num_timesteps, (n,), device=device)
-        )
-        noise = draw_share(
-            len(x0), lambda n: torch.randn(n, *shape, dtype=x0.dtype, device=device)
-        )
-        x_t = self.process.add_noise(x0, noise, timesteps)
-        return Noised(x_t, self.process.target(x0, noise, timesteps), timesteps)
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:

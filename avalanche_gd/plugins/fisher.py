@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,11 +17,12 @@ from torch.utils.data import DataLoader
 
 from avalanche_gd.checks import check_integer, check_number
 from avalanche_gd.distributed.gradients import average
-from avalanche_gd.models.denoising import Denoising
+from avalanche_gd.models.denoising import Denoising, squared_errors
 from avalanche_gd.models.execution import Execution
 from avalanche_gd.plugins.compatibility import check_compatible
 from avalanche_gd.plugins.ema import EMAPlugin
 from avalanche_gd.plugins.experiences import ExperienceCount, experience_number
+from avalanche_gd.plugins.teaching import Taught
 
 CONTROLS = ("diagonal", "shuffled")
 """What may stand in the place of ``mu``, to see what its direction is worth."""
@@ -157,20 +158,87 @@ class RankOneEWCPlugin(SupervisedPlugin, supports_distributed=True):
         :raises ValueError: if no such experience has been learned.
         """
         past = self._before(before)
-        if not past:
-            raise ValueError("no experience was learned yet that a penalty could hold")
+        if self.control != "diagonal" or not past:
+            anchors = [RankOneAnchor(self.theta[k], self.mu[k], self.c[k]) for k in past]
+            return rank_one_penalty(model.denoiser.parameters(), anchors, self.lambd)
         theta = _flat(_trained(model))
-        if self.control == "diagonal":
-            terms = [self.mu[k] @ (theta - self.theta[k]).square() for k in past]
-        else:
-            terms = [
-                self.c[k] * (self.mu[k] @ (theta - self.theta[k])).square() for k in past
-            ]
+        terms = [self.mu[k] @ (theta - self.theta[k]).square() for k in past]
         return self.lambd / 2 * torch.stack(terms).sum()
 
     def _before(self, number: int | None) -> list[int]:
         """The experiences k < n that weights are held for."""
         return [k for k in self.mu if number is None or k < number]
+
+
+class RankOneAnchor(NamedTuple):
+    """What rank-1 EWC keeps of an experience."""
+
+    theta: Tensor
+    """The weights that it ended with, ``(P,)``."""
+    mu: Tensor
+    """``E[g]``, along which they are held, ``(P,)``."""
+    c: float
+    """``E[(mu . g)^2] / ||mu||^4``."""
+
+
+def rank_one_anchor(
+    model: Any, batches: Iterable[Taught], *, weights: Tensor | None = None
+) -> RankOneAnchor:
+    """Measure at the end of an experience how its weights are to be held.
+
+    As in :class:`~avalanche_gd.RankOneEWCPlugin`, by two passes over the same batches: 3F
+    for ``mu`` and 3F for c.
+
+    :param model: a :class:`~avalanche_gd.DiffusionModel`, or its denoiser.
+    :param batches: noised data of the experience, a list or what else gives the same
+        batches again.
+    :param weights: of a sample's loss by its timestep, ``(T,)``; None for 1.
+    :raises ValueError: if there is no batch, or the mean gradient is zero or not finite.
+    """
+    count = sum(len(batch.x_t) for batch in batches)
+    if count == 0:
+        raise ValueError("no batch of the experience was given")
+    losses = _SampleLosses(
+        _denoiser(model), lambda denoising, _: squared_errors(denoising, weights)
+    )
+
+    def mean(summed: Callable[[Batch], Tensor], total: Tensor) -> Tensor:
+        for batch in batches:
+            parts = dict(x_t=batch.x_t, timesteps=batch.timesteps, target=batch.target)
+            if batch.condition is not None:
+                parts["class_labels"] = batch.condition
+            total = total + summed(parts)
+        return total / count
+
+    mu, c = _along_mean(losses, mean)
+    return RankOneAnchor(_flat(_trained(model)).detach().clone(), mu, c)
+
+
+def rank_one_penalty(
+    parameters: Iterable[Tensor], anchors: Sequence[RankOneAnchor], lambd: float = 15_000.0
+) -> Tensor:
+    """``(lambda/2) sum_k c_k (mu_k . (theta - theta_k))^2``, a scalar.
+
+    (arXiv 2509.23593.)
+
+    :param parameters: theta, those of the denoiser; of these, what is trained.
+    :param anchors: one an experience, of :func:`rank_one_anchor`.
+    :param lambd: lambda, 0 or more.
+    :raises ValueError: without an anchor, for one of other weights, or for another lambda.
+    """
+    check_number("lambd", lambd, "0 or more")
+    if not anchors:
+        raise ValueError("no experience was learned yet that a penalty could hold")
+    theta = _flat(p for p in parameters if p.requires_grad)
+    terms = []
+    for held, mu, c in anchors:
+        if len(held) != len(theta):
+            raise ValueError(
+                f"an anchor holds {len(held)} weights, but {len(theta)} are trained; "
+                "give it the denoiser that it was measured on"
+            )
+        terms.append(c * (mu @ (theta - held)).square())
+    return lambd / 2 * torch.stack(terms).sum()
 
 
 class FisherAlongMean(NamedTuple):
@@ -200,7 +268,9 @@ def fisher_along_mean(
     :param chunk_size: as in :class:`RankOneEWCPlugin`.
     :raises ValueError: if the mean gradient is zero or not finite.
     """
-    losses = _SampleLosses(strategy.model.denoiser, strategy._criterion)
+    criterion = copy.copy(strategy._criterion)
+    criterion.reduction = "none"
+    losses = _SampleLosses(strategy.model.denoiser, criterion)
     size = len(strategy.experience.dataset)
     count = size if samples is None else min(samples, size)
 
@@ -211,17 +281,33 @@ def fisher_along_mean(
         processes = DistributedHelper.world_size
         return (average(total) * processes if processes > 1 else total) / count
 
+    mu, c = _along_mean(losses, mean, strategy)
+    zeros = torch.zeros_like(mu)
+    squares = mean(lambda batch: losses.squares(batch, chunk_size), zeros)
+    return FisherAlongMean(mu, c, squares)
+
+
+def _along_mean(
+    losses: "_SampleLosses",
+    mean: Callable[[Callable[[Batch], Tensor], Tensor], Tensor],
+    strategy: Any = None,
+) -> tuple[Tensor, float]:
+    """``mu`` and c.
+
+    :param mean: over the samples, of a sum over a batch, and what that is added to.
+    :param strategy: in whose experience they are, if in one.
+    """
     zeros = torch.zeros_like(_flat(losses.weights.values()))
     mu = mean(losses.gradient, zeros)
     norm = _square(mu)
     if not (math.isfinite(norm) and norm > 0):
+        where = "" if strategy is None else f" of experience {experience_number(strategy)}"
         raise ValueError(
-            f"the mean gradient of experience {experience_number(strategy)} has the norm "
-            f"{norm**0.5:g}, along which no weight can be held; lower the learning rate"
+            f"the mean gradient{where} has the norm {norm**0.5:g}, along which no "
+            "weight can be held; lower the learning rate"
         )
     second = mean(lambda batch: losses.along(mu, batch).square().sum(), zeros[0])
-    squares = mean(lambda batch: losses.squares(batch, chunk_size), zeros)
-    return FisherAlongMean(mu, second.item() / norm**2, squares)
+    return mu, second.item() / norm**2
 
 
 class _SampleLosses(nn.Module):
@@ -233,8 +319,7 @@ class _SampleLosses(nn.Module):
     def __init__(self, denoiser: nn.Module, criterion: Any):
         super().__init__()
         self.denoiser = copy.deepcopy(denoiser).eval()
-        self.criterion = copy.copy(criterion)
-        self.criterion.reduction = "none"
+        self.criterion = criterion
         named = self.denoiser.named_parameters("denoiser")
         self.weights = {name: p.detach() for name, p in named if p.requires_grad}
 
@@ -243,7 +328,7 @@ class _SampleLosses(nn.Module):
         x_t: Tensor,
         timesteps: Tensor,
         target: Tensor,
-        labels: Tensor,
+        labels: Tensor | None = None,
         **condition: Any,
     ) -> Tensor:
         # The fused kernels of attention have no derivative in forward mode.
@@ -307,8 +392,12 @@ def _same_draws(device: torch.device) -> AbstractContextManager[None]:
     return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
+def _denoiser(model: Any) -> nn.Module:
+    return getattr(model, "denoiser", model)
+
+
 def _trained(model: Any) -> list[nn.Parameter]:
-    return [p for p in model.denoiser.parameters() if p.requires_grad]
+    return [p for p in _denoiser(model).parameters() if p.requires_grad]
 
 
 def _flat(tensors: Iterable[Tensor]) -> Tensor:

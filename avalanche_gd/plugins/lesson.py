@@ -1,7 +1,6 @@
 """A student learns what a source draws, in the pass of its current batch."""
 
 import inspect
-from functools import partial
 from typing import Any
 
 import torch
@@ -15,12 +14,13 @@ from avalanche_gd.distributed.shares import (
     sharing_processes,
 )
 from avalanche_gd.models.denoising import Denoising, Question
+from avalanche_gd.plugins.drawing import draw
 from avalanche_gd.plugins.experiences import experience_number
 from avalanche_gd.plugins.guidance import ClassifierGuidance
 from avalanche_gd.plugins.pool import Ahead, Drawn, LookAhead, PairPool, ReplayPool
 from avalanche_gd.plugins.sources import Source, Trajectory
 from avalanche_gd.plugins.teacher import default_generator
-from avalanche_gd.plugins.teaching import Taught, TeachingRequest
+from avalanche_gd.plugins.teaching import Taught
 
 POOLS = ("samples", "pairs")
 """What a pool may hold: a teacher's samples, or noisy images with its predictions there."""
@@ -143,8 +143,7 @@ class Lesson:
     def begin(self, strategy: Any, teacher: Any) -> None:
         """Draw, and ask the student: before the forward pass of a step."""
         self.end(strategy)
-        with torch.no_grad():
-            taught = self._draw(strategy, teacher).apart()
+        taught = self._draw(strategy, teacher).apart()
         question = Question(taught.x_t, taught.timesteps, taught.condition)
         if strategy.model.one_pass:
             strategy.model.questions.append(question)
@@ -219,8 +218,9 @@ class Lesson:
 
     def draw(self, strategy: Any, teacher: Any, count: int) -> Drawn:
         """The teacher's samples for a step of a strategy."""
+        generator = self.generator or default_generator(teacher.device)
         left = _steps_left(strategy)
-        return self.samples.draw(teacher, count, self._generator(teacher), steps_left=left)
+        return self.samples.draw(teacher, count, generator, steps_left=left)
 
     def forget(self) -> None:
         """Let go of all that a teacher has made."""
@@ -230,62 +230,21 @@ class Lesson:
 
     def _draw(self, strategy: Any, teacher: Any) -> Taught:
         """What this step teaches."""
-        if not self.is_independent:
-            return self._asked_of(teacher, self._request(strategy, teacher))
-        count = self.share(len(strategy.mb_x))
-        if self.pairs is not None:
-            generator = self._generator(teacher)
-            return self.pairs.draw(
-                teacher, count, generator, lambda n: self._made(teacher, n, 1)[0]
-            )
-        return self.taught.next(
-            teacher, count, partial(self._made, teacher, count), _steps_left(strategy)
-        )
-
-    def _made(self, teacher: Any, count: int, steps: int) -> list[Taught]:
-        """What the source draws for some steps at once, as it would for each of them."""
-        generator = self._generator(teacher)
-        drawn = [
-            self.samples.draw(teacher, count, generator, steps_left=steps - step)
-            for step in range(steps)
-        ]
-        classes = [each.condition for each in drawn if each.condition is not None]
-        request = TeachingRequest(
-            teacher=teacher,
-            count=count * steps,
-            condition=torch.cat(classes) if classes else None,
+        current = None if self.is_independent else self._resized(strategy.mb_x)
+        return draw(
+            self.source,
+            teacher,
+            self.share(len(strategy.mb_x)),
             steps=self.steps,
-            generator=generator,
-            samples=lambda: torch.cat([each.images() for each in drawn]),
+            generator=self.generator,
+            current=current,
+            student=strategy.model if current is strategy.mb_x else None,
             start=self.start,
-            parts=steps,
-            drops=self.without is None,
-        )
-        return self._asked_of(teacher, request).split(count)
-
-    def _asked_of(self, teacher: Any, request: TeachingRequest) -> Taught:
-        """What the source draws, and what the teacher predicts there without a class."""
-        taught = self.source.draw(request)
-        return taught.with_none(teacher) if self.without else taught
-
-    def _generator(self, teacher: Any) -> torch.Generator:
-        return self.generator or default_generator(teacher.device)
-
-    def _request(self, strategy: Any, teacher: Any) -> TeachingRequest:
-        batch = strategy.mb_x
-        current = self._resized(batch)
-        drawn = self.draw(strategy, teacher, len(current))
-        return TeachingRequest(
-            teacher=teacher,
-            count=len(current),
-            images=current,
-            condition=drawn.condition,
-            steps=self.steps,
-            generator=self._generator(teacher),
-            samples=drawn.images,
-            student=strategy.model if current is batch else None,
-            start=self.start,
-            drops=self.without is None,
+            samples=self.samples,
+            pairs=self.pairs,
+            ahead=self.taught,
+            steps_left=_steps_left(strategy),
+            unconditional_weight=self.without,
         )
 
     def _resized(self, batch: Tensor) -> Tensor:

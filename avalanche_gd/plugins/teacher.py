@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from avalanche_gd.checks import check_integer, check_number
 from avalanche_gd.plugins.experiences import ExperienceCount, experience_number
 
 WEIGHTINGS: dict[str, Callable[[int], tuple[float, float]]] = {
@@ -57,7 +58,7 @@ class Teacher:
 
     def freeze(self, model: nn.Module) -> None:
         """Keep ``model`` as it is now."""
-        self.model = _frozen(model)
+        self.model = frozen_copy(model)
 
     @torch.no_grad()
     def follow(self, strategy: Any, decay: float) -> None:
@@ -83,7 +84,7 @@ class Teacher:
         for generator, copied in self._generators:
             if generator is model:
                 return copied
-        self._generators.append((model, _frozen(model)))
+        self._generators.append((model, frozen_copy(model)))
         return self._generators[-1][1]
 
     def end(self, strategy: Any) -> bool:
@@ -108,7 +109,8 @@ class Teacher:
         return is_first
 
 
-def _frozen(model: nn.Module) -> nn.Module:
+def frozen_copy(model: nn.Module) -> Any:
+    """A copy of a model as it is now, in evaluation mode and without gradients."""
     copied = copy.deepcopy(model).eval().requires_grad_(False)
     copied.zero_grad(set_to_none=True)  # copied along, and never used
     return copied
@@ -132,6 +134,38 @@ def check_weighting(weighting: str) -> str:
     return weighting
 
 
+def replay_weights(
+    n: int, lambd: float = 1.0, weighting: str = "experiences"
+) -> tuple[float, float]:
+    """The weights of L_cur and L_rep in the n-th experience: ``1/n``, ``(1 - 1/n) lambda``.
+
+    With the weighting ``"constant"``, 1 and lambda. (arXiv 2311.14028, equation 4.)
+
+    :param n: 1, 2, ...
+    :param lambd: lambda, 0 or more.
+    :param weighting: a name in :data:`~avalanche_gd.plugins.teacher.WEIGHTINGS`.
+    :raises ValueError: for another n, lambda or weighting.
+    """
+    of_current, of_replay = WEIGHTINGS[check_weighting(weighting)](check_integer("n", n))
+    return of_current, of_replay * check_number("lambd", lambd, "0 or more")
+
+
+def weighted_loss(
+    current_loss: Tensor,
+    replay_loss: Tensor,
+    n: int,
+    lambd: float = 1.0,
+    weighting: str = "experiences",
+) -> Tensor:
+    """``(1/n) L_cur + (1 - 1/n) lambda L_rep``, by :func:`replay_weights`.
+
+    :param current_loss: L_cur, a mean over the current batch.
+    :param replay_loss: L_rep, a mean over what is replayed.
+    """
+    of_current, of_replay = replay_weights(n, lambd, weighting)
+    return of_current * current_loss + of_replay * replay_loss
+
+
 def add_replay_loss(
     strategy: Any, replay_loss: Tensor, lambd: float, weighting: str = "experiences"
 ) -> None:
@@ -149,7 +183,7 @@ def add_replay_loss(
     :param lambd: lambda.
     :param weighting: a name in :data:`WEIGHTINGS`.
     """
-    of_current, of_replay = WEIGHTINGS[weighting](experience_number(strategy))
+    of_current, of_replay = replay_weights(experience_number(strategy), lambd, weighting)
     if Teacher.of(strategy).is_first_to_weight(strategy.mb_output):
         strategy.loss = strategy.loss + (of_current - 1) * strategy.criterion()
-    strategy.loss = strategy.loss + of_replay * lambd * replay_loss
+    strategy.loss = strategy.loss + of_replay * replay_loss

@@ -98,10 +98,14 @@ class TeachingRequest:
     def current(self) -> Tensor:
         """The clean images of the current batch, ``(N, C, H, W)``.
 
-        :raises ValueError: for a source that says that it is independent of them.
+        :raises ValueError: for a source that says that it is independent of them, or where
+            none are given.
         """
         if self.images is None:
-            raise ValueError("a source with independent = True has no current images")
+            raise ValueError(
+                "a source with independent = True has no current images; give them to "
+                "another one, as current="
+            )
         return self.images
 
     def noised(self, x0: Tensor) -> Taught:

@@ -7,7 +7,7 @@ from avalanche.core import SupervisedPlugin
 from torch import Tensor, nn
 
 from avalanche_gd.checks import check_number
-from avalanche_gd.models.denoising import Denoising, NoisyImages
+from avalanche_gd.models.denoising import Denoising, NoisyImages, squared_errors
 from avalanche_gd.models.prediction import NoiseProcess
 from avalanche_gd.plugins.compatibility import check_compatible
 
@@ -90,8 +90,7 @@ class DenoisingLoss(nn.Module, SupervisedPlugin, supports_distributed=True):
         """
         if isinstance(denoising, NoisyImages):
             denoising = denoising.given(y)
-        error = (denoising.prediction - denoising.target).square().flatten(1).mean(1)
         if self._weights is not None:
-            self._weights = self._weights.to(error.device)
-            error = error * self._weights[denoising.timesteps]
-        return error if self.reduction == "none" else error.mean()
+            self._weights = self._weights.to(denoising.prediction.device)
+        errors = squared_errors(denoising, self._weights)
+        return errors if self.reduction == "none" else errors.mean()

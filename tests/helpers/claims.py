@@ -13,7 +13,7 @@ from typing import Any
 from tests.helpers.repository import README
 
 WORDS = re.compile(r"\b(any|all|each|every|never)\b", re.IGNORECASE)
-PACKAGES = ("", ".data", ".metrics", ".models", ".plugins", ".training")
+PACKAGES = ("", ".data", ".functional", ".metrics", ".models", ".plugins", ".training")
 
 
 def claims_in(text: str) -> list[str]:

@@ -123,7 +123,7 @@ def test_products_with_a_direction_are_those_of_gradients_a_sample(digits):
         (batch,) = _noised_batches(strategy, 3)
     gradients = single_gradients(strategy, 3)
     direction = torch.randn_like(gradients[0])
-    losses = _SampleLosses(strategy.model.denoiser, strategy._criterion)
+    losses = _SampleLosses(strategy.model.denoiser, DenoisingLoss("none"))
     along = losses.along(direction, batch)
     assert torch.allclose(along, gradients @ direction, rtol=1e-6)
 

@@ -17,6 +17,7 @@ from avalanche_gd import (
     ddim_scheduler,
     flow_scheduler,
 )
+from avalanche_gd.functional import Ahead, draw
 from avalanche_gd.models.sampler import SAMPLERS
 from avalanche_gd.plugins import LookAhead, PairPool, ReplayPool, Taught, Teacher
 from tests.helpers.bits import same_bits, weights
@@ -146,9 +147,11 @@ def test_a_pool_of_pairs_is_filled_anew_when_it_is_due_and_for_another_teacher(t
 def test_what_is_taught_ahead_is_taught_as_step_by_step(source, make):
     """The same draws in another order: those of three steps, one kind after the other."""
     teacher = make()
-    lesson = GenerativeDistillationPlugin(source=source, generator=seeded()).lesson
+    ahead, generator = Ahead(3), seeded()
     with torch.no_grad():
-        steps = lesson._made(teacher, 5, 3)
+        steps = [
+            draw(source, teacher, 5, generator=generator, ahead=ahead) for _ in range(3)
+        ]
         whole = Taught.joined(steps)
         assert [len(step.x_t) for step in steps] == [5, 5, 5]
         expected = teacher.denoise(whole.x_t, whole.timesteps, whole.condition)

@@ -1,0 +1,429 @@
+"""A loop of one's own has the plugins' bits, and each function does what it says."""
+
+import pytest
+import torch
+from avalanche.core import SupervisedPlugin
+from diffusers import DDPMScheduler, UNet2DConditionModel, UNet2DModel
+from torch.utils.data import DataLoader
+
+from avalanche_gd import (
+    DenoisingLoss,
+    DiffusionModel,
+    GenerativeDistillationPlugin,
+    GenerativeReplayPlugin,
+    RankOneEWCPlugin,
+    ddim_scheduler,
+)
+from avalanche_gd.functional import (
+    Ahead,
+    LookAhead,
+    NoiseProcess,
+    PairPool,
+    ReplayPool,
+    Taught,
+    denoising_loss,
+    distillation_loss,
+    draw,
+    frozen_copy,
+    noised,
+    prediction_losses,
+    rank_one_anchor,
+    rank_one_penalty,
+    replay_weights,
+    weighted_loss,
+)
+from avalanche_gd.plugins import SOURCES, Retraining
+from tests.helpers.bits import same_bits, weights
+from tests.helpers.small_models import (
+    SHAPE,
+    TinyDenoiser,
+    conditioned,
+    images,
+    seeded,
+    tiny,
+)
+from tests.helpers.small_trainings import train_generator
+
+STEPS = 6
+
+
+class Blend:
+    def draw(self, request):
+        return request.noised((request.current + request.samples()) / 2)
+
+
+class Recorder(SupervisedPlugin):
+    """Notes the random state that each experience begins with, its data and its batches."""
+
+    def __init__(self):
+        super().__init__()
+        self.experiences = []
+
+    def before_forward(self, strategy, **kwargs):
+        if strategy.clock.train_exp_iterations == 0:
+            data = torch.stack([image for image, *_ in strategy.experience.dataset])
+            self.experiences.append((torch.get_rng_state(), data, []))
+        self.experiences[-1][-1].append((strategy.mb_x, strategy.mb_y))
+
+
+def trained_by_plugins(digits, make, *plugins, one_pass=True):
+    """The weights, and what they were trained on."""
+    torch.manual_seed(0)
+    model, recorder = make(), Recorder()
+    model.one_pass = one_pass
+    train_generator(model, digits.train_stream[:2], recorder, *plugins, train_steps=STEPS)
+    return weights(model.denoiser), recorder.experiences
+
+
+def trained_in_a_loop(make, experiences, loss_of, end=lambda denoiser, data: None):
+    """The weights after the same data from the same random states."""
+    torch.manual_seed(0)
+    model = make()
+    optimizer = torch.optim.Adam(model.denoiser.parameters(), 1e-2)
+    teacher = None
+    for state, data, batches in experiences:
+        torch.set_rng_state(state)
+        for step, (x0, y) in enumerate(batches):
+            loss = loss_of(model, teacher, x0, y, STEPS - step)
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.denoiser.parameters(), 1.0)
+            optimizer.step()
+        end(model.denoiser, data)
+        teacher = frozen_copy(model)
+    return weights(model.denoiser)
+
+
+def taught_beside(source="generation", one_pass=True, lambd=1.0, of_step=None, **kept):
+    """The loss of a step with replay.
+
+    :param kept: of :func:`draw`, in all steps.
+    """
+
+    def loss_of(model, teacher, x0, y, left):
+        if teacher is not None:
+            taught = draw(source, teacher, len(x0), current=x0, steps_left=left, **kept)
+        current = noised(model.process, x0)
+        if model.num_classes is not None:
+            model.see_classes(y)
+            current = current._replace(condition=model.drop_condition(y))
+        if teacher is None:
+            return prediction_losses(model.denoiser, current)[0]
+        if one_pass:
+            losses = prediction_losses(model.denoiser, current, taught)
+        else:
+            losses = [prediction_losses(model.denoiser, b)[0] for b in (current, taught)]
+        return weighted_loss(*losses, n=2, lambd=lambd)
+
+    return loss_of
+
+
+def fresh_or_ahead():
+    return dict(ahead=Ahead(4), samples=LookAhead(4, steps=2))
+
+
+CASES = {
+    "generation": (tiny, {}, lambda: dict(ahead=Ahead(4))),
+    "one by one": (tiny, dict(look_ahead=1), dict),
+    "two passes": (tiny, dict(lambd=0.3), lambda: dict(ahead=Ahead(4), one_pass=False)),
+    "more steps": (tiny, dict(teacher_steps=3), lambda: dict(ahead=Ahead(4), steps=3)),
+    "a sampler": (
+        tiny,
+        dict(look_ahead=1, teacher_sampler="unipc"),
+        lambda: dict(samples=LookAhead(1, steps=2, sampler="unipc")),
+    ),
+    "gaussian": (tiny, dict(source="gaussian"), fresh_or_ahead),
+    "trajectory": (tiny, dict(source="trajectory"), fresh_or_ahead),
+    "snr_split": (tiny, dict(source="snr_split"), fresh_or_ahead),
+    "of one's own": (tiny, dict(source=Blend()), fresh_or_ahead),
+    "pool": (
+        tiny,
+        dict(pool_size=30),
+        lambda: dict(ahead=Ahead(4), samples=ReplayPool(30, steps=2)),
+    ),
+    "pairs": (
+        tiny,
+        dict(pool_size=30, pool_of="pairs", pool_refresh=4),
+        lambda: dict(pairs=PairPool(30, 4)),
+    ),
+    "conditioned": (lambda: conditioned(0.3), {}, lambda: dict(ahead=Ahead(4))),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_loop_of_ones_own_distils_to_the_bits_of_the_plugin(digits, name):
+    make, options, kept = CASES[name]
+    kept = kept() | {key: options[key] for key in ("source", "lambd") if key in options}
+    plugin = GenerativeDistillationPlugin(**options)
+    one_pass = kept.get("one_pass", True)
+    expected, experiences = trained_by_plugins(digits, make, plugin, one_pass=one_pass)
+    found = trained_in_a_loop(make, experiences, taught_beside(**kept))
+    assert same_bits(found, expected)
+
+
+def test_a_loop_of_ones_own_replays_to_the_bits_of_the_plugin(digits):
+    expected, experiences = trained_by_plugins(digits, tiny, GenerativeReplayPlugin())
+    loss_of = taught_beside(Retraining(), ahead=Ahead(4))
+    assert same_bits(trained_in_a_loop(tiny, experiences, loss_of), expected)
+
+
+def test_a_loop_of_ones_own_holds_weights_to_the_bits_of_the_plugin(digits):
+    expected, experiences = trained_by_plugins(digits, tiny, RankOneEWCPlugin(100.0))
+    anchors = []
+
+    def loss_of(model, teacher, x0, y, left):
+        loss = denoising_loss(model.denoiser, model.process, x0)
+        if anchors:
+            loss = loss + rank_one_penalty(model.denoiser.parameters(), anchors, 100.0)
+        return loss
+
+    def end(denoiser, data):
+        process = NoiseProcess(ddim_scheduler())
+        with torch.random.fork_rng():
+            shuffled = data[torch.randperm(len(data))]
+            batches = [noised(process, x0) for x0 in DataLoader(shuffled, batch_size=16)]
+        anchors.append(rank_one_anchor(denoiser, batches))
+
+    assert same_bits(trained_in_a_loop(tiny, experiences, loss_of, end), expected)
+    without = trained_in_a_loop(tiny, experiences, taught_beside(lambd=0.0))
+    assert not same_bits(without, expected)
+
+
+def test_the_weights_of_the_losses_are_the_formula():
+    assert replay_weights(1) == (1, 0)
+    assert replay_weights(4, 2.0) == (1 / 4, 3 / 4 * 2)
+    assert replay_weights(4, 2.0, "constant") == (1, 2)
+    losses = torch.tensor(5.0), torch.tensor(7.0)
+    assert weighted_loss(*losses, n=4, lambd=2.0).item() == 5 / 4 + 3 / 4 * 2 * 7
+    for wrong in (dict(n=0), dict(n=2, lambd=-1.0), dict(n=2, weighting="none")):
+        with pytest.raises(ValueError, match=r"n must|lambd must|no weighting 'none'"):
+            replay_weights(**wrong)
+
+
+def unet2d(kind=UNet2DModel, **options):
+    return kind(
+        sample_size=8,
+        in_channels=1,
+        out_channels=1,
+        block_out_channels=(8, 8),
+        layers_per_block=1,
+        norm_num_groups=4,
+        attention_head_dim=4,
+        **options,
+    )
+
+
+PLAIN = dict(
+    down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+    up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+)
+TEXT = dict(
+    down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+    up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    cross_attention_dim=4,
+)
+
+
+def two_denoisers(kind):
+    """A student, a teacher, a condition, and what the two predict."""
+    if kind == "DiffusionModel":
+        models = conditioned(), conditioned()
+        return *models, torch.tensor([1, 2, 10]), [m.denoise for m in models]
+    if kind == "UNet2DModel":
+        models = unet2d(**PLAIN), unet2d(**PLAIN)
+        return *models, None, [lambda *args, m=m: m(*args[:2]).sample for m in models]
+    if kind == "UNet2DModel with classes":
+        models = [unet2d(num_class_embeds=5, **PLAIN) for _ in range(2)]
+        return (
+            *models,
+            torch.tensor([1, 2, 4]),
+            [lambda *a, m=m: m(*a).sample for m in models],
+        )
+    if kind == "UNet2DConditionModel":
+        models = [unet2d(UNet2DConditionModel, **TEXT) for _ in range(2)]
+        asked = [
+            lambda x, t, class_labels, m=m: m(x, t, encoder_hidden_states=class_labels)
+            for m in models
+        ]
+        return *asked, torch.randn(3, 2, 4), [lambda *a, m=m: m(*a).sample for m in models]
+    models = TinyDenoiser(), TinyDenoiser()
+    return *models, None, [lambda *args, m=m: m(*args[:2]) for m in models]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "DiffusionModel",
+        "UNet2DModel",
+        "UNet2DModel with classes",
+        "UNet2DConditionModel",
+        "a module",
+    ],
+)
+def test_distillation_is_the_squared_distance_of_two_predictions(kind):
+    student, teacher, condition, (predicts, taught) = two_denoisers(kind)
+    x_t, t = torch.randn(3, *SHAPE), torch.tensor([0, 500, 999])
+    loss = distillation_loss(student, teacher, x_t, t, condition)
+    expected = (taught(x_t, t, condition) - predicts(x_t, t, condition)).square().mean()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert distillation_loss(teacher, teacher, x_t, t, condition).item() == 0
+    loss.backward()
+    if isinstance(teacher, torch.nn.Module):
+        assert all(p.grad is None for p in teacher.parameters())
+        assert any(p.grad is not None for p in student.parameters())
+
+
+def test_the_losses_are_weighted_by_timestep_as_the_criterion_does():
+    model, x0 = tiny(), images(9)
+    gamma = model.process.min_snr_weights(5)
+    criterion = DenoisingLoss(min_snr_gamma=5, noise_scheduler=model.noise_scheduler)
+    batch = noised(model.process, x0, generator=seeded())
+    t = batch.timesteps
+    errors = (model.denoise(batch.x_t, t) - batch.target).square().flatten(1).mean(1)
+    expected = (errors * gamma[t]).mean().item()
+    found = denoising_loss(model, model.process, x0, generator=seeded(), weights=gamma)
+    assert found.item() == pytest.approx(expected, rel=1e-6)
+    torch.manual_seed(1)
+    found = denoising_loss(model, model.process, x0, weights=gamma)
+    torch.manual_seed(1)
+    assert torch.equal(found, criterion(model(x0)))
+    teacher = tiny()
+    errors = (teacher.denoise(batch.x_t, t) - model.denoise(batch.x_t, t)).square()
+    expected = (errors.flatten(1).mean(1) * gamma[t]).mean().item()
+    found = distillation_loss(model, teacher, batch.x_t, t, weights=gamma)
+    assert found.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_images_are_noised_by_the_formula():
+    scheduler = DDPMScheduler()
+    x0, generator, state = images(50), seeded(), torch.get_rng_state()
+    batch = noised(NoiseProcess(scheduler), x0, torch.arange(50), generator=generator)
+    assert torch.equal(state, torch.get_rng_state())
+    expected = scheduler.add_noise(x0, batch.target, batch.timesteps)
+    assert torch.allclose(batch.x_t, expected, atol=1e-6)
+    assert abs(batch.target.mean()) < 0.1 and abs(batch.target.std() - 1) < 0.1
+    assert torch.equal(batch.condition, torch.arange(50))
+    assert 0 <= batch.timesteps.min() < 200 and 800 < batch.timesteps.max() < 1000
+
+
+def test_several_batches_take_one_pass():
+    denoiser, passes = TinyDenoiser(), []
+    denoiser.register_forward_hook(lambda module, inputs, _: passes.append(len(inputs[0])))
+    process = NoiseProcess(ddim_scheduler())
+    batches = [noised(process, images(count)) for count in (3, 5)]
+    together = prediction_losses(denoiser, *batches)
+    assert passes == [8]
+    alone = [prediction_losses(denoiser, batch)[0] for batch in batches]
+    assert torch.allclose(torch.stack(together), torch.stack(alone), rtol=1e-6)
+
+
+def test_batches_that_do_not_go_together_are_refused():
+    process = NoiseProcess(ddim_scheduler())
+    given, none = noised(process, images(2), torch.zeros(2)), noised(process, images(2))
+    with pytest.raises(ValueError, match="some batches have a condition and others none"):
+        prediction_losses(TinyDenoiser(), given, none)
+    with pytest.raises(
+        ValueError, match=r"\(2, 1, 8, 8\) has a target of shape \(2, 1, 1,"
+    ):
+        prediction_losses(TinyDenoiser(), none._replace(target=torch.zeros(2, 1, 1, 1)))
+
+
+@pytest.mark.parametrize("source", [*SOURCES, Blend()])
+def test_every_source_draws_what_the_teacher_predicts(source):
+    unet = unet2d(**PLAIN).eval()
+    teacher = DiffusionModel(unet, DDPMScheduler(), SHAPE)
+    state = torch.get_rng_state()
+    options = dict(current=images(6), generator=seeded(), steps=3, start=0)
+    torch.set_rng_state(state)
+    taught = draw(source, teacher, 6, **options)
+    assert torch.equal(state, torch.get_rng_state())
+    assert taught.x_t.shape == (6, *SHAPE) and taught.condition is None
+    with torch.no_grad():
+        expected = unet(taught.x_t, taught.timesteps).sample
+    assert torch.allclose(taught.target, expected, atol=1e-5)
+    assert not taught.target.requires_grad
+
+
+def test_the_classes_are_those_asked_for_or_evenly_those_seen():
+    teacher = conditioned(seen=(2, 3))
+    asked = []
+    teacher.denoiser.register_forward_hook(
+        lambda module, inputs, kw, out: asked.append(kw["class_labels"]), with_kwargs=True
+    )
+    condition = torch.tensor([3, 3, 3, 2])
+    taught = draw("generation", teacher, 4, condition=condition)
+    assert torch.equal(taught.condition, condition)
+    assert len(asked) == 3 and all(torch.equal(one, condition) for one in asked)
+    assert sorted(draw("gaussian", teacher, 4).condition.tolist()) == [2, 2, 3, 3]
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        ("nothing", {}, "no source 'nothing'"),
+        ("generation", dict(count=0), "count must be an integer of 1"),
+        ("generation", dict(steps=1001), "steps must be an integer from 1 to 1000"),
+        ("generation", dict(start=1000), "start must be an integer from 0 to 999"),
+        ("current", {}, "give them to another one, as current="),
+        ("current", dict(current=images(3)), "there are 3 current images; give a count"),
+        ("current", dict(pairs=PairPool(9)), "Current depends on the current batch"),
+        ("gaussian", dict(condition=torch.zeros(4).long()), "this model is not condit"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(source, options, message):
+    with pytest.raises(ValueError, match=message):
+        draw(source, tiny(), **dict(count=4) | options)
+
+
+def test_a_teacher_a_condition_or_a_process_of_another_kind_is_refused():
+    with pytest.raises(TypeError, match="not a TinyDenoiser; give DiffusionModel"):
+        draw("generation", TinyDenoiser(), 4)
+    with pytest.raises(TypeError, match="not a DDPMScheduler; give NoiseProcess"):
+        denoising_loss(TinyDenoiser(), DDPMScheduler(), images(2))
+    with pytest.raises(ValueError, match="condition= is for fresh samples"):
+        draw("generation", conditioned(), 4, condition=torch.ones(4).long(), ahead=Ahead(2))
+
+
+@pytest.mark.parametrize("make", [TinyDenoiser, lambda: conditioned().denoiser])
+def test_an_anchor_and_its_penalty_are_the_formula(make):
+    denoiser, process = make().double(), NoiseProcess(ddim_scheduler())
+    classes = None if isinstance(denoiser, TinyDenoiser) else torch.tensor([1, 2, 9])
+    gamma = process.min_snr_weights(5).double()
+    batches = [noised(process, images(3).double(), classes) for _ in range(2)]
+    anchor = rank_one_anchor(denoiser, batches, weights=gamma)
+    gradients = []
+    for batch in batches:
+        for i in range(3):
+            loss = prediction_losses(denoiser, batch.at(torch.tensor([i])), weights=gamma)
+            parts = torch.autograd.grad(loss[0], list(denoiser.parameters()))
+            gradients.append(torch.cat([part.flatten() for part in parts]))
+    g = torch.stack(gradients)
+    mu = g.mean(0)
+    c = (g @ mu).square().mean() / mu.norm() ** 4
+    assert torch.allclose(anchor.mu, mu, rtol=1e-6, atol=1e-12)
+    assert anchor.c == pytest.approx(c.item(), rel=1e-6)
+    theta = torch.nn.utils.parameters_to_vector(denoiser.parameters()).detach()
+    assert torch.equal(anchor.theta, theta)
+    with torch.no_grad():
+        for parameter in denoiser.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    moved = torch.nn.utils.parameters_to_vector(denoiser.parameters()) - theta
+    fisher = anchor.c * torch.outer(anchor.mu, anchor.mu)
+    expected = 7.0 / 2 * (moved @ fisher @ moved) * 2
+    found = rank_one_penalty(denoiser.parameters(), [anchor, anchor], 7.0)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_what_cannot_be_held_is_refused():
+    denoiser = TinyDenoiser()
+    with pytest.raises(ValueError, match="no batch of the experience"):
+        rank_one_anchor(denoiser, [])
+    with pytest.raises(ValueError, match="no experience was learned yet"):
+        rank_one_penalty(denoiser.parameters(), [])
+    same = Taught(images(2), torch.tensor([1, 2]), torch.zeros(2, *SHAPE), None)
+    zero = same._replace(target=denoiser(same.x_t, same.timesteps).detach())
+    with pytest.raises(ValueError, match="the mean gradient has the norm 0"):
+        rank_one_anchor(denoiser, [zero])
+    anchor = rank_one_anchor(denoiser, [same])
+    with pytest.raises(ValueError, match=r"an anchor holds 19 weights, but 56 are trained"):
+        rank_one_penalty(TinyDenoiser(2).parameters(), [anchor])
