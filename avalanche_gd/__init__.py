@@ -29,15 +29,18 @@ from avalanche_gd.models import (
     unet,
 )
 from avalanche_gd.plugins import (
+    ClassifierGuidance,
     DistillFromPlugin,
     GenerativeDistillationPlugin,
     GenerativeReplayPlugin,
+    GuidingSolverPlugin,
     RankOneEWCPlugin,
     SoftGenerativeReplayPlugin,
 )
 from avalanche_gd.training import DenoisingLoss, DiffusionTraining, SoftGenerativeReplay
 
 __all__ = [
+    "ClassifierGuidance",
     "Denoising",
     "DenoisingLoss",
     "DiffusionModel",
@@ -46,6 +49,7 @@ __all__ = [
     "Execution",
     "GenerativeDistillationPlugin",
     "GenerativeReplayPlugin",
+    "GuidingSolverPlugin",
     "RankOneEWCPlugin",
     "Sampling",
     "SmallCNN",

@@ -11,6 +11,7 @@ import torch
 
 import avalanche_gd
 from avalanche_gd import (
+    ClassifierGuidance,
     DenoisingLoss,
     DiffusionModel,
     DiffusionTraining,
@@ -124,7 +125,9 @@ TABLE: dict[Any, tuple[Callable[..., Any], dict[str, str]]] = {
     ),
     GenerativeDistillationPlugin: (
         partial(with_a_pool, GenerativeDistillationPlugin),
-        LESSON | START | dict(teacher_ema_decay="in [0, 1]?"),
+        LESSON
+        | START
+        | dict(teacher_ema_decay="in [0, 1]?", unconditional_weight="0 or more?"),
     ),
     DistillFromPlugin: (
         lambda **options: DistillFromPlugin(tiny(), **options),
@@ -154,6 +157,7 @@ TABLE: dict[Any, tuple[Callable[..., Any], dict[str, str]]] = {
         dict(size="an integer of 1 or more", refresh_every="an integer of 1 or more?"),
     ),
     SNRSplit: (SNRSplit, dict(threshold="0 or more")),
+    ClassifierGuidance: (ClassifierGuidance, dict(scale="0 or more")),
     EMAPlugin: (EMAPlugin, dict(decay="in [0, 1)")),
     RankOneEWCPlugin: (
         RankOneEWCPlugin,
@@ -193,6 +197,7 @@ RENAMED = dict(
     size="pool_size",
     refresh_every="pool_refresh",
     threshold="the threshold of the SNR",
+    scale="the scale of guidance",
 )
 """What an argument is called by those who know it under another name."""
 

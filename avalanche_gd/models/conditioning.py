@@ -216,12 +216,7 @@ class ConditionedDenoiser(nn.Module):
             raise ValueError(
                 "the model has seen no class yet; train it, or give condition="
             )
-        device = generator.device
-        first = torch.randint(len(seen), (1,), generator=generator, device=device).to(seen)
-        return draw_share(
-            batch_size,
-            lambda n: seen[(torch.arange(n, device=seen.device) + first) % len(seen)],
-        )
+        return draw_evenly(seen, batch_size, generator)
 
     def drop_condition(
         self, condition: Tensor | None, generator: torch.Generator | None = None
@@ -256,6 +251,20 @@ class ConditionedDenoiser(nn.Module):
                 "guidance needs a model that was also trained without the class; "
                 "give condition_dropout, for example 0.1"
             )
+
+
+def draw_evenly(classes: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """As many of each class, ``(count,)``; which come once more is drawn.
+
+    :param classes: ``(K,)``.
+    """
+    device = generator.device
+    first = torch.randint(len(classes), (1,), generator=generator, device=device)
+    first = first.to(classes)
+    return draw_share(
+        count,
+        lambda n: classes[(torch.arange(n, device=classes.device) + first) % len(classes)],
+    )
 
 
 def _outside(labels: Tensor, end: int) -> int | None:

@@ -25,7 +25,7 @@ from avalanche_gd.models.execution import Execution
 from avalanche_gd.models.image_check import ImageCheck
 from avalanche_gd.models.prediction import NoiseProcess
 from avalanche_gd.models.pretrained import load_pipeline, save_pipeline
-from avalanche_gd.models.sampler import Sampler
+from avalanche_gd.models.sampler import Guide, Sampler
 from avalanche_gd.models.scheduler import scheduler_of
 from avalanche_gd.models.unet import preset_shape, unet
 
@@ -206,6 +206,7 @@ class DiffusionModel(ConditionedDenoiser, Generator):
         eta: float = 0.0,
         sampler: str = "own",
         generator: torch.Generator | None = None,
+        guide: Guide | None = None,
     ) -> Tensor:
         """Sample images from noise.
 
@@ -224,6 +225,8 @@ class DiffusionModel(ConditionedDenoiser, Generator):
         :param sampler: a name in :data:`~avalanche_gd.models.sampler.SAMPLERS`.
         :param generator: the source of all randomness. Without one, each call draws
             from the next seed of a sequence that belongs to this model.
+        :param guide: changes the predictions, such as
+            :meth:`ClassifierGuidance.guide <avalanche_gd.ClassifierGuidance>`.
         :return: images in model space, ``(batch_size, C, H, W)``, on the model's device.
         :raises ValueError: for a condition that does not fit, for steps that the sampler
             cannot make, for an unknown sampler, for an eta outside ``[0, 1]`` or that it
@@ -239,7 +242,13 @@ class DiffusionModel(ConditionedDenoiser, Generator):
             condition = self.draw_condition(count, generator)
         noise = self.draw_noise(count, generator)
         images = self.reverse(
-            noise, condition, steps=steps, eta=eta, sampler=sampler, generator=generator
+            noise,
+            condition,
+            steps=steps,
+            eta=eta,
+            sampler=sampler,
+            generator=generator,
+            guide=guide,
         )
         return images[0] if batch_size is None else images
 
@@ -261,6 +270,7 @@ class DiffusionModel(ConditionedDenoiser, Generator):
         eta: float = 0.0,
         sampler: str = "own",
         generator: torch.Generator | None = None,
+        guide: Guide | None = None,
     ) -> Tensor:
         """The reverse process: from noise to images in model space.
 
@@ -270,13 +280,15 @@ class DiffusionModel(ConditionedDenoiser, Generator):
         :param eta: as in :meth:`generate`.
         :param sampler: as in :meth:`generate`.
         :param generator: the source of the noise added on the way.
+        :param guide: as in :meth:`generate`.
         :raises ValueError: as in :meth:`generate`.
         """
         k = self.sampling_steps if steps is None else steps
+        denoise = self.guided(condition)
+        if guide is not None:
+            denoise = guide(denoise)
         with self._evaluating():
-            return self._sampler(sampler).reverse(
-                self.guided(condition), noise, k, eta, generator
-            )
+            return self._sampler(sampler).reverse(denoise, noise, k, eta, generator)
 
     def sampling_timesteps(self, steps: int) -> list[int]:
         """k timesteps evenly from T - 1 down, which sampling by DDIM visits."""

@@ -43,6 +43,9 @@ _NO_SIGNAL = 1e-6  # the alpha_bar below which x_t is noise
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """From noisy images ``(N, C, H, W)`` and timesteps ``(N,)`` to a prediction."""
 
+Guide = Callable[[Denoise], Denoise]
+"""Changes what a sampler is told."""
+
 
 class Sampler:
     """Samples by a scheduler of its own, as ``set_timesteps`` would change the model's.

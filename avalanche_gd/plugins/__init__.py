@@ -4,6 +4,7 @@ from avalanche_gd.plugins.distil_from import DistillFromPlugin
 from avalanche_gd.plugins.distillation import GenerativeDistillationPlugin
 from avalanche_gd.plugins.ema import EMAPlugin
 from avalanche_gd.plugins.fisher import RankOneEWCPlugin
+from avalanche_gd.plugins.guidance import ClassifierGuidance, GuidingSolverPlugin
 from avalanche_gd.plugins.pool import LookAhead, PairPool, ReplayPool
 from avalanche_gd.plugins.replay import (
     GenerativeReplayPlugin,
@@ -27,6 +28,7 @@ from avalanche_gd.plugins.teaching import Taught, TeachingRequest
 
 __all__ = [
     "SOURCES",
+    "ClassifierGuidance",
     "Current",
     "DistillFromPlugin",
     "EMAPlugin",
@@ -34,6 +36,7 @@ __all__ = [
     "Generation",
     "GenerativeDistillationPlugin",
     "GenerativeReplayPlugin",
+    "GuidingSolverPlugin",
     "LookAhead",
     "PairPool",
     "PartialGeneration",

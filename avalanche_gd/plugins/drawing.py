@@ -28,6 +28,7 @@ def draw(
     pairs: PairPool | None = None,
     ahead: Ahead | None = None,
     steps_left: int | None = None,
+    unconditional_weight: float | None = None,
 ) -> Taught:
     """What a student is taught in a step, without gradients.
 
@@ -51,6 +52,9 @@ def draw(
     :param ahead: has such a source draw for several steps at once.
     :param steps_left: that the teacher will be asked in, this one included, so that no more
         are drawn ahead; None if that is not known.
+    :param unconditional_weight: above 0 for what the teacher predicts both with the class
+        and with none (:meth:`Taught.apart`); 0 for the class alone; None for either, as
+        the model's ``condition_dropout`` says.
     :raises TypeError: if the teacher is no diffusion model, or the source is neither a name
         nor has a method ``draw``.
     :raises ValueError: for an unknown source, a count or steps that are not integers of 1
@@ -112,8 +116,10 @@ def draw(
             student=None if is_independent else student,
             start=start,
             parts=parts,
+            drops=unconditional_weight is None,
         )
-        return source.draw(request)
+        taught = source.draw(request)
+        return taught.with_none(teacher) if unconditional_weight else taught
 
     if pairs is not None:
         return pairs.draw(teacher, count, generator, made)

@@ -69,6 +69,15 @@ def experience_number(strategy: Any) -> int:
     return ExperienceCount.of(strategy).number
 
 
+def whole_experience(experience: Any) -> Any:
+    """What a piece of an online stream is a piece of; another experience itself.
+
+    :raises ValueError: for a piece without an origin experience.
+    """
+    origin, _ = _origin(experience)
+    return experience if origin is None else origin
+
+
 def _origin(experience: Any) -> tuple[Any, bool]:
     """What a piece is a piece of, and whether it is the first; None for no piece."""
     if not isinstance(experience, OnlineCLExperience):

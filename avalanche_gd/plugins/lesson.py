@@ -16,6 +16,7 @@ from avalanche_gd.distributed.shares import (
 from avalanche_gd.models.denoising import Denoising, Question
 from avalanche_gd.plugins.drawing import draw
 from avalanche_gd.plugins.experiences import experience_number
+from avalanche_gd.plugins.guidance import ClassifierGuidance
 from avalanche_gd.plugins.pool import Ahead, Drawn, LookAhead, PairPool, ReplayPool
 from avalanche_gd.plugins.sources import Source, Trajectory
 from avalanche_gd.plugins.teacher import default_generator
@@ -35,9 +36,11 @@ class Lesson:
     :raises ValueError: for teacher steps, a replay size, a look-ahead or a pool that is not
         an integer of 1 or more, a ratio that is not a finite number above 0, a refresh of
         no pool, both kinds of a pool, an unknown sampler, an eta that is not in ``[0, 1]``
-        or is of a sampler that knows none, a start that is not an integer of 0 or more, or
-        a replay size that is both fixed and increasing.
-    :raises TypeError: if the generator is no :class:`torch.Generator`.
+        or is of a sampler that knows none, a start that is not an integer of 0 or more, a
+        replay size that is both fixed and increasing, or an unconditional weight that is
+        negative or not finite.
+    :raises TypeError: if the generator is no :class:`torch.Generator`, or the guidance no
+        :class:`~avalanche_gd.ClassifierGuidance`.
     """
 
     def __init__(
@@ -57,6 +60,8 @@ class Lesson:
         generator: torch.Generator | None,
         replay_size: int | None = None,
         pool_of: str = "samples",
+        unconditional_weight: float | None = None,
+        guidance: ClassifierGuidance | None = None,
     ):
         self.source = source
         self.is_independent = bool(getattr(source, "independent", False))
@@ -82,8 +87,14 @@ class Lesson:
         if not isinstance(generator, torch.Generator | None):
             raise TypeError(f"generator must be a torch.Generator, got {generator!r}")
         self.generator = generator
+        self.without = unconditional_weight
+        if unconditional_weight is not None:
+            check_number("unconditional_weight", unconditional_weight, "0 or more")
+        if not isinstance(guidance, ClassifierGuidance | None):
+            raise TypeError(f"guidance must be a ClassifierGuidance, got {guidance!r}")
+        self.guidance = guidance
         how: dict[str, Any] = dict(
-            steps=teacher_steps, sampler=teacher_sampler, eta=teacher_eta
+            steps=teacher_steps, sampler=teacher_sampler, eta=teacher_eta, guidance=guidance
         )
         self.taught = Ahead(look_ahead)
         self.samples: LookAhead | ReplayPool = LookAhead(look_ahead, **how)
@@ -102,7 +113,7 @@ class Lesson:
         elif pool_of == "samples":
             self.samples = ReplayPool(pool_size, pool_refresh, **how)
         elif self.is_independent:
-            self.pairs = PairPool(pool_size, pool_refresh)
+            self.pairs = PairPool(pool_size, pool_refresh, with_none=bool(self.without))
         else:
             raise ValueError(
                 f"{type(source).__name__} depends on the current batch and cannot fill a "
@@ -132,7 +143,7 @@ class Lesson:
     def begin(self, strategy: Any, teacher: Any) -> None:
         """Draw, and ask the student: before the forward pass of a step."""
         self.end(strategy)
-        taught = self._draw(strategy, teacher)
+        taught = self._draw(strategy, teacher).apart()
         question = Question(taught.x_t, taught.timesteps, taught.condition)
         if strategy.model.one_pass:
             strategy.model.questions.append(question)
@@ -140,7 +151,14 @@ class Lesson:
 
     def loss(self, strategy: Any, teacher: Any) -> Tensor:
         """The criterion of what the student answers: before the backward pass."""
-        return strategy._criterion(self.answer(strategy, teacher), strategy.mb_y)
+        answer = self.answer(strategy, teacher)
+        if not self.without:
+            return strategy._criterion(answer, strategy.mb_y)
+        halves = zip(*(part.chunk(2) for part in answer), strict=True)
+        of_class, of_none = (
+            strategy._criterion(Denoising(*half), strategy.mb_y) for half in halves
+        )
+        return (of_class + self.without * of_none) / (1 + self.without)
 
     def answer(self, strategy: Any, teacher: Any) -> Denoising:
         """What the student answers, and what it should: after the forward pass."""
@@ -177,8 +195,15 @@ class Lesson:
     def check_model(self, model: Any) -> None:
         """Raise ValueError for timesteps beyond the model's, or what does not fit it.
 
-        That is a pool, or an eta that its scheduler does not know.
+        That is a pool, an eta that its scheduler does not know, or an unconditional weight
+        of a model that does not know what it predicts without a class.
         """
+        if self.without is not None and model.none is None:
+            raise ValueError(
+                "unconditional_weight needs a model that is conditioned on the class and "
+                "has an embedding for none; make it with num_classes= and "
+                "condition_dropout="
+            )
         model.check_steps(self.steps, self.samples.options["sampler"])
         check_integer("replay_start_timestep", self.start, 0, model.num_timesteps - 1)
         scheduler = model.noise_scheduler
@@ -219,6 +244,7 @@ class Lesson:
             pairs=self.pairs,
             ahead=self.taught,
             steps_left=_steps_left(strategy),
+            unconditional_weight=self.without,
         )
 
     def _resized(self, batch: Tensor) -> Tensor:
@@ -240,6 +266,11 @@ class LessonPlugin:
     """What plugins with a lesson have in common."""
 
     lesson: Lesson
+
+    @property
+    def guidance(self) -> ClassifierGuidance | None:
+        """Of the teacher's sampling by a classifier."""
+        return self.lesson.guidance
 
     @property
     def look_ahead(self) -> int:

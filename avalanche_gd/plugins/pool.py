@@ -18,6 +18,7 @@ from avalanche_gd.distributed.shares import (
     unshared,
 )
 from avalanche_gd.models.sampler import check_sampler
+from avalanche_gd.plugins.guidance import ClassifierGuidance
 from avalanche_gd.plugins.teaching import Taught
 
 LOOK_AHEAD = 4
@@ -95,13 +96,23 @@ class LookAhead(Ahead):
     :param steps: k, the sampling steps.
     :param sampler: a name in :data:`~avalanche_gd.models.sampler.SAMPLERS`.
     :param eta: from 0 for DDIM to 1 for ancestral sampling.
+    :param guidance: of the teacher's sampling by a classifier; None for none.
     :raises ValueError: unless ``ahead`` and ``steps`` are integers of 1 or more, for an
         unknown sampler, or for an ``eta`` that is not in ``[0, 1]``.
     """
 
-    def __init__(self, ahead: int, *, steps: int, sampler: str = "own", eta: float = 0.0):
+    def __init__(
+        self,
+        ahead: int,
+        *,
+        steps: int,
+        sampler: str = "own",
+        eta: float = 0.0,
+        guidance: ClassifierGuidance | None = None,
+    ):
         super().__init__(ahead)
         self.options: dict[str, Any] = _sampling(steps, sampler, eta)
+        self.guidance = guidance
 
     def draw(
         self,
@@ -140,8 +151,16 @@ class LookAhead(Ahead):
                 given = [c for c in conditions if c is not None]
                 classes = [_first_of(condition, number) for condition in given]
                 condition = torch.cat(classes) if classes else None
+                options = dict(self.options)
+                if self.guidance is not None:
+                    asked: list[Tensor | None] = [*classes] or [None] * steps
+                    wanted = [
+                        self.guidance.draw_classes(part, number, generator)
+                        for part in asked
+                    ]
+                    options["guide"] = self.guidance.guide(teacher, torch.cat(wanted))
                 samples = teacher.reverse(
-                    torch.cat(noise), condition, generator=generator, **self.options
+                    torch.cat(noise), condition, generator=generator, **options
                 )
                 made.extend(samples.split(number))
             return made[step]
@@ -166,6 +185,7 @@ class ReplayPool:
     :param steps: k, the sampling steps.
     :param sampler: a name in :data:`~avalanche_gd.models.sampler.SAMPLERS`.
     :param eta: from 0 for DDIM to 1 for ancestral sampling.
+    :param guidance: of the teacher's sampling by a classifier; None for none.
     :raises ValueError: unless size, refresh and ``steps`` are integers of 1 or more, for an
         unknown sampler, or for an ``eta`` that is not in ``[0, 1]``; when it is filled, for
         a size below the number of classes, or one of each class of a teacher without any.
@@ -180,6 +200,7 @@ class ReplayPool:
         sampler: str = "own",
         eta: float = 0.0,
         per_class: bool = False,
+        guidance: ClassifierGuidance | None = None,
     ):
         self.size = check_integer("pool_per_class" if per_class else "pool_size", size)
         self.per_class = per_class
@@ -187,6 +208,7 @@ class ReplayPool:
         if refresh_every is not None:
             self.refresh_every = check_integer("pool_refresh", refresh_every)
         self.options: dict[str, Any] = _sampling(steps, sampler, eta)
+        self.guidance = guidance
         self._images: Tensor | None = None
         self._first: Tensor | None = None
         self._teacher: Any = None
@@ -288,17 +310,18 @@ class ReplayPool:
             condition = condition.sort().values
             counts = torch.bincount(condition, minlength=teacher.num_classes)
             self._first = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        self._images = torch.cat(
-            [
-                teacher.generate(
-                    min(_BATCH_SIZE, size - start),
-                    None if condition is None else condition[start : start + _BATCH_SIZE],
-                    generator=generator,
-                    **self.options,
-                )
-                for start in range(0, size, _BATCH_SIZE)
-            ]
-        )
+        guidance, wanted = self.guidance, None
+        if guidance is not None:
+            wanted = guidance.draw_classes(condition, size, generator)
+        made, options = [], dict(self.options)
+        for start in range(0, size, _BATCH_SIZE):
+            part = slice(start, min(size, start + _BATCH_SIZE))
+            if guidance is not None and wanted is not None:
+                options["guide"] = guidance.guide(teacher, wanted[part])
+            classes = None if condition is None else condition[part]
+            count = part.stop - start
+            made.append(teacher.generate(count, classes, generator=generator, **options))
+        self._images = torch.cat(made)
 
 
 class PairPool:
@@ -311,10 +334,14 @@ class PairPool:
     :param size: how many pairs it holds.
     :param refresh_every: draws after which it is filled anew; None to keep it for the
         experience.
-    :raises ValueError: unless both are integers of 1 or more.
+    :param with_none: True if a pair has two predictions, with a class and with none.
+    :raises ValueError: unless size and refresh are integers of 1 or more.
     """
 
-    def __init__(self, size: int, refresh_every: int | None = None):
+    def __init__(
+        self, size: int, refresh_every: int | None = None, *, with_none: bool = False
+    ):
+        self._images = 3 if with_none else 2  # of a pair
         self.size = check_integer("pool_size", size)
         self.refresh_every = refresh_every
         if refresh_every is not None:
@@ -331,7 +358,7 @@ class PairPool:
 
     def check_model(self, model: Any) -> None:
         """Raise ValueError where it would take more than half of the free memory."""
-        _check_memory(model, self.size, images=2)
+        _check_memory(model, self.size, images=self._images)
 
     def draw(
         self,

@@ -193,7 +193,7 @@ class Trajectory:
         teacher, count = request.teacher, request.count
         steps = min(request.steps, count)
         number = -(-count // steps)
-        condition = teacher.drop_condition(request.condition, request.generator)
+        condition = request.drop_condition()
         if condition is not None:
             whole = gathered(condition)
             condition = own_share(whole[: -(-len(whole) // steps)])

@@ -18,10 +18,11 @@ class Taught(NamedTuple):
     timesteps: Tensor
     """``(N,)``, integers in ``[0, T)``."""
     target: Tensor
-    """``(N, C, H, W)``; in distillation, what the teacher predicts."""
+    """``(N, C, H, W)``; in distillation, what the teacher predicts. Where that is taught
+    both with the class and with none, ``(N, 2, C, H, W)``."""
     condition: Tensor | None
     """The class that the student is asked for, ``(N,)``, where ``num_classes`` is none;
-    None if it is not conditioned."""
+    None if it is not conditioned. Of both, ``(N, 2)``."""
 
     def at(self, index: Tensor) -> "Taught":
         """Those at the places ``index``, ``(M,)``."""
@@ -33,6 +34,27 @@ class Taught(NamedTuple):
         """Parts of so many, in order."""
         places = torch.arange(len(self.x_t), device=self.x_t.device)
         return [self.at(place) for place in places.split(count)]
+
+    def with_none(self, teacher: Any) -> "Taught":
+        """Both with the class and with none at the same noisy images, 1F.
+
+        :param teacher: predicts what is taught with none.
+        """
+        assert self.condition is not None
+        none = teacher.no_class(self.condition)
+        without = teacher.denoise(self.x_t, self.timesteps, none)
+        targets, conditions = (self.target, without), (self.condition, none)
+        return self._replace(
+            target=torch.stack(targets, dim=1), condition=torch.stack(conditions, dim=1)
+        )
+
+    def apart(self) -> "Taught":
+        """Of both, first those with the class, then those with none: ``(2 N, ...)``."""
+        if self.condition is None or self.condition.ndim == 1:
+            return self
+        twice = torch.cat([self.x_t] * 2), torch.cat([self.timesteps] * 2)
+        target = self.target.transpose(0, 1).flatten(0, 1)
+        return Taught(*twice, target, self.condition.T.flatten())
 
     @staticmethod
     def joined(parts: Sequence["Taught"]) -> "Taught":
@@ -69,6 +91,8 @@ class TeachingRequest:
     """The lowest timestep that is drawn."""
     parts: int = 1
     """How many steps are asked for at once, each of which draws as if it were alone."""
+    drops: bool = True
+    """False where no class is left out, as what is predicted without is taught beside."""
 
     @property
     def current(self) -> Tensor:
@@ -148,8 +172,8 @@ class TeachingRequest:
 
     def drop_condition(self) -> Tensor | None:
         """The condition, with classes left out as often as the model's dropout says."""
-        if self.condition is None:
-            return None
+        if self.condition is None or not self.drops:
+            return self.condition
         parts = self.condition.split(self.count // self.parts)
         return torch.cat([self.teacher.drop_condition(c, self.generator) for c in parts])
 

@@ -123,6 +123,8 @@ def _check(config: RunConfig) -> None:
         for plugin in plugins["generator"]:
             if _replays(plugin) or isinstance(plugin, RankOneEWCPlugin):
                 plugin.check_model(generator)
+            if getattr(plugin, "guidance", None) and not config.method.solver:
+                raise ValueError("it is guided by the solver; give method.solver=true")
     if process_count() > 1:
         _check_processes(config, plugins)
 

@@ -162,6 +162,10 @@ class MethodConfig:
     teacher_eta: float = 0.0
     teacher_ema_decay: float | None = None
     """With which the teacher follows the student within an experience."""
+    unconditional_weight: float | None = None
+    """Of what a conditioned teacher predicts without the class, taught beside."""
+    guidance_scale: float = 1.0
+    """Of the guidance of the teacher's sampling by the solver."""
     snr_threshold: float = 1.0
     """Above which samples are taught, and current data below."""
     replay_start_timestep: int = 0

@@ -28,7 +28,7 @@ _OF_REPLAY = (
 _OFF = {
     **dict(teacher_eta=0, replay_start_timestep=0, increasing_replay_size=False),
     **dict(weighting="experiences", pool_per_class=None, pool_of="samples"),
-    **dict(teacher_ema_decay=None, fit="resize"),
+    **dict(teacher_ema_decay=None, fit="resize", unconditional_weight=None),
 }
 """Arguments of plugins and benchmarks that came later, as they decide nothing."""
 _OF_A_CONDITION = ("condition_dropout", "guidance")

@@ -9,6 +9,7 @@ import torch
 from avalanche_gd.data.augmentation import HorizontalFlipPlugin
 from avalanche_gd.metrics.shared_images import SharedImages
 from avalanche_gd.models import DiffusionModel
+from avalanche_gd.plugins import GuidingSolverPlugin
 from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.passes import PassCounter
 from avalanche_gd.runs.progress import Progress
@@ -55,6 +56,10 @@ class Learner:
         if config.method.solver:
             self.strategies["solver"] = solver_strategy(config, plugins)
             self.method_plugins["solver"] += filter(remembers, replay)
+            solver = self.strategies["solver"]
+            for plugin in self.method_plugins["generator"]:
+                if guidance := getattr(plugin, "guidance", None):
+                    solver.plugins.insert(0, GuidingSolverPlugin(guidance, solver.model))
 
     def train(self, experience: Any) -> None:
         """Train the solver on an experience, then the generator."""

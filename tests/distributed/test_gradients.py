@@ -5,9 +5,11 @@ import torch
 
 from avalanche_gd.distributed.shares import draw_share, own_share, sharing, unshared
 from avalanche_gd.plugins import (
+    ClassifierGuidance,
     EMAPlugin,
     GenerativeDistillationPlugin,
     GenerativeReplayPlugin,
+    GuidingSolverPlugin,
     RankOneEWCPlugin,
 )
 from tests.helpers.bits import same_bits
@@ -89,4 +91,5 @@ def test_shares_together_are_the_whole():
 def test_our_plugins_say_that_they_support_it():
     plugins = [GenerativeDistillationPlugin(), GenerativeReplayPlugin(), EMAPlugin(0.9)]
     plugins.append(RankOneEWCPlugin())
+    plugins.append(GuidingSolverPlugin(ClassifierGuidance(), torch.nn.Identity()))
     assert all(plugin.supports_distributed for plugin in plugins)

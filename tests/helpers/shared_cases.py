@@ -13,6 +13,7 @@ from avalanche.training.plugins import EvaluationPlugin, ReplayPlugin
 from torch import nn
 
 from avalanche_gd import (
+    ClassifierGuidance,
     DiffusionModel,
     DiffusionTraining,
     DistillFromPlugin,
@@ -92,6 +93,10 @@ def distilled(**options: Any) -> dict[str, Any]:
     return outcome(training(tiny(), GenerativeDistillationPlugin(2, 100, **options)))
 
 
+def guidance(towards: str) -> ClassifierGuidance:
+    return ClassifierGuidance(SmallCNN(SHAPE, 10).eval(), towards=towards)
+
+
 def conditionally_distilled(**options: Any) -> dict[str, Any]:
     return outcome(
         training(conditioned_unet(), GenerativeDistillationPlugin(2, 100, **options))
@@ -165,6 +170,13 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
         training(conditioned_unet(), train_mb_size=2, train_steps=1)
     ),
     "distillation, conditioned pool": lambda: conditionally_distilled(pool_size=50),
+    "both predictions": lambda: conditionally_distilled(unconditional_weight=2.0),
+    "both predictions, pairs": lambda: conditionally_distilled(
+        unconditional_weight=2.0, pool_size=50, pool_of="pairs"
+    ),
+    "guided": lambda: distilled(guidance=guidance("missing")),
+    "guided, pool": lambda: distilled(guidance=guidance("confused"), pool_size=50),
+    "guided, conditioned": lambda: conditionally_distilled(guidance=guidance("missing")),
     "trajectory, conditioned": lambda: conditionally_distilled(source="trajectory"),
     "distillation, pairs": lambda: distilled(pool_size=50, pool_of="pairs"),
     "a teacher that follows": lambda: distilled(teacher_ema_decay=0.7),

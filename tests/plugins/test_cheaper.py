@@ -9,13 +9,16 @@ from avalanche.core import SupervisedPlugin
 from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 
 from avalanche_gd import (
+    ClassifierGuidance,
     DenoisingLoss,
     DiffusionModel,
     GenerativeDistillationPlugin,
     GenerativeReplayPlugin,
+    SmallCNN,
     ddim_scheduler,
 )
 from avalanche_gd.plugins import SOURCES, SNRSplit, Teacher, Trajectory
+from avalanche_gd.runs.passes import PassCounter
 from tests.helpers.lessons import note_losses, request_of
 from tests.helpers.small_models import CLASSES, SHAPE, conditioned, images, seeded
 from tests.helpers.small_trainings import fake_strategy, train_generator
@@ -78,6 +81,39 @@ ABOVE_1 = float((ALPHA_BAR > 0.5).mean())  # of the timesteps, by their SNR
 def test_a_distillation_step_costs_what_it_says(tiny_model, digits, options, expected):
     plugin = GenerativeDistillationPlugin(**options)
     assert cost(tiny_model, digits, plugin) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (dict(), 13),
+        (dict(source="trajectory"), 11),
+        (dict(source="current"), 11),
+        (dict(replay_ratio=0.5), 8),
+        (dict(pool_size=32, teacher_steps=5), 11 + 5 * 32 / 16 / 4),
+        (dict(pool_size=32, pool_of="pairs", teacher_steps=5), 9 + 7 * 32 / 16 / 4),
+        (dict(unconditional_weight=0.0), 9),
+    ],
+)
+def test_a_step_that_teaches_both_predictions_costs_what_it_says(digits, options, expected):
+    options = dict(unconditional_weight=0.5) | options
+    plugin = GenerativeDistillationPlugin(**options)
+    assert cost(conditioned(0.1), digits, plugin) == pytest.approx(expected)
+
+
+def test_guidance_by_a_classifier_costs_a_backward_pass_in_each_sampling_step(
+    tiny_model, digits
+):
+    guidance = ClassifierGuidance(SmallCNN(SHAPE, CLASSES).eval())
+    counter = PassCounter(tiny_model, batch_size=16)
+    plugins = [
+        counter.plugin("generator"),
+        GenerativeDistillationPlugin(3, guidance=guidance, look_ahead=1),
+    ]
+    train_generator(tiny_model, digits.train_stream[:2], *plugins, train_steps=4)
+    passes = counter.passes["generator"][-1]
+    assert +passes == {(32, 1): 4, (16, 1): 4 * 3, (16, 0): 4}
+    assert counter.summary(4)["F_per_step"] == 3 * 2 + 3 * (1 + 2) + 1
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_settings_that_vary_within_a_method_are_told_apart(command):
 BAD = {
     "an unknown method": (
         ["method=magic"],
-        "no method 'magic'; choose from agem, current_distillation, ewc, ",
+        "no method 'magic'; choose from agem, balanced_distillation, ",
     ),
     "an unknown benchmark": (
         ["benchmark=imagenet"],
@@ -396,6 +396,22 @@ BAD = {
             "source: dreams}]"
         ],
         "no source 'dreams'; choose from",
+    ),
+    "both predictions of a model without classes": (
+        ["method.unconditional_weight=1"],
+        "method=generative_distillation: unconditional_weight needs a model that is",
+    ),
+    "guidance without a solver": (
+        [
+            "method=guide_distillation",
+            "method.solver_replays=false",
+            "+method.solver=false",
+        ],
+        "method=guide_distillation: it is guided by the solver; give method.solver=true",
+    ),
+    "a negative scale": (
+        ["method=balanced_distillation", "method.guidance_scale=-1"],
+        "the scale of guidance must be 0 or more, got -1",
     ),
     "a bad plugin of the solver": (
         [

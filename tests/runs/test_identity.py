@@ -30,6 +30,7 @@ SAME = {
     "a schedule as it is": ["model.terminal_alpha_bar=null"],
     "a process as it is": ["model.process=ddpm"],
     "an optimizer that is kept": ["generator.reset_optimizer=false"],
+    "one prediction at a sample": ["method.unconditional_weight=null"],
     "images that nobody makes": ["method=solver_naive", "evaluation.images=90"],
 }
 
@@ -38,6 +39,8 @@ OTHER = {
     "a labeller": ["evaluation.labeller=resnet18"],
     "an eta": ["method.teacher_eta=0.5"],
     "constant weights": ["method.weighting=constant"],
+    "both predictions": ["model.conditional=true", "method.unconditional_weight=0"],
+    "guidance": ["method=guide_distillation", "method.guidance_scale=2"],
     "a pool of each class": ["model.conditional=true", "method.pool_per_class=9"],
     "classes in their own order": ["benchmark.shuffle=false"],
     "images that are padded": ["+benchmark.options.fit=pad"],

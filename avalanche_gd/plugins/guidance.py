@@ -1,0 +1,187 @@
+"""A teacher's sampling, guided by a classifier."""
+
+from typing import Any
+
+import torch
+from avalanche.core import SupervisedPlugin
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from avalanche_gd.checks import check_number
+from avalanche_gd.data.model_space import dataset_classes
+from avalanche_gd.models.conditioning import draw_evenly
+from avalanche_gd.models.sampler import Denoise, Guide
+from avalanche_gd.plugins.experiences import whole_experience
+from avalanche_gd.plugins.teacher import Teacher
+
+TOWARDS = ("missing", "confused")
+"""What classes samples may be guided towards."""
+
+_NO_SIGNAL = 1e-6  # the a^2 below which x_t says nothing of its image
+
+
+class ClassifierGuidance:
+    """Guides a teacher's samples towards classes, by a classifier of clean images.
+
+    For a sample that is wanted of class c, with ``x_0(x_t)`` the image that the teacher
+    predicts, as the classifier sees it cut to model space, and ``x_t = a x_0 + b eps``
+    (arXiv 2302.07121, equation 6 with the loss of a classifier)::
+
+        eps'(x_t) = eps(x_t) - s b grad_{x_t} log f(c | x_0(x_t))
+
+    The gradient goes through the classifier and the teacher. So a pass of sampling costs
+    1F, the classifier's pass, and a backward pass of both. It goes as far as the image
+    that ``eps'`` stands for is in model space: a sampler would clip that image, keep
+    ``eps'``, and so end on the other side. At timesteps without a signal, ``a^2 < 1e-6``,
+    there is no guidance.
+
+    - ``towards="missing"``: c is drawn evenly over the classes of the experiences before,
+      so that a teacher that is not conditioned samples them evenly. Of one that is, c is
+      the class that it is asked for.
+    - ``towards="confused"``: c is drawn evenly over the classes of the experience in
+      training. Samples are old ones at the border to what is new (GUIDE, arXiv 2403.03938,
+      which has a classifier replay them).
+
+    :param classifier: a module in evaluation mode, from images in model space, ``(N, C, H,
+        W)``, to logits, ``(N, classes)``; None for one that comes later, as by
+        :class:`GuidingSolverPlugin`.
+    :param scale: s, 0 or more.
+    :param towards: a name in :data:`TOWARDS`.
+    :raises TypeError: for a classifier that is no module.
+    :raises ValueError: for one in training mode, a scale that is negative or not finite, or
+        an unknown name; when an experience begins, without a classifier, for one in
+        training mode or with fewer logits than a class needs that it is asked for, or for
+        data without labels.
+    """
+
+    def __init__(
+        self,
+        classifier: nn.Module | None = None,
+        scale: float = 1.0,
+        *,
+        towards: str = "missing",
+    ):
+        if not isinstance(classifier, nn.Module | None):
+            raise TypeError(f"the classifier must be a module, got {classifier!r}")
+        self.classifier = classifier
+        if classifier is not None:
+            _check_mode(classifier)
+        self.scale = check_number("the scale of guidance", scale, "0 or more")
+        if towards not in TOWARDS:
+            raise ValueError(
+                f"no guidance towards {towards!r}; choose from {', '.join(TOWARDS)}"
+            )
+        self.towards = towards
+        self.classes = torch.zeros(0, dtype=torch.long)
+        """Those that samples are guided towards, ``(K,)``."""
+
+    def begin_experience(self, experience: Any, teacher: Any) -> None:
+        """Find the classes.
+
+        :param experience: in training.
+        :param teacher: the :class:`~avalanche_gd.DiffusionModel` that samples; None where
+            there is none yet.
+        """
+        if self.classifier is None:
+            raise ValueError(
+                "guidance has no classifier; give one, or a GuidingSolverPlugin to the "
+                "strategy of a solver"
+            )
+        _check_mode(self.classifier)
+        if teacher is None:
+            return
+        whole = whole_experience(experience)
+        experiences = [whole]
+        if self.towards == "missing":  # of one that is trained again, its own
+            experiences = whole.origin_stream[: whole.current_experience] or experiences
+        classes = frozenset().union(*(dataset_classes(e.dataset) for e in experiences))
+        if self.towards == "missing" and teacher.num_classes is not None:
+            classes = frozenset(teacher.classes_seen.nonzero().flatten().tolist())
+        if not classes:
+            raise ValueError("guidance by a classifier needs data with labels")
+        self.classes = torch.tensor(sorted(classes), device=teacher.device)
+        probe = torch.zeros(1, *teacher.sample_shape, device=teacher.device)
+        with torch.no_grad():
+            known = self.classifier(probe).shape[1]
+        if known <= max(classes):
+            raise ValueError(
+                f"the classifier has {known} logits and does not know class "
+                f"{max(classes)}; give one that knows what samples are guided towards"
+            )
+
+    def draw_classes(
+        self, condition: Tensor | None, count: int, generator: torch.Generator
+    ) -> Tensor:
+        """The classes that samples are guided towards, ``(count,)``.
+
+        :param condition: the classes that the teacher is asked for, ``(count,)``.
+        """
+        if self.towards == "missing" and condition is not None:
+            return condition
+        return draw_evenly(self.classes, count, generator)
+
+    def guide(self, teacher: Any, classes: Tensor) -> Guide:
+        """What sampling takes as ``guide``.
+
+        :param teacher: the :class:`~avalanche_gd.DiffusionModel` that samples.
+        :param classes: of the samples, ``(N,)``.
+        """
+        process, classifier = teacher.process, self.classifier
+        assert classifier is not None
+
+        def predict(denoise: Denoise, x_t: Tensor, timesteps: Tensor) -> Tensor:
+            with torch.enable_grad():
+                x_t = x_t.detach().requires_grad_()
+                prediction = denoise(x_t, timesteps)
+                image, noise = process.image_and_noise(x_t, prediction, timesteps)
+                logs = F.log_softmax(classifier(image.clamp(-1, 1)), dim=1)
+                chosen = logs.gather(1, classes[:, None]).sum()
+                (slope,) = torch.autograd.grad(chosen, x_t)
+            a, b = process.coefficients(timesteps, x_t)
+            # x_t stays, so the image moves by b / a of what the noise does.
+            moves = self.scale * b**2 / a * slope
+            moves = moves.clamp((-1 - image).clamp(max=0), (1 - image).clamp(min=0))
+            guided = process.target(image + moves, noise - a / b * moves, timesteps)
+            return torch.where(a**2 < _NO_SIGNAL, prediction, guided).detach()
+
+        return lambda denoise: lambda x_t, timesteps: predict(denoise, x_t, timesteps)
+
+
+class GuidingSolverPlugin(SupervisedPlugin, supports_distributed=True):
+    """In the strategy of a solver, has it guide the teacher of a generator.
+
+    Towards what is missing, as it was before the experience; towards what is confused, as
+    it is after it. So it stands before a :class:`~avalanche_gd.GenerativeReplayPlugin` that
+    trains the generator when the solver is done.
+
+    :param guidance: of the generator's plugin.
+    :param solver: the strategy's model.
+    """
+
+    def __init__(self, guidance: ClassifierGuidance, solver: nn.Module):
+        super().__init__()
+        self.guidance = guidance
+        self._show(solver)
+
+    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Keep the old solver."""
+        if self.guidance.towards == "missing":
+            self._show(strategy.model)
+
+    def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Keep the new solver."""
+        if self.guidance.towards == "confused":
+            self._show(strategy.model)
+
+    def _show(self, solver: nn.Module) -> None:
+        frozen = Teacher()
+        frozen.freeze(solver)
+        self.guidance.classifier = frozen.model
+
+
+def _check_mode(classifier: nn.Module) -> None:
+    """Raise ValueError unless all of a classifier is in evaluation mode."""
+    if any(module.training for module in classifier.modules()):
+        raise ValueError(
+            "guidance by a classifier in training mode; call its eval() before"
+        )
