@@ -9,6 +9,7 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
+from avalanche_gd import DiffusionModel
 from avalanche_gd.report.report_command import main as report
 from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.run_command import main
@@ -35,6 +36,15 @@ ALLOWED = {
     ("model.options", "{a: 1}"),
 }
 """What is of a kind that is bad elsewhere."""
+
+
+METHODS = {
+    "snr_threshold": "snr_split_distillation",
+    "guidance_scale": "balanced_distillation",
+    **dict.fromkeys(("penalty", "control"), "rank1_distillation"),
+    **dict.fromkeys(("teacher", "source"), "iid_distillation"),
+}
+"""The methods of settings that the default method has not."""
 
 
 def settings(kind: Any, above: str = "") -> list[tuple[str, Any]]:
@@ -83,9 +93,21 @@ def refused(answer: tuple[int, str, str], name: str) -> str:
     return line
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """The folder of a model."""
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    DiffusionModel.from_preset("digits").save_pretrained(folder)
+    return folder
+
+
 @sampled("name, value", bad_values(), sample=6)
-def test_a_setting_of_a_value_that_it_cannot_have(call, tmp_path, name, value):
-    line = refused(call(main, *SMALL, f"++{name}={value}"), "avalanche-gd")
+def test_a_setting_of_a_value_that_it_cannot_have(call, tmp_path, saved, name, value):
+    method = METHODS.get(name.removeprefix("method."), "generative_distillation")
+    words = [f"method={method}"]
+    if method == "iid_distillation":
+        words.append(f"method.teacher={saved}")
+    line = refused(call(main, *SMALL, *words, f"++{name}={value}"), "avalanche-gd")
     assert name.split(".")[0] in line or name.split(".")[-1] in line
     assert not list(tmp_path.iterdir())
 
