@@ -57,7 +57,7 @@ class Learner:
             self.strategies["solver"] = solver_strategy(config, plugins)
             self.method_plugins["solver"] += filter(remembers, replay)
             solver = self.strategies["solver"]
-            for plugin in self.method_plugins["generator"]:
+            for plugin in self.method_plugins.get("generator", ()):
                 if guidance := getattr(plugin, "guidance", None):
                     solver.plugins.insert(0, GuidingSolverPlugin(guidance, solver.model))
 
