@@ -6,6 +6,14 @@ from typing import Any
 from avalanche_gd.runs import identity
 from avalanche_gd.runs.results import RunResult
 
+_CALLED = {
+    "lambd": ("penalty",),
+    "ewc_lambda": ("penalty", "lambd"),
+    "threshold": ("snr_threshold",),
+    "scale": ("guidance_scale",),
+}
+"""Arguments of plugins, and the settings of methods that say the same under other names."""
+
 
 def flatten(config: dict[str, Any]) -> dict[str, Any]:
     """The settings of an experiment by dotted name, without its seed and its place.
@@ -62,5 +70,5 @@ def _is_repeated(key: str, flat: dict[str, Any]) -> bool:
     parts = key.split(".")
     if parts[0] != "method" or len(parts) < 3:
         return False
-    shared = f"method.{parts[-1]}"
-    return shared in flat and repr(flat[shared]) == repr(flat[key])
+    shared = (f"method.{name}" for name in (parts[-1], *_CALLED.get(parts[-1], ())))
+    return any(name in flat and repr(flat[name]) == repr(flat[key]) for name in shared)

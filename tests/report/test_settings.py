@@ -1,6 +1,12 @@
 """Which runs are of one method, and which of its settings tell them apart."""
 
+from dataclasses import asdict
+from types import SimpleNamespace
+
+import pytest
+
 from avalanche_gd.report.settings import by_method
+from avalanche_gd.runs.composition import compose_config
 from avalanche_gd.runs.results import read_run
 from tests.helpers.fake_runs import write_run
 
@@ -22,3 +28,22 @@ def test_a_run_of_an_earlier_version_has_the_settings_that_were_then_fixed(tmp_p
     assert settings["solver"]["replay_labels"] == "solver"
     assert settings["model"]["precision"] == "float32"
     assert settings["model"]["compile"] is settings["model"]["channels_last"] is False
+
+
+@pytest.mark.parametrize(
+    ("method", "setting", "values"),
+    [
+        ("rank1_distillation", "penalty", (1.0, 100.0)),
+        ("ewc_distillation", "penalty", (2.0, 50.0)),
+        ("ewc", "lambd", (2.0, 50.0)),
+        ("snr_split_distillation", "snr_threshold", (0.1, 10.0)),
+        ("balanced_distillation", "guidance_scale", (0.3, 3.0)),
+        ("generative_distillation", "lambd", (0.5, 2.0)),
+    ],
+)
+def test_an_argument_that_repeats_a_setting_is_not_in_the_label(method, setting, values):
+    labels = []
+    for value in values:
+        config = compose_config([f"method={method}", f"method.{setting}={value}"])
+        labels.append(SimpleNamespace(method=method, config=asdict(config)))
+    assert list(by_method(labels)) == [f"{method}, method.{setting}={v}" for v in values]
