@@ -73,6 +73,7 @@ class Subject:
             "benchmark": benchmark["name"],
             "benchmark.n_experiences": benchmark["n_experiences"],
             "benchmark.n_classes": benchmark["n_classes"],
+            "benchmark.shuffle": benchmark["shuffle"],
             "model.preset": self.run["model"]["preset"],
             "seed": self.run["seed"],
             "threads": self.run["threads"],

@@ -10,7 +10,7 @@ from avalanche_gd.models.prediction import NoiseProcess
 from avalanche_gd.plugins.distillation import GenerativeDistillationPlugin
 from avalanche_gd.plugins.pool import LOOK_AHEAD
 from avalanche_gd.plugins.sources import SOURCES, Retraining, Source, source_by_name
-from avalanche_gd.plugins.teacher import Teacher
+from avalanche_gd.plugins.teacher import frozen_copy
 
 _SOURCES = SOURCES | {"retraining": Retraining}
 
@@ -82,9 +82,7 @@ class DistillFromPlugin(GenerativeDistillationPlugin, supports_distributed=True)
             raise TypeError(
                 f"teacher must be a DiffusionModel or a folder, got {teacher!r}"
             )
-        frozen = Teacher()
-        frozen.freeze(teacher)
-        self.teacher: DiffusionModel = frozen.model
+        self.teacher: DiffusionModel = frozen_copy(teacher)
 
     def check_model(self, model: Any) -> None:
         """Raise unless the model can be taught by the teacher.

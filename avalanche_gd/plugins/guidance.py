@@ -12,7 +12,7 @@ from avalanche_gd.data.model_space import dataset_classes
 from avalanche_gd.models.conditioning import draw_evenly
 from avalanche_gd.models.sampler import Denoise, Guide
 from avalanche_gd.plugins.experiences import whole_experience
-from avalanche_gd.plugins.teacher import Teacher
+from avalanche_gd.plugins.teacher import frozen_copy
 
 TOWARDS = ("missing", "confused")
 """What classes samples may be guided towards."""
@@ -174,9 +174,7 @@ class GuidingSolverPlugin(SupervisedPlugin, supports_distributed=True):
             self._show(strategy.model)
 
     def _show(self, solver: nn.Module) -> None:
-        frozen = Teacher()
-        frozen.freeze(solver)
-        self.guidance.classifier = frozen.model
+        self.guidance.classifier = frozen_copy(solver)
 
 
 def _check_mode(classifier: nn.Module) -> None:

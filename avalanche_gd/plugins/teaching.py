@@ -24,16 +24,17 @@ class Taught(NamedTuple):
     """The class that the student is asked for, ``(N,)``, where ``num_classes`` is none;
     None if it is not conditioned. Of both, ``(N, 2)``."""
 
-    def at(self, index: Tensor) -> "Taught":
-        """Those at the places ``index``, ``(M,)``."""
-        place = index.to(self.x_t.device)
+    def at(self, place: Tensor | slice) -> "Taught":
+        """Those at some places: indices, ``(M,)``, or a slice, which is not copied."""
+        if isinstance(place, Tensor):
+            place = place.to(self.x_t.device)
         condition = None if self.condition is None else self.condition[place]
         return Taught(self.x_t[place], self.timesteps[place], self.target[place], condition)
 
     def split(self, count: int) -> list["Taught"]:
         """Parts of so many, in order."""
-        places = torch.arange(len(self.x_t), device=self.x_t.device)
-        return [self.at(place) for place in places.split(count)]
+        starts = range(0, len(self.x_t), count)
+        return [self.at(slice(start, start + count)) for start in starts]
 
     def with_none(self, teacher: Any) -> "Taught":
         """Both with the class and with none at the same noisy images, 1F.

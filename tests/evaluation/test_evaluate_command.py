@@ -30,8 +30,10 @@ def models(tmp_path_factory):
     )
     conditioned.classes_seen.fill_(True)
     conditioned.save_pretrained(folder / "conditioned")
-    config = small_config(folder, "method=naive", "seed=1", "benchmark.n_experiences=2")
-    run(config).rename(folder / "run")
+    settings = ("method=naive", "seed=1", "benchmark.n_experiences=2")
+    run(small_config(folder, *settings)).rename(folder / "run")
+    unshuffled = small_config(folder, *settings, "benchmark.shuffle=false")
+    run(unshuffled).rename(folder / "unshuffled")
     return folder
 
 
@@ -51,12 +53,13 @@ def evaluated(call, models, tmp_path):
 
 
 @pytest.mark.usefixtures("sketched")
-def test_a_model_of_a_run_is_judged_as_in_the_run(evaluated, models):
-    (line,) = evaluated("run")
-    rows = csv.DictReader(metrics(models / "run").splitlines())
+@pytest.mark.parametrize("name", ["run", "unshuffled"])
+def test_a_model_of_a_run_is_judged_as_in_the_run(evaluated, models, name):
+    (line,) = evaluated(name)
+    rows = csv.DictReader(metrics(models / name).splitlines())
     last = {row["metric"]: row["value"] for row in rows if row["experience"] == "1"}
-    for name in ("FID", "KLD", "ARD"):
-        assert line[name] == last[f"generator/{name}_Stream/eval_phase/test_stream"]
+    for metric in ("FID", "KLD", "ARD"):
+        assert line[metric] == last[f"generator/{metric}_Stream/eval_phase/test_stream"]
 
 
 @pytest.mark.usefixtures("sketched")
@@ -199,7 +202,7 @@ def test_a_run_that_is_not_complete_or_has_no_model_is_refused(call, models):
 
 def settings_of_a_run(**other):
     benchmark = {"name": "split_digits", "_target_": "avalanche_gd.SplitDigits"}
-    benchmark |= {"n_experiences": 5, "n_classes": 10, "options": {}}
+    benchmark |= {"n_experiences": 5, "n_classes": 10, "shuffle": True, "options": {}}
     evaluation = {"features": "oracle", "images": 70, "measures": [], "labeller": "oracle"}
     evaluation |= dict.fromkeys(("weights_path", "labeller_weights"))
     model = {"preset": "digits"}

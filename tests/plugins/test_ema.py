@@ -14,7 +14,6 @@ from avalanche.training.plugins import EvaluationPlugin
 from avalanche_gd import (
     DiffusionModel,
     GenerativeDistillationPlugin,
-    GenerativeReplayPlugin,
     Sampling,
     generated_image_metrics,
 )
@@ -46,7 +45,7 @@ def test_a_teacher_follows_the_student_by_a_moving_average(tiny_model, digits):
         model = copy.deepcopy(tiny_model)
         plugins = [
             GenerativeDistillationPlugin(teacher_ema_decay=0.7),
-            GenerativeReplayPlugin(),  # which shares the teacher, and has it move but once
+            GenerativeDistillationPlugin(source="gaussian", teacher_ema_decay=0.7),
             following,
         ]
         stream = digits.train_stream[: 1 if steps == 3 else 2]
