@@ -182,8 +182,10 @@ class DatasetImages:
         items = (self._places[index] for index in indices)
         return torch.stack([image_of(dataset[index]) for dataset, index in items])
 
-    def parts(self) -> Iterator[Tensor]:
-        """All images as they are kept: of uint8 in parts, others in one."""
-        size = _CHUNK if self._all_kept else len(self)
-        for start in range(0, len(self), size):
-            yield self.kept(range(start, min(start + size, len(self))))
+    def parts(self, order: Tensor) -> Iterator[Tensor]:
+        """All images as they are kept: of uint8 in parts, others in one.
+
+        :param order: their indices, ``(N,)``.
+        """
+        for indices in order.split(_CHUNK if self._all_kept else len(self)):
+            yield self.kept(indices.tolist())
