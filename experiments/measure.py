@@ -1,0 +1,279 @@
+"""Measures an experiment: tunes the methods that have a weight, then runs all of them.
+
+python experiments/measure.py split_fmnist_small --jobs 2
+
+The trials are kept in experiments/NAME/trials.csv, the runs below --out; both go on where
+they stopped. At the end the results of the runs are written beside the trials: runs.csv,
+and the metrics of each run in metrics/. Settings such as benchmark.options.root=FOLDER say
+where data are; --only METHOD,... leaves the rest for later.
+"""
+
+import argparse
+import csv
+import shutil
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from avalanche_gd.report.report_command import write_report
+from avalanche_gd.runs.columns import METRICS
+from avalanche_gd.runs.composition import compose_config
+from avalanche_gd.runs.learner import Learner
+from avalanche_gd.runs.results import is_complete
+from avalanche_gd.runs.run import make_benchmark
+from avalanche_gd.runs.seeds import seed_everything
+from avalanche_gd.runs.side_by_side import end_with_failures, run_all
+from avalanche_gd.storage import write_text
+
+HERE = Path(__file__).parent
+TRIAL_SEED, TRIAL_EXPERIENCES = 100, 3
+TRIED = (0.1, 1.0, 10.0)
+"""What is tried, as multiples of the value of a method's authors."""
+
+Settings = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method of an experiment, and the weight of its own that is tuned first."""
+
+    settings: Settings
+    weight: str = ""
+    """The setting; empty for none."""
+    around: float = 0.0
+    """The value of its authors, or Avalanche's."""
+    beside: str = ""
+    """The method whose tuned weight it takes over: it is that one and a weight more."""
+
+    @property
+    def name(self) -> str:
+        """As in ``trials.csv``."""
+        return " ".join(part.removeprefix("method=") for part in self.settings)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Methods on a benchmark, with the same data, steps, batches and model."""
+
+    shared: Settings
+    methods: Sequence[Method]
+    seeds: Sequence[int]
+
+
+def plain(*names: str) -> list[Method]:
+    """Methods without a weight."""
+    return [Method((f"method={name}",)) for name in names]
+
+
+def tuned(name: str, weight: str, around: float, *more: str, beside: str = "") -> Method:
+    """A method with one."""
+    return Method((f"method={name}", *more), f"method.{weight}", around, beside)
+
+
+MEASURES = "evaluation.measures=[kid,precision_recall,afid,transfer]"
+DISTILLATION = "generative_distillation"
+# At most 5F a step with what a pool costs: 4.5F, and 11 passes for each of 1,000 pairs.
+FEW_PASSES = ("method.replay_ratio=0.5", "method.teacher_steps=10", "method.pool_size=1000")
+SOLVERS = [
+    *plain("solver_naive", "solver_cumulative", "solver_replay"),
+    tuned("solver_ewc", "lambd", 1000),
+    tuned("solver_si", "lambd", 1),
+    tuned("solver_lwf", "lambd", 1),
+]
+
+EXPERIMENTS = {
+    "split_digits": Experiment(
+        ("benchmark=split_digits", "evaluation.measures=[afid]"),
+        plain("naive", "joint", "generative_replay", "generative_distillation"),
+        range(5),
+    ),
+    "split_fmnist_small": Experiment(
+        ("benchmark=split_fmnist", MEASURES),
+        [
+            tuned(DISTILLATION, "lambd", 0.75),
+            tuned("generative_replay", "lambd", 1),
+            *plain("naive", "joint", "iid"),
+            tuned("pair_distillation", "lambd", 0.75, *FEW_PASSES),
+            tuned("pooled_distillation", "lambd", 0.75),
+            tuned("gaussian_distillation", "lambd", 8),
+            tuned("symmetric_gaussian_distillation", "lambd", 8),
+            tuned("current_distillation", "lambd", 1.25),
+            tuned("partial_generation_distillation", "lambd", 0.75),
+            tuned("trajectory_distillation", "lambd", 0.75),
+            tuned("snr_split_distillation", "lambd", 0.75, "method.snr_threshold=0.1"),
+            tuned("balanced_distillation", "guidance_scale", 1, beside=DISTILLATION),
+            tuned("rank1_distillation", "penalty", 15_000, beside=DISTILLATION),
+            tuned("ewc_distillation", "penalty", 7_500, beside=DISTILLATION),
+            tuned("rank1_ewc", "penalty", 15_000),
+            tuned("rank1_replay", "penalty", 15_000, beside="generative_replay"),
+            tuned("ewc", "lambd", 10_000),
+            tuned("si", "lambd", 10),
+            tuned("mas", "lambd", 1),
+            tuned("rwalk", "lambd", 1),
+            *plain("experience_replay", "gem", "agem", "mir", "vae_replay"),
+            *SOLVERS,
+            Method((f"method={DISTILLATION}", "model.process=flow"), beside=DISTILLATION),
+            Method(("method=generative_replay", "model.process=flow")),
+            Method(("method=naive", "model.process=flow")),
+            Method(("method=joint", "model.process=flow")),
+        ],
+        range(3),
+    ),
+}
+
+
+def criterion(config: Any) -> Any:
+    """What a weight is chosen by: FID, or the accuracy of a solver alone."""
+    name = "accuracy" if config.method.generator == "none" else "FID"
+    return next(column for column in METRICS if column.name == name)
+
+
+def trial(settings: Sequence[str]) -> tuple[float, float]:
+    """The criterion after the first experiences of a stream, and the seconds it took."""
+    torch.set_num_threads(1)
+    started = time.perf_counter()
+    config = compose_config(settings)
+    stream = make_benchmark(config)
+    seed_everything(config.seed)
+    learner = Learner(config)
+    for experience in stream.train_stream[:TRIAL_EXPERIENCES]:
+        learner.train(experience)
+    values = learner.evaluate(stream.test_stream[:TRIAL_EXPERIENCES])
+    return values[criterion(config).key], time.perf_counter() - started
+
+
+class Trials:
+    """What was tried, in ``trials.csv``."""
+
+    fields = ("method", "setting", "value", "criterion", "result", "seconds")
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.rows: list[dict[str, str]] = []
+        if path.is_file():
+            with open(path, newline="") as file:
+                self.rows = list(csv.DictReader(file))
+
+    def best(self, method: Method) -> float | None:
+        """The value with the best result; None until all were tried."""
+        own = [row for row in self.rows if row["method"] == method.name]
+        if len(own) < len(TRIED):
+            return None
+        sign = 1 if own[0]["criterion"] == "FID" else -1
+        return float(min(own, key=lambda row: sign * float(row["result"]))["value"])
+
+    def lacks(self, method: Method) -> list[float]:
+        """The values that are still to try."""
+        done = {float(r["value"]) for r in self.rows if r["method"] == method.name}
+        return [v for f in TRIED if (v := float(f"{f * method.around:.6g}")) not in done]
+
+    def add(self, row: Iterable[Any]) -> None:
+        """Keep a result."""
+        self.rows.append(dict(zip(self.fields, map(str, row), strict=True)))
+        lines = [self.fields, *([row[name] for name in self.fields] for row in self.rows)]
+        write_text(self.path, "".join(f"{','.join(line)}\n" for line in lines))
+
+
+def is_tuned(experiment: Experiment, method: Method, trials: Trials) -> bool:
+    """Whether the weights of a method are known."""
+    needed = [other for other in experiment.methods if other.name == method.beside]
+    return all(not m.weight or trials.best(m) is not None for m in (method, *needed))
+
+
+def overrides(experiment: Experiment, method: Method, trials: Trials) -> Settings:
+    """The settings of a method, but for a weight that is still to tune.
+
+    :raises KeyError: if the method that it is beside has not been tuned.
+    """
+    settings = (*experiment.shared, *method.settings)
+    by_name = {other.name: other for other in experiment.methods}
+    for other in filter(None, (by_name.get(method.beside), method)):
+        best = trials.best(other) if other.weight else None
+        if best is not None:
+            settings += (f"{other.weight}={best:g}",)
+        elif other is not method:
+            raise KeyError(other.name)
+    return settings
+
+
+def tune(
+    experiment: Experiment,
+    methods: Sequence[Method],
+    trials: Trials,
+    jobs: int,
+    more: Settings,
+) -> None:
+    """Try what has not been tried: first the methods that others are beside."""
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        for group in (
+            [m for m in methods if not m.beside],
+            [m for m in methods if m.beside],
+        ):
+            waiting = {}
+            for method in (method for method in group if method.weight):
+                settings = overrides(experiment, method, trials)
+                for value in trials.lacks(method):
+                    tried = (*settings, *more, f"{method.weight}={value:g}")
+                    tried += (f"seed={TRIAL_SEED}", "threads=1")
+                    waiting[pool.submit(trial, tried)] = method, value, tried
+            for future in as_completed(waiting):
+                method, value, tried = waiting[future]
+                result, seconds = future.result()
+                name = criterion(compose_config(tried)).name
+                row = method.name, method.weight, value, name, result, f"{seconds:.0f}"
+                trials.add(row)
+                print(*row, flush=True)
+
+
+def main() -> None:
+    """Tune, run and write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("experiment", choices=EXPERIMENTS)
+    parser.add_argument("--jobs", type=int, default=2, help="at a time")
+    parser.add_argument("--out", default="runs", help="the folder of all runs")
+    parser.add_argument("--only", default="", help="methods, separated by commas")
+    parser.add_argument("--seeds", default="", help="separated by commas")
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="of all runs")
+    options = parser.parse_intermixed_args()
+    experiment = EXPERIMENTS[options.experiment]
+    only = set(filter(None, options.only.split(",")))
+    chosen = [
+        method
+        for method in experiment.methods
+        if not only or method.settings[0].removeprefix("method=") in only
+    ]
+    seeds = [int(seed) for seed in options.seeds.split(",") if seed] or experiment.seeds
+    folder, more = HERE / options.experiment, tuple(options.settings)
+    trials = Trials(folder / "trials.csv")
+    tune(experiment, chosen, trials, options.jobs, more)
+
+    def config(method: Method, seed: int) -> Any:
+        settings = (*overrides(experiment, method, trials), *more)
+        return compose_config(
+            [*settings, f"seed={seed}", "threads=1", f"out={options.out}"]
+        )
+
+    failures = run_all([config(m, seed) for seed in seeds for m in chosen], options.jobs)
+    known = [m for m in experiment.methods if is_tuned(experiment, m, trials)]
+    folders = [config(m, seed).folder for seed in experiment.seeds for m in known]
+    if done := [path for path in folders if is_complete(path)]:
+        report = Path(options.out) / f"{options.experiment}-report"
+        write_report(done, report)
+        shutil.copy(report / "runs.csv", folder / "runs.csv")
+        (folder / "metrics").mkdir(exist_ok=True)
+        for path in done:
+            name = "-".join(path.parts[-2:])
+            shutil.copy(path / "metrics.csv", folder / "metrics" / f"{name}.csv")
+    end_with_failures(failures)
+
+
+if __name__ == "__main__":
+    main()
