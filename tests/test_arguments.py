@@ -89,6 +89,8 @@ def with_a_pool(kind: Callable[..., Any], **options: Any) -> Any:
 
 def soft_replay(**options: Any) -> SoftGenerativeReplayPlugin:
     generator = fake_strategy(conditioned() if "pool_per_class" in options else tiny())
+    if "regenerate_from" in options:
+        options.setdefault("samples_only_from", 0)
     return with_a_pool(partial(SoftGenerativeReplayPlugin, generator), **options)
 
 
@@ -134,7 +136,15 @@ TABLE: dict[Any, tuple[Callable[..., Any], dict[str, str]]] = {
         {name: LESSON[name] for name in ("teacher_steps", "look_ahead", "pool_size")},
     ),
     GenerativeReplayPlugin: (partial(with_a_pool, GenerativeReplayPlugin), REPLAY | START),
-    SoftGenerativeReplayPlugin: (soft_replay, REPLAY | dict(temperature="above 0")),
+    SoftGenerativeReplayPlugin: (
+        soft_replay,
+        REPLAY
+        | dict(
+            temperature="above 0",
+            samples_only_from="an integer of 0 or more?",
+            regenerate_from="an integer of 0 or more?",
+        ),
+    ),
     LookAhead: (
         lambda **options: LookAhead(**(dict(ahead=1, steps=1) | options)),
         dict(

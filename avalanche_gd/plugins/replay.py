@@ -8,17 +8,21 @@ from avalanche.training.plugins import GenerativeReplayPlugin as AvalancheReplay
 from torch import Tensor
 from torch.nn import functional as F
 
-from avalanche_gd.checks import check_number
+from avalanche_gd.checks import check_integer, check_number
 from avalanche_gd.distributed.shares import draw_share
 from avalanche_gd.models.diffusion import DiffusionModel
 from avalanche_gd.plugins.compatibility import check_compatible
+from avalanche_gd.plugins.guidance import ClassifierGuidance
 from avalanche_gd.plugins.lesson import Lesson, LessonPlugin
 from avalanche_gd.plugins.pool import LOOK_AHEAD
+from avalanche_gd.plugins.regeneration import regenerate
 from avalanche_gd.plugins.sources import Retraining
 from avalanche_gd.plugins.teacher import (
     Teacher,
     add_replay_loss,
     check_weighting,
+    default_generator,
+    frozen_copy,
 )
 
 LABELS = ("solver", "condition")
@@ -75,6 +79,10 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
     :param weighting: of the two losses, a name in
         :data:`~avalanche_gd.plugins.teacher.WEIGHTINGS`: ``"experiences"`` or
         ``"constant"``.
+    :param guidance: of a diffusion model's sampling by a classifier
+        (:class:`~avalanche_gd.ClassifierGuidance`). Where the strategy is a solver's, its
+        classifier is the solver: towards what is missing as it was before the experience,
+        towards what is confused as it is when samples are made. None for none.
     :param labels: what a solver takes as the class of a sample: ``"solver"``, what the
         old solver says, or ``"condition"``, what a conditioned generator was asked for.
     :param generator: the source of all that the plugin draws for a diffusion model's
@@ -91,9 +99,10 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
         ``generator_strategy``, when training starts; then also for an eta that several
         processes would have to share, and for a metric or plugin of Avalanche's that cannot
         work with a diffusion model.
-    :raises TypeError: if ``generator_strategy`` is no strategy or ``generator`` no
-        :class:`torch.Generator`; if the generator has no ``generate``: without
-        ``generator_strategy``, when training starts.
+    :raises TypeError: if ``generator_strategy`` is no strategy, ``generator`` no
+        :class:`torch.Generator` or ``guidance`` no
+        :class:`~avalanche_gd.ClassifierGuidance`; if the generator has no ``generate``:
+        without ``generator_strategy``, when training starts.
     """
 
     def __init__(
@@ -113,6 +122,7 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
         replay_start_timestep: int = 0,
         increasing_replay_size: bool = False,
         weighting: str = "experiences",
+        guidance: ClassifierGuidance | None = None,
         labels: str = "solver",
         generator: torch.Generator | None = None,
     ):
@@ -151,6 +161,7 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
             replay_start_timestep=replay_start_timestep,
             increasing_replay_size=increasing_replay_size,
             generator=generator,
+            guidance=guidance,
         )
         self.old_generator: Any = None
         self.old_model: Any = None
@@ -194,13 +205,15 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
         teacher.begin(strategy)
         self.lesson.begin_experience(strategy)
         self.old_generator = self.old_model = None  # of a strategy that was interrupted
-        if teacher.model is None:
-            return
-        if self.model_is_generator:
+        if teacher.model is not None and self.model_is_generator:
             self.old_generator = teacher.model
-        else:
+        elif teacher.model is not None:
             self.old_generator = teacher.generator(self.generator)
             self.old_model = teacher.model
+        if self.guidance is not None:
+            if not self.model_is_generator:
+                self.guidance.classifier = frozen_copy(strategy.model)
+            self.guidance.begin_experience(strategy.experience, self.old_generator)
 
     def before_forward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Ask a diffusion model about its samples beside its current batch."""
@@ -222,11 +235,15 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Train the generator on the same experience, and let go of the copies."""
         super().after_training_exp(strategy, *args, **kwargs)
-        if not self.model_is_generator:
-            self.generator_strategy.train(strategy.experience, eval_streams=[], **kwargs)
+        self.train_generator(strategy, **kwargs)
         self.old_generator = self.old_model = None
         if Teacher.of(strategy).end(strategy):
             self.lesson.forget()
+
+    def train_generator(self, strategy: Any, **kwargs: Any) -> None:
+        """Train a solver's generator on the solver's experience."""
+        if not self.model_is_generator:
+            self.generator_strategy.train(strategy.experience, eval_streams=[], **kwargs)
 
     @torch.no_grad()
     def generate(self, strategy: Any, count: int) -> tuple[Tensor, Tensor | None]:
@@ -238,6 +255,8 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
         model = self.old_generator
         if not isinstance(model, DiffusionModel):
             return draw_share(count, model.generate), None
+        if self.guidance is not None and self.guidance.towards == "confused":
+            self.guidance.classifier = frozen_copy(strategy.model)
         drawn = self.lesson.draw(strategy, model, count)
         return drawn.images(), drawn.condition
 
@@ -281,24 +300,110 @@ class SoftGenerativeReplayPlugin(  # type: ignore[call-arg]
     averaged over the samples: the old solver is the target, the new one learns. (With
     ``labels="condition"``, cross-entropy with the class that was asked for.)
 
+    A solver sees real images of the current classes beside generated ones of the old, and
+    may tell new from old by whether an image is generated. With ``samples_only_from`` it is
+    also taught the current classes through the generator
+    (:func:`~avalanche_gd.plugins.regeneration.regenerate`), which is trained first.
+
     :param generator_strategy: as in :class:`GenerativeReplayPlugin`, and needed here.
     :param temperature: T, above 0.
+    :param samples_only_from: the step of an experience from which on current images, too,
+        are what the generator makes of them, in ``teacher_steps`` steps; before that step
+        the generator is trained on the experience. With 0 the generator is trained first,
+        and the solver sees no real image. None for real images to the end. A step then
+        costs k F more.
+    :param regenerate_from: the timestep t to which current images are noised for that, from
+        0 to T - 1. None for T - 1 where the generator is conditioned on the class, which
+        makes samples of the current labels, and T // 4 where it is not: the images must
+        keep what their labels say.
     :param options: the other arguments of :class:`GenerativeReplayPlugin`.
-    :raises ValueError: for a temperature that is not a finite number above 0, and as in
-        :class:`GenerativeReplayPlugin`.
-    :raises TypeError: as there, and without ``generator_strategy``.
+    :raises ValueError: for a temperature that is not a finite number above 0, a step or a
+        timestep that is not an integer of 0 or more, a timestep that is above T - 1 or of
+        no regeneration, and as in :class:`GenerativeReplayPlugin`.
+    :raises TypeError: as there, without ``generator_strategy``, or for
+        ``samples_only_from`` of a generator that is no
+        :class:`~avalanche_gd.DiffusionModel`.
     """
 
     def __init__(
-        self, generator_strategy: Any, *, temperature: float = 2.0, **options: Any
+        self,
+        generator_strategy: Any,
+        *,
+        temperature: float = 2.0,
+        samples_only_from: int | None = None,
+        regenerate_from: int | None = None,
+        **options: Any,
     ):
         if generator_strategy is None:
             raise TypeError(
                 "a solver replays from a generator; give generator_strategy, the strategy "
                 "that trains it"
             )
+        self.samples_only_from = samples_only_from
+        if samples_only_from is not None:
+            check_integer("samples_only_from", samples_only_from, 0)
+        self.regenerate_from = regenerate_from
+        if regenerate_from is not None:
+            check_integer("regenerate_from", regenerate_from, 0)
+            if samples_only_from is None:
+                raise ValueError("regenerate_from needs samples_only_from; give both")
+        self.new_generator: Any = None
         super().__init__(generator_strategy, **options)
         self.temperature = check_number("temperature", temperature, "above 0")
+
+    def check_model(self, model: Any) -> None:
+        """As of the parent, and for a generator that cannot make images again."""
+        super().check_model(model)
+        if self.samples_only_from is None:
+            return
+        if not isinstance(model, DiffusionModel):
+            raise TypeError(
+                "samples_only_from needs a DiffusionModel that makes images again, not a "
+                f"{type(model).__name__}"
+            )
+        last = model.num_timesteps - 1
+        check_integer("regenerate_from", self.regenerate_from or 0, 0, last)
+
+    def before_forward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Put the generator's images in the place of the current ones, once it is time."""
+        step, first = strategy.clock.train_exp_iterations, self.samples_only_from
+        if first is None or step < first:
+            return
+        if self.new_generator is None:
+            self.train_generator(strategy, **kwargs)
+            self.new_generator = frozen_copy(self.generator)
+        strategy.mbatch[0] = self.regenerate(strategy.mb_x, strategy.mb_y)
+
+    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Train the generator unless that is done, and let go of the copies."""
+        super().after_training_exp(strategy, *args, **kwargs)
+        self.new_generator = None
+
+    def train_generator(self, strategy: Any, **kwargs: Any) -> None:
+        """Train the generator on the solver's experience, once."""
+        if self.new_generator is None:
+            super().train_generator(strategy, **kwargs)
+
+    def regenerate(self, images: Tensor, labels: Tensor) -> Tensor:
+        """What the new generator makes of current images.
+
+        :param images: ``(N, C, H, W)``.
+        :param labels: their classes, ``(N,)``, that a conditioned generator is asked for.
+        """
+        model, timestep = self.new_generator, self.regenerate_from
+        is_conditioned = model.num_classes is not None
+        if timestep is None:
+            last = model.num_timesteps - 1
+            timestep = last if is_conditioned else model.num_timesteps // 4
+        generator = self.lesson.generator or default_generator(model.device)
+        return regenerate(
+            model,
+            images.to(model.device),
+            labels.to(model.device) if is_conditioned else None,
+            timestep=timestep,
+            steps=self.lesson.steps,
+            generator=generator,
+        ).to(images.device)
 
     def replay_loss(
         self, strategy: Any, samples: Tensor, condition: Tensor | None

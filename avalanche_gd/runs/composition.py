@@ -123,8 +123,15 @@ def _check(config: RunConfig) -> None:
         for plugin in plugins["generator"]:
             if _replays(plugin) or isinstance(plugin, RankOneEWCPlugin):
                 plugin.check_model(generator)
-            if getattr(plugin, "guidance", None) and not config.method.solver:
+            guidance = getattr(plugin, "guidance", None)
+            if guidance and not config.method.solver:
                 raise ValueError("it is guided by the solver; give method.solver=true")
+            generator_first = config.solver.samples_only_from is not None
+            if guidance and guidance.towards == "confused" and generator_first:
+                raise ValueError(
+                    "it is guided by the solver of the same experience, which is trained "
+                    "last with solver.samples_only_from; give null"
+                )
     if process_count() > 1:
         _check_processes(config, plugins)
 
@@ -195,6 +202,13 @@ def _wrong_values(config: RunConfig) -> Iterator[str]:
         yield "method.solver=false needs a method.generator to train"
     if method.all_at_once and not method.cumulative:
         yield "method.all_at_once needs method.cumulative, the data of all experiences"
+    solver = config.solver
+    if solver.guidance is None and solver.guidance_scale != 1:
+        yield "solver.guidance_scale needs solver.guidance; give missing or confused"
+    if method.generator == "vae":
+        for name in ("samples_only_from", "guidance"):
+            if getattr(solver, name) is not None:
+                yield f"solver.{name} needs a diffusion model; {method.name} has none"
     if config.model.conditional and method.generator != "diffusion":
         yield f"model.conditional=true is for diffusion models; {method.name} trains none"
 

@@ -226,6 +226,13 @@ class SolverConfig(BudgetConfig):
     """With which its generator samples."""
     increasing_replay_size: bool = False
     """True for n - 1 times as many replayed samples in the n-th experience."""
+    samples_only_from: int | None = None
+    """The step from which on it is taught on samples only, with the generator first."""
+    regenerate_from: int | None = None
+    """The timestep to which current images are then noised."""
+    guidance: str | None = None
+    """Classes that its replay is guided towards: ``missing`` or ``confused``."""
+    guidance_scale: float = 1.0
     architecture: str = "small_cnn"
     """A name in :data:`~avalanche_gd.models.classifier.CLASSIFIERS`."""
 

@@ -108,17 +108,19 @@ def least_steps(config: RunConfig) -> int:
 
 
 def look_no_further(strategy: Any) -> None:
-    """Have the teachers of a strategy sample for one step at a time."""
+    """Have the teachers of a strategy sample for one step at a time, and in each step."""
     for plugin in strategy.plugins:
         if hasattr(plugin, "look_ahead"):
             plugin.look_ahead = 1
+        if getattr(plugin, "samples_only_from", None):
+            plugin.samples_only_from = 0
 
 
 class _StepClock(SupervisedPlugin, supports_distributed=True):
     """Times the steps of an experience, and ends it once that suffices.
 
-    All steps do the same work: a teacher that would look ahead does not, which takes a
-    little longer.
+    All steps do the same work: a teacher that would look ahead does not, and a solver that
+    would be taught on samples only later is from the first step on, which takes longer.
 
     :param strategy: which it joins.
     :param needed: steps to take in any case.
@@ -148,6 +150,10 @@ class _StepClock(SupervisedPlugin, supports_distributed=True):
         self.budget = strategy.train_steps or strategy.train_epochs * batches
         self._ends: list[float] = []
         self._sizes: list[int] = []
+
+    def before_forward(self, strategy: Any, **kwargs: Any) -> None:
+        if not self._ends:  # and the generator that may be trained before the first
+            self._began = time.perf_counter()
 
     def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         strategy.loss.item()  # an accelerator may still be at it

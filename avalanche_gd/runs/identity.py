@@ -23,7 +23,8 @@ NOT_DECIDING = frozenset(
 
 _OF_REPLAY = (
     *("replay_steps", "look_ahead", "pool_size", "replay_labels", "temperature"),
-    *("replay_eta", "increasing_replay_size"),
+    *("replay_eta", "increasing_replay_size", "samples_only_from", "regenerate_from"),
+    *("guidance", "guidance_scale"),
 )
 _OFF = {
     **dict(teacher_eta=0, replay_start_timestep=0, increasing_replay_size=False),

@@ -67,7 +67,6 @@ class Learner:
             self.strategies["solver"].train(experience, eval_streams=[])
         if "generator" in self.strategies and not self.config.method.solver_replays:
             self.strategies["generator"].train(experience, eval_streams=[])
-        self.counter.training = None
 
     def evaluate(self, stream: Any) -> dict[str, float]:
         """The metrics of both by ``generator/NAME`` and ``solver/NAME``."""

@@ -82,6 +82,12 @@ class _CountedPlugin(SupervisedPlugin, supports_distributed=True):
         super().__init__()
         self._counter, self._name = counter, model_name
 
+    def before_training(self, strategy: Any, **kwargs: Any) -> None:
+        self._outside = self._counter.training  # a model may be trained within another's
+
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         self._counter.training = self._name
         self._counter.passes[self._name].append(Counter())
+
+    def after_training(self, strategy: Any, **kwargs: Any) -> None:
+        self._counter.training = self._outside

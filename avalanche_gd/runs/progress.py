@@ -38,7 +38,7 @@ class Progress(SupervisedPlugin, supports_distributed=True):
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Begin a bar."""
-        self._started = time.perf_counter()
+        self._started, self._others = time.perf_counter(), self._seconds_of_others()
         number = strategy.experience.current_experience + 1
         self._steps = experience_steps(strategy)
         total = strategy.train_epochs * len(strategy.adapted_dataset)
@@ -66,4 +66,9 @@ class Progress(SupervisedPlugin, supports_distributed=True):
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """End the bar."""
         self._bar.close()
-        self.seconds[self.model_name] += time.perf_counter() - self._started
+        within = self._seconds_of_others() - self._others
+        self.seconds[self.model_name] += time.perf_counter() - self._started - within
+
+    def _seconds_of_others(self) -> float:
+        """Of models that may be trained within this training."""
+        return sum(self.seconds.values()) - self.seconds[self.model_name]

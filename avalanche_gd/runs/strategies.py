@@ -29,7 +29,7 @@ from avalanche_gd.metrics.labeller import resnet18_labeller
 from avalanche_gd.metrics.shared_images import SharedImages
 from avalanche_gd.models import DiffusionModel
 from avalanche_gd.models.classifier import classifier
-from avalanche_gd.plugins import SoftGenerativeReplayPlugin
+from avalanche_gd.plugins import ClassifierGuidance, SoftGenerativeReplayPlugin
 from avalanche_gd.runs.config import RunConfig, SolverConfig
 from avalanche_gd.runs.errors import naming
 from avalanche_gd.training import BudgetedTemplate, DiffusionTraining
@@ -164,6 +164,9 @@ def solver_replay(config: SolverConfig, strategy: Any) -> list[Any]:
     """
     if not isinstance(strategy.model, DiffusionModel):  # as Avalanche's GenerativeReplay
         return [GenerativeReplayPlugin(strategy), TrainGeneratorAfterExpPlugin()]
+    guidance = None
+    if config.guidance is not None:
+        guidance = ClassifierGuidance(scale=config.guidance_scale, towards=config.guidance)
     replay = SoftGenerativeReplayPlugin(
         strategy,
         temperature=config.temperature,
@@ -173,6 +176,9 @@ def solver_replay(config: SolverConfig, strategy: Any) -> list[Any]:
         labels=config.replay_labels,
         teacher_eta=config.replay_eta,
         increasing_replay_size=config.increasing_replay_size,
+        samples_only_from=config.samples_only_from,
+        regenerate_from=config.regenerate_from,
+        guidance=guidance,
     )
     return [replay]
 
