@@ -95,7 +95,7 @@ def _run(config: RunConfig, benchmark: Any, folder: Path) -> None:
         say(f"{run_name(config)}: interrupted; the same command goes on {place}")
         raise SaidInterrupt from interrupt
     except OSError as error:
-        if error.filename is not None:
+        if error.filename is not None or isinstance(error, BrokenPipeError):
             raise
         # Of TensorBoard's files, whose errors do not name them.
         raise ValueError(f"cannot write {folder}: {error.strerror or error}") from error

@@ -15,6 +15,7 @@ from avalanche_gd.distributed.launch import (
     join_processes,
     leave_processes,
     process_count,
+    say,
 )
 from avalanche_gd.runs.composition import read_config
 from avalanche_gd.runs.errors import ending_when_interrupted, ending_with_one_line, quiet
@@ -51,7 +52,9 @@ def _job(composed: DictConfig) -> str | None:
         is_sweep = HydraConfig.get().mode is RunMode.MULTIRUN
         if is_sweep and process_count() == 1:  # several would wait for one that failed
             return attempt(config)
-        run(config)
+        folder = run(config)
+        if not config.check and not is_sweep:
+            say(str(folder))
         return None
 
 
