@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -189,11 +188,5 @@ def _leaves(content: Any, above: str = "") -> Iterator[tuple[str, Any]]:
 def _overrides(settings: Mapping[str, Any]) -> list[str]:
     """Settings as a command line has them."""
     return [
-        f"{name}={value}" if _is_plain(value) else f"{name}={json.dumps(value)}"
-        for name, value in settings.items()
+        f"{name}={json.dumps(value).strip(chr(34))}" for name, value in settings.items()
     ]
-
-
-def _is_plain(value: Any) -> bool:
-    """True for a text that Hydra's grammar reads as it is."""
-    return isinstance(value, str) and re.fullmatch(r"[\w.+-]+", value) is not None

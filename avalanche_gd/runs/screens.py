@@ -4,7 +4,7 @@ import io
 import re
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from importlib.resources import files
 from pathlib import Path
 from textwrap import fill
@@ -103,12 +103,8 @@ def _all_settings(
     """Hydra's own help, with the comments of ``conf/`` behind the settings."""
     given = [argument for argument in arguments if argument != "--help-all"]
     sys.argv = [sys.argv[0], "--help", *given]
-    with redirect_stdout(io.StringIO()) as said:
-        try:
-            run_hydra()
-        except SystemExit as end:
-            if end.code:
-                raise
+    with redirect_stdout(io.StringIO()) as said, suppress(SystemExit):
+        run_hydra()
     comments = Choice(files("avalanche_gd.conf") / "config.yaml", "").comments()
     for key, name in HydraConfig.get().runtime.choices.items():
         chosen = choices(key.partition("@")[0], more).get(str(name))
