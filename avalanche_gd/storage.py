@@ -202,10 +202,14 @@ def _metadata(digest: str, content: dict[str, Tensor]) -> dict[str, str]:
 def folder_digest(folder: Path) -> str:
     """The SHA-256 of the names and the content of all files in a folder.
 
+    But of its ``README.md``: what is told of a model does not decide what it gives.
+
     :raises OSError: if one cannot be read.
     """
     digest = hashlib.sha256()
     for path in sorted(filter(Path.is_file, folder.rglob("*"))):
+        if path == folder / "README.md":
+            continue
         content = hashlib.sha256(path.read_bytes()).hexdigest()
         digest.update(repr((str(path.relative_to(folder)), content)).encode())
     return digest.hexdigest()

@@ -1,8 +1,12 @@
 """The page: everything in one file, which asks for nothing from a network."""
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -47,9 +51,15 @@ class SectionView:
 
 
 def render(
-    collection: Collection, views: Sequence[SectionView], styles: dict[str, Style]
+    collection: Collection,
+    views: Sequence[SectionView],
+    styles: dict[str, Style],
+    out: Path,
 ) -> str:
-    """The page's HTML."""
+    """The page's HTML.
+
+    :param out: the folder of the page.
+    """
     environment = Environment(
         loader=PackageLoader("avalanche_gd.report", "."),
         autoescape=True,
@@ -64,9 +74,24 @@ def render(
         n_runs=sum(len(section.runs) for section in collection.sections),
         shown=shown,
         provenance=Provenance.of,
+        address=partial(address, out=out),
         costs=COSTS,
         dash=DASH,
     )
+
+
+def address(path: Path, out: Path) -> str:
+    """The address of a file from a page; empty if it is not there, or not near.
+
+    A file is near below the folder that the page's own is in: another address would say
+    more of the machine, and lead nowhere once the two are copied.
+
+    :param out: the folder of the page.
+    """
+    place = os.path.relpath(path.resolve(), out.resolve())
+    if not path.exists() or place.startswith(os.path.join("..", "..")):
+        return ""
+    return quote(os.fsencode(place))
 
 
 def _method_settings(section: Section) -> list[tuple[str, list[str]]]:

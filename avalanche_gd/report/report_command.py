@@ -39,7 +39,7 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
     styles = styles_of(sections)
     views = [SectionView(section, styles) for section in sections]
     texts = {
-        "report.html": render(collection, views, styles),
+        "report.html": render(collection, views, styles, out),
         "runs.csv": runs_as_csv(sections),
         "table.csv": as_csv(sections),
         "table.tex": as_tex(sections),

@@ -90,7 +90,7 @@ def dry_run(config: RunConfig, benchmark: Any) -> str:
         place = torch.cuda.get_device_name(device)
     return (
         f"{config.method.name} on {config.benchmark.name}, seed {config.seed}: works; "
-        f"about {_duration(training + passes * image_pass)} on {place}"
+        f"about {duration(training + passes * image_pass)} on {place}"
     )
 
 
@@ -304,7 +304,8 @@ def _evaluation_passes(config: RunConfig, benchmark: Any) -> int:
     return (n - first) * evaluation.images * evaluation.steps + evaluated
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """So many seconds, as a person says them."""
     if seconds < 120:
         return f"{seconds:.0f} seconds"
     if seconds < 7200:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from hydra.errors import (
     ConfigCompositionException,
@@ -38,6 +38,9 @@ USER_ERRORS = (
 
 INTERRUPTED = 130
 """The status of what is ended by SIGINT."""
+
+PIPE_CLOSED = 141
+"""The status of what nobody reads any more, as of SIGPIPE."""
 
 
 class SaidInterrupt(KeyboardInterrupt):
@@ -108,7 +111,10 @@ def naming(section: str) -> Iterator[None]:
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """Raises what is wrong with a command line, as a line."""
+    """Raises what is wrong with a command line, as a line; takes flags by whole names."""
+
+    def __init__(self, **options: Any):
+        super().__init__(**options, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         """:raises ValueError: always."""
@@ -121,6 +127,8 @@ def ending_with_one_line(
 ) -> Iterator[None]:
     """End a command with status 2 on a wrong value, a wrong file or a run that diverged.
 
+    Quietly, with status 141, if it writes to a pipe that is closed, such as of ``head``.
+
     Here and now, not by an exception, which Hydra would print in many lines, as its own
     errors. There are tracebacks if the user asks for them with ``HYDRA_FULL_ERROR=1``.
 
@@ -131,7 +139,13 @@ def ending_with_one_line(
     if os.environ.get("HYDRA_FULL_ERROR") != "1":
         os.environ["HYDRA_FULL_ERROR"] = os.environ[_ONE_LINE] = "1"
     try:
-        yield
+        try:
+            yield
+        finally:
+            print(end="", flush=True)  # here, where a closed pipe can still be met
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(PIPE_CLOSED)
     except USER_ERRORS as error:
         wants_traceback = _ONE_LINE not in os.environ
         if wants_traceback and reraise:

@@ -16,6 +16,7 @@ from avalanche_gd.data.model_space import on_device
 from avalanche_gd.distributed.launch import is_main, on_main, say
 from avalanche_gd.models import DiffusionModel
 from avalanche_gd.models.pretrained import is_of_diffusers
+from avalanche_gd.runs.card import model_card
 from avalanche_gd.runs.checkpoint import load_checkpoint, save_checkpoint
 from avalanche_gd.runs.columns import METRICS, features_in_words
 from avalanche_gd.runs.config import RunConfig
@@ -88,14 +89,15 @@ def _run(config: RunConfig, benchmark: Any, folder: Path) -> None:
                 say(_summary(index, learner, values))
             done = index + 1
         if is_main():
-            _write_end(learner, folder, rows)
+            versions = record.times[-1]["versions"]
+            _write_end(learner, folder, rows, benchmark.train_stream, versions)
             record.write(completed=True)
     except KeyboardInterrupt as interrupt:
         place = f"after experience {done}/{config.benchmark.n_experiences}"
         say(f"{run_name(config)}: interrupted; the same command goes on {place}")
         raise SaidInterrupt from interrupt
     except OSError as error:
-        if error.filename is not None:
+        if error.filename is not None or isinstance(error, BrokenPipeError):
             raise
         # Of TensorBoard's files, whose errors do not name them.
         raise ValueError(f"cannot write {folder}: {error.strerror or error}") from error
@@ -140,7 +142,13 @@ def _write_experience(learner: Learner, folder: Path, index: int, rows: list[Row
     save_checkpoint(folder / "checkpoints", run_digest(learner.config), index, state)
 
 
-def _write_end(learner: Learner, folder: Path, rows: list[Row]) -> None:
+def _write_end(
+    learner: Learner,
+    folder: Path,
+    rows: list[Row],
+    train_stream: Any,
+    versions: dict[str, str | None],
+) -> None:
     model = learner.model
     if isinstance(model, DiffusionModel):
         if is_of_diffusers(model.denoiser):
@@ -148,6 +156,8 @@ def _write_end(learner: Learner, folder: Path, rows: list[Row]) -> None:
         else:  # of one's own, for which diffusers has no layout
             weights = folder / "model" / "denoiser.safetensors"
             write_whole(weights, lambda path: save_model(model.denoiser, str(path)))
+        card = model_card(learner.config, model, train_stream, rows, versions)
+        write_text(folder / "model" / "README.md", card)
     write_text(folder / "metrics.csv", csv_text(Row._fields, rows))
     features = features_in_words(asdict(learner.config.evaluation))
     write_whole(

@@ -15,14 +15,16 @@ from avalanche_gd.distributed.launch import (
     join_processes,
     leave_processes,
     process_count,
+    say,
 )
 from avalanche_gd.runs.composition import read_config
 from avalanche_gd.runs.errors import ending_when_interrupted, ending_with_one_line, quiet
 from avalanche_gd.runs.run import run
+from avalanche_gd.runs.screens import screen
 from avalanche_gd.runs.side_by_side import attempt
 
 _FLAGS: dict[str, tuple[str, ...] | None] = {
-    **dict.fromkeys(("--help", "-h", "--hydra-help", "--version")),
+    **dict.fromkeys(("--help", "-h", "--help-all", "--hydra-help", "--version")),
     **dict.fromkeys(("--multirun", "-m", "--run", "-r", "--resolve")),
     **dict.fromkeys(("--shell-completion", "-sc")),
     **dict.fromkeys(("--cfg", "-c"), ("job", "hydra", "all")),
@@ -35,7 +37,10 @@ _FLAGS: dict[str, tuple[str, ...] | None] = {
     ),
     **dict.fromkeys(("--config-dir", "-cd", "--experimental-rerun"), ()),
 }
-"""Hydra's flags, and the values of those that take one; any value if there are none."""
+"""The flags: of Hydra, and ``--help-all``; and the values of those that take one.
+
+Any value if there are none.
+"""
 
 
 @hydra.main(version_base="1.3", config_path="pkg://avalanche_gd.conf", config_name="config")
@@ -47,7 +52,9 @@ def _job(composed: DictConfig) -> str | None:
         is_sweep = HydraConfig.get().mode is RunMode.MULTIRUN
         if is_sweep and process_count() == 1:  # several would wait for one that failed
             return attempt(config)
-        run(config)
+        folder = run(config)
+        if not config.check and not is_sweep:
+            say(str(folder))
         return None
 
 
@@ -111,8 +118,13 @@ def main() -> None:
     line = "avalanche-gd: interrupted; the same command goes on with what is missing"
     with ending_when_interrupted(line):
         with ending_with_one_line():
-            sys.argv = [sys.argv[0], *_ordered(sys.argv[1:])]
-            _job()
+            arguments = _ordered(sys.argv[1:])
+            sys.argv = [sys.argv[0], *arguments]
+            shown = screen(arguments, _job)
+            if shown is None:
+                _job()
+            else:
+                print(shown)
         leave_processes()
 
 

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
@@ -13,9 +14,65 @@ from typing import Any
 
 import torch
 
+from avalanche_gd.distributed.launch import say
 from avalanche_gd.runs.config import RunConfig
-from avalanche_gd.runs.errors import INTERRUPTED, USER_ERRORS, one_line, quiet
+from avalanche_gd.runs.dry_run import duration
+from avalanche_gd.runs.errors import (
+    INTERRUPTED,
+    PIPE_CLOSED,
+    USER_ERRORS,
+    one_line,
+    quiet,
+)
+from avalanche_gd.runs.results import says_complete
 from avalanche_gd.runs.run import run, run_name
+
+
+class Countdown:
+    """Says after each run how many of how many are done, and about how long the rest takes.
+
+    The rest takes as long as those that trained here took on average, at so many a time.
+    Of a check, of which nothing is left, it says nothing.
+
+    :param configs: of the runs.
+    :param jobs: how many run at a time.
+    """
+
+    def __init__(self, configs: Sequence[RunConfig], jobs: int = 1):
+        self.total, self.done, self.jobs = len(configs), 0, jobs
+        self._waiting = {config.folder for config in configs if not _is_complete(config)}
+        self._began: dict[Path, float] = {}
+        self._took: list[float] = []
+
+    def begin(self, config: RunConfig) -> None:
+        """Note that a run begins."""
+        self._began[config.folder] = time.perf_counter()
+
+    def end(self, config: RunConfig, failure: str | None) -> None:
+        """Note that a run has ended, and say what is left."""
+        now, folder = time.perf_counter(), config.folder
+        took = now - self._began.pop(folder, now)  # of two that are the same, once
+        self.done += 1
+        if folder in self._waiting:
+            self._waiting.remove(folder)
+            self._took += [] if failure else [took]
+        text = f"{self.done} of {self.total} runs done"
+        if self._waiting and self._took:
+            each = sum(self._took) / len(self._took)
+            taken = sum(min(now - began, each) for began in self._began.values())
+            seconds = len(self._waiting) * each - taken
+            left = duration(seconds / min(self.jobs, len(self._waiting)))
+            text += f", about {left} left"
+        if not config.check:
+            say(text)
+
+
+def _is_complete(config: RunConfig) -> bool:
+    """True if there is nothing left to do, also where that is only to say it is damaged."""
+    try:
+        return says_complete(config.folder)
+    except ValueError:
+        return True
 
 
 def run_all(configs: Sequence[RunConfig], jobs: int) -> dict[Path, str]:
@@ -28,10 +85,15 @@ def run_all(configs: Sequence[RunConfig], jobs: int) -> dict[Path, str]:
     :param jobs: how many at a time; of one, the runs are made in this process.
     :return: what went wrong, by the folder of the run.
     """
+    countdown = Countdown(configs, jobs)
+    failures: dict[Path, str | None] = {}
     if jobs == 1:
-        failures = {config.folder: attempt(config) for config in configs}
+        for config in configs:
+            countdown.begin(config)
+            failures[config.folder] = attempt(config)
+            countdown.end(config, failures[config.folder])
     else:
-        failures = _attempt_side_by_side(list(configs), jobs)
+        failures = _attempt_side_by_side(list(configs), jobs, countdown)
     return {folder: failure for folder, failure in failures.items() if failure}
 
 
@@ -52,6 +114,8 @@ def attempt(config: RunConfig) -> str | None:
     try:
         run(config)
         return None
+    except BrokenPipeError:  # of what a run says: the others can say nothing either
+        raise
     except Exception as error:
         if not isinstance(error, USER_ERRORS):
             traceback.print_exception(error)
@@ -60,7 +124,9 @@ def attempt(config: RunConfig) -> str | None:
         return failure
 
 
-def _attempt_side_by_side(waiting: list[RunConfig], jobs: int) -> dict[Path, str | None]:
+def _attempt_side_by_side(
+    waiting: list[RunConfig], jobs: int, countdown: Countdown
+) -> dict[Path, str | None]:
     context: Any = _context()
     running: dict[Any, tuple[Any, RunConfig, Connection]] = {}
     failures: dict[Path, str | None] = {}
@@ -71,6 +137,7 @@ def _attempt_side_by_side(waiting: list[RunConfig], jobs: int) -> dict[Path, str
             process = context.Process(
                 target=_attempt_here, args=(config, sender), daemon=True
             )
+            countdown.begin(config)
             process.start()
             sender.close()
             running[process.sentinel] = process, config, receiver
@@ -80,9 +147,12 @@ def _attempt_side_by_side(waiting: list[RunConfig], jobs: int) -> dict[Path, str
             try:
                 failures[config.folder] = receiver.recv()
             except EOFError:
+                if process.exitcode == PIPE_CLOSED:
+                    raise BrokenPipeError from None
                 failure = f"its process was ended (status {process.exitcode})"
                 print(f"{run_name(config)}: {failure}", file=sys.stderr, flush=True)
                 failures[config.folder] = failure
+            countdown.end(config, failures[config.folder])
     return failures
 
 
@@ -95,6 +165,8 @@ def _attempt_here(config: RunConfig, sender: Connection) -> None:
         sender.send(attempt(config))
     except KeyboardInterrupt:
         os._exit(INTERRUPTED)
+    except BrokenPipeError:
+        os._exit(PIPE_CLOSED)
 
 
 def _end_with_parent() -> None:

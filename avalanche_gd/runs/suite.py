@@ -11,6 +11,7 @@ import torch
 from avalanche_gd.distributed.launch import process_count
 from avalanche_gd.report.report_command import write_report
 from avalanche_gd.runs.composition import compose_config, method_names
+from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.errors import (
     OneLineParser,
     ending_when_interrupted,
@@ -64,12 +65,22 @@ def main(
             for seed in options.seeds
             for name in names
         ]
-        failures = run_all(configs, options.jobs)
-        folders = [c.folder for c in configs if c.folder not in failures]
-        if folders and not options.check:
-            name = f"{Path(sys.argv[0]).stem}-report"
-            write_report(folders, Path(options.out).expanduser() / name)
-        end_with_failures(failures)
+        report = Path(options.out).expanduser() / f"{Path(sys.argv[0]).stem}-report"
+        run_and_report(configs, options.jobs, None if options.check else report)
+
+
+def run_and_report(configs: Sequence[RunConfig], jobs: int, report: Path | None) -> None:
+    """Run what is missing, report what is complete, and end with what went wrong.
+
+    :param configs: of the runs, in the order to begin them.
+    :param jobs: how many at a time.
+    :param report: the folder of the report; None for none.
+    """
+    failures = run_all(configs, jobs)
+    folders = [c.folder for c in configs if c.folder not in failures]
+    if folders and report:
+        write_report(folders, report)
+    end_with_failures(failures)
 
 
 def _parser(

@@ -19,11 +19,14 @@ from avalanche_gd.runs.composition import read_config
 from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.errors import ending_with_one_line
 from avalanche_gd.runs.results import is_complete
-from avalanche_gd.runs.side_by_side import end_with_failures
+from avalanche_gd.runs.side_by_side import Countdown, end_with_failures
 
 
 class SweepCallback(Callback):
-    """Checks all runs of a sweep before the first begins, and reports them at the end."""
+    """Checks all runs of a sweep before the first begins, and reports them at the end.
+
+    Where runs are made in this process, it also says after each what is left.
+    """
 
     def __init__(self) -> None:
         self.configs: list[RunConfig] = []
@@ -36,13 +39,22 @@ class SweepCallback(Callback):
             self.configs = [read_config(job) for job in _compose_jobs(config)]
             if not self.configs:
                 raise ValueError("the sweep has no run: a glob of it matches no choice")
+            self.countdown = Countdown(self.configs)
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Note when it began."""
+        if self.configs:
+            self.countdown.begin(self.configs[config.hydra.job.num])
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Note what went wrong, where runs are made in this process."""
-        ended = job_return.status is JobStatus.COMPLETED
-        if self.configs and ended and job_return.return_value is not None:
-            folder = self.configs[config.hydra.job.num].folder
-            self.failures[folder] = job_return.return_value
+        """Note what went wrong, and say what is left."""
+        if not self.configs or job_return.status is not JobStatus.COMPLETED:
+            return
+        run, failure = self.configs[config.hydra.job.num], job_return.return_value
+        if failure is not None:
+            self.failures[run.folder] = failure
+        with ending_with_one_line(reraise=False):
+            self.countdown.end(run, failure)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Report the complete runs, print the tables, and list what went wrong."""

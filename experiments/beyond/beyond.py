@@ -3,12 +3,15 @@
 python experiments/beyond/beyond.py --seeds 0,1,2 --jobs 2
 """
 
-import argparse
 from pathlib import Path
 
-from avalanche_gd.report.report_command import write_report
 from avalanche_gd.runs.composition import compose_config
-from avalanche_gd.runs.side_by_side import end_with_failures, run_all
+from avalanche_gd.runs.errors import (
+    OneLineParser,
+    ending_when_interrupted,
+    ending_with_one_line,
+)
+from avalanche_gd.runs.suite import run_and_report
 
 CONDITIONED = ("method=generative_distillation", "model.conditional=true")
 VARIANTS = [
@@ -29,8 +32,10 @@ VARIANTS = [
 ]
 """The settings of each, all with the budget of the benchmark."""
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+
+def main() -> None:
+    """Run all variants that are missing, and report them."""
+    parser = OneLineParser(description=__doc__)
     parser.add_argument("--seeds", default="0,1,2", help="separated by commas")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parser.add_argument("--out", default="runs", help="the folder of all runs")
@@ -41,8 +46,10 @@ if __name__ == "__main__":
         for seed in options.seeds.split(",")
         for variant in VARIANTS
     ]
-    failures = run_all(configs, options.jobs)
-    folders = [config.folder for config in configs if config.folder not in failures]
-    if folders:
-        write_report(folders, Path(options.out) / "beyond-report")
-    end_with_failures(failures)
+    run_and_report(configs, options.jobs, Path(options.out).expanduser() / "beyond-report")
+
+
+if __name__ == "__main__":
+    line = "interrupted; the same command goes on with what is missing"
+    with ending_when_interrupted(line), ending_with_one_line():
+        main()

@@ -125,7 +125,7 @@ def write(name: str, rows: list[Row]) -> None:
 
 def main() -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--cifar10", type=Path)
     parser.add_argument("--fashion-mnist", type=Path)

@@ -131,6 +131,7 @@ def test_only_the_same_evaluation_is_written_anew(call, models, tmp_path, evalua
 
 
 REFUSED = {
+    "a part of a flag": (["model", "--step", "2"], "unrecognized arguments: --step"),
     "no model": ([], "no MODEL is given; see avalanche-gd-evaluate --help"),
     "no folder": (["nowhere"], "no folder nowhere; give one of a saved model or of a run"),
     "a folder that is no model": (["."], "no whole model in .: "),

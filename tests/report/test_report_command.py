@@ -104,6 +104,7 @@ def test_bad_arguments_are_one_line(command, tmp_path):
     for arguments, message in (
         ([], "FOLDER"),
         (["runs", "--to", "x"], "--to"),
+        (["runs", "--ou", "x"], "unrecognized arguments: --ou"),
         (["runs", "--out", "file"], "file is a file; choose a folder with --out"),
     ):
         status, errors = command(*arguments)

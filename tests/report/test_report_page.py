@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from urllib.parse import unquote
 
 import pytest
 
@@ -135,10 +136,33 @@ def test_the_page_is_one_file_that_asks_for_nothing(page):
         picture["src"].startswith("data:image/") for picture in elements.named("img")
     )
     assert not any(elements.named(tag) for tag in ("script", "link", "iframe"))
-    assert all(link["href"].startswith("#") for link in elements.named("a"))
+    assert not any(":" in link["href"] for link in elements.named("a"))
     assert "url(" not in page and "@import" not in page
     (policy,) = (meta for meta in elements.named("meta") if "http-equiv" in meta)
     assert policy["content"].startswith("default-src 'none'")
+
+
+def test_each_run_and_its_card_are_linked_where_they_lie_beside_the_page(tmp_path):
+    folders = [
+        write_run(tmp_path / "my runs #1", "naive", seed, generates=False)
+        for seed in (0, 1)
+    ]
+    (folders[1] / "model").mkdir()
+    (folders[1] / "model" / "README.md").write_text("A card.")
+    write_report([tmp_path / "my runs #1"], tmp_path / "report")
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    for name in ("report", "my runs #1"):
+        (tmp_path / name).rename(moved / name)
+    page = (moved / "report" / "report.html").read_text()
+    links = [link["href"] for link in Elements(page).named("a")]
+    found = [(moved / "report" / unquote(link)).resolve() for link in links]
+    own = [moved / folder.relative_to(tmp_path) for folder in folders]
+    assert found == [*own, own[1] / "model" / "README.md"]
+    assert all(path.exists() for path in found) and all("://" not in link for link in links)
+    write_report([moved / "my runs #1"], tmp_path / "far" / "away" / "report")
+    page = (tmp_path / "far" / "away" / "report" / "report.html").read_text()
+    assert not Elements(page).named("a") and "naive/seed-1" in page
 
 
 def test_the_page_says_its_language_title_and_width(page):

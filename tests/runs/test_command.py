@@ -1,6 +1,7 @@
 """The command: sweeps, their report, and errors of one line."""
 
 import csv
+import re
 
 import pytest
 
@@ -49,11 +50,23 @@ def test_a_sweep_ends_with_the_report(command, tmp_path):
     ]
     last = [float(r["FID"]) for r in rows if r["method"] == "naive" and r["seconds"]]
     assert lines[0][2] == f"{sum(last) / 2:.1f}"
+    done = [line for line in output.splitlines() if "runs done" in line]
+    assert [line[:16] for line in done] == [f"{n} of 4 runs done" for n in (1, 2, 3, 4)]
+    assert all(re.search(r", about \d+ seconds left$", line) for line in done[:3])
     costs = {(r["method"], r["F_per_step"]) for r in rows if r["F_per_step"]}
     assert costs == {("naive", "3.0"), ("generative_distillation", "9.0")}
     status, again, _ = command(*sweep)
     assert again.count("complete:") == 4
     assert again.splitlines()[-5:] == output.splitlines()[-5:]
+    assert "left" not in again  # what was done before tells nothing of time
+
+
+def test_a_run_ends_with_its_folder(command, tmp_path):
+    arguments = ("method=naive", "benchmark.n_experiences=1")
+    for _ in range(2):
+        _, output, _ = command(*arguments)
+        folder = output.splitlines()[-1]
+        assert (tmp_path / folder / "run.json").is_file()
 
 
 def test_settings_that_vary_within_a_method_are_told_apart(command):

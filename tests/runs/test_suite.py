@@ -59,6 +59,7 @@ def test_a_suite_compares_reports_and_does_not_run_twice(suite, tmp_path):
     assert {"report.html", "runs.csv", "table.csv", "table.tex"} <= {
         path.name for path in report.iterdir()
     }
+    assert "3 of 4 runs done, about" in output and "4 of 4 runs done\n" in output
     assert output.splitlines()[-1] == "runs/split_digits-report/report.html"
     _, again, _ = suite("split_digits", *arguments)
     assert again.count("complete:") == 4
@@ -123,6 +124,7 @@ def test_runs_in_processes_reach_the_numbers_of_runs_in_one_and_outlive_a_failur
         (["--scale", "huge"], "invalid choice: 'huge'"),
         (["--methods", "magic"], "no method 'magic'; choose from"),
         (["generator.steps=0"], "generator.steps must be 1 or more"),
+        (["--see", "0"], "unrecognized arguments: --see; see"),
         (["method=joint"], "method=joint: a suite takes that by --methods"),
         (["seed=3"], "seed=3: a suite takes that by --seeds"),
     ],
@@ -153,9 +155,19 @@ def test_the_check_of_a_sweep_checks_each_run(call):
     assert output.count("works; about") == 2, errors
 
 
+def test_what_was_set_beside_distillation_is_a_suite(call, tmp_path, monkeypatch):
+    beyond = runpy.run_path(str(ROOT / "experiments" / "beyond" / "beyond.py"))
+    small = [*beyond["VARIANTS"][0], *SMALL, "benchmark.n_experiences=1"]
+    monkeypatch.setitem(beyond["main"].__globals__, "VARIANTS", [small])
+    status, output, errors = call(beyond["main"], "--seeds", "0,1", "--jobs", "1")
+    assert status == 0, errors
+    assert "1 of 2 runs done, about" in output and "2 of 2 runs done\n" in output
+    assert output.splitlines()[-1] == "runs/beyond-report/report.html"
+
+
 def test_a_suite_can_be_checked(suite, tmp_path):
     arguments = ("--check", "--methods", "naive,joint", "--jobs", "1", *SMALL)
     status, output, errors = suite("split_digits", *arguments)
     assert status == 0, errors
-    assert output.count("works; about") == 2
+    assert output.count("works; about") == 2 and "runs done" not in output
     assert not list(tmp_path.rglob("run.json"))
