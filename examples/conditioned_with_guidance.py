@@ -36,6 +36,7 @@ strategy = DiffusionTraining(
     optimizer=torch.optim.Adam(model.parameters(), lr=2e-3),
     plugins=[GenerativeDistillationPlugin()],
     train_steps=args.steps,
+    evaluator=None,
 )
 for experience in benchmark.train_stream:
     strategy.train(experience)

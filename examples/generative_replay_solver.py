@@ -42,6 +42,7 @@ for strategy_class in Naive, GenerativeReplay:
             optimizer=torch.optim.Adam(model.parameters(), lr=2e-3),
             plugins=[GenerativeDistillationPlugin()],
             train_steps=args.steps,
+            evaluator=None,
         )
     strategy = strategy_class(
         model=solver,

@@ -1,13 +1,12 @@
 """Images of your own: a folder with a folder of images for each class.
 
-Without a folder it draws its own: ellipses, filled and outlined, then rectangles. They are
-resized to 8x8, so that it is quick; a larger preset, such as "cifar-small", takes 16x16.
+Without a folder it draws ellipses, filled and outlined, then rectangles. Images are made
+8x8 and grey, which is quick; the preset "cifar-small" takes 16x16 in colour.
 
-You should see that after the second experience about a quarter of the samples is of each
-class, those of the first experience too; and so in ``image_folder.png``.
+You should see that after the second experience samples are of all four classes, also of the
+first two, and so in ``image_folder.png``.
 
-    python examples/image_folder.py
-    python examples/image_folder.py IMAGES --experiences 5
+    python examples/image_folder.py [FOLDER --experiences 5]
 """
 
 import argparse
@@ -28,8 +27,8 @@ def draw_images(folder):
         shape, paint = name.split("-")
         (folder / name).mkdir()
         for number in range(100):
-            image, size = Image.new("L", (24, 24)), random.randint(10, 20)
-            x, y = random.randint(0, 23 - size), random.randint(0, 23 - size)
+            x, y, size = (random.randint(*ends) for ends in ((0, 4), (0, 4), (12, 19)))
+            image = Image.new("L", (24, 24))
             draw = getattr(ImageDraw.Draw(image), shape)
             draw((x, y, x + size, y + size), **{paint: 255}, width=3)
             image.save(folder / name / f"{number}.png")
@@ -38,17 +37,16 @@ def draw_images(folder):
 
 parser = argparse.ArgumentParser(description="Images of your own.")
 parser.add_argument("folder", nargs="?", type=Path, help="with a folder for each class")
-parser.add_argument("--experiences", type=int, default=2, help="a divisor of the classes")
+parser.add_argument("--experiences", type=int, default=2, help="of as many classes each")
 parser.add_argument("--steps", type=int, default=300, help="optimizer steps an experience")
 args = parser.parse_args()
 
 folder = args.folder or draw_images(Path(tempfile.mkdtemp()))
-benchmark = gd.SplitImageFolder(
-    args.experiences, root=folder, image_size=8, channels=1, shuffle=False
-)
+options = dict(root=folder, image_size=8, channels=1, shuffle=False)
+benchmark = gd.SplitImageFolder(args.experiences, **options)
 torch.manual_seed(0)
 model = gd.DiffusionModel.from_preset("digits")
-metrics = gd.class_balance_metrics(histogram=True, sampling=gd.Sampling(images=500))
+metrics = gd.class_balance_metrics(histogram=True)
 strategy = gd.DiffusionTraining(
     model=model,
     optimizer=torch.optim.Adam(model.parameters(), lr=2e-3),

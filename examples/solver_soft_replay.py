@@ -41,6 +41,7 @@ for plugins in [], [GenerativeReplayPlugin()], [GenerativeDistillationPlugin()]:
         optimizer=torch.optim.Adam(model.parameters(), lr=2e-3),
         plugins=plugins,
         train_steps=args.steps,
+        evaluator=None,
     )
     strategy = SoftGenerativeReplay(
         model=solver,
