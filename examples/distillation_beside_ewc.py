@@ -12,23 +12,25 @@ is far from the other two.
 import argparse
 
 import torch
-from avalanche.training import SupervisedTemplate
 from avalanche.training.plugins import EvaluationPlugin, EWCPlugin
+from avalanche.training.templates import SupervisedTemplate
 
 from avalanche_gd import (
     DenoisingLoss,
     DiffusionModel,
     GenerativeDistillationPlugin,
+    Sampling,
     SplitDigits,
-    class_balance_metrics,
     fid_metrics,
 )
 
 parser = argparse.ArgumentParser(description="Distillation beside EWC.")
-parser.add_argument("--epochs", type=int, default=40, help="of each experience")
+parser.add_argument("--epochs", type=int, default=25, help="of each experience")
+parser.add_argument("--images", type=int, default=500, help="that metrics judge")
 args = parser.parse_args()
 
 benchmark = SplitDigits(n_experiences=5, shuffle=False)
+sampling = Sampling(images=args.images)
 for names in ("EWC",), ("distillation",), ("distillation", "EWC"):
     torch.manual_seed(0)
     plugins = {
@@ -44,13 +46,9 @@ for names in ("EWC",), ("distillation",), ("distillation", "EWC"):
         train_epochs=args.epochs,
         eval_mb_size=256,
         plugins=[plugins[name] for name in names],
-        evaluator=EvaluationPlugin(
-            fid_metrics(), class_balance_metrics(histogram=True), loggers=[]
-        ),
+        evaluator=EvaluationPlugin(fid_metrics(sampling=sampling), loggers=[]),
     )
     for experience in benchmark.train_stream:
         strategy.train(experience)
     values = strategy.eval(benchmark.test_stream)
-    shares = [share for name, share in values.items() if name.startswith("ClassRatio")]
     print(" and ".join(names), f"FID {values['FID_Stream/eval_phase/test_stream']:.0f}")
-    print("  share of each digit", *(f"{share:.2f}" for share in shares))

@@ -29,9 +29,11 @@ from avalanche_gd import (
 
 parser = argparse.ArgumentParser(description="A diffusion model replays itself.")
 parser.add_argument("--steps", type=int, default=200, help="optimizer steps an experience")
+parser.add_argument("--images", type=int, default=500, help="that metrics judge")
 args = parser.parse_args()
 
 benchmark = SplitDigits(n_experiences=5, shuffle=False)
+sampling = Sampling(images=args.images)
 for plugin in GenerativeReplayPlugin(), GenerativeDistillationPlugin():
     name = type(plugin).__name__
     torch.manual_seed(0)
@@ -41,14 +43,14 @@ for plugin in GenerativeReplayPlugin(), GenerativeDistillationPlugin():
         optimizer=torch.optim.Adam(model.parameters(), lr=2e-3),
         plugins=[plugin],
         train_steps=args.steps,
-        evaluator=EvaluationPlugin(fid_metrics(sampling=Sampling(images=500)), loggers=[]),
+        evaluator=EvaluationPlugin(fid_metrics(sampling=sampling), loggers=[]),
     )
     rows = []
     for experience in benchmark.train_stream:
         strategy.train(experience)
         values = strategy.eval(benchmark.test_stream)
         fid = values["FID_Stream/eval_phase/test_stream"]
-        print(f"{name}, after digits {experience.classes_seen_so_far}: FID {fid:.0f}")
+        print(f"{name}, after the digits up to {2 * len(rows) + 1}: FID {fid:.0f}")
         rows.append(model.generate(16))
     save_image(torch.cat(rows), f"{name}.png", nrow=16, normalize=True, value_range=(-1, 1))
     print(f"{name}: samples after each experience are in {name}.png")

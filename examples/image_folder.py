@@ -1,7 +1,7 @@
 """Images of your own: a folder with a folder of images for each class.
 
-Without a folder it draws ellipses, filled and outlined, then rectangles. Images are made
-8x8 and grey, which is quick; the preset "cifar-small" takes 16x16 in colour.
+Without a folder it draws ellipses, then rectangles. Images are made 8x8 and grey, which is
+quick; the preset "cifar-small" takes 16x16 in colour.
 
 You should see that after the second experience samples are of all four classes, also of the
 first two, and so in ``image_folder.png``.
@@ -27,10 +27,9 @@ def draw_images(folder):
         shape, paint = name.split("-")
         (folder / name).mkdir()
         for number in range(100):
-            x, y, size = (random.randint(*ends) for ends in ((0, 4), (0, 4), (12, 19)))
-            image = Image.new("L", (24, 24))
+            image, (x, y, size) = Image.new("L", (24, 24)), random.choices(range(6), k=3)
             draw = getattr(ImageDraw.Draw(image), shape)
-            draw((x, y, x + size, y + size), **{paint: 255}, width=3)
+            draw((x, y, x + 12 + size, y + 12 + size), **{paint: 255}, width=3)
             image.save(folder / name / f"{number}.png")
     return folder
 
@@ -40,23 +39,21 @@ parser.add_argument("folder", nargs="?", type=Path, help="with a folder for each
 parser.add_argument("--experiences", type=int, default=2, help="of as many classes each")
 parser.add_argument("--steps", type=int, default=300, help="optimizer steps an experience")
 args = parser.parse_args()
-
-folder = args.folder or draw_images(Path(tempfile.mkdtemp()))
-options = dict(root=folder, image_size=8, channels=1, shuffle=False)
+args.folder = args.folder or draw_images(Path(tempfile.mkdtemp()))
+options = dict(root=args.folder, image_size=8, channels=1, shuffle=False)
 benchmark = gd.SplitImageFolder(args.experiences, **options)
 torch.manual_seed(0)
 model = gd.DiffusionModel.from_preset("digits")
-metrics = gd.class_balance_metrics(histogram=True)
 strategy = gd.DiffusionTraining(
     model=model,
     optimizer=torch.optim.Adam(model.parameters(), lr=2e-3),
     plugins=[gd.GenerativeDistillationPlugin()],
     train_steps=args.steps,
-    evaluator=EvaluationPlugin(metrics, loggers=[]),
+    evaluator=EvaluationPlugin(gd.class_balance_metrics(histogram=True), loggers=[]),
 )
 for experience in benchmark.train_stream:
     strategy.train(experience)
-    values = strategy.eval(benchmark.test_stream)
-    shares = [share for name, share in values.items() if "ClassRatio" in name]
+    values = strategy.eval(benchmark.test_stream).items()
+    shares = [share for name, share in values if "ClassRatio" in name]
     print("share of each class", *(f"{share:.2f}" for share in shares))
 save_image(model.generate(64), "image_folder.png", normalize=True, value_range=(-1, 1))

@@ -26,7 +26,7 @@ from avalanche_gd import (
 )
 
 parser = argparse.ArgumentParser(description="A diffusion model in an online stream.")
-parser.add_argument("--steps", type=int, default=60, help="optimizer steps on a piece")
+parser.add_argument("--steps", type=int, default=30, help="optimizer steps on a piece")
 args = parser.parse_args()
 
 benchmark = SplitDigits(n_experiences=5, shuffle=False)

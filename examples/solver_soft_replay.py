@@ -28,7 +28,7 @@ from avalanche_gd import (
 )
 
 parser = argparse.ArgumentParser(description="A solver that replays by soft labels.")
-parser.add_argument("--steps", type=int, default=150, help="optimizer steps an experience")
+parser.add_argument("--steps", type=int, default=100, help="optimizer steps an experience")
 args = parser.parse_args()
 
 benchmark = SplitDigits(n_experiences=5, shuffle=False)
