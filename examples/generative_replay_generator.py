@@ -5,8 +5,8 @@ strategy of the generator is all that it takes. The digits come two classes at a
 
 You should see that the model which is retrained on its own samples gets worse with each
 experience (FID grows; it is 0 for real images), and that the model which is taught the
-noise that it predicted before stays close to where it was. Both images show a row of
-samples after each experience: the upper rows have the digits 0 and 1 only.
+noise that it predicted before stays close to where it was. The images show samples, a row
+after each experience.
 
     python examples/generative_replay_generator.py
 """

@@ -4,8 +4,8 @@ Avalanche's ``split_online_stream`` cuts experiences into pieces. Pieces of one 
 count as one: the teacher is of the experience before, not of the piece before, and the
 weights of the losses stay. That is all there is to change: train on the pieces.
 
-You should see that after each two digits the samples are of all digits so far, with about
-an even share of each, and that the last line, without the plugin, has none of the first.
+You should see that with distillation the samples are of all digits so far, and without it
+of the last two only.
 
     python examples/online_stream.py
 """

@@ -5,7 +5,7 @@ by the old solver's probabilities, and then the generator on the same experience
 decides what the generator is held by.
 
 You should see that the accuracy on the first digits stays where the generator is distilled,
-falls where it is retrained on its own samples, and is lost where it is only finetuned.
+and falls where it is retrained on its own samples or only finetuned.
 
     python examples/solver_soft_replay.py
 """
@@ -28,7 +28,7 @@ from avalanche_gd import (
 )
 
 parser = argparse.ArgumentParser(description="A solver that replays by soft labels.")
-parser.add_argument("--steps", type=int, default=100, help="optimizer steps an experience")
+parser.add_argument("--steps", type=int, default=150, help="optimizer steps an experience")
 args = parser.parse_args()
 
 benchmark = SplitDigits(n_experiences=5, shuffle=False)
