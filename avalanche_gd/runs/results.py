@@ -117,9 +117,12 @@ def read_unfinished(folder: Path) -> RunResult:
 
 
 def csv_text(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """The text of a CSV file: a line of names, and the rows."""
+    """The text of a CSV file: a line of names, and the rows; a NUL is spelled out."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([head, *rows])
+    cells = (
+        [c.replace("\0", r"\x00") if isinstance(c, str) else c for c in r] for r in rows
+    )
+    csv.writer(text, lineterminator="\n").writerows([head, *cells])
     return text.getvalue()
 
 

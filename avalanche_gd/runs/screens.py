@@ -12,6 +12,7 @@ from textwrap import fill
 from hydra.core.hydra_config import HydraConfig
 
 from avalanche_gd.runs.choices import LISTS, Choice, choices, named_lines
+from avalanche_gd.runs.provenance import package_version
 
 _WIDTH = 100  # columns
 _NOT_SET = re.compile(r"\.(name|_target_)$|plugins\.")
@@ -60,6 +61,9 @@ def screen(arguments: Sequence[str], run_hydra: Callable[[], object]) -> str | N
         if len(arguments) > 1:
             raise ValueError(f"{wanted} lists what there is; leave out all else")
         return LISTS[wanted]()
+    if "--version" in arguments:
+        packages = ("avalanche-gd", "avalanche-lib", "diffusers", "hydra-core", "torch")
+        return ", ".join(f"{p} {package_version(p) or 'not installed'}" for p in packages)
     flags = ("--config-dir=", "-cd=")
     more = [Path(a.partition("=")[2]) for a in arguments if a.startswith(flags)]
     if "--help-all" in arguments:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from omegaconf import OmegaConf
 
 from avalanche_gd.runs.columns import METRICS
@@ -39,7 +40,8 @@ def write_run(
     config = OmegaConf.create(_config(method, seed))
     for name, value in (settings or {}).items():
         OmegaConf.update(config, name, value)
-    OmegaConf.save(config, folder / "config.yaml")
+    text = yaml.safe_dump(OmegaConf.to_container(config))  # also of half a character
+    (folder / "config.yaml").write_text(text)
     keys = {metric.name: metric.key for metric in METRICS}
     always = [m.name for m in METRICS if not (m.asked_as or m.of_some_methods)]
     names = [name for name in always if generates or keys[name].startswith("solver/")]

@@ -65,6 +65,12 @@ def test_the_examples_of_the_help_compose_and_its_defaults_are_those(shown):
     }
 
 
+def test_the_version_is_that_of_the_package_and_what_it_stands_on(shown):
+    text = shown("--version")
+    assert re.match(r"avalanche-gd (\d+\.\d+|not installed)", text)
+    assert re.search(r", torch \d+\.\d+", text) and "hydra-core 1." in text
+
+
 @pytest.mark.parametrize("name", files_of("method"))
 def test_help_on_a_method_has_each_of_its_settings_with_a_comment(shown, name):
     text = shown(f"method={name}", "--help")
