@@ -1,0 +1,68 @@
+"""The site: ``sphinx-build -W docs docs/_build`` builds it, without a network."""
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "experiments")]
+
+import pages  # noqa: E402
+
+import avalanche_gd  # noqa: E402
+
+project = "avalanche-gd"
+copyright = "the avalanche-gd developers"
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
+exclude_patterns = ["_build", "extending.md", "**.ipynb_checkpoints"]
+highlight_language = "none"
+myst_heading_anchors = 4
+
+autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_inherit_docstrings = False  # those of Avalanche and torch are theirs
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+add_module_names = False
+python_maximum_signature_line_length = 60
+
+html_theme = "furo"
+html_title = "avalanche-gd"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_show_sphinx = False
+html_theme_options = {  # the colours of the report
+    "light_css_variables": {
+        "color-brand-primary": "#0b57a4",
+        "color-brand-content": "#0b57a4",
+        "color-brand-visited": "#0b57a4",
+        "color-foreground-primary": "#1b1f24",
+        "color-background-primary": "#ffffff",
+        "color-background-secondary": "#f3f5f7",
+    },
+    "dark_css_variables": {
+        "color-brand-primary": "#8cc4ff",
+        "color-brand-content": "#8cc4ff",
+        "color-brand-visited": "#8cc4ff",
+        "color-foreground-primary": "#e7e9ec",
+        "color-background-primary": "#15181c",
+        "color-background-secondary": "#1f242a",
+    },
+}
+
+
+def link_names(app: Any, name: str, source: list[str]) -> None:
+    """Link the names in the table of public names to what their docstrings say."""
+    if name == "api":
+        source[0] = re.sub(
+            r"^\| `(\w+)` \|",
+            lambda found: f"| {{py:obj}}`~{avalanche_gd.__name__}.{found[1]}` |",
+            source[0],
+            flags=re.MULTILINE,
+        )
+
+
+def setup(app: Any) -> None:
+    """Write what is generated, before Sphinx looks for pages."""
+    pages.write(HERE / "generated")
+    app.connect("source-read", link_names)
