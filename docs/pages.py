@@ -37,6 +37,7 @@ def write(folder: Path) -> None:
     for name, text in all_pages().items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
+        text = text.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
         if not path.is_file() or path.read_text() != text:
             path.write_text(text)
 
@@ -171,17 +172,17 @@ def part_of_method(name: str, one: Any) -> str:
     text = inspect.getdoc(one) or ""
     if not name.startswith("avalanche_gd."):
         return f"`{name}`: {' '.join(text.split(chr(10) * 2)[0].split())}"
-    text = re.split(r"^:\w+", text, flags=re.MULTILINE)[0].rstrip()
+    text = re.split(r"^:(?:param|raises|returns)", text, flags=re.MULTILINE)[0].rstrip()
     return f"{{py:obj}}`{name}`\n\n```{{eval-rst}}\n{text}\n```"
 
 
 def settings(choice: Choice) -> str:
-    """The method's own settings, as a table."""
-    rows = ["| setting | default | |", "| --- | --- | --- |"]
+    """The method's own settings with their defaults, as a table."""
+    rows = ["| setting and default | |", "| --- | --- |"]
     for name, comment in choice.comments().items():
         value = choice.content.get(name.rpartition(".")[2])
-        shown = {None: "null", True: "true", False: "false"}.get(value, value)
-        rows += [f"| `{name}` | `{shown}` | {comment} |"]
+        shown = value if isinstance(value, str) else json.dumps(value)
+        rows += [f"| `{name}={shown}` | {comment} |"]
     return "\n".join(rows) if rows[2:] else "None of its own."
 
 

@@ -98,7 +98,7 @@ def test_each_method_has_a_page_with_its_settings_and_results(pages):
     assert set(found) == {f"methods/{n}.md" for n in (*choices("method"), "index")}
     for choice in choices("method").values():
         assert all(
-            f"`{name}`" in found[f"methods/{choice.name}.md"] for name in choice.comments()
+            f"`{name}=" in found[f"methods/{choice.name}.md"] for name in choice.comments()
         )
         assert f"[`{choice.name}`]({choice.name}.md)" in found["methods/index.md"]
     page = found["methods/generative_distillation.md"]
