@@ -74,7 +74,7 @@ def examples() -> str:
         head, _, text = (ast.get_docstring(ast.parse(path.read_text())) or "").partition(
             "\n"
         )
-        title = path.stem.replace("_", " ").capitalize()
+        title = path.stem.replace("_", " ").capitalize().replace("ewc", "EWC")
         parts += [f"## {title}", f"{head}\n{text}"]
         parts += [f"```{{literalinclude}} ../../examples/{path.name}\n:language: python"]
         parts[-1] += "\n:start-at: import argparse\n```"
@@ -83,12 +83,11 @@ def examples() -> str:
 
 def columns() -> str:
     """A table of what reports show, with which values are better."""
-    lines = ["| column | what it is | better | range | asked for by |"]
-    lines += ["| --- | --- | --- | --- | --- |"]
+    lines = ["| column | better | range | asked for by |", "| --- | --- | --- | --- |"]
     for column in (*METRICS, *COSTS):
         asked = f"`evaluation.measures=[{column.asked_as}]`" if column.asked_as else ""
         possible = "" if column in COSTS else column.possible.replace("-inf or more", "any")
-        cells = [column.word, column.title, column.better, possible, asked]
+        cells = [column.word, column.better, possible, asked]
         lines += [f"| {' | '.join(cell or '-' for cell in cells)} |"]
     return "\n".join(lines)
 
@@ -106,14 +105,11 @@ def methods() -> dict[str, str]:
         "`avalanche-gd methods` prints this list.",
     ]
     for kind, title in KINDS.items():
-        rows = ["| method | cost of a step | what it is |", "| --- | --- | --- |"]
+        rows = ["| method | what it is |", "| --- | --- |"]
         chosen = [
             m for m in own.values() if m.content.get("generator", "diffusion") == kind
         ]
-        rows += [
-            f"| [`{m.name}`]({m.name}.md) | {m.cost or '-'} | {m.sentence} |"
-            for m in chosen
-        ]
+        rows += [f"| [`{m.name}`]({m.name}.md) | {m.about} |" for m in chosen]
         names = "\n".join(method.name for method in chosen)
         parts += [f"## {title}", "\n".join(rows)]
         parts += [f"```{{toctree}}\n:hidden:\n\n{names}\n```"]
@@ -134,14 +130,7 @@ def method(choice: Choice) -> str:
     parts = [f"# {choice.name}", choice.about, f"    {command}", "## What it does"]
     parts += [part_of_method(title, one) for title, one in objects]
     if not objects:
-        parts += [
-            "It has no plugin: "
-            + (
-                "the experiences bring earlier data along."
-                if choice.content.get("cumulative")
-                else "each experience is trained on alone."
-            )
-        ]
+        parts += ["It has no plugin: the loss is that of the data alone."]
     parts += ["## Settings", settings(choice)]
     measured_in = "\n\n".join(results_of(choice.name))
     if measured_in:
@@ -154,17 +143,17 @@ def method(choice: Choice) -> str:
 
 def taking_part(content: Any) -> Iterator[tuple[str, Any]]:
     """The plugins of a method, and what they are given, each with its dotted name."""
+    if isinstance(content, list):
+        for value in content:
+            yield from taking_part(value)
     if isinstance(content, dict):
         if "_target_" in content:
             module, _, name = content["_target_"].rpartition(".")
             yield content["_target_"], getattr(import_module(module), name)
+        yield from taking_part(list(content.values()))
         source = content.get("source")
         if isinstance(source, str) and source in SOURCES:
             yield f"avalanche_gd.plugins.{SOURCES[source].__name__}", SOURCES[source]
-        content = list(content.values())
-    if isinstance(content, list):
-        for value in content:
-            yield from taking_part(value)
 
 
 def part_of_method(name: str, one: Any) -> str:
@@ -182,7 +171,7 @@ def settings(choice: Choice) -> str:
     for name, comment in choice.comments().items():
         value = choice.content.get(name.rpartition(".")[2])
         shown = value if isinstance(value, str) else json.dumps(value)
-        rows += [f"| `{name}={shown}` | {comment} |"]
+        rows += [f"| `{name}` = `{shown}` | {comment} |"]
     return "\n".join(rows) if rows[2:] else "None of its own."
 
 

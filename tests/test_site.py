@@ -98,7 +98,8 @@ def test_each_method_has_a_page_with_its_settings_and_results(pages):
     assert set(found) == {f"methods/{n}.md" for n in (*choices("method"), "index")}
     for choice in choices("method").values():
         assert all(
-            f"`{name}=" in found[f"methods/{choice.name}.md"] for name in choice.comments()
+            f"`{name}` = " in found[f"methods/{choice.name}.md"]
+            for name in choice.comments()
         )
         assert f"[`{choice.name}`]({choice.name}.md)" in found["methods/index.md"]
     page = found["methods/generative_distillation.md"]
@@ -130,7 +131,7 @@ def test_the_picture_is_an_image_without_a_colour_of_text_of_its_own(pages):
 def test_reports_have_each_column(pages):
     rows = pages.columns().splitlines()
     assert len(rows) == 2 + len(pages.METRICS) + len(pages.COSTS)
-    assert "| FID | FID | lower | 0 or more | - |" in rows
+    assert "| FID | lower | 0 or more | - |" in rows
 
 
 class Links(HTMLParser):
