@@ -201,22 +201,14 @@ def measured() -> dict[str, str]:
 
 def experiment(name: str) -> str:
     """An experiment's README, with the figures and files beside it, and its table."""
-    folder = EXPERIMENTS / name
+    folder, up = EXPERIMENTS / name, f"../../../experiments/{name}"
     text = re.sub(r"\]\(\.\./(\w+)\)", r"](\1.md)", (folder / "README.md").read_text())
-    text = re.sub(r"\]\(([\w-]+\.(?!md)\w+)\)", rf"](../../../experiments/{name}/\1)", text)
-    figures = [
-        f"![]({up(figure)})"
-        for figure in sorted(folder.glob("*.png"))
-        if f"{figure.name})" not in text
-    ]
+    text = re.sub(r"\]\(([\w-]+\.(?!md)\w+)\)", rf"]({up}/\1)", text)
+    names = (figure.name for figure in sorted(folder.glob("*.png")))
+    figures = [f"![]({up}/{name})" for name in names if f"/{name})" not in text]
     runs = folder / "runs.csv"
     table = ["## Means over seeds", results.table(runs)] if runs.is_file() else []
     return "\n\n".join([text, *figures, *table])
-
-
-def up(path: Path) -> str:
-    """A file of the repository, as a page two folders below ``docs/`` links it."""
-    return f"../../../{path.relative_to(ROOT)}"
 
 
 def results_of(name: str) -> Iterator[str]:
