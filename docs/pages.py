@@ -184,6 +184,7 @@ def measured() -> dict[str, str]:
     names = [path.parent.name for path in sorted(EXPERIMENTS.glob("*/README.md"))]
     tables = re.sub(r"\]\(experiments/(\w+)\)", r"](\1.md)", results.section())
     listed = re.sub(r"\]\((\w+)\)", r"](\1.md)", listed.partition("\n")[2])
+    listed = listed.replace("](../docs/", "](../../")
     parts = [
         "# Results",
         "Mean over seeds after the last experience, ± the half width of its 95% confidence "

@@ -156,12 +156,23 @@ class GuidingSolverPlugin(SupervisedPlugin, supports_distributed=True):
 
     :param guidance: of the generator's plugin.
     :param solver: the strategy's model.
+    :raises ValueError: when training starts, for guidance towards what is confused by a
+        solver whose generator is trained before it (``samples_only_from``).
     """
 
     def __init__(self, guidance: ClassifierGuidance, solver: nn.Module):
         super().__init__()
         self.guidance = guidance
         self._show(solver)
+
+    def before_training(self, strategy: Any, **kwargs: Any) -> None:
+        """Raise ValueError if the solver would be asked before it is trained."""
+        first = [getattr(p, "samples_only_from", None) for p in strategy.plugins]
+        if self.guidance.towards == "confused" and any(step is not None for step in first):
+            raise ValueError(
+                "guidance towards what is confused needs the solver of the experience, "
+                "which is trained last with samples_only_from; leave that out"
+            )
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Keep the old solver."""

@@ -364,6 +364,11 @@ class SoftGenerativeReplayPlugin(  # type: ignore[call-arg]
         last = model.num_timesteps - 1
         check_integer("regenerate_from", self.regenerate_from or 0, 0, last)
 
+    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Freeze the generator and the solver as they are."""
+        self.new_generator = None  # of a strategy that was interrupted
+        super().before_training_exp(strategy, *args, **kwargs)
+
     def before_forward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Put the generator's images in the place of the current ones, once it is time."""
         step, first = strategy.clock.train_exp_iterations, self.samples_only_from

@@ -58,7 +58,7 @@ def dry_run(config: RunConfig, benchmark: Any) -> str:
             resnet18_weights(config.evaluation.labeller_weights)
     first, n = config.first_experience, config.benchmark.n_experiences
     needed = least_steps(config)
-    image_pass = _seconds_an_image(config)
+    image_pass = seconds_an_image(config)
     small = _smaller(config, image_pass)
     sizes = [len(experience.dataset) for experience in benchmark.train_stream]
     trained = list(accumulate(sizes)) if config.method.cumulative else sizes
@@ -193,7 +193,7 @@ class _StepClock(SupervisedPlugin, supports_distributed=True):
         return steps * step - self.budget * second
 
 
-def _seconds_an_image(config: RunConfig) -> float:
+def seconds_an_image(config: RunConfig) -> float:
     """What a pass takes for an image in sampling; 0 without a diffusion model."""
     model = make_generator(config)
     if not isinstance(model, DiffusionModel):

@@ -1,6 +1,7 @@
 """What a sweep does before its first run and after its last."""
 
 import hashlib
+import shutil
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -31,6 +32,10 @@ class SweepCallback(Callback):
     def __init__(self) -> None:
         self.configs: list[RunConfig] = []
         self.failures: dict[Path, str] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """As new in a launcher's process, which does not know of the others' runs."""
+        return vars(SweepCallback())
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Compose and check every run."""
@@ -64,7 +69,7 @@ class SweepCallback(Callback):
             folders = list(dict.fromkeys(config.folder for config in self.configs))
             complete = list(filter(_is_whole, folders))
             for folder in set(folders) - set(complete):
-                self.failures.setdefault(folder, "see above")
+                self.failures.setdefault(folder, "see above, or its launcher's log")
             if complete:
                 self._report(complete)
         end_with_failures(self.failures)
@@ -115,6 +120,15 @@ def _check_launcher(config: DictConfig) -> None:
     if config.check:  # of which nothing is left to tell what failed elsewhere
         raise ValueError(
             f"hydra/launcher={name} cannot tell which check failed; leave it out of --check"
+        )
+    if name == "SlurmLauncher" and shutil.which("srun") is None:
+        raise ValueError(
+            "hydra/launcher=submitit_slurm finds no srun here; go where Slurm is"
+        )
+    if name == "RayLauncher" and not Path(config.out).expanduser().is_absolute():
+        raise ValueError(
+            f"out={config.out} is another folder where hydra/launcher=ray runs; give the "
+            "whole path of one that all machines see"
         )
 
 

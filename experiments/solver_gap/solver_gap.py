@@ -5,15 +5,20 @@ python experiments/solver_gap/solver_gap.py benchmark=image_folder \\
 
 A diffusion model learns the stream once by generative distillation, conditioned on the
 class and not; what it was after each experience is kept below --out. Then solvers learn the
-same stream from it, each in its own way. At the end a new solver learns from samples of the
-last model alone, labelled by what they were asked for, or by the oracle.
+same stream from it, each in its own way: with real images of the current classes or samples
+of them, their replay labelled by themselves, or by an oracle, which a stream does not have.
+At the end a new solver learns from samples of the last model alone, labelled by what they
+were asked for, or by the oracle. What is in solver_gap.csv already is not measured again.
 """
 
 import argparse
+import csv
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from avalanche.core import SupervisedPlugin
 
 from avalanche_gd.data import stream_tensors
 from avalanche_gd.metrics import Sampling
@@ -49,6 +54,22 @@ SOLVER_SEEDS = range(2)
 HERE = Path(__file__).parent
 
 
+class OracleLabels(SupervisedPlugin):
+    """Has an oracle label what a solver replays.
+
+    :param replay: the solver's plugin.
+    """
+
+    def __init__(self, replay: Any, oracle: torch.nn.Module):
+        super().__init__()
+        self.replay, self.oracle = replay, oracle
+
+    def before_forward(self, strategy: Any, **kwargs: Any) -> None:
+        """In the place of the old solver."""
+        if self.replay.old_model is not None:
+            self.replay.old_model = self.oracle
+
+
 class Recorded:
     """In the place of the strategy that trains a generator: it becomes what it was."""
 
@@ -77,12 +98,16 @@ def record(config: RunConfig, stream: Any, folder: Path) -> None:
         write_whole(path, lambda beside, state=state: torch.save(state, beside))
 
 
-def accuracies(config: RunConfig, stream: Any, folder: Path, seed: int) -> list[Any]:
+def accuracies(
+    config: RunConfig, stream: Any, folder: Path, seed: int, *, by_oracle: bool = False
+) -> list[Any]:
     """The accuracy on each experience's test images at the end, and F a step."""
     seed_everything(seed)
     model = config.model.make(config.benchmark.n_classes)
     counter = PassCounter(model, config.solver.batch_size)
     solver = classifier("small_cnn", config.model.shape, config.benchmark.n_classes)
+    (replay,) = solver_replay(config.solver, Recorded(model, folder))
+    oracle = [OracleLabels(replay, oracle_of(stream))] if by_oracle else []
     strategy = BudgetedTemplate(
         model=solver,
         optimizer=torch.optim.Adam(solver.parameters(), config.solver.learning_rate),
@@ -90,7 +115,8 @@ def accuracies(config: RunConfig, stream: Any, folder: Path, seed: int) -> list[
         plugins=[
             SeedPlugin(seed, 2),
             counter.plugin("solver"),
-            *solver_replay(config.solver, Recorded(model, folder)),
+            replay,
+            *oracle,
         ],
         train_steps=config.solver.steps,
         train_mb_size=config.solver.batch_size,
@@ -100,6 +126,11 @@ def accuracies(config: RunConfig, stream: Any, folder: Path, seed: int) -> list[
     right = [known(solver.eval(), experience) for experience in stream.test_stream]
     counter.passes["generator"] = counter.passes["solver"]
     return [*right, counter.summary(config.solver.steps or 1)["F_per_step"]]
+
+
+def oracle_of(stream: Any) -> torch.nn.Module:
+    """The oracle of all classes."""
+    return oracle_classifier(*stream_tensors(stream.train_stream))
 
 
 def known(solver: torch.nn.Module, *experiences: Any) -> float:
@@ -114,8 +145,7 @@ def of_samples_alone(config: RunConfig, stream: Any, folder: Path, seed: int) ->
     Recorded(model, folder).train(stream.train_stream[-1])
     images, labels = generate_samples(model, Sampling(5000, config.solver.replay_steps))
     if labels is None:
-        oracle = oracle_classifier(*stream_tensors(stream.train_stream))
-        labels = classifier_labels(oracle, images, 500)
+        labels = classifier_labels(oracle_of(stream), images, 500)
 
     def make(shape: tuple[int, int, int], count: int) -> torch.nn.Module:
         return classifier("small_cnn", shape, count)
@@ -135,7 +165,11 @@ def main() -> None:
     parser.add_argument("settings", nargs="+", metavar="KEY=VALUE", help="of the data")
     options = parser.parse_intermixed_args()
     torch.set_num_threads(1)
+    path = HERE / "solver_gap.csv"
     rows: list[list[Any]] = []
+    if path.is_file():
+        with open(path, newline="") as file:
+            _, *rows = csv.reader(file)
     for conditional in (False, True):
         shared = (*options.settings, *BUDGET, *(CONDITIONED if conditional else ()))
         config = compose_config(shared)
@@ -147,16 +181,20 @@ def main() -> None:
             way: (accuracies, compose_config([*shared, *more]))
             for way, more in WAYS.items()
         }
+        if not conditional:
+            by_oracle = partial(accuracies, by_oracle=True)
+            measures["replay labelled by the oracle"] = by_oracle, config
         measures["a new solver of samples alone, 600 steps"] = of_samples_alone, config
         for way, (measure, own) in measures.items():
             for seed in SOLVER_SEEDS:
+                if [kind, way, str(seed)] in (list(map(str, row[:3])) for row in rows):
+                    continue
                 *right, cost = measure(own, stream, folder, seed)
-                mean = sum(right) / len(right)
-                rows.append([kind, way, seed, mean, *right, cost])
+                rows.append([kind, way, seed, sum(right) / len(right), *right, cost])
                 print(*rows[-1], flush=True)
                 parts = [f"experience_{i + 1}" for i in range(len(right))]
                 head = ["model", "way", "seed", "accuracy", *parts, "F_per_step"]
-                write_text(HERE / "solver_gap.csv", csv_text(head, rows))
+                write_text(path, csv_text(head, rows))
 
 
 if __name__ == "__main__":

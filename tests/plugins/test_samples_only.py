@@ -1,6 +1,7 @@
 """A solver that is taught on samples only, and replay that the solver guides."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from avalanche_gd import (
     ClassifierGuidance,
     DiffusionModel,
     DiffusionTraining,
+    GuidingSolverPlugin,
     SmallCNN,
     SoftGenerativeReplay,
     SoftGenerativeReplayPlugin,
@@ -285,6 +287,37 @@ def test_only_a_diffusion_model_makes_images_again():
 def test_runs_refuse_them_before_any_work(overrides, message):
     with pytest.raises(ValueError, match=message):
         compose_config(overrides)
+
+
+def test_a_solver_that_is_trained_last_guides_nobody_before(digits):
+    guidance = ClassifierGuidance(towards="confused")
+    generator = SimpleNamespace(model=tiny())
+    replay = SoftGenerativeReplayPlugin(generator, samples_only_from=0)
+    solver = SmallCNN(SHAPE, 10)
+    strategy = SoftGenerativeReplay(
+        model=solver,
+        optimizer=torch.optim.Adam(solver.parameters()),
+        plugins=[GuidingSolverPlugin(guidance, solver)],
+        replay=replay,
+        evaluator=None,
+    )
+    with pytest.raises(ValueError, match="trained last with samples_only_from; leave that"):
+        strategy.train(digits.train_stream[0], eval_streams=[])
+
+
+def test_a_training_that_was_interrupted_begins_anew(digits):
+    strategy, generator, _ = trained(tiny(), digits.train_stream[:1], samples_only_from=0)
+    forward = strategy.forward
+
+    def failing():
+        raise KeyboardInterrupt
+
+    strategy.forward = failing
+    with pytest.raises(KeyboardInterrupt):
+        strategy.train(digits.train_stream[1], eval_streams=[])
+    strategy.forward = forward
+    strategy.train(digits.train_stream[1], eval_streams=[])
+    assert generator.clock.train_exp_counter == 3  # once more than it would have been
 
 
 OPTIONS = ["solver.samples_only_from=1", "solver.guidance=confused", "solver.steps=3"]

@@ -1,12 +1,19 @@
 """The runs of a sweep, as Hydra itself would begin them."""
 
+import pickle
+from types import SimpleNamespace
+
 import pytest
 from hydra import initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 
-from avalanche_gd.runs.sweep import split_sweep
+from avalanche_gd.runs.composition import compose_config
+from avalanche_gd.runs.run_command import main
+from avalanche_gd.runs.side_by_side import Countdown
+from avalanche_gd.runs.sweep import SweepCallback, split_sweep
 
 METHODS = ["method=joint", "method=naive"]
 SWEEPS = {
@@ -82,3 +89,32 @@ def test_a_sweep_is_split_as_hydra_splits_it(parse, name):
 def test_an_interval_has_no_values(parse):
     with pytest.raises(HydraException, match="INTERVAL"):
         split_sweep(parse(["method.lambd=interval(0,1)"]))
+
+
+def test_a_copy_in_a_launchers_process_does_not_count_the_runs_of_others(capsys, tmp_path):
+    callback = SweepCallback()
+    callback.configs = [compose_config([f"out={tmp_path}", f"seed={n}"]) for n in (0, 1)]
+    callback.countdown = Countdown(callback.configs)
+    job = SimpleNamespace(hydra=SimpleNamespace(job=SimpleNamespace(num=0)))
+    said = []
+    for own in (callback, pickle.loads(pickle.dumps(callback))):
+        own.on_job_start(job)
+        own.on_job_end(job, JobReturn(_return_value=None, status=JobStatus.COMPLETED))
+        said.append(capsys.readouterr().out)
+    assert said[0].startswith("1 of 2 runs done") and said[1] == ""
+
+
+LAUNCHERS = {
+    "SlurmLauncher": "hydra/launcher=submitit_slurm finds no srun here; go where Slurm is",
+    "RayLauncher": "out=here is another folder where hydra/launcher=ray runs; "
+    "give the whole path of one that all machines see",
+}
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_what_a_launcher_cannot_run_here_ends_with_one_line(call, monkeypatch, name):
+    monkeypatch.setenv("PATH", "")
+    launcher = f"hydra.launcher._target_=elsewhere.{name}"
+    status, output, errors = call(main, "-m", launcher, "out=here", "seed=0,1")
+    assert status == 2 and not output
+    assert errors == f"avalanche-gd: {LAUNCHERS[name]}\n"
