@@ -40,7 +40,8 @@ def write_run(
     config = OmegaConf.create(_config(method, seed))
     for name, value in (settings or {}).items():
         OmegaConf.update(config, name, value)
-    text = yaml.safe_dump(OmegaConf.to_container(config))  # also of half a character
+    content = OmegaConf.to_container(config)
+    text = yaml.safe_dump(content, sort_keys=False)  # also of half a character
     (folder / "config.yaml").write_text(text)
     keys = {metric.name: metric.key for metric in METRICS}
     always = [m.name for m in METRICS if not (m.asked_as or m.of_some_methods)]
