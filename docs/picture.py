@@ -97,7 +97,7 @@ def svg() -> str:
         arrow("M262 344 V376", "old"),
         arrow("M344 39 H353 V313 H346", "old"),
     ]
-    body = "\n".join([*parts])
+    body = "\n".join(parts)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} 434" role="img" '
         f'aria-label="{LABEL}" class="gd">\n<style>{STYLE}</style>\n'

@@ -10,6 +10,7 @@ where data are; --only METHOD,... leaves the rest for later.
 
 import argparse
 import csv
+import math
 import shutil
 import time
 from collections.abc import Iterable, Sequence
@@ -24,12 +25,18 @@ import torch
 from avalanche_gd.report.report_command import write_report
 from avalanche_gd.runs.columns import METRICS
 from avalanche_gd.runs.composition import compose_config
+from avalanche_gd.runs.errors import (
+    OneLineParser,
+    ending_when_interrupted,
+    ending_with_one_line,
+)
 from avalanche_gd.runs.learner import Learner
 from avalanche_gd.runs.results import is_complete
 from avalanche_gd.runs.run import make_benchmark
 from avalanche_gd.runs.seeds import seed_everything
 from avalanche_gd.runs.side_by_side import end_with_failures, run_all
 from avalanche_gd.storage import write_text
+from avalanche_gd.training import NonFiniteLossError
 
 HERE = Path(__file__).parent
 TRIAL_SEED, TRIAL_EXPERIENCES = 100, 3
@@ -135,17 +142,24 @@ def criterion(config: Any) -> Any:
 
 
 def trial(settings: Sequence[str]) -> tuple[float, float]:
-    """The criterion after the first experiences of a stream, and the seconds it took."""
+    """The criterion after the first experiences of a stream, and the seconds it took.
+
+    Not a number if the training diverged.
+    """
     torch.set_num_threads(1)
     started = time.perf_counter()
     config = compose_config(settings)
     stream = make_benchmark(config)
     seed_everything(config.seed)
     learner = Learner(config)
-    for experience in stream.train_stream[:TRIAL_EXPERIENCES]:
-        learner.train(experience)
-    values = learner.evaluate(stream.test_stream[:TRIAL_EXPERIENCES])
-    return values[criterion(config).key], time.perf_counter() - started
+    try:
+        for experience in stream.train_stream[:TRIAL_EXPERIENCES]:
+            learner.train(experience)
+        values = learner.evaluate(stream.test_stream[:TRIAL_EXPERIENCES])
+        result = values[criterion(config).key]
+    except NonFiniteLossError:
+        result = math.nan
+    return result, time.perf_counter() - started
 
 
 class Trials:
@@ -166,7 +180,10 @@ class Trials:
         if len(own) < len(TRIED):
             return None
         sign = 1 if own[0]["criterion"] == "FID" else -1
-        return float(min(own, key=lambda row: sign * float(row["result"]))["value"])
+        finite = [row for row in own if math.isfinite(float(row["result"]))]
+        if not finite:
+            raise ValueError(f"all trials of {method.name} diverged; try lower weights")
+        return float(min(finite, key=lambda row: sign * float(row["result"]))["value"])
 
     def lacks(self, method: Method) -> list[float]:
         """The values that are still to try."""
@@ -189,7 +206,7 @@ def is_tuned(experiment: Experiment, method: Method, trials: Trials) -> bool:
 def overrides(experiment: Experiment, method: Method, trials: Trials) -> Settings:
     """The settings of a method, but for a weight that is still to tune.
 
-    :raises KeyError: if the method that it is beside has not been tuned.
+    :raises ValueError: if the method that it is beside has not been tuned.
     """
     settings = (*experiment.shared, *method.settings)
     by_name = {other.name: other for other in experiment.methods}
@@ -198,7 +215,7 @@ def overrides(experiment: Experiment, method: Method, trials: Trials) -> Setting
         if best is not None:
             settings += (f"{other.weight}={best:g}",)
         elif other is not method:
-            raise KeyError(other.name)
+            raise ValueError(f"{method.name} is beside {other.name}; tune that first")
     return settings
 
 
@@ -233,7 +250,7 @@ def tune(
 
 def main() -> None:
     """Tune, run and write."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("experiment", choices=EXPERIMENTS)
@@ -276,4 +293,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    line = "interrupted; the same command goes on with what is missing"
+    with ending_when_interrupted(line), ending_with_one_line():
+        main()

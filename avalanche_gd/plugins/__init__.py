@@ -6,6 +6,7 @@ from avalanche_gd.plugins.ema import EMAPlugin
 from avalanche_gd.plugins.fisher import RankOneEWCPlugin
 from avalanche_gd.plugins.guidance import ClassifierGuidance, GuidingSolverPlugin
 from avalanche_gd.plugins.pool import LookAhead, PairPool, ReplayPool
+from avalanche_gd.plugins.regeneration import regenerate
 from avalanche_gd.plugins.replay import (
     GenerativeReplayPlugin,
     SoftGenerativeReplayPlugin,
@@ -51,5 +52,6 @@ __all__ = [
     "Teacher",
     "TeachingRequest",
     "Trajectory",
+    "regenerate",
     "soft_label_loss",
 ]

@@ -72,6 +72,8 @@ class ClassifierGuidance:
                 f"no guidance towards {towards!r}; choose from {', '.join(TOWARDS)}"
             )
         self.towards = towards
+        self.solver: nn.Module | None = None
+        """Whose copy is the classifier whenever samples are made; None to keep it."""
         self.classes = torch.zeros(0, dtype=torch.long)
         """Those that samples are guided towards, ``(K,)``."""
 
@@ -126,6 +128,8 @@ class ClassifierGuidance:
         :param teacher: the :class:`~avalanche_gd.DiffusionModel` that samples.
         :param classes: of the samples, ``(N,)``.
         """
+        if self.solver is not None:
+            self.classifier = frozen_copy(self.solver)
         process, classifier = teacher.process, self.classifier
         assert classifier is not None
 

@@ -213,6 +213,8 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
         if self.guidance is not None:
             if not self.model_is_generator:
                 self.guidance.classifier = frozen_copy(strategy.model)
+                is_live = self.guidance.towards == "confused"
+                self.guidance.solver = strategy.model if is_live else None
             self.guidance.begin_experience(strategy.experience, self.old_generator)
 
     def before_forward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
@@ -255,8 +257,6 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
         model = self.old_generator
         if not isinstance(model, DiffusionModel):
             return draw_share(count, model.generate), None
-        if self.guidance is not None and self.guidance.towards == "confused":
-            self.guidance.classifier = frozen_copy(strategy.model)
         drawn = self.lesson.draw(strategy, model, count)
         return drawn.images(), drawn.condition
 

@@ -117,7 +117,11 @@ def read_unfinished(folder: Path) -> RunResult:
 
 
 def csv_text(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """The text of a CSV file: a line of names, and the rows; a NUL is spelled out."""
+    """The text of a CSV file: a line of names, and the rows; a NUL is spelled out.
+
+    >>> csv_text(["name"], [["a\\0b"]])
+    'name\\na\\\\x00b\\n'
+    """
     text = io.StringIO()
     cells = (
         [c.replace("\0", r"\x00") if isinstance(c, str) else c for c in r] for r in rows

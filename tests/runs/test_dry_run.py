@@ -7,9 +7,10 @@ from avalanche.core import SupervisedPlugin
 
 from avalanche_gd import DiffusionModel
 from avalanche_gd.models import SmallCNN
+from avalanche_gd.plugins import SoftGenerativeReplayPlugin
 from avalanche_gd.runs.dry_run import dry_run
 from avalanche_gd.runs.learner import Learner
-from avalanche_gd.runs.run import run
+from avalanche_gd.runs.run import make_benchmark, run
 from avalanche_gd.runs.run_command import main
 from tests.helpers.own_denoisers import OWN
 from tests.helpers.small_runs import SMALL, small_config
@@ -192,3 +193,18 @@ def test_a_method_that_needs_more_steps_is_refused_by_its_check(tmp_path, digits
     config = small_config(tmp_path, "method=rwalk", "generator.steps=9")
     with pytest.raises(ValueError, match="needs experiences of delta_t = 10 iterations"):
         dry_run(config, digits)
+
+
+def test_a_check_makes_current_images_again_from_the_first_step_on(monkeypatch, tmp_path):
+    steps = []
+    made = SoftGenerativeReplayPlugin.regenerate
+
+    def noting(plugin, images, labels):
+        steps.append(plugin.samples_only_from)
+        return made(plugin, images, labels)
+
+    monkeypatch.setattr(SoftGenerativeReplayPlugin, "regenerate", noting)
+    overrides = ["solver.samples_only_from=150", "solver.steps=180"]
+    config = small_config(tmp_path, *overrides)
+    assert "works; about" in dry_run(config, make_benchmark(config))
+    assert steps and set(steps) == {0}
