@@ -14,6 +14,8 @@ from avalanche_gd.runs.errors import (
 from avalanche_gd.runs.suite import run_and_report
 
 CONDITIONED = ("method=generative_distillation", "model.conditional=true")
+# A solver that is guided in its replay cannot take it from a pool made before it learns.
+FRESH = ("method=generative_distillation", "solver.pool_size=null")
 VARIANTS = [
     ("method=generative_distillation",),
     *(("method=rank1_distillation", f"method.penalty={w}") for w in (100, 15000)),
@@ -29,6 +31,11 @@ VARIANTS = [
     *(("method=pair_distillation", f"method.pool_size={n}") for n in (2000, 8000)),
     ("method=balanced_distillation", "method.guidance_scale=0.3"),
     ("method=guide_distillation", "method.guidance_scale=0.3"),
+    FRESH,
+    *(
+        (*FRESH, f"solver.guidance={towards}", f"solver.guidance_scale={scale}")
+        for towards, scale in (("missing", 0.3), ("confused", 0.3), ("confused", 1))
+    ),
 ]
 """The settings of each, all with the budget of the benchmark."""
 
