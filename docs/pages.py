@@ -25,11 +25,6 @@ from avalanche_gd.runs.columns import COSTS, METRICS
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = ROOT / "experiments"
 PACKAGES = ("models", "training", "plugins", "metrics", "data", "functional")
-KINDS = {
-    "diffusion": "Methods of a diffusion model, and a solver that may replay from it",
-    "vae": "With a VAE in its place",
-    "none": "Methods of the solver alone",
-}
 
 
 def write(folder: Path) -> None:
@@ -96,25 +91,21 @@ def columns() -> str:
 
 
 def methods() -> dict[str, str]:
-    """A page for each method, and one that lists them."""
+    """A page for each method, and ``methods.md``, whose tables link to them."""
     own = choices("method")
-    parts = [
-        "# Methods",
-        "What the model trains on, and what a step costs: F is one forward pass of the "
-        "denoiser over a batch, at k = 2 sampling steps of the teacher. "
-        "`avalanche-gd methods` prints this list.",
-    ]
-    for kind, title in KINDS.items():
-        rows = ["| method | what it is |", "| --- | --- |"]
-        chosen = [
-            m for m in own.values() if m.content.get("generator", "diffusion") == kind
-        ]
-        rows += [f"| [`{m.name}`]({m.name}.md) | {m.about} |" for m in chosen]
-        names = "\n".join(method.name for method in chosen)
-        parts += [f"## {title}", "\n".join(rows)]
-        parts += [f"```{{toctree}}\n:hidden:\n\n{names}\n```"]
+    text = (ROOT / "docs" / "methods.md").read_text().replace("](generated/", "](../")
+    text = re.sub(
+        r"^\| `(\w+)`",
+        lambda row: f"| [`{row[1]}`]({row[1]}.md)" if row[1] in own else row[0],
+        text,
+        flags=re.M,
+    )
+    names = "\n".join(own)
     found = {f"methods/{name}.md": method(choice) for name, choice in own.items()}
-    return {"methods/index.md": "\n\n".join(parts), **found}
+    return {
+        "methods/index.md": f"{text}\n```{{toctree}}\n:hidden:\n\n{names}\n```\n",
+        **found,
+    }
 
 
 def method(choice: Choice) -> str:
@@ -179,7 +170,7 @@ def settings(choice: Choice) -> str:
 
 
 def measured() -> dict[str, str]:
-    """A page for each experiment, and one with the tables of the README."""
+    """A page for each experiment, and one with their tables."""
     listed = (EXPERIMENTS / "README.md").read_text()
     names = [path.parent.name for path in sorted(EXPERIMENTS.glob("*/README.md"))]
     tables = re.sub(r"\]\(experiments/(\w+)\)", r"](\1.md)", results.section())

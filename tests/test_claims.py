@@ -1,4 +1,4 @@
-"""Each claim of the README and of the public docstrings has a test that holds it.
+"""Each claim of the README, two guides and public docstrings has a test that holds it.
 
 For a claim that is new, find or write the test and name it in the table, or claim less.
 """
@@ -10,25 +10,18 @@ from tests.helpers.claims import all_claims, claims_in
 from tests.helpers.repository import ROOT
 
 CLAIMS: dict[str, dict[str, list[str]]] = {
-    "README, Use it": {
-        "| `denoising_loss_metrics` | the loss on each experience": [
-            "tests/metrics/test_denoising_loss.py::test_each_band_has_the_mean_of_its_timesteps",
+    "README, Where to go on": {
+        "a page for each method and the reference of all": [
+            "tests/test_site.py::test_each_method_has_a_page_with_its_settings_and_results",
+            "tests/test_site.py::test_each_public_name_is_in_the_reference_once",
         ],
     },
-    "README, Extend it": {
-        "each with its files": [
-            "tests/test_extending.py::test_the_page_has_a_file_of_each_addition",
-            "tests/test_extending.py::test_the_commands_of_the_page_run",
+    "methods, Methods": {
+        "prints the same list with a sentence each": [
+            "tests/runs/test_screens.py::test_each_choice_is_listed_once_with_a_sentence",
         ],
     },
-    "README, Run experiments": {
-        "each says in `--help` what it compares and how long": [
-            "tests/runs/test_suite.py::test_every_suite_says_what_it_compares_and_how_long_it_takes",
-        ],
-        "each with its share of every batch": [
-            "tests/distributed/test_gradients.py::test_two_processes_have_the_losses_and_metrics_of_one",
-            "tests/distributed/test_launch.py::test_the_main_process_alone_speaks_and_writes_and_both_train_on_shares",
-        ],
+    "methods, Methods of the diffusion model": {
         "| `joint` | all data up to the experience": [
             "tests/runs/test_methods.py::test_all_data_up_to_the_experience_are_trained_on",
             "tests/runs/test_methods.py::test_every_method_trains_has_its_effect_and_survives_a_checkpoint",
@@ -36,35 +29,45 @@ CLAIMS: dict[str, dict[str, list[str]]] = {
         "in the steps of all experiences": [
             "tests/runs/test_iid.py::test_a_model_is_trained_on_all_data_in_the_steps_of_all_experiences",
         ],
-        "| `gem` | the data, its gradient bound by a memory of each": [
+        "| `gem` | the data; the gradient is bound by a memory of each": [
             "tests/runs/test_methods.py::test_every_method_trains_has_its_effect_and_survives_a_checkpoint",
-        ],
-        "| `solver_cumulative` | all data up to the experience": [
-            "tests/runs/test_methods.py::test_all_data_up_to_the_experience_are_trained_on",
-            "tests/runs/test_methods.py::test_every_method_trains_has_its_effect_and_survives_a_checkpoint",
-        ],
-        "replayed samples for each current one": [
-            "tests/runs/test_methods.py::test_all_distillations_and_generative_replay_take_a_ratio",
         ],
         "(GEM and A-GEM: 40 of each experience)": [
-            "tests/runs/test_methods.py::test_every_method_trains_has_its_effect_and_survives_a_checkpoint",
-        ],
-        "each method of the first table trains a model conditioned": [
             "tests/runs/test_methods.py::test_every_method_trains_has_its_effect_and_survives_a_checkpoint",
         ],
         "All methods get the same data, steps and batch sizes": [
             "tests/runs/test_methods.py::test_all_methods_get_the_same_data_steps_and_batch_sizes",
             "tests/runs/test_methods.py::test_every_method_trains_has_its_effect_and_survives_a_checkpoint",
         ],
+    },
+    "methods, Methods of the solver alone": {
+        "| `solver_cumulative` | all data up to the experience": [
+            "tests/runs/test_methods.py::test_all_data_up_to_the_experience_are_trained_on",
+            "tests/runs/test_methods.py::test_every_method_trains_has_its_effect_and_survives_a_checkpoint",
+        ],
+    },
+    "methods, A model conditioned on the class": {
+        "with each method of the first": [
+            "tests/runs/test_methods.py::test_every_method_trains_has_its_effect_and_survives_a_checkpoint",
+        ],
+    },
+    "experiments, Run experiments": {
+        "| `avalanche-gd --help`, `--help-all` |": [
+            "tests/runs/test_screens.py::test_help_fits_a_screen_and_says_where_to_go_on",
+            "tests/runs/test_screens.py::test_all_help_is_hydras_with_the_comments",
+        ],
+    },
+    "experiments, What a run writes": {
+        "| `metrics.csv` | the metrics after each experience": [
+            "tests/runs/test_run.py::test_a_run_leaves_what_the_design_says",
+        ],
         "machine and commit of each time that it went on": [
             "tests/runs/test_run.py::test_each_time_that_a_run_goes_on_is_told",
         ],
-        "How long a step of each method takes": [
+    },
+    "experiments, Faster": {
+        "how long a step of each method takes": [
             "tests/profiling/test_speed.py::test_a_step_of_each_method_of_a_diffusion_model_is_measured",
-        ],
-        "`runs.csv` (each run after each experience), and each figure": [
-            "tests/report/test_report.py::test_runs_are_listed_by_experience_with_their_costs_at_the_end",
-            "tests/report/test_report_command.py::test_a_report_is_the_same_bytes_each_time_and_leaves_other_files",
         ],
     },
     "DiffusionModel": {
@@ -520,7 +523,7 @@ def test_the_claims_are_found():
     ]
     found = all_claims()
     assert len(found) > 30 and sum(map(len, found.values())) > 60
-    assert not any("split_digits, after 5 exp" in s for s in found["README, Use it"])
+    assert not any("split_digits, after 5 exp" in s for s in chain(*found.values()))
 
 
 def test_each_claim_is_in_the_table():

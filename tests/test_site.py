@@ -11,6 +11,8 @@ from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import pytest
+import torch
+from avalanche.training.plugins import EvaluationPlugin
 
 import avalanche_gd
 from avalanche_gd.metrics import Sampling
@@ -68,6 +70,36 @@ def pages(monkeypatch):
 @pytest.mark.parametrize("path", BLOCKS, ids=lambda path: path.stem)
 def test_the_code_of_a_page_runs(path, tmp_path, monkeypatch):
     assert run("\n".join(BLOCKS[path]), tmp_path, monkeypatch)
+
+
+def test_a_source_a_denoiser_and_features_of_ones_own_train_and_judge(
+    digits, tmp_path, monkeypatch
+):
+    guides = (f"your_{name}.md" for name in ("source", "denoiser", "metric"))
+    blocks = [BLOCKS[DOCS / "guides" / guide][0] for guide in guides]
+    assert all(len(block.splitlines()) < 18 for block in blocks)
+    scope = run("\n".join(blocks), tmp_path, monkeypatch)
+    scope["metrics"][0].sampling = Sampling(images=40, steps=2)
+    strategy = avalanche_gd.DiffusionTraining(
+        model=scope["model"],
+        optimizer=torch.optim.Adam(scope["model"].parameters()),
+        plugins=[scope["plugin"]],
+        train_steps=2,
+        evaluator=EvaluationPlugin(scope["metrics"]),
+    )
+    strategy.train(digits.train_stream[:2], eval_streams=[])
+    values = strategy.eval(digits.test_stream[:2])
+    assert values["FID_Stream/eval_phase/test_stream"] > 0
+
+
+def test_the_conditioned_model_samples_the_classes_asked_for(tmp_path, monkeypatch):
+    blocks = BLOCKS[DOCS / "guides/avalanche_plugins.md"]
+    scope = run(
+        "\n".join([blocks[0].partition("benchmark =")[0], *blocks[1:]]),
+        tmp_path,
+        monkeypatch,
+    )
+    assert scope["images"].shape == (2, 1, 8, 8)
 
 
 @pytest.mark.parametrize("line", COMMANDS)

@@ -1,4 +1,4 @@
-"""What the README and the public docstrings claim.
+"""What the README, the pages of methods and of the command, and public docstrings claim.
 
 A claim is a sentence with one of the words any, all, each, every and never.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from types import FunctionType
 from typing import Any
 
-from tests.helpers.repository import README
+from tests.helpers.repository import METHODS_PAGE, README
 
 WORDS = re.compile(r"\b(any|all|each|every|never)\b", re.IGNORECASE)
 PACKAGES = ("", ".data", ".functional", ".metrics", ".models", ".plugins", ".training")
@@ -27,14 +27,18 @@ def claims_in(text: str) -> list[str]:
     return [one for several in sentences for one in several if WORDS.search(one)]
 
 
-def sections_of_the_readme() -> Iterator[tuple[str, str]]:
-    """Its sections by title, without code and without results."""
-    text = README.read_text()
-    text = re.sub(r"<!-- results:.*?<!-- results end -->", "", text, flags=re.DOTALL)
-    text = re.sub(r"(?m)^    .*$", "", text)
-    for section in re.split(r"(?m)^#+ ", text)[1:]:
-        title, _, body = section.partition("\n")
-        yield f"README, {title}", body
+PAGES = (README, METHODS_PAGE, README.parent / "docs/guides/experiments.md")
+
+
+def sections() -> Iterator[tuple[str, str]]:
+    """Those of the pages by title, without code and without results."""
+    for page in PAGES:
+        text = page.read_text()
+        text = re.sub(r"<!-- results:.*?<!-- results end -->", "", text, flags=re.DOTALL)
+        text = re.sub(r"(?m)^    .*$", "", text)
+        for section in re.split(r"(?m)^#+ ", text)[1:]:
+            title, _, body = section.partition("\n")
+            yield f"{page.stem}, {title}", body
 
 
 def public_docstrings() -> Iterator[tuple[str, str]]:
@@ -61,9 +65,9 @@ def docstrings_of_members(owner: type) -> Iterator[tuple[str, str]]:
 
 
 def all_claims() -> dict[str, list[str]]:
-    """By place: a section of the README, or a public name."""
+    """By place: a section of a page, or a public name."""
     found = {}
-    for place, text in (*sections_of_the_readme(), *public_docstrings()):
+    for place, text in (*sections(), *public_docstrings()):
         claims = claims_in(text)
         if claims:
             found[place] = claims

@@ -4,3 +4,4 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
+METHODS_PAGE = ROOT / "docs" / "methods.md"

@@ -29,6 +29,7 @@ from avalanche_gd.runs.composition import compose_config, method_names
 from avalanche_gd.runs.learner import Learner
 from avalanche_gd.training.plugin_state import load_plugin_states, plugin_states
 from tests.helpers.bits import same_bits, weights
+from tests.helpers.repository import METHODS_PAGE
 from tests.helpers.small_runs import small_config
 
 METHODS = method_names()
@@ -223,10 +224,8 @@ def test_all_distillations_and_generative_replay_take_a_ratio(method):
     assert plugin.lesson.count(64) == 16
 
 
-def test_each_method_is_described_in_the_readme():
-    from tests.helpers.repository import README
-
-    text = README.read_text()
+def test_each_method_is_described_on_the_page_of_methods():
+    text = METHODS_PAGE.read_text()
     assert [method for method in METHODS if f"| `{method}`" not in text] == []
 
 

@@ -13,7 +13,7 @@ from avalanche_gd.models.unet import PRESETS
 from avalanche_gd.runs.choices import Choice, choices, named_lines
 from avalanche_gd.runs.composition import compose_config, method_names
 from avalanche_gd.runs.run_command import main
-from tests.helpers.repository import README, ROOT
+from tests.helpers.repository import METHODS_PAGE, ROOT
 
 GROUPS = {"methods": "method", "benchmarks": "benchmark", "presets": "model"}
 
@@ -132,7 +132,7 @@ def test_methods_say_their_cost_and_those_of_a_solver_alone_stand_apart(shown):
     generating, vae, alone = re.split("(?:With|Of) .*:\n", shown("methods"))
     costs = {line.split()[0]: line.split()[1] for line in generating.splitlines()[4:-1]}
     assert all(re.fullmatch(r"[\d.]+F", cost) for cost in costs.values())
-    table = README.read_text().split("| cost of a step |")[1].split("\n\n")[0]
+    table = METHODS_PAGE.read_text().split("| cost of a step |")[1].split("\n\n")[0]
     known = dict(re.findall(r"^\| `(\w+)` \|[^|]*\| ([\d.]+F)", table, re.MULTILINE))
     assert known == {name: cost for name, cost in costs.items() if name in known}
     assert len(known) > 25
