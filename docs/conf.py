@@ -31,8 +31,12 @@ html_title = "avalanche-gd"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sphinx = False
-html_theme_options = {  # the colours of the report
+html_theme_options = {  # the font and the colours of the report
     "light_css_variables": {
+        "font-stack": "system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif",
+        "color-background-border": "#d3d8de",
+        "color-table-border": "#d3d8de",
+        "color-table-header-background": "#f3f5f7",
         "color-brand-primary": "#0b57a4",
         "color-brand-content": "#0b57a4",
         "color-brand-visited": "#0b57a4",
@@ -41,6 +45,9 @@ html_theme_options = {  # the colours of the report
         "color-background-secondary": "#f3f5f7",
     },
     "dark_css_variables": {
+        "color-background-border": "#3a4149",
+        "color-table-border": "#3a4149",
+        "color-table-header-background": "#1f242a",
         "color-brand-primary": "#8cc4ff",
         "color-brand-content": "#8cc4ff",
         "color-brand-visited": "#8cc4ff",
