@@ -198,8 +198,9 @@ def experiment(name: str) -> str:
     text = re.sub(r"\]\(([\w-]+\.(?!md)\w+)\)", rf"]({up}/\1)", text)
     names = (figure.name for figure in sorted(folder.glob("*.png")))
     figures = [f"![]({up}/{name})" for name in names if f"/{name})" not in text]
-    runs = folder / "runs.csv"
-    table = ["## Means over seeds", results.table(runs)] if runs.is_file() else []
+    runs, told = folder / "runs.csv", results.BEGIN in text
+    table = ["## Means over seeds", results.table(runs)]
+    table = table if runs.is_file() and not told else []
     return "\n\n".join([text, *figures, *table])
 
 

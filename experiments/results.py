@@ -1,4 +1,4 @@
-"""Writes the tables of results in the README from the CSVs in these folders.
+"""Writes the tables of results, in the README and beside the CSVs, from those CSVs.
 
 python experiments/results.py            # write it
 python experiments/results.py --check    # fail if it is not what the CSVs say
@@ -78,16 +78,27 @@ def table(path: Path) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def pages() -> dict[Path, str]:
+    """Each page with tables of results, and what is to stand in it."""
+    found = {README: section(IN_README)}
+    for path in sorted(HERE.glob("*/README.md")):
+        if BEGIN in path.read_text():
+            found[path] = table(path.parent / "runs.csv")
+    return found
+
+
 def main() -> None:
-    """Write the section, or check it."""
-    text = README.read_text()
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    written = f"{before}{BEGIN}\n{section(IN_README)}\n{END}{after}"
-    if "--check" not in sys.argv[1:]:
-        README.write_text(written)
-    elif written != text:
-        sys.exit("the README does not say what the CSVs do: run experiments/results.py")
+    """Write the tables, or check them."""
+    for page, tables in pages().items():
+        text = page.read_text()
+        before, rest = text.split(BEGIN)
+        _, after = rest.split(END)
+        written = f"{before}{BEGIN}\n{tables}\n{END}{after}"
+        if "--check" not in sys.argv[1:]:
+            page.write_text(written)
+        elif written != text:
+            name = page.relative_to(HERE.parent)
+            sys.exit(f"{name} does not say what the CSVs do: run experiments/results.py")
 
 
 if __name__ == "__main__":
