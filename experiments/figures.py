@@ -72,7 +72,7 @@ ON_ANY_PAGE: dict[str, Any] = {
 }
 WIDTH = 4.4  # inches: a column of a page, or the width of a phone
 LONGEST_BESIDE = 34  # characters of a label of which two stand side by side
-SHOWN = 16  # digits of a method, the first two rows of a grid of 8 by 8
+GRID = 8  # images to a side of a run's picture of samples
 
 
 @dataclass
@@ -113,7 +113,11 @@ class Measured:
     def curves(self, column: Column) -> list[dict[int, float]]:
         """A column by experience, of each seed that has it."""
         found = [
-            {int(row["experience"]): float(text) for row in rows if (text := row[column.name])}
+            {
+                int(row["experience"]): float(text)
+                for row in rows
+                if (text := row[column.name])
+            }
             for rows in self.rows.values()
         ]
         return [points for points in found if points]
@@ -250,45 +254,44 @@ def number(axis: Axes, points: Sequence[tuple[float, float, list[float]]]) -> No
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # from here on, all stays where it is
     scale = 72 / figure.dpi  # from pixels to points
-    to_points = lambda pairs: axis.transData.transform(pairs) * scale  # noqa: E731
-    spots = to_points([(x, y) for x, y, _ in points])
-    bars = [to_points([(x, min(own)), (x, max(own))]) for x, _, own in points]
-    (left, bottom), (right, top) = axis.get_window_extent().get_points() * scale
-    ways = [
-        (r * math.cos(a), r * math.sin(a))
-        for r in np.arange(7.5, 90, 1.5)
-        for a in np.linspace(0, 2 * math.pi, 24, endpoint=False)
-    ]
-    near = [int((np.hypot(*(spots - spot).T) < 20).sum()) for spot in spots]
-    taken: list[tuple[np.ndarray, np.ndarray]] = [(spot, np.full(2, 3.0)) for spot in spots]
-    for i in sorted(range(len(points)), key=lambda i: -near[i]):  # the crowded first
-        half = np.array([2.6 * len(str(i + 1)), 4.2])  # of the box of a number
 
-        def badness(way: tuple[float, float], i: int = i, half: Any = half) -> float:
-            """Infinite where it cannot be."""
-            x, y = centre = spots[i] + way
-            inside = left < x - half[0] and x + half[0] < right
-            inside = inside and bottom < y - half[1] and y + half[1] < top
-            if not inside or any((abs(centre - c) < half + h).all() for c, h in taken):
-                return math.inf
-            on_bars = sum(
-                abs(x - low[0]) < half[0] and low[1] - half[1] < y < high[1] + half[1]
-                for low, high in bars
-            )
-            return math.hypot(*way) + 8 * on_bars
+    def place_of(pairs: Sequence[tuple[float, float]]) -> np.ndarray:
+        return axis.transData.transform(pairs) * scale
 
-        best = min(ways, key=badness)
-        taken.append((spots[i] + best, half))
+    spots = place_of([(x, y) for x, y, _ in points])
+    bars = [place_of([(x, min(own)), (x, max(own))]) for x, _, own in points]
+    low, high = axis.get_window_extent().get_points() * scale
+    angles = np.linspace(0, 2 * math.pi, 24, endpoint=False)
+    around = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    ways = np.concatenate([around * radius for radius in np.arange(7.5, 90, 1.5)])
+    far = np.hypot(*ways.T)
+    boxes = [(spot, np.full(2, 3.0)) for spot in spots]  # middle, and half of the sides
+    distances = np.hypot(*np.moveaxis(spots[:, None] - spots, 2, 0))
+    for i in np.argsort(-(distances < 20).sum(axis=1), kind="stable"):  # crowded first
+        half = np.array([2.6 * len(str(i + 1)), 4.2])
+        middles = spots[i] + ways
+        is_free = ((low + half < middles) & (middles < high - half)).all(axis=1)
+        for middle, other in boxes:
+            is_free &= (abs(middles - middle) >= half + other).any(axis=1)
+        on_bars = sum(
+            ((bar[0] - half < middles) & (middles < bar[1] + half)).all(axis=1)
+            for bar in bars
+        )
+        to_spots = np.hypot(*np.moveaxis(middles[:, None] - spots, 2, 0))
+        is_unclear = to_spots.min(axis=1) < far - 0.1
+        badness = far + 8 * on_bars + 25 * is_unclear
+        best = np.where(is_free, badness, math.inf).argmin()
+        boxes.append((middles[best], half))
         line = dict(arrowstyle="-", color=INK, lw=0.5, shrinkA=4, shrinkB=2)
         axis.annotate(
             str(i + 1),
             points[i][:2],
-            best,
+            ways[best],
             textcoords="offset points",
             ha="center",
             va="center",
             fontsize=7.5,
-            arrowprops=line if math.hypot(*best) > 11 else None,
+            arrowprops=line if far[best] > 11 or is_unclear[best] else None,
         )
 
 
@@ -376,14 +379,14 @@ def overview(folder: Path) -> tuple[Figure, str]:
     figure = Figure(figsize=(5, 2.6 + 0.54 * len(measured)), layout="constrained")
     grid = figure.add_gridspec(1 + len(measured), 2, height_ratios=heights)
     for place, column in enumerate((FID, ACCURACY)):
-        axis = figure.add_subplot(grid[0, place])
+        axis: Axes = figure.add_subplot(grid[0, place])
         for m in measured:
             x, y = mean_curve(m, column)
             own = [[points[i] for i in x] for points in m.curves(column)]
             axis.plot(x, y, **styles[m.label] | {"markersize": 5})
             bounds = np.min(own, axis=0), np.max(own, axis=0)
             axis.fill_between(x, *bounds, color=styles[m.label]["color"], alpha=0.2)
-        decorate(axis, column.label)
+        decorate(axis, column.heading)
     in_log(figure.axes[0].yaxis, (1, 2, 5))
     for place, m in enumerate(measured, start=1):
         axis = figure.add_subplot(grid[place, :])
@@ -391,7 +394,9 @@ def overview(folder: Path) -> tuple[Figure, str]:
         axis.set_axis_off()
         color = styles[m.label]["color"]
         axis.set_title(plain(m.label), loc="left", fontsize=9.5, pad=2, color=color)
-    told = (f"{m.label} {FID.text(m.mean(FID))} and {m.mean(ACCURACY):.2f}" for m in measured)
+    told = (
+        f"{m.label} {FID.text(m.mean(FID))} and {m.mean(ACCURACY):.2f}" for m in measured
+    )
     alt = "FID and accuracy of the solver over experiences, and generated images. "
     return figure, f"{alt}At the end: {', '.join(told)}."
 
@@ -400,9 +405,9 @@ def first_images(path: Path) -> np.ndarray:
     """The first two rows of a grid of 8 by 8 images, as one."""
     with Image.open(path, formats=["PNG"]) as opened:
         pixels = np.asarray(opened.convert("RGB"))
-    side = len(pixels) * 8 // 8
-    rows = [pixels[i * side // 8 : (i + 1) * side // 8] for i in range(SHOWN // 8)]
-    return np.concatenate([row[: min(map(len, rows))] for row in rows], axis=1)
+    cell, line = divmod(len(pixels), GRID)  # a line of pixels is around each image
+    first, second = (pixels[i * cell : (i + 1) * cell + line] for i in range(2))
+    return np.concatenate([first, second[:, line:]], axis=1)
 
 
 Figures = dict[str, Callable[[Path], tuple[Figure, str]]]
@@ -419,7 +424,7 @@ def content(figure: Figure, name: str, alt: str) -> bytes:
     if name.endswith(".svg"):
         return draw(figure, name, alt).svg
     png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=200, metadata={"Software": None})
+    figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
     return png.getvalue()
 
 
