@@ -279,10 +279,11 @@ def number(axis: Axes, points: Sequence[tuple[float, float, list[float]]]) -> No
         )
         to_spots = np.hypot(*np.moveaxis(middles[:, None] - spots, 2, 0))
         is_unclear = to_spots.min(axis=1) < far - 0.1
-        badness = far + 8 * on_bars + 25 * is_unclear
+        is_free &= ~is_unclear | (far > 18)  # there, a line shows whose it is
+        badness = far + 8 * on_bars
         best = np.where(is_free, badness, math.inf).argmin()
         boxes.append((middles[best], half))
-        line = dict(arrowstyle="-", color=INK, lw=0.5, shrinkA=4, shrinkB=2)
+        line = dict(arrowstyle="-", color=INK, lw=0.5, shrinkA=0, shrinkB=0)
         axis.annotate(
             str(i + 1),
             points[i][:2],
@@ -291,7 +292,7 @@ def number(axis: Axes, points: Sequence[tuple[float, float, list[float]]]) -> No
             ha="center",
             va="center",
             fontsize=7.5,
-            arrowprops=line if far[best] > 11 or is_unclear[best] else None,
+            arrowprops=line if far[best] > 11 else None,
         )
 
 
