@@ -5,7 +5,8 @@ python experiments/measure.py split_fmnist_small --jobs 2
 The trials are kept in experiments/NAME/trials.csv, the runs below --out; both go on where
 they stopped. At the end the results of the runs are written beside the trials: runs.csv,
 and the metrics of each run in metrics/. Settings such as benchmark.options.root=FOLDER say
-where data are; --only METHOD,... leaves the rest for later.
+where data are, and win over the experiment's; --only METHOD,... leaves the rest for later.
+With --weights FILE, FID of the saved models in MobileNetV2's features goes to features.csv.
 """
 
 import argparse
@@ -22,8 +23,13 @@ from typing import Any
 
 import torch
 
+from avalanche_gd.checks import check_integer
+from avalanche_gd.evaluation.measure import Judge, Plan
+from avalanche_gd.evaluation.subjects import Subject, compose_settings
+from avalanche_gd.metrics.features import feature_extractor
+from avalanche_gd.report.collect import Section, collect
 from avalanche_gd.report.report_command import write_report
-from avalanche_gd.runs.columns import METRICS
+from avalanche_gd.runs.columns import METRICS, features_in_words
 from avalanche_gd.runs.composition import compose_config
 from avalanche_gd.runs.errors import (
     OneLineParser,
@@ -31,7 +37,7 @@ from avalanche_gd.runs.errors import (
     ending_with_one_line,
 )
 from avalanche_gd.runs.learner import Learner
-from avalanche_gd.runs.results import is_complete
+from avalanche_gd.runs.results import csv_text, is_complete
 from avalanche_gd.runs.run import make_benchmark
 from avalanche_gd.runs.seeds import seed_everything
 from avalanche_gd.runs.side_by_side import end_with_failures, run_all
@@ -42,6 +48,9 @@ HERE = Path(__file__).parent
 TRIAL_SEED, TRIAL_EXPERIENCES = 100, 3
 TRIED = (0.1, 1.0, 10.0)
 """What is tried, as multiples of the value of a method's authors."""
+
+FEATURES = ("method", "settings", "seed", "features", "images", "FID", "model")
+"""Of ``features.csv``; the last is the SHA-256 of what was evaluated."""
 
 Settings = tuple[str, ...]
 
@@ -71,6 +80,17 @@ class Experiment:
     shared: Settings
     methods: Sequence[Method]
     seeds: Sequence[int]
+    tuned_in: str = ""
+    """The experiment whose trials the weights are from; empty for trials of its own."""
+    shows_samples: bool = False
+    """True to keep the last samples of each method's seed 0, in ``samples/LABEL.png``."""
+
+    def beside(self, method: Method) -> list[Method]:
+        """The methods whose weights it has, itself last."""
+        chain = [method]
+        while other := next((m for m in self.methods if m.name == chain[0].beside), None):
+            chain.insert(0, other)
+        return chain
 
 
 def plain(*names: str) -> list[Method]:
@@ -94,43 +114,61 @@ SOLVERS = [
     tuned("solver_lwf", "lambd", 1),
 ]
 
+FASHION_MNIST = [
+    tuned(DISTILLATION, "lambd", 0.75),
+    tuned("generative_replay", "lambd", 1),
+    *plain("naive", "joint", "iid"),
+    tuned("pair_distillation", "lambd", 0.75, *FEW_PASSES),
+    tuned("pooled_distillation", "lambd", 0.75),
+    tuned("gaussian_distillation", "lambd", 8),
+    tuned("symmetric_gaussian_distillation", "lambd", 8),
+    tuned("current_distillation", "lambd", 1.25),
+    tuned("partial_generation_distillation", "lambd", 0.75),
+    tuned("trajectory_distillation", "lambd", 0.75),
+    tuned("snr_split_distillation", "lambd", 0.75, "method.snr_threshold=0.1"),
+    tuned("balanced_distillation", "guidance_scale", 1, beside=DISTILLATION),
+    tuned("rank1_distillation", "penalty", 15_000, beside=DISTILLATION),
+    tuned("ewc_distillation", "penalty", 7_500, beside=DISTILLATION),
+    tuned("rank1_ewc", "penalty", 15_000),
+    tuned("rank1_replay", "penalty", 15_000, beside="generative_replay"),
+    tuned("ewc", "lambd", 10_000),
+    tuned("si", "lambd", 10),
+    tuned("mas", "lambd", 1),
+    tuned("rwalk", "lambd", 1),
+    *plain("experience_replay", "gem", "agem", "mir", "vae_replay"),
+    *SOLVERS,
+    Method((f"method={DISTILLATION}", "model.process=flow"), beside=DISTILLATION),
+    Method(("method=generative_replay", "model.process=flow")),
+    Method(("method=naive", "model.process=flow")),
+    Method(("method=joint", "model.process=flow")),
+]
+CONDITIONED = ("model.conditional=true", "solver.replay_labels=condition")
+ON_CIFAR10 = (
+    *("naive", "joint", "generative_replay", "generative_distillation"),
+    *("pooled_distillation", "experience_replay", "ewc", "rank1_distillation"),
+)
+CIFAR10 = [method for method in FASHION_MNIST if method.name in ON_CIFAR10]
+
 EXPERIMENTS = {
     "split_digits": Experiment(
         ("benchmark=split_digits", "evaluation.measures=[afid]"),
         plain("naive", "joint", "generative_replay", "generative_distillation"),
         range(5),
+        shows_samples=True,
     ),
     "split_fmnist_small": Experiment(
-        ("benchmark=split_fmnist", MEASURES),
-        [
-            tuned(DISTILLATION, "lambd", 0.75),
-            tuned("generative_replay", "lambd", 1),
-            *plain("naive", "joint", "iid"),
-            tuned("pair_distillation", "lambd", 0.75, *FEW_PASSES),
-            tuned("pooled_distillation", "lambd", 0.75),
-            tuned("gaussian_distillation", "lambd", 8),
-            tuned("symmetric_gaussian_distillation", "lambd", 8),
-            tuned("current_distillation", "lambd", 1.25),
-            tuned("partial_generation_distillation", "lambd", 0.75),
-            tuned("trajectory_distillation", "lambd", 0.75),
-            tuned("snr_split_distillation", "lambd", 0.75, "method.snr_threshold=0.1"),
-            tuned("balanced_distillation", "guidance_scale", 1, beside=DISTILLATION),
-            tuned("rank1_distillation", "penalty", 15_000, beside=DISTILLATION),
-            tuned("ewc_distillation", "penalty", 7_500, beside=DISTILLATION),
-            tuned("rank1_ewc", "penalty", 15_000),
-            tuned("rank1_replay", "penalty", 15_000, beside="generative_replay"),
-            tuned("ewc", "lambd", 10_000),
-            tuned("si", "lambd", 10),
-            tuned("mas", "lambd", 1),
-            tuned("rwalk", "lambd", 1),
-            *plain("experience_replay", "gem", "agem", "mir", "vae_replay"),
-            *SOLVERS,
-            Method((f"method={DISTILLATION}", "model.process=flow"), beside=DISTILLATION),
-            Method(("method=generative_replay", "model.process=flow")),
-            Method(("method=naive", "model.process=flow")),
-            Method(("method=joint", "model.process=flow")),
-        ],
-        range(3),
+        ("benchmark=split_fmnist", MEASURES), FASHION_MNIST, range(3)
+    ),
+    "split_cifar10_small": Experiment(
+        (
+            "benchmark=split_cifar10",
+            "generator.steps=3000",
+            "generator.decay_steps=1000",
+            "evaluation.measures=[kid,precision_recall,afid]",
+        ),
+        [*CIFAR10, *(Method(m.settings + CONDITIONED, beside=m.name) for m in CIFAR10)],
+        range(1),
+        tuned_in="split_fmnist_small",  # each trial would be of 9,000 steps
     ),
 }
 
@@ -199,19 +237,18 @@ class Trials:
 
 def is_tuned(experiment: Experiment, method: Method, trials: Trials) -> bool:
     """Whether the weights of a method are known."""
-    needed = [other for other in experiment.methods if other.name == method.beside]
-    return all(not m.weight or trials.best(m) is not None for m in (method, *needed))
+    chain = experiment.beside(method)
+    return all(not m.weight or trials.best(m) is not None for m in chain)
 
 
 def overrides(experiment: Experiment, method: Method, trials: Trials) -> Settings:
     """The settings of a method, but for a weight that is still to tune.
 
-    :raises ValueError: if the method that it is beside has not been tuned.
+    :raises ValueError: if a method that it is beside has not been tuned.
     """
     settings = (*experiment.shared, *method.settings)
-    by_name = {other.name: other for other in experiment.methods}
-    for other in filter(None, (by_name.get(method.beside), method)):
-        best = trials.best(other) if other.weight else None
+    for other in (m for m in experiment.beside(method) if m.weight):
+        best = trials.best(other)
         if best is not None:
             settings += (f"{other.weight}={best:g}",)
         elif other is not method:
@@ -248,6 +285,56 @@ def tune(
                 print(*row, flush=True)
 
 
+def write_features(sections: Sequence[Section], settings: Settings, path: Path) -> None:
+    """Write FID of saved models in other features, and evaluate those that the CSV lacks.
+
+    Of a model's first images, sampled as in its run, and the test images of all classes.
+
+    :param settings: what differs, such as ``evaluation.features=mobilenet_v2``.
+    """
+    runs = [
+        ([label, section.difference, run.seed], Subject.of(str(run.folder)))
+        for section in sections
+        for label, own in section.methods.items()
+        for run in own
+        if (run.folder / "model").is_dir()
+    ]
+    subjects = [subject for _, subject in runs]
+    # Whatever the seed, the test images of all classes are the same.
+    shared = ("seed=0", "evaluation.measures=[]", *settings)
+    config = compose_settings(subjects, shared, path.parent)
+    sampling = config.evaluation
+    way = [features_in_words(vars(sampling)), str(sampling.images)]
+    known: dict[str, str] = {}
+    if path.is_file():
+        with open(path, newline="") as file:
+            rows = [r for r in csv.DictReader(file) if [r["features"], r["images"]] == way]
+        known = {row["model"]: row["FID"] for row in rows}
+    told = [(label, subject, subject.digest()) for label, subject in runs]
+    judge = None
+    for label, subject, digest in told:
+        if digest not in known:
+            steps = subject.run["evaluation"]["steps"]
+            plan = Plan(["own"], [steps], [sampling.images])
+            judge = judge or Judge(config, make_benchmark(config), plan)
+            (outcome,) = judge.outcomes(subject)
+            known[digest] = str(outcome.values["FID"])
+            print(*label, *way, known[digest], flush=True)
+        done = [[*head, *way, known[d], d] for head, _, d in told if d in known]
+        write_text(path, csv_text(FEATURES, done))
+
+
+def copy_samples(sections: Sequence[Section], folder: Path) -> None:
+    """Copy the pictures of seed 0 after the last experience, as ``LABEL.png``."""
+    folder.mkdir(exist_ok=True)
+    for section in sections:
+        last = f"samples/exp_{section.n_experiences - 1:03d}.png"
+        for label, runs in section.methods.items():
+            pictures = [run.folder / last for run in runs if run.seed == 0]
+            for picture in filter(Path.is_file, pictures):  # a solver alone has none
+                shutil.copy(picture, folder / f"{label}.png")
+
+
 def main() -> None:
     """Tune, run and write."""
     parser = OneLineParser(
@@ -257,9 +344,14 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="at a time")
     parser.add_argument("--out", default="runs", help="the folder of all runs")
     parser.add_argument("--only", default="", help="methods, separated by commas")
-    parser.add_argument("--seeds", default="", help="separated by commas")
+    parser.add_argument("--seeds", default="", help="more or fewer, separated by commas")
+    parser.add_argument("--weights", help="torchvision's file of MobileNetV2's, as above")
+    parser.add_argument("--images", type=int, default=2000, help="that --weights looks at")
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="of all runs")
     options = parser.parse_intermixed_args()
+    check_integer("--images", options.images, 2)
+    if options.weights:
+        feature_extractor("mobilenet_v2", options.weights)  # before the work of hours
     experiment = EXPERIMENTS[options.experiment]
     only = set(filter(None, options.only.split(",")))
     chosen = [
@@ -269,8 +361,12 @@ def main() -> None:
     ]
     seeds = [int(seed) for seed in options.seeds.split(",") if seed] or experiment.seeds
     folder, more = HERE / options.experiment, tuple(options.settings)
-    trials = Trials(folder / "trials.csv")
-    tune(experiment, chosen, trials, options.jobs, more)
+    trials = Trials(HERE / (experiment.tuned_in or options.experiment) / "trials.csv")
+    if not experiment.tuned_in:
+        tune(experiment, chosen, trials, options.jobs, more)
+    elif lacking := [m.name for m in chosen if not is_tuned(experiment, m, trials)]:
+        names = ", ".join(lacking)
+        raise ValueError(f"{experiment.tuned_in} tunes {names}; measure that first")
 
     def config(method: Method, seed: int) -> Any:
         settings = (*overrides(experiment, method, trials), *more)
@@ -280,7 +376,8 @@ def main() -> None:
 
     failures = run_all([config(m, seed) for seed in seeds for m in chosen], options.jobs)
     known = [m for m in experiment.methods if is_tuned(experiment, m, trials)]
-    folders = [config(m, seed).folder for seed in experiment.seeds for m in known]
+    every = sorted({*experiment.seeds, *seeds})
+    folders = [config(m, seed).folder for seed in every for m in known]
     if done := [path for path in folders if is_complete(path)]:
         report = Path(options.out) / f"{options.experiment}-report"
         write_report(done, report)
@@ -289,6 +386,14 @@ def main() -> None:
         for path in done:
             name = "-".join(path.parts[-2:])
             shutil.copy(path / "metrics.csv", folder / "metrics" / f"{name}.csv")
+        sections = collect(done).sections
+        if experiment.shows_samples:
+            copy_samples(sections, folder / "samples")
+        if options.weights:
+            weights = f"evaluation.weights_path='{options.weights}'"
+            settings = (weights, "evaluation.features=mobilenet_v2")
+            settings += (f"evaluation.images={options.images}",)
+            write_features(sections, settings, folder / "features.csv")
     end_with_failures(failures)
 
 

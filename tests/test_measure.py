@@ -1,12 +1,19 @@
 """What measures an experiment: its methods, and the trials that tune their weights."""
 
+import csv
 import math
 
 import pytest
 
+from avalanche_gd.report.collect import collect
+from avalanche_gd.runs.columns import METRICS
 from avalanche_gd.runs.composition import compose_config
+from avalanche_gd.runs.results import read_run
+from avalanche_gd.runs.run import run
 from experiments import measure
 from experiments.measure import EXPERIMENTS, Method, Trials, overrides, tuned
+from tests.helpers.fake_data import write_class_folders
+from tests.helpers.small_runs import small_config
 
 ONE = tuned("generative_distillation", "lambd", 0.75)
 BESIDE = tuned("rank1_distillation", "penalty", 100, beside=ONE.name)
@@ -19,13 +26,18 @@ def trials_of(path, results, method=ONE, criterion="FID"):
     return Trials(path)  # as it is read again
 
 
+def all_trials(name, path):
+    """Of the experiment where the weights of this one are tuned."""
+    trials = Trials(path)
+    for method in EXPERIMENTS[EXPERIMENTS[name].tuned_in or name].methods:
+        for value in trials.lacks(method) if method.weight else []:
+            trials.add((method.name, method.weight, value, "FID", 1, 1))
+    return trials
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_the_methods_of_an_experiment_are_runs_that_differ(name, tmp_path):
-    experiment, trials = EXPERIMENTS[name], Trials(tmp_path / "trials.csv")
-    for method in experiment.methods:
-        if method.weight:
-            for value in trials.lacks(method):
-                trials.add((method.name, method.weight, value, "FID", 1, 1))
+    experiment, trials = EXPERIMENTS[name], all_trials(name, tmp_path / "trials.csv")
     configs = [
         compose_config([*overrides(experiment, method, trials), f"out={tmp_path}"])
         for method in experiment.methods
@@ -83,3 +95,87 @@ def test_when_all_trials_diverge_that_is_said(tmp_path):
 
 def test_a_method_is_named_by_its_settings():
     assert Method(("method=naive", "model.process=flow")).name == "naive model.process=flow"
+
+
+def test_cifar10_is_measured_with_the_weights_of_fashion_mnist(tmp_path):
+    experiment = EXPERIMENTS["split_cifar10_small"]
+    trials = all_trials("split_cifar10_small", tmp_path / "trials.csv")
+    *_, plain, conditioned = (m for m in experiment.methods if "rank1" in m.name)
+    for method in (plain, conditioned):
+        weights = overrides(experiment, method, trials)[-2:]
+        assert weights == ("method.lambd=0.075", "method.penalty=1500")
+    assert "model.conditional=true" in overrides(experiment, conditioned, trials)
+
+
+def test_the_settings_of_the_command_win_over_those_of_the_experiment(tmp_path):
+    experiment = EXPERIMENTS["split_cifar10_small"]
+    trials = all_trials("split_cifar10_small", tmp_path / "trials.csv")
+    root = write_class_folders(tmp_path / "images")
+    more = ("benchmark=image_folder", f"benchmark.options.root={root}")
+    more += ("benchmark.n_classes=10", "generator.steps=1500")
+    settings = overrides(experiment, experiment.methods[0], trials)
+    config = compose_config([*settings, *more])
+    assert (config.benchmark.name, config.generator.steps) == ("image_folder", 1500)
+    assert (
+        config.benchmark.options["root"] == str(root) and config.benchmark.n_classes == 10
+    )
+    assert config.generator.decay_steps == 1000 and "afid" in config.evaluation.measures
+
+
+def test_an_experiment_whose_weights_are_not_tuned_elsewhere_is_refused(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setattr(measure, "HERE", tmp_path)
+    monkeypatch.setattr(measure, "run_all", pytest.fail)
+    with pytest.raises(ValueError, match="split_fmnist_small tunes ewc, ewc model"):
+        monkeypatch.setattr("sys.argv", ["", "split_cifar10_small", "--only", "ewc,naive"])
+        measure.main()
+
+
+@pytest.fixture(scope="module")
+def sections(tmp_path_factory):
+    """Two seeds of a method that trains a diffusion model, and a solver alone."""
+    out = tmp_path_factory.mktemp("runs")
+    few = "benchmark.n_experiences=2"
+    for settings in (("naive", "seed=0"), ("naive", "seed=1"), ("solver_naive", "seed=0")):
+        run(small_config(out, f"method={settings[0]}", settings[1], few))
+    return collect([out]).sections
+
+
+def test_other_features_are_measured_once_for_each_saved_model(
+    sections, tmp_path, monkeypatch
+):
+    judged, path = [], tmp_path / "features.csv"
+
+    class Judge(measure.Judge):
+        def outcomes(self, subject):
+            judged.append(subject)
+            if len(judged) == 2:
+                raise KeyboardInterrupt
+            return super().outcomes(subject)
+
+    monkeypatch.setattr(measure, "Judge", Judge)
+    settings = ("evaluation.features=oracle", "evaluation.images=70")
+    with pytest.raises(KeyboardInterrupt):
+        measure.write_features(sections, settings, path)
+    for _ in range(2):  # goes on with the second, and then has nothing to do
+        measure.write_features(sections, settings, path)
+    assert [subject.run["seed"] for subject in judged] == [0, 1, 1]
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == measure.FEATURES
+    for row, done in zip(rows, sections[0].methods["naive"], strict=True):
+        assert (row["method"], row["seed"]) == ("naive", str(done.seed))
+        fid = read_run(done.folder).final(METRICS[0])
+        assert float(row["FID"]) == pytest.approx(fid, rel=1e-3)
+    more = (*settings[:1], "evaluation.images=60")
+    measure.write_features(sections, more, path)
+    assert len(judged) == 5 and ",60," in path.read_text()
+
+
+def test_the_last_samples_of_the_first_seed_are_kept(sections, tmp_path):
+    measure.copy_samples(sections[:1], tmp_path / "samples")
+    (picture,) = (tmp_path / "samples").iterdir()
+    first = sections[0].methods["naive"][0]
+    assert picture.name == "naive.png"
+    assert picture.read_bytes() == (first.folder / "samples/exp_001.png").read_bytes()
