@@ -7,7 +7,7 @@ python experiments/results.py --check    # fail if it is not what the CSVs say
 import csv
 import sys
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from avalanche_gd.report.estimates import estimate
@@ -30,16 +30,22 @@ EXPERIMENTS = {
 }
 """What was measured, by folder. The documentation has all tables."""
 IN_README = ("split_digits", "split_fmnist_small", "split_cifar10_small")
+README_COLUMNS = ("FID", "KLD", "accuracy", "forgetting", "F_per_step")
 
 
-def section(names: Iterable[str] = EXPERIMENTS) -> str:
-    """A table for each experiment of these that has been measured."""
+def section(names: Iterable[str] = EXPERIMENTS, shown: Sequence[str] = ()) -> str:
+    """A table for each experiment of these that has been measured.
+
+    :param shown: the columns; none for all that were measured.
+    """
     parts = []
     for name in names:
         title = EXPERIMENTS[name]
         path = HERE / name / "runs.csv"
         if path.is_file():
-            parts.append(f"[`{name}`](experiments/{name}): {title}.\n\n{table(path)}\n")
+            parts.append(
+                f"[`{name}`](experiments/{name}): {title}.\n\n{table(path, shown)}\n"
+            )
     return "\n".join(parts)
 
 
@@ -56,14 +62,16 @@ def finals(path: Path) -> dict[str, dict[str, dict[str, str]]]:
     return found
 
 
-def table(path: Path) -> str:
+def table(path: Path, shown: Sequence[str] = ()) -> str:
     """Means over seeds after the last experience, with their confidence intervals."""
     last = finals(path)
     known = {name for rows in last.values() for row in rows.values() for name in row}
     columns = [
         column
         for column in (*METRICS, *COSTS)
-        if column.name in known and "paper" not in column.left_out_of
+        if column.name in known
+        and "paper" not in column.left_out_of
+        and column.name in (shown or known)
     ]
     lines = [["Method", "Seeds", *(column.heading for column in columns)]]
     lines.append(["---"] * len(lines[0]))
@@ -80,7 +88,7 @@ def table(path: Path) -> str:
 
 def pages() -> dict[Path, str]:
     """Each page with tables of results, and what is to stand in it."""
-    found = {README: section(IN_README)}
+    found = {README: section(IN_README, README_COLUMNS)}
     for path in sorted(HERE.glob("*/README.md")):
         if BEGIN in path.read_text():
             found[path] = table(path.parent / "runs.csv")

@@ -33,8 +33,8 @@ VARIANTS = [
     ("method=guide_distillation", "method.guidance_scale=0.3"),
     FRESH,
     *(
-        (*FRESH, f"solver.guidance={towards}", f"solver.guidance_scale={scale}")
-        for towards, scale in (("missing", 0.3), ("confused", 0.3), ("confused", 1))
+        (*FRESH, f"solver.guidance={towards}", "solver.guidance_scale=0.3")
+        for towards in ("missing", "confused")
     ),
 ]
 """The settings of each, all with the budget of the benchmark."""
