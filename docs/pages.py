@@ -199,8 +199,9 @@ def experiment(name: str) -> str:
     names = (figure.name for figure in sorted(folder.glob("*.png")))
     figures = [f"![]({up}/{name})" for name in names if f"/{name})" not in text]
     runs, told = folder / "runs.csv", results.BEGIN in text
-    table = ["## Means over seeds", results.table(runs)]
-    table = table if runs.is_file() and not told else []
+    table = []
+    if runs.is_file() and not told:
+        table = ["## Means over seeds", results.table(runs)]
     return "\n\n".join([text, *figures, *table])
 
 

@@ -149,6 +149,14 @@ def test_each_public_name_is_in_the_reference_once(pages):
     assert public - set(documented) == {"avalanche_gd.functional"}
 
 
+def test_each_experiment_has_a_page_with_its_means_if_it_has_runs(pages):
+    found = pages.measured()
+    for readme in (ROOT / "experiments").glob("*/README.md"):
+        folder = readme.parent
+        means = found[f"results/{folder.name}.md"].count("| Method | Seeds |")
+        assert means == (folder / "runs.csv").is_file(), folder.name
+
+
 def test_the_picture_is_an_image_without_a_colour_of_text_of_its_own(pages):
     picture = ElementTree.fromstring(pages.picture.svg())
     boxes = [
