@@ -286,7 +286,7 @@ def test_an_unknown_weighting_is_refused_with_those_that_exist(plugin, weighting
 def test_a_generator_strategy_that_is_none_is_refused():
     with pytest.raises(TypeError, match="must be the strategy that trains the generator"):
         GenerativeReplayPlugin(5)
-    with pytest.raises(TypeError, match="a solver replays from a generator; give"):
+    with pytest.raises(TypeError, match="a solver replays samples of a generator; give"):
         SoftGenerativeReplayPlugin(None)
 
 

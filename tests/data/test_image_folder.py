@@ -151,7 +151,7 @@ def test_a_damaged_cache_is_decoded_anew(flat_root):
     first = rows(SplitImageFolder(2, root=flat_root).train_stream)
     (cached,) = cache_folder().iterdir()
     truncate(cached)
-    with pytest.warns(UserWarning, match="cannot use the cached .*images.*; made anew"):
+    with pytest.warns(UserWarning, match="cannot use the cached .*images.*; it is made"):
         second = rows(SplitImageFolder(2, root=flat_root).train_stream)
     assert first == second
     assert [path.name for path in cache_folder().iterdir()] == [cached.name]

@@ -150,7 +150,7 @@ BAD = {
     ),
     "an eta of a flow": (
         ["model.process=flow", "method.teacher_eta=1"],
-        "method=generative_distillation: FlowMatchEulerDiscreteScheduler does not know eta",
+        "method=generative_distillation: FlowMatchEulerDiscreteScheduler does not have eta",
     ),
     "an eta above 1": (
         ["method.teacher_eta=2"],
@@ -319,7 +319,7 @@ BAD = {
     ),
     "a pool that memory cannot hold": (
         ["method.pool_size=1000000000000"],
-        "method=generative_distillation: a pool of 1000000000000 samples takes",
+        "method=generative_distillation: a pool of 1000000000000 samples needs",
     ),
     "a look-ahead of no step": (
         ["method.look_ahead=0"],
