@@ -117,7 +117,7 @@ CLAIMS: dict[str, dict[str, list[str]]] = {
         ],
     },
     "ConditionedDenoiser.drop_condition": {
-        "Leave each class out with the probability": [
+        "Drop each class with the probability": [
             "tests/models/test_conditioning.py::test_classes_are_left_out_as_often_as_asked_and_only_in_training",
         ],
     },
@@ -128,12 +128,12 @@ CLAIMS: dict[str, dict[str, list[str]]] = {
         ],
     },
     "NoisyImages.given": {
-        "each is left out with the probability": [
+        "each is dropped with the probability": [
             "tests/models/test_conditioning.py::test_classes_are_left_out_as_often_as_asked_and_only_in_training",
         ],
     },
     "unet": {
-        "adds an embedding of each, and one, the last, of none": [
+        "adds an embedding of each, and one, the last, of no class": [
             "tests/models/test_diffusion.py::test_a_preset_has_an_embedding_of_each_class_and_the_last_of_none",
         ],
     },

@@ -364,7 +364,7 @@ def test_the_classes_are_those_asked_for_or_evenly_those_seen():
         ("generation", dict(count=0), "count must be an integer of 1"),
         ("generation", dict(steps=1001), "steps must be an integer from 1 to 1000"),
         ("generation", dict(start=1000), "start must be an integer from 0 to 999"),
-        ("current", {}, "give them to another one, as current="),
+        ("current", {}, "remove that, or give current="),
         ("current", dict(current=images(3)), "but there are 3 current images"),
         ("current", dict(pairs=PairPool(9)), "Current depends on the current batch"),
         ("gaussian", dict(condition=torch.zeros(4).long()), "this model is not condit"),

@@ -155,7 +155,7 @@ def test_presets_say_their_images_parameters_and_benchmarks(shown):
     count = sum(weight.numel() for weight in weights)
     assert re.search(rf"^  digits +1x8x8 +{count:,} +split_digits +The", text, re.MULTILINE)
     assert re.search(
-        r"^  paper-fmnist +1x32x32 +42,855,873 +paper_fmnist +Of", text, re.MULTILINE
+        r"^  paper-fmnist +1x32x32 +42,855,873 +paper_fmnist +As", text, re.MULTILINE
     )
     assert re.search(r"^  cifar-small .* image_folder, split_cifar10, ", text, re.MULTILINE)
 

@@ -117,7 +117,7 @@ def test_each_metric_works_or_is_refused_by_name(digits, name, kind):
         values = strategy.evaluator.get_last_metrics()
         assert values
         return
-    refused = dict(match=rf"Avalanche's metric \w+ .*{why}.*; (use|leave)")
+    refused = dict(match=rf"Avalanche's metric \w+ .*{why}.*; (use|remove)")
     with pytest.raises(ValueError, **refused):
         DiffusionTraining(
             model=model,
