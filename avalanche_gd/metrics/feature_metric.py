@@ -168,6 +168,6 @@ class FeatureMetric(GenerationMetric):
         """Raise ValueError if there are fewer images than a value needs."""
         if count < self.least_images:
             raise ValueError(
-                f"{self} needs {self.least_images} images, but there are {count} {where}"
+                f"{self} needs {self.least_images} images, but {count} are {where}"
                 f"{self._hint and '; '}{self._hint}"
             )

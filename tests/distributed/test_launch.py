@@ -76,7 +76,7 @@ MESSAGES = {
     "a VAE": "method=naive cannot be trained by several processes",
     "a VAE's plugin": "method=vae_replay cannot be trained by several processes",
     "a sweep": "method=mir cannot be trained by several processes",
-    "a launcher": "hydra/launcher=Launcher starts processes of its own",
+    "a launcher": "hydra/launcher=Launcher starts its own processes",
     "a folder in use": "is in use by another process; wait for it",
 }
 

@@ -244,7 +244,7 @@ BAD = {
     "a misspelt setting": (["generator.step=5"], "generator.step: Key 'step' is not in"),
     "a misspelt setting, with a hint": (["generator.step=5"], "did you mean steps?"),
     "a misspelt section": (["generatr.steps=5"], "did you mean generator?"),
-    "a misspelt flag": (["--multrun"], "no flag --multrun; did you mean --multirun?"),
+    "a misspelt flag": (["--multrun"], "unknown flag --multrun; did you mean --multirun?"),
     "two methods in one run": (["method=[naive,joint]"], "method must be one choice"),
     "a number for a flag": (
         ["benchmark.horizontal_flips=5"],
@@ -520,7 +520,7 @@ def test_an_interrupted_run_says_where_it_stands(command, monkeypatch):
     monkeypatch.setattr(Learner, "train", interrupted)
     status, output, errors = command("method=naive")
     assert status == 130 and not errors
-    line = "naive, seed 0: interrupted; the same command goes on after experience 2/5"
+    line = "naive, seed 0: interrupted; run the same command again to continue after experience 2/5"
     assert output.splitlines()[-1] == line
 
 
