@@ -37,7 +37,7 @@ def test_two_processes_go_on_to_the_numbers_and_the_folder_of_one(tmp_path):
     ended = forked(tmp_path / "logs", "avalanche_gd", "-m", *options)
     assert not ended.failure, ended.errors
     lines = ended.output.splitlines()
-    assert sum("going on after experience 1/2" in line for line in lines) == 1
+    assert sum("continuing after experience 1/2" in line for line in lines) == 1
     assert sum("experience 2/2: FID" in line for line in lines) == 2
     assert sum(line.split()[:2] == ["generative_distillation", "2"] for line in lines) == 1
     for folder in one:

@@ -280,7 +280,7 @@ def test_only_a_diffusion_model_makes_images_again():
         (["solver.regenerate_from=3"], "regenerate_from needs samples_only_from"),
         (
             ["solver.samples_only_from=0", "method=guide_distillation"],
-            "which is trained last with solver.samples_only_from",
+            "with solver.samples_only_from that is trained last",
         ),
         (["solver.samples_only_from=0", "method=vae_replay"], "needs a diffusion model"),
         (["solver.guidance=missing", "method=vae_replay"], "needs a diffusion model"),

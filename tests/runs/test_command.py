@@ -520,8 +520,8 @@ def test_an_interrupted_run_says_where_it_stands(command, monkeypatch):
     monkeypatch.setattr(Learner, "train", interrupted)
     status, output, errors = command("method=naive")
     assert status == 130 and not errors
-    line = "naive, seed 0: interrupted; run the same command again to continue after experience 2/5"
-    assert output.splitlines()[-1] == line
+    line = "interrupted; run the same command again to continue after experience 2/5"
+    assert output.splitlines()[-1] == f"naive, seed 0: {line}"
 
 
 def test_a_run_that_diverges_keeps_its_last_checkpoint(command, tmp_path, monkeypatch):
