@@ -1,4 +1,4 @@
-"""Checks of arguments, each with one line that names what is wrong and what is allowed."""
+"""Checks of arguments: an error is one line that says what is wrong and what is allowed."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,13 +14,13 @@ _HOLDS: dict[str, Callable[[float], bool]] = {
 
 
 def check_integer(name: str, value: Any, low: int = 1, high: int | None = None) -> int:
-    """Give an integer back, or raise.
+    """Return the value as an ``int``; raise ValueError if it is not allowed.
 
-    :param name: of the argument, as the user knows it.
-    :param value: True and False are no integers.
-    :param low: the least that is allowed.
-    :param high: the most that is allowed; None for no bound.
-    :raises ValueError: unless it is an integer in that range.
+    :param name: the name of the argument, as the user knows it.
+    :param value: True and False do not count as integers.
+    :param low: the lowest value that is allowed.
+    :param high: the highest value that is allowed; None for no limit.
+    :raises ValueError: unless the value is an integer in that range.
     """
     is_integer = isinstance(value, Integral) and not isinstance(value, bool)
     if not is_integer or value < low or (high is not None and value > high):
@@ -30,12 +30,12 @@ def check_integer(name: str, value: Any, low: int = 1, high: int | None = None) 
 
 
 def check_number(name: str, value: Any, allowed: str) -> float:
-    """Give a number back, or raise.
+    """Return the value as a ``float``; raise ValueError if it is not allowed.
 
-    :param name: of the argument, as the user knows it.
-    :param value: True and False are no numbers, nor is what is not finite.
+    :param name: the name of the argument, as the user knows it.
+    :param value: True, False, NaN and infinity do not count as numbers.
     :param allowed: ``"0 or more"``, ``"above 0"``, ``"in [0, 1)"`` or ``"in [0, 1]"``.
-    :raises ValueError: unless it is a finite number in that range.
+    :raises ValueError: unless the value is a finite number in that range.
     """
     is_number = isinstance(value, Real) and not isinstance(value, bool)
     if not is_number or not math.isfinite(value):
@@ -46,7 +46,7 @@ def check_number(name: str, value: Any, allowed: str) -> float:
 
 
 def check_sample_shape(sample_shape: Any) -> tuple[int, int, int]:
-    """Give the shape of an image back, or raise.
+    """Return the shape of an image as a tuple; raise ValueError if it is not allowed.
 
     :raises ValueError: unless it is ``(C, H, W)``, three integers of 1 or more.
     """

@@ -1,4 +1,7 @@
-"""The method without a strategy: what a loop of one's own needs, and the plugins call."""
+"""The method as plain functions, for a training loop without Avalanche.
+
+The plugins call the same functions.
+"""
 
 from typing import Any
 
@@ -49,13 +52,16 @@ def noised(
     *,
     generator: torch.Generator | None = None,
 ) -> Taught:
-    """Images, noised to timesteps drawn uniformly, and what to predict there.
+    """Noise images to random timesteps; return the noisy images and their targets.
 
-    :param process: ``NoiseProcess(noise_scheduler)``, or a model's ``process``.
+    Timesteps are uniform over ``[0, T)``. A target is what the model should predict at the
+    noisy image.
+
+    :param process: ``NoiseProcess(noise_scheduler)``, or the ``process`` of a model.
     :param x0: clean images in model space, ``(N, C, H, W)``.
-    :param condition: the classes, ``(N,)``; None without conditioning.
+    :param condition: the classes of the images, ``(N,)``; None for a model without classes.
     :param generator: the source of randomness; None for torch's own random state.
-    :raises TypeError: for another process, such as a scheduler.
+    :raises TypeError: if ``process`` is not a NoiseProcess, for example a scheduler.
     """
     if not isinstance(process, NoiseProcess):
         raise TypeError(
@@ -69,20 +75,20 @@ def noised(
 def prediction_losses(
     student: Any, *batches: Taught, weights: Tensor | None = None
 ) -> list[Tensor]:
-    """``E || target - eps_theta(x_t, t) ||^2`` of each batch, in one pass over all.
+    """``E || target - eps_theta(x_t, t) ||^2`` of each batch, in one pass over all of them.
 
     One pass over two batches takes less time than two passes.
 
-    :param student: a :class:`~avalanche_gd.DiffusionModel`, a U-Net of diffusers without
-        further inputs, or a function: called with noisy images and timesteps, and with
-        ``class_labels`` where there is a condition, it gives a tensor of the images' shape,
-        or an object that has it as ``sample``.
-    :param batches: of :func:`noised` or :func:`draw`.
-    :param weights: of a sample by its timestep, ``(T,)``, such as
+    :param student: a :class:`~avalanche_gd.DiffusionModel`; or a U-Net of diffusers that
+        needs no other inputs; or a function of noisy images, timesteps and, where there is
+        a condition, ``class_labels``. The function returns a tensor of the images' shape,
+        or an object that has this tensor as ``sample``.
+    :param batches: the results of :func:`noised` or :func:`draw`.
+    :param weights: the weight of a sample by its timestep, ``(T,)``, such as
         ``process.min_snr_weights(5)``; None for 1.
-    :return: a scalar a batch.
-    :raises ValueError: if some have a condition and others have none, or for a prediction
-        of another shape than its target.
+    :return: one scalar per batch.
+    :raises ValueError: if some batches have a condition and others have none, or if the
+        prediction and the target differ in shape.
     """
     predictions = predict_together(student, batches)
     return [
@@ -102,8 +108,8 @@ def denoising_loss(
 ) -> Tensor:
     """``L_cur = E || eps - eps_theta(x_t, t) ||^2``, the loss of a diffusion model.
 
-    Of v, the image or the velocity, where the process predicts that. The parameters are
-    those of :func:`noised` and :func:`prediction_losses`.
+    If the process predicts v, the image or the velocity, this takes the place of eps. For
+    the parameters see :func:`noised` and :func:`prediction_losses`.
 
     :return: a scalar.
     """
@@ -120,14 +126,17 @@ def distillation_loss(
     *,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """``L_rep = E || eps_theta'(x_t, t) - eps_theta(x_t, t) ||^2``, by two passes.
+    """``L_rep = E || eps_theta'(x_t, t) - eps_theta(x_t, t) ||^2``: teacher and student.
 
-    :param student: as of :func:`prediction_losses`.
-    :param teacher: likewise; asked without gradients, in the mode that it is in.
+    Costs a forward pass of the student and one of the teacher.
+
+    :param student: see :func:`prediction_losses`.
+    :param teacher: the same kinds as the student. It is called without gradients, and its
+        mode (training or evaluation) is not changed.
     :param x_t: noisy images, ``(N, C, H, W)``.
     :param timesteps: ``(N,)``.
-    :param condition: the classes that both are asked for, ``(N,)``; None without.
-    :param weights: as of :func:`prediction_losses`.
+    :param condition: the classes that both get, ``(N,)``; None for models without classes.
+    :param weights: see :func:`prediction_losses`.
     :return: a scalar.
     """
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and the cache of computed tensors."""
+"""Write files completely or not at all, and cache computed tensors."""
 
 import fcntl
 import hashlib
@@ -20,11 +20,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 _BESIDE = re.compile(r"\..*-[0-9a-f]{16}(\.\w+)?")
-"""The name of what is not whole yet."""
+"""The name of a file or folder that is not complete yet."""
 
 
 def cache_folder() -> Path:
-    """Where computed tensors are kept between runs.
+    """The folder in which computed tensors are kept between runs.
 
     ``$AVALANCHE_GD_CACHE``, else ``avalanche-gd`` in ``$XDG_CACHE_HOME`` or
     ``~/.cache``.
@@ -37,11 +37,13 @@ def cache_folder() -> Path:
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Have a file written beside its place, flushed to disk, and renamed into it.
+    """Write a file under a temporary name, flush it to disk, and rename it.
+
+    So the file at ``path`` is complete or absent.
 
     :param path: where the file goes; its folder is made.
-    :param write: writes a file at the path it is given.
-    :raises ValueError: if it cannot be written; what was there is then still there.
+    :param write: a function that writes a file to the path that it gets.
+    :raises ValueError: if it cannot be written; an older file at ``path`` stays.
     """
     with _saying_why(path), _beside(path, Path.touch) as beside:
         write(beside)
@@ -50,11 +52,13 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 def write_folder(path: Path, write: Callable[[Path], Any]) -> None:
-    """Have a folder written beside its place, flushed to disk, and renamed into it.
+    """Write a folder under a temporary name, flush its files to disk, and rename it.
 
-    :param path: where it goes; replaced if it is there.
-    :param write: writes into the empty folder that it is given.
-    :raises ValueError: if it cannot be written; what was there is then still there.
+    So the folder at ``path`` is complete or absent.
+
+    :param path: where the folder goes; an older one is replaced.
+    :param write: a function that writes into the empty folder that it gets.
+    :raises ValueError: if it cannot be written; an older folder at ``path`` stays.
     """
     with _saying_why(path), _beside(path, Path.mkdir) as beside:
         write(beside)
@@ -68,26 +72,26 @@ def write_folder(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what is written beside its place by processes that live no more.
+    """Remove the temporary files of processes that have ended.
 
-    :param folder: in which something is written whole.
+    :param folder: the folder in which they are.
     """
     for name in filter(_BESIDE.fullmatch, os.listdir(folder)):
         beside = folder / name
-        # An error is of another process, which removes it too, or still writes it.
+        # On an error, another process removes it at the same time, or still writes it.
         with suppress(OSError), held(beside, wait=False):
             _remove(beside)
 
 
 @contextmanager
 def _beside(path: Path, make: Callable[[Path], Any]) -> Iterator[Path]:
-    """A file or folder beside another, that is held as long as this process lives."""
+    """Make a temporary file or folder next to ``path``, locked while this process lives."""
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path.parent)
     beside = path.with_name(_name_beside(path))
     make(beside)
     with held(beside):
-        if not beside.exists():  # taken for a leftover before it was held
+        if not beside.exists():  # another process removed it before it was locked
             make(beside)
         try:
             yield beside
@@ -101,10 +105,11 @@ def _name_beside(path: Path) -> str:
 
 @contextmanager
 def held(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold a file or folder, as one process at a time can, at most as long as it lives.
+    """Lock a file or folder: one process at a time, at the longest until it ends.
 
-    :param wait: until another process lets go of it.
-    :raises OSError: if it is not there or, without waiting, another process holds it.
+    :param wait: True to wait until another process unlocks it.
+    :raises OSError: if it does not exist or, with ``wait=False``, if another process has
+        locked it.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -115,7 +120,7 @@ def held(path: Path, *, wait: bool = True) -> Iterator[None]:
 
 
 def _flush(file: Path) -> None:
-    """Have a file on disk, for all to read: safetensors lets only its owner."""
+    """Flush a file to disk and let everyone read it: safetensors lets only its owner."""
     with open(file, "rb+") as written:
         os.fsync(written.fileno())
     file.chmod(0o644)
@@ -130,7 +135,7 @@ def _remove(path: Path) -> None:
 
 @contextmanager
 def _saying_why(path: Path) -> Iterator[None]:
-    """Have an error say which file cannot be written."""
+    """Turn an error of writing into a ValueError that names the file."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
@@ -154,16 +159,17 @@ def write_json(path: Path, content: Any) -> None:
 def cached(
     kind: str, key: Iterable[object], make: Callable[[], dict[str, Tensor]]
 ) -> dict[str, Tensor]:
-    """The tensors that are made for a key, from the cache where they are there.
+    """Return the tensors for a key: from the cache if they are there, else made and kept.
 
-    A cached file that is damaged, or that was made for another key, is never used: there
-    is a warning, and it is made anew. A cache folder that cannot be written is a warning
-    too. Processes that make the same thing at once each write a whole file.
+    A cached file that is damaged, or that was made for another key, is never used: there is
+    a warning, and the tensors are made again. If the cache folder cannot be written, there
+    is a warning too. Processes that make the same tensors at the same time each write a
+    complete file.
 
-    :param kind: what the file is named after, beside a digest of the key.
-    :param key: all that decides the result: tensors, and what differs in its ``repr``.
-    :param make: gives contiguous tensors on the CPU that share no memory.
-    :return: what ``make`` gave, now or then; if then, mapped from the file, not copied.
+    :param kind: the first part of the file's name; the second is a digest of the key.
+    :param key: all that decides the result: tensors, and objects that differ in ``repr``.
+    :param make: returns contiguous tensors on the CPU that share no memory.
+    :return: what ``make`` returned, now or earlier; if earlier, mapped from the file.
     """
     digest = _digest(key)
     path = cache_folder() / f"{kind}-{digest[:16]}.safetensors"
@@ -171,22 +177,24 @@ def cached(
         return _read(path, digest)
     except FileNotFoundError:
         pass
-    except Exception as error:  # a cache may be thrown away at any time
-        warnings.warn(f"cannot use the cached {path} ({error}); made anew", stacklevel=3)
+    except Exception as error:  # users may delete a cache at any time
+        warnings.warn(
+            f"cannot use the cached {path} ({error}); it is made again", stacklevel=3
+        )
     content = make()
     metadata = _metadata(digest, content)
     try:
         write_whole(path, lambda beside: save_file(content, beside, metadata=metadata))
     except ValueError as error:
         warnings.warn(
-            f"{error}; set AVALANCHE_GD_CACHE to a folder that can be written",
+            f"{error}; set AVALANCHE_GD_CACHE to a folder that you can write to",
             stacklevel=3,
         )
     return content
 
 
 def _read(path: Path, digest: str) -> dict[str, Tensor]:
-    """The content of a cached file, mapped; safetensors does not unpickle."""
+    """The content of a cached file, memory-mapped; safetensors does not unpickle."""
     with safe_open(path, framework="pt") as file:
         metadata, names = file.metadata(), file.keys()
         content = {name: file.get_tensor(name) for name in names}
@@ -202,9 +210,9 @@ def _metadata(digest: str, content: dict[str, Tensor]) -> dict[str, str]:
 def folder_digest(folder: Path) -> str:
     """The SHA-256 of the names and the content of all files in a folder.
 
-    But of its ``README.md``: what is told of a model does not decide what it gives.
+    ``README.md`` is left out: a description of a model does not change what it computes.
 
-    :raises OSError: if one cannot be read.
+    :raises OSError: if a file cannot be read.
     """
     digest = hashlib.sha256()
     for path in sorted(filter(Path.is_file, folder.rglob("*"))):
@@ -216,9 +224,9 @@ def folder_digest(folder: Path) -> str:
 
 
 def content_digest(content: object) -> str:
-    """The SHA-256 of tensors in plain containers, with their structure.
+    """The SHA-256 of tensors in lists, tuples and dicts, with their structure.
 
-    Of a tensor, its type, shape and bytes; of what is no container, its ``repr``.
+    A tensor counts by its type, shape and bytes; any other object by its ``repr``.
     """
     return _digest(_parts(content))
 

@@ -1,12 +1,13 @@
-"""Methods on any folder of class folders, some classes at a time.
+"""Compare methods on your own images, some classes at a time.
 
-ROOT holds train/CLASS/* and test/CLASS/*, or CLASS/* alone, of which a fifth of each class
-is then for testing. Images become 16x16 in colour (paper: 32x32).
+ROOT is a folder with train/CLASS/* and test/CLASS/*, or with CLASS/* only; then a fifth of
+each class is used for tests. Images become 16x16 in colour (paper: 32x32).
 
     python benchmarks/image_folder.py benchmark.options.root=ROOT benchmark.n_classes=10
 
-The classes are dealt to benchmark.n_experiences=5 experiences. Paper: the protocol of
-arXiv 2311.14028 for CIFAR-10, for a GPU. --check estimates how long it takes.
+Each of the benchmark.n_experiences=5 experiences gets the same number of classes. Paper:
+the protocol of arXiv 2311.14028 for CIFAR-10, for a GPU. --check estimates how long it
+takes.
 """
 
 from avalanche_gd.runs.suite import main

@@ -1,12 +1,11 @@
-"""Methods on CIFAR-100, ten classes at a time.
+"""Compare methods on CIFAR-100, ten classes at a time.
 
-Small: the model and the budget of split_cifar10, over ten experiences. Paper: the paper
-has no CIFAR-100; this is its protocol for CIFAR-10, for a GPU. --check estimates how long
-either takes.
+Small: the model and the budget of split_cifar10, over ten experiences. Paper: its protocol
+for CIFAR-10 (it has no CIFAR-100), for a GPU. --check estimates how long either takes.
 
     python benchmarks/split_cifar100.py --methods generative_replay,generative_distillation
 
-The data are read from the folder of benchmark.options.root, in torchvision's layout, or
+The data are read from the folder benchmark.options.root, in torchvision's layout, or
 are downloaded.
 """
 

@@ -1,7 +1,7 @@
-"""Methods on scikit-learn's digits, two classes at a time.
+"""Compare methods on scikit-learn's digits, two classes at a time.
 
-The first look: 8x8 images that come with a dependency, nothing to download. Generative
-distillation against generative replay, joint training and finetuning takes 1 to 5 minutes
+For a first look: the 8x8 images come with a dependency, nothing is downloaded. Generative
+distillation, generative replay, joint training and finetuning together take 1 to 5 minutes
 on two cores; --check estimates what other methods take.
 
     python benchmarks/split_digits.py

@@ -1,11 +1,11 @@
 """A diffusion model conditioned on the class, sampled with classifier-free guidance.
 
-With ``num_classes`` a strategy trains the model under the labels of its data, and replay
-draws the classes evenly. ``condition_dropout`` trains it without the class too, which
-guidance needs. A classifier of all real digits says whether an image shows what was asked.
+With ``num_classes`` a strategy trains the model with the labels of its data, and replay
+draws the classes evenly. ``condition_dropout`` trains it also without the class, which
+guidance needs. A classifier of all real digits tells if an image shows the right digit.
 
-You should see that most images show the digit that was asked for, those of the first
-experience too, and more of them with guidance than without (w = 1).
+You should see that most images show the digit that was asked for, also those of the first
+experience, and more of them with guidance than without (w = 1).
 
     python examples/conditioned_with_guidance.py
 """

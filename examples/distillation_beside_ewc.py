@@ -1,10 +1,11 @@
-"""Generative distillation beside EWC, Avalanche's own, in one strategy.
+"""Generative distillation together with Avalanche's own EWC, in one strategy.
 
 Plugins add up: each adds its term to the loss of a plain ``SupervisedTemplate`` that trains
-a diffusion model with ``DenoisingLoss``. Here EWC alone, distillation alone, and both.
+a diffusion model with ``DenoisingLoss``. Here: EWC alone, distillation alone, and both.
 
-You should see that EWC alone does not hold a diffusion model: its FID (0 for real images)
-is far from that of the other two. On these digits EWC adds nothing to distillation.
+You should see that EWC alone does not keep a diffusion model from forgetting: its FID (0
+for real images) is far from that of the other two. On these digits, EWC does not improve
+distillation.
 
     python examples/distillation_beside_ewc.py
 """
@@ -24,9 +25,9 @@ from avalanche_gd import (
     fid_metrics,
 )
 
-parser = argparse.ArgumentParser(description="Distillation beside EWC.")
-parser.add_argument("--epochs", type=int, default=25, help="of each experience")
-parser.add_argument("--images", type=int, default=500, help="that metrics judge")
+parser = argparse.ArgumentParser(description="Distillation together with EWC.")
+parser.add_argument("--epochs", type=int, default=25, help="per experience")
+parser.add_argument("--images", type=int, default=500, help="generated for metrics")
 args = parser.parse_args()
 
 benchmark = SplitDigits(n_experiences=5, shuffle=False)

@@ -1,11 +1,11 @@
-"""A diffusion model replays itself, beside one that is distilled.
+"""A diffusion model that replays its own samples, and one that is distilled.
 
-Avalanche's example of a VAE that replays itself, with a diffusion model: a plugin in the
-strategy of the generator is all that it takes. The digits come two classes at a time.
+This is Avalanche's example of a VAE that replays its own samples, with a diffusion model:
+one plugin in the generator's strategy is enough. The digits come two classes at a time.
 
 You should see that the model which is retrained on its own samples gets worse with each
 experience (FID grows; it is 0 for real images), and that the model which is taught the
-noise that it predicted before stays close to where it was. The images show samples, a row
+noise that it predicted before stays close to where it was. The images show samples, one row
 after each experience.
 
     python examples/generative_replay_generator.py
@@ -27,9 +27,9 @@ from avalanche_gd import (
     fid_metrics,
 )
 
-parser = argparse.ArgumentParser(description="A diffusion model replays itself.")
+parser = argparse.ArgumentParser(description="A diffusion model replays its own samples.")
 parser.add_argument("--steps", type=int, default=200, help="optimizer steps an experience")
-parser.add_argument("--images", type=int, default=500, help="that metrics judge")
+parser.add_argument("--images", type=int, default=500, help="generated for metrics")
 args = parser.parse_args()
 
 benchmark = SplitDigits(n_experiences=5, shuffle=False)

@@ -1,11 +1,12 @@
 """A solver with a diffusion model as its generator, in Avalanche's own GenerativeReplay.
 
-Avalanche's example of a solver and a generator on split MNIST, on split digits: where that
-has a VAE, ``generator_strategy`` trains a diffusion model. Avalanche's strategy trains the
-generator after the solver, in each experience. The generator is held by distillation.
+This is Avalanche's example of a solver and a generator on split MNIST, with split digits
+and with a diffusion model instead of a VAE, which ``generator_strategy`` trains. In each
+experience, Avalanche's strategy trains the generator after the solver. Distillation keeps
+the generator from forgetting.
 
-You should see that the solver still knows the first digits at the end, at the same budget
-at which it forgets all but the last two without replay.
+You should see that the solver still knows the first digits at the end, with the same budget
+with which it forgets all but the last two without replay.
 
     python examples/generative_replay_solver.py
 """
@@ -26,8 +27,8 @@ from avalanche_gd import (
 )
 
 parser = argparse.ArgumentParser(description="A solver that replays from a generator.")
-parser.add_argument("--steps", type=int, default=200, help="of the generator an experience")
-parser.add_argument("--epochs", type=int, default=20, help="of the solver an experience")
+parser.add_argument("--steps", type=int, default=200, help="of the generator")
+parser.add_argument("--epochs", type=int, default=20, help="of the solver")
 args = parser.parse_args()
 
 benchmark = SplitDigits(n_experiences=5, shuffle=False)

@@ -1,10 +1,10 @@
-"""Images of your own: a folder with a folder of images for each class.
+"""Your own images: a folder with a folder of images for each class.
 
-Without a folder it draws ellipses, then rectangles. Images are made 8x8 and grey, which is
-quick; the preset "cifar-small" takes 16x16 in colour.
+Without a folder it draws ellipses, then rectangles. Images become 8x8 and grey, which is
+quick; the preset "cifar-small" is for 16x16 in colour.
 
-You should see that after the second experience samples are of all four classes, also of the
-first two, and so in ``image_folder.png``.
+You should see that after the second experience there are samples of all four classes, also
+of the first two; they are in ``image_folder.png``.
 
     python examples/image_folder.py [FOLDER --experiences 5]
 """
@@ -34,7 +34,7 @@ def draw_images(folder):
     return folder
 
 
-parser = argparse.ArgumentParser(description="Images of your own.")
+parser = argparse.ArgumentParser(description="Your own images.")
 parser.add_argument("folder", nargs="?", type=Path, help="with a folder for each class")
 parser.add_argument("--experiences", type=int, default=2, help="of as many classes each")
 parser.add_argument("--steps", type=int, default=300, help="optimizer steps an experience")

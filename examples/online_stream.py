@@ -1,11 +1,11 @@
 """A diffusion model in an online stream: data in pieces that are seen once.
 
 Avalanche's ``split_online_stream`` cuts experiences into pieces. Pieces of one experience
-count as one: the teacher is of the experience before, not of the piece before, and the
-weights of the losses stay. That is all there is to change: train on the pieces.
+count as one: the teacher is from the previous experience, not from the previous piece, and
+the weights of the losses stay the same. So only one thing changes: train on the pieces.
 
 You should see that with distillation the samples are of all digits so far, and without it
-of the last two only.
+only of the last two.
 
     python examples/online_stream.py
 """

@@ -1,11 +1,11 @@
-"""A solver that replays from a diffusion model by soft labels.
+"""A solver that replays samples of a diffusion model with soft labels.
 
 ``SoftGenerativeReplay`` trains the solver on an experience and on samples that are labelled
 by the old solver's probabilities, and then the generator on the same experience. One line
-decides what the generator is held by.
+chooses the method that keeps the generator from forgetting.
 
-You should see that the accuracy on the first digits stays where the generator is distilled,
-and falls where it is retrained on its own samples or only finetuned.
+You should see that the accuracy on the first digits stays high if the generator is
+distilled, and falls if it is retrained on its own samples or only finetuned.
 
     python examples/solver_soft_replay.py
 """

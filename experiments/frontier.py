@@ -1,4 +1,4 @@
-"""Draws what a setting costs against how good it is, from an experiment's CSV.
+"""Draw quality against cost for the settings of an experiment, from its CSV.
 
 python experiments/frontier.py experiments/cost_and_quality
 """
@@ -33,15 +33,15 @@ NAMES = {
 
 
 class Setting(NamedTuple):
-    """What a setting costs and reaches after its last experience."""
+    """The cost of a setting, and its quality after the last experience."""
 
     name: str
     cost: float
-    """F a step."""
+    """F per step."""
     value: float
-    """With the first seed, which every setting has been run with."""
+    """With the first seed, with which every setting was run."""
     others: list[float]
-    """With other seeds."""
+    """With the other seeds."""
 
 
 def settings(path: Path, quality: Column) -> list[Setting]:
@@ -55,16 +55,16 @@ def settings(path: Path, quality: Column) -> list[Setting]:
 
 
 def short(label: str) -> str:
-    """A label as short as it can be and still be told apart."""
+    """A short label that is still different from the others."""
     for long, name in NAMES.items():
         label = label.replace(long, name)
     return label
 
 
 def draw(axis: Axes, found: list[Setting], title: str) -> None:
-    """A point for each setting, dashes for its other seeds, and the line of the best.
+    """Draw a point for each setting, dashes for its other seeds, and the line of the best.
 
-    Those are the settings that no cheaper one beats.
+    The best are the settings that no cheaper one beats.
     """
     best: list[Setting] = []
     for setting in found:
@@ -84,7 +84,7 @@ def draw(axis: Axes, found: list[Setting], title: str) -> None:
 
 
 def main() -> None:
-    """Write ``frontier.png`` beside the CSV."""
+    """Write ``frontier.png`` next to the CSV."""
     folder = Path(sys.argv[1])
     figure, axes = plt.subplots(1, 2, figsize=(12, 4.8), layout="constrained")
     for axis, quality in zip(axes, QUALITIES, strict=True):

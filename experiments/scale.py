@@ -1,8 +1,8 @@
-"""Writes the tables of docs/scale.md: what each method costs, by counts.
+"""Write the tables of docs/scale.md: what each method costs, calculated from counts.
 
 python experiments/scale.py              # write them
 python experiments/scale.py --check      # fail if they are not what the counts say
-python experiments/scale.py --measure    # first time a pass of each denoiser here, minutes
+python experiments/scale.py --measure    # first measure a pass of each denoiser; minutes
 """
 
 import csv
@@ -36,7 +36,7 @@ IMAGENET = "ImageNet at 64x64"
 EXPERIMENTS = ("paper_fmnist", "paper_cifar10", "rank1_fmnist", "rank1_cifar10", IMAGENET)
 IMAGES = {"split_fmnist": (60_000, 10_000), "split_cifar10": (50_000, 10_000)}
 IMAGES["image_folder"] = 1_281_167, 50_000
-"""To train and to test on, by benchmark."""
+"""Training and test images, by benchmark."""
 
 IMAGENET_UNET: dict[str, Any] = dict(
     sample_size=64,
@@ -62,38 +62,38 @@ IMAGENET_METHODS = (
 )
 
 _FLOAT = 4  # bytes
-_ADAM = 2  # numbers that it keeps of a weight
+_ADAM = 2  # numbers per weight in its state
 
 
 class Cost(NamedTuple):
-    """What a run costs: in F, the passes of its training, and in bytes."""
+    """The cost of a run: the passes of its training in F, and memory in bytes."""
 
     step: float
-    """Of the generator, in the last experience."""
+    """A step of the generator, in the last experience."""
     training: float
     solver: float
-    """Passes of the generator, when the solver is trained."""
+    """Passes of the generator during the training of the solver."""
     evaluation: float
     models: int
     """The denoisers, a gradient and the state of Adam."""
     penalty: int
-    """What a penalty on the weights keeps after the last experience."""
+    """What a penalty on the weights stores after the last experience."""
     pool: int
     memory: int
-    """These and all images, and what measures a penalty; without activations."""
+    """All of these, all images, and the measuring of a penalty; without activations."""
     checkpoint: int
     """Without the solver."""
     disk: int
-    """Of two checkpoints, the model and the cache."""
+    """Two checkpoints, the model and the cache."""
 
 
 def cost(
     config: RunConfig, parameters: int, train: Sequence[int], test: Sequence[int]
 ) -> Cost:
-    """What a run of a method of the tables costs.
+    """Calculate the cost of a run of a method.
 
-    :param parameters: P, of its denoiser.
-    :param train: the images of each experience.
+    :param parameters: P, the number of parameters of its denoiser.
+    :param train: the number of images of each experience.
     :param test: those of the test stream.
     """
     method, batch, n = config.method, config.generator.batch_size, len(train)
@@ -136,7 +136,7 @@ def cost(
 
 
 def _images_seen(config: RunConfig, name: str, train: Sequence[int]) -> list[int]:
-    """The current images of all steps of a model, by experience."""
+    """The current images in all steps of a model, by experience."""
     budget, first = config.budget(name), config.first_experience
     sizes = list(accumulate(train)) if config.method.cumulative else train
     fixed = (budget.steps or 0) * budget.batch_size
@@ -145,7 +145,7 @@ def _images_seen(config: RunConfig, name: str, train: Sequence[int]) -> list[int
 
 
 def _beside(plugin: Any, config: RunConfig) -> float:
-    """Passes of an image that a plugin adds to a current image's three."""
+    """Passes of an image that a plugin adds to the three of a current image."""
     if isinstance(plugin, ReplayPlugin):
         return 3
     lesson = getattr(plugin, "lesson", None)
@@ -168,7 +168,7 @@ def _pooled(plugin: Any, config: RunConfig, index: int) -> int:
 
 
 def methods_of(experiment: str) -> Sequence[str]:
-    """The methods of a table, with what is set beside them."""
+    """The methods of a table, with their settings."""
     if experiment == IMAGENET:
         return IMAGENET_METHODS
     protocol = files("avalanche_gd.conf") / "protocol" / f"{experiment.split('_')[0]}.yaml"
@@ -177,9 +177,9 @@ def methods_of(experiment: str) -> Sequence[str]:
 
 
 def planned(experiment: str, method: str = "naive") -> RunConfig:
-    """The configuration of a run.
+    """The settings of a run.
 
-    :param method: of :func:`methods_of`.
+    :param method: one of :func:`methods_of`.
     """
     options = f"method={method} device=cpu".split()
     if experiment != IMAGENET:
@@ -206,7 +206,7 @@ def size_of(config: RunConfig) -> tuple[int, int]:
 
 
 def section() -> str:
-    """A table of each experiment."""
+    """Make the tables, one for each experiment."""
     with open(MEASURED, newline="") as file:
         ms = {row["experiment"]: float(row["ms"]) for row in csv.DictReader(file)}
     return "\n".join(
@@ -243,7 +243,7 @@ def _table(experiment: str, seconds: float) -> str:
 
 
 def measure() -> None:
-    """Time a pass of an image of each denoiser here, on one thread."""
+    """Measure a pass per image of each denoiser here, on one thread."""
     torch.set_num_threads(1)
     rows = [(name, f"{1000 * seconds_an_image(planned(name)):.4g}") for name in EXPERIMENTS]
     with open(MEASURED, "w", newline="") as file:

@@ -271,7 +271,7 @@ def test_a_generator_that_is_a_number_is_refused(plugin, generator):
 def test_a_refresh_of_no_pool_and_two_pools_are_refused(plugin):
     with pytest.raises(ValueError, match="pool_refresh needs a pool; give pool_size"):
         plugin(pool_refresh=3)
-    with pytest.raises(ValueError, match="pool_size or pool_per_class; give one of them"):
+    with pytest.raises(ValueError, match="pool_size or pool_per_class, not both"):
         plugin(pool_size=30, pool_per_class=3)
 
 
@@ -286,12 +286,12 @@ def test_an_unknown_weighting_is_refused_with_those_that_exist(plugin, weighting
 def test_a_generator_strategy_that_is_none_is_refused():
     with pytest.raises(TypeError, match="must be the strategy that trains the generator"):
         GenerativeReplayPlugin(5)
-    with pytest.raises(TypeError, match="a solver replays from a generator; give"):
+    with pytest.raises(TypeError, match="a solver replays samples of a generator; give"):
         SoftGenerativeReplayPlugin(None)
 
 
 def test_steps_and_epochs_exclude_each_other():
-    with pytest.raises(ValueError, match="train_steps and train_epochs exclude each other"):
+    with pytest.raises(ValueError, match="train_steps and train_epochs cannot both"):
         make_strategy(DiffusionTraining, tiny(), train_steps=3, train_epochs=2)
 
 
@@ -302,7 +302,7 @@ def test_an_optimizer_of_another_models_parameters_is_refused(kind):
     make = tiny if kind is DiffusionTraining else partial(SmallCNN, SHAPE, 3)
     replay = {"replay": soft_replay()} if kind is SoftGenerativeReplay else {}
     optimizer = torch.optim.Adam(make().parameters())
-    with pytest.raises(ValueError, match="optimizer holds none of the model's parameters"):
+    with pytest.raises(ValueError, match="optimizer has none of the model's parameters"):
         kind(model=make(), optimizer=optimizer, evaluator=None, **replay)
 
 

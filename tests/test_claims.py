@@ -120,7 +120,7 @@ CLAIMS: dict[str, dict[str, list[str]]] = {
         ],
     },
     "ConditionedDenoiser.drop_condition": {
-        "Leave each class out with the probability": [
+        "Drop each class with the probability": [
             "tests/models/test_conditioning.py::test_classes_are_left_out_as_often_as_asked_and_only_in_training",
         ],
     },
@@ -131,12 +131,12 @@ CLAIMS: dict[str, dict[str, list[str]]] = {
         ],
     },
     "NoisyImages.given": {
-        "each is left out with the probability": [
+        "each is dropped with the probability": [
             "tests/models/test_conditioning.py::test_classes_are_left_out_as_often_as_asked_and_only_in_training",
         ],
     },
     "unet": {
-        "adds an embedding of each, and one, the last, of none": [
+        "adds an embedding of each, and one, the last, of no class": [
             "tests/models/test_diffusion.py::test_a_preset_has_an_embedding_of_each_class_and_the_last_of_none",
         ],
     },
@@ -147,7 +147,7 @@ CLAIMS: dict[str, dict[str, list[str]]] = {
         ],
     },
     "GenerativeDistillationPlugin": {
-        "has the teacher follow the student": [
+        "is not frozen but follows the student": [
             "tests/plugins/test_ema.py::test_a_teacher_follows_the_student_by_a_moving_average",
         ],
         'all but ``"current"``': [
@@ -168,7 +168,7 @@ CLAIMS: dict[str, dict[str, list[str]]] = {
         "samples of each class that the teacher knows": [
             "tests/plugins/test_pool.py::test_a_plugin_fills_its_pool_with_so_many_of_each_class_that_it_knows",
         ],
-        "or of each class where the model is not": [
+        "that is of each class where the model is not": [
             "tests/plugins/test_pool.py::test_a_pool_of_each_class_is_refused_before_training_where_it_cannot_be",
         ],
     },
@@ -186,15 +186,15 @@ CLAIMS: dict[str, dict[str, list[str]]] = {
         "the source of all that the plugin draws": [
             "tests/plugins/test_behaviour.py::test_all_that_a_plugin_draws_comes_from_its_generator",
         ],
-        "samples of each class that the diffusion": [
+        "samples of each class that it knows": [
             "tests/plugins/test_pool.py::test_a_plugin_fills_its_pool_with_so_many_of_each_class_that_it_knows",
         ],
-        "or of each class where it is not conditioned": [
+        "of each class where the generator is not": [
             "tests/plugins/test_pool.py::test_a_pool_of_each_class_is_refused_before_training_where_it_cannot_be",
         ],
     },
     "GenerativeReplayPlugin.generate": {
-        "the class each was asked for": [
+        "the class on which each was conditioned": [
             "tests/models/test_conditioning.py::test_a_generator_replays_its_samples_under_the_classes_they_were_made_for",
         ],
     },
@@ -238,9 +238,6 @@ CLAIMS: dict[str, dict[str, list[str]]] = {
     "ReplayPool": {
         "is of each class that a conditioned teacher": [
             "tests/plugins/test_pool.py::test_a_pool_of_each_class_holds_every_class_as_often",
-        ],
-        "or one of each class of a teacher without any": [
-            "tests/plugins/test_pool.py::test_a_pool_of_each_class_is_refused_before_training_where_it_cannot_be",
         ],
     },
     "ReplayPool.draw": {
@@ -333,16 +330,13 @@ CLAIMS: dict[str, dict[str, list[str]]] = {
         ],
     },
     "fid_metrics": {
-        ":param experience: also for each experience": [
+        ":param experience: also log FID for each experience": [
             "tests/metrics/test_plugins.py::test_fid_by_experience_takes_the_images_of_its_classes",
             "tests/metrics/test_plugins.py::test_fid_by_experience_of_a_conditioned_model_takes_the_classes_asked_for",
             "tests/metrics/test_values.py::test_fid_of_fewer_than_two_images_is_not_a_number",
         ],
-        ":param stream: over all of them": [
+        ":param stream: log FID over all of them": [
             "tests/metrics/test_plugins.py::test_they_judge_the_model_on_the_classes_trained_on",
-        ],
-        "of each stream by itself": [
-            "tests/metrics/test_summary.py::test_the_summary_is_of_one_stream_and_of_what_was_trained_on",
         ],
     },
     "generation_summary": {
@@ -453,7 +447,7 @@ CLAIMS: dict[str, dict[str, list[str]]] = {
         ],
     },
     "recovery_steps": {
-        "after every so many": [
+        "after every ``every`` steps": [
             "tests/metrics/test_recovery.py::test_goals_are_reached_in_order_and_on_measured_steps",
             "tests/metrics/test_recovery.py::test_a_model_that_has_not_forgotten_takes_no_step",
         ],

@@ -364,8 +364,8 @@ def test_the_classes_are_those_asked_for_or_evenly_those_seen():
         ("generation", dict(count=0), "count must be an integer of 1"),
         ("generation", dict(steps=1001), "steps must be an integer from 1 to 1000"),
         ("generation", dict(start=1000), "start must be an integer from 0 to 999"),
-        ("current", {}, "give them to another one, as current="),
-        ("current", dict(current=images(3)), "there are 3 current images; give a count"),
+        ("current", {}, "remove that, or give current="),
+        ("current", dict(current=images(3)), "but there are 3 current images"),
         ("current", dict(pairs=PairPool(9)), "Current depends on the current batch"),
         ("gaussian", dict(condition=torch.zeros(4).long()), "this model is not condit"),
     ],
@@ -380,7 +380,7 @@ def test_a_teacher_a_condition_or_a_process_of_another_kind_is_refused():
         draw("generation", TinyDenoiser(), 4)
     with pytest.raises(TypeError, match="not a DDPMScheduler; give NoiseProcess"):
         denoising_loss(TinyDenoiser(), DDPMScheduler(), images(2))
-    with pytest.raises(ValueError, match="condition= is for fresh samples"):
+    with pytest.raises(ValueError, match="condition= is for new samples"):
         draw("generation", conditioned(), 4, condition=torch.ones(4).long(), ahead=Ahead(2))
 
 
@@ -418,12 +418,12 @@ def test_what_cannot_be_held_is_refused():
     denoiser = TinyDenoiser()
     with pytest.raises(ValueError, match="no batch of the experience"):
         rank_one_anchor(denoiser, [])
-    with pytest.raises(ValueError, match="no experience was learned yet"):
+    with pytest.raises(ValueError, match="the penalty needs the anchor"):
         rank_one_penalty(denoiser.parameters(), [])
     same = Taught(images(2), torch.tensor([1, 2]), torch.zeros(2, *SHAPE), None)
     zero = same._replace(target=denoiser(same.x_t, same.timesteps).detach())
     with pytest.raises(ValueError, match="the mean gradient has the norm 0"):
         rank_one_anchor(denoiser, [zero])
     anchor = rank_one_anchor(denoiser, [same])
-    with pytest.raises(ValueError, match=r"an anchor holds 19 weights, but 56 are trained"):
+    with pytest.raises(ValueError, match=r"an anchor has 19 weights, but 56 are trained"):
         rank_one_penalty(TinyDenoiser(2).parameters(), [anchor])

@@ -133,7 +133,7 @@ def test_a_file_that_is_not_what_was_kept_is_a_warning_and_made_anew(damage):
     cached("thing", ["key"], content)
     (file,) = cache_folder().iterdir()
     damage(file)
-    with pytest.warns(UserWarning, match="cannot use the cached .*; made anew") as caught:
+    with pytest.warns(UserWarning, match="cannot use the cached .*; it is made") as caught:
         assert same_bits(cached("thing", ["key"], content), content())
     assert len(caught) == 1 and len(str(caught[0].message).splitlines()) == 1
     assert same_bits(cached("thing", ["key"], never), content())

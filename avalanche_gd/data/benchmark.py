@@ -1,4 +1,4 @@
-"""A benchmark that knows of itself what Avalanche's own do."""
+"""A benchmark with the same attributes as Avalanche's own."""
 
 from collections.abc import Iterable
 from itertools import chain
@@ -16,33 +16,33 @@ _FACTS = (
     "original_classes_in_exp",
     "class_mapping",
 )
-"""What the maker of class-incremental streams knows, and its streams may not show."""
+"""Attributes of a maker of class-incremental streams, which its streams may not have."""
 
 
 class StreamsBenchmark(CLScenario):
     """Streams that know their benchmark, with the attributes of Avalanche's ``NCScenario``.
 
-    :param streams: of experiences with datasets, classes and task labels.
-    :param like: the benchmark that the streams are of in another form. What it knows of
-        classes is taken over; the rest is read off the training stream.
+    :param streams: streams of experiences with datasets, classes and task labels.
+    :param like: a benchmark of which the streams are another form. Its attributes about
+        classes are copied; the others are read from the training stream.
     """
 
     n_experiences: int
-    """Of the training stream."""
+    """The number of experiences in the training stream."""
     task_labels: list[list[int]]
     """By training experience."""
     n_classes: int
     n_classes_per_exp: list[int]
     """By training experience."""
     classes_order: list[int]
-    """As they first appear in the training stream."""
+    """In the order of their first occurrence in the training stream."""
     original_classes_in_exp: list[set[int]]
     """By training experience, as they were numbered before any remapping."""
 
     def __init__(self, streams: Iterable[Any], like: Any = None):
         super().__init__(list(streams))
         for stream in self.streams.values():
-            stream.benchmark = self  # Avalanche's own builder leaves it out
+            stream.benchmark = self  # Avalanche's own builder does not set it
             for experience in stream:
                 experience.benchmark = self
         self.classes_in_experience: dict[str, list[set[int]]] = {
@@ -67,11 +67,11 @@ class StreamsBenchmark(CLScenario):
 
 
 def as_benchmark(*, like: Any = None, **streams: Any) -> StreamsBenchmark:
-    """A benchmark of Avalanche datasets by stream, whose streams know it.
+    """Make a benchmark from Avalanche datasets by stream; its streams know it.
 
     :param like: see :class:`StreamsBenchmark`.
     :param streams: the datasets of the experiences of ``train``, ``test``, and others.
-    :raises ValueError: if one is empty.
+    :raises ValueError: if a dataset is empty.
     """
     for name, datasets in streams.items():
         check_not_empty(name, datasets)
@@ -82,7 +82,7 @@ def as_benchmark(*, like: Any = None, **streams: Any) -> StreamsBenchmark:
 def check_not_empty(stream: str, datasets: Iterable[Any]) -> None:
     """Raise ValueError if one of a stream's datasets is empty.
 
-    :param stream: its name.
+    :param stream: the stream's name.
     """
     for index, dataset in enumerate(datasets):
         if len(dataset) == 0:

@@ -20,14 +20,14 @@ def SplitCIFAR10(
     """Class-incremental CIFAR-10 like Avalanche's ``SplitCIFAR10``, in model space.
 
     :param n_experiences: 1, 2, 5 or 10; each gets the same number of classes.
-    :param seed: decides the order of the classes. The global random state is left alone.
+    :param seed: decides the order of the classes. The global random state does not change.
     :param image_size: height and width, resized by PIL; the originals are 32x32.
-    :param shuffle: False for the classes in their own order, whatever the seed.
+    :param shuffle: False to keep the classes in their own order, whatever the seed.
     :param root: a folder with ``cifar-10-batches-py``, or with ``cifar-10-python.tar.gz``,
-        which is unpacked there. None for Avalanche's own, to which torchvision downloads.
+        which is unpacked there. None for Avalanche's folder, to which it is downloaded.
     :return: streams ``train_stream`` (50,000 images) and ``test_stream`` (10,000), of
         shape ``(3, image_size, image_size)``.
-    :raises ValueError: if the classes cannot be dealt evenly to the experiences, if
+    :raises ValueError: if the experiences cannot have equal numbers of classes, if
         ``root`` does not hold the data set, or if it cannot be downloaded.
     """
     check_experiences(n_experiences, n_classes=10)
@@ -48,14 +48,14 @@ def SplitCIFAR100(
     """Class-incremental CIFAR-100 like Avalanche's ``SplitCIFAR100``, in model space.
 
     :param n_experiences: a divisor of 100; each gets the same number of classes.
-    :param seed: decides the order of the classes. The global random state is left alone.
+    :param seed: decides the order of the classes. The global random state does not change.
     :param image_size: height and width, resized by PIL; the originals are 32x32.
-    :param shuffle: False for the classes in their own order, whatever the seed.
+    :param shuffle: False to keep the classes in their own order, whatever the seed.
     :param root: a folder with ``cifar-100-python``, or with ``cifar-100-python.tar.gz``,
-        which is unpacked there. None for Avalanche's own, to which torchvision downloads.
+        which is unpacked there. None for Avalanche's folder, to which it is downloaded.
     :return: streams ``train_stream`` (50,000 images) and ``test_stream`` (10,000), of
         shape ``(3, image_size, image_size)``, with the 100 fine labels.
-    :raises ValueError: as :func:`SplitCIFAR10` does.
+    :raises ValueError: as in :func:`SplitCIFAR10`.
     """
     check_experiences(n_experiences, n_classes=100)
     train, test = _read(CIFAR100, "CIFAR-100", root)
@@ -74,7 +74,7 @@ def _read(
     elif not any(Path(root).expanduser().joinpath(entry).exists() for entry in names):
         raise ValueError(
             f"no {name} in {root}: looked for {' and '.join(names)}; "
-            "give the folder that holds either"
+            "give the folder that has one of them"
         )
     try:
         folder = Path(root).expanduser()

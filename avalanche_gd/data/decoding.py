@@ -1,4 +1,4 @@
-"""Image files as pixels of one size, decoded once."""
+"""Decode image files to pixels of one size, once."""
 
 import os
 import stat
@@ -15,13 +15,13 @@ from avalanche_gd.data.stored_images import StoredImages, stored_images
 
 _MODES = {1: "L", 3: "RGB"}  # PIL's names, by channels
 _FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")  # PIL's, by a file's content
-_RULE = "shorter side resized bilinearly, centre"  # another one makes other pixels
+_RULE = "shorter side resized bilinearly, centre"  # part of the key in the cache
 
 
 def decoded_images(
     root: Path, files: Sequence[str], *, channels: int, image_size: int
 ) -> StoredImages | Tensor:
-    """The pixels of image files, from the cache where they are there.
+    """Decode image files, or read their pixels from the cache.
 
     An image's shorter side is resized to ``image_size``, bilinearly with antialiasing,
     and its centre is kept.
@@ -30,10 +30,10 @@ def decoded_images(
     :param files: their paths, below ``root``.
     :param channels: 3, or 1 for grey.
     :param image_size: height and width of the result.
-    :return: uint8, ``(N, channels, image_size, image_size)``; in memory only where the
-        cache cannot be written.
-    :raises ValueError: if a file cannot be read as an image of 8 bits a channel in JPEG,
-        PNG, PPM (with PGM), BMP, TIFF or WebP, whatever its name ends in; or has more
+    :return: uint8, ``(N, channels, image_size, image_size)``; in memory only if the cache
+        cannot be written.
+    :raises ValueError: if a file cannot be read as a JPEG, PNG, PPM (with PGM), BMP, TIFF
+        or WebP image with 8 bits per channel, whatever its name ends in; or if it has more
         pixels than PIL's ``Image.MAX_IMAGE_PIXELS``, 89 million.
     """
     shape = (len(files), channels, image_size, image_size)
@@ -49,21 +49,21 @@ def decoded_images(
 
 def _decode(file: str, channels: int, image_size: int) -> Tensor:
     try:
-        if not stat.S_ISREG(os.stat(file).st_mode):  # a pipe would keep it waiting
-            raise ValueError("no regular file")
+        if not stat.S_ISREG(os.stat(file).st_mode):  # PIL would wait for a pipe
+            raise ValueError("not a regular file")
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            # Of all formats, PIL would hand PostScript to Ghostscript.
+            # Without formats=, PIL would give PostScript files to Ghostscript.
             with Image.open(file, formats=_FORMATS) as image:
                 if image.mode.startswith(("I", "F")):  # PIL would clip them to 8 bits
-                    raise ValueError(f"more than 8 bits a channel, mode {image.mode}")
+                    raise ValueError(f"more than 8 bits per channel, mode {image.mode}")
                 pixels = image.convert(_MODES[channels])
     except UnidentifiedImageError as error:
         raise ValueError(
             f"cannot read the image {file} (none of {', '.join(_FORMATS)}); replace or "
             "delete it"
         ) from error
-    except Exception as error:  # PIL raises whatever its decoders do
+    except Exception as error:  # PIL's decoders raise errors of many kinds
         raise ValueError(
             f"cannot read the image {file} ({error}); replace or delete it"
         ) from error
@@ -73,7 +73,7 @@ def _decode(file: str, channels: int, image_size: int) -> Tensor:
 def _state(root: Path, file: str) -> tuple[object, ...]:
     """What changes with a file: its name, its size, its time of change."""
     name = file.removeprefix(str(root))
-    if not os.path.exists(file):  # a link that leads nowhere, which decoding refuses
+    if not os.path.exists(file):  # a link to nothing, for which decoding raises an error
         return (name,)
     state = os.stat(file)
     return name, state.st_size, state.st_mtime_ns

@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits: a benchmark with nothing to download."""
+"""scikit-learn's handwritten digits: a benchmark that needs no download."""
 
 import torch
 from sklearn.datasets import load_digits
@@ -8,7 +8,7 @@ from avalanche_gd.data.benchmark import StreamsBenchmark
 from avalanche_gd.data.model_space import as_dataset, check_experiences, class_incremental
 
 _TEST_SHARE = 0.2
-_MAXIMUM = 16  # of a pixel in scikit-learn's digits
+_MAXIMUM = 16  # the highest value of a pixel in scikit-learn's digits
 
 
 def SplitDigits(
@@ -19,12 +19,12 @@ def SplitDigits(
     The test images are the same for every seed, with the classes in proportion.
 
     :param n_experiences: 1, 2, 5 or 10; each gets the same number of classes.
-    :param seed: decides the order of the classes. The global random state is left alone.
+    :param seed: decides the order of the classes. The global random state does not change.
     :param image_size: height and width; the originals are 8x8.
-    :param shuffle: False for the classes in their own order, whatever the seed.
+    :param shuffle: False to keep the classes in their own order, whatever the seed.
     :return: streams ``train_stream`` and ``test_stream`` in model space, of shape
         ``(1, image_size, image_size)``.
-    :raises ValueError: if the classes cannot be dealt evenly to the experiences.
+    :raises ValueError: if the experiences cannot have equal numbers of classes.
 
     >>> benchmark = SplitDigits(5)
     >>> [len(experience.dataset) for experience in benchmark.test_stream]

@@ -1,4 +1,4 @@
-"""Fashion-MNIST, found where it is or downloaded."""
+"""Fashion-MNIST, read from a folder or downloaded."""
 
 from functools import partial
 from pathlib import Path
@@ -9,7 +9,7 @@ from avalanche_gd.data.benchmark import StreamsBenchmark
 from avalanche_gd.data.idx_files import has_idx_files, split_idx
 
 DEBIAN_ROOT = Path("/usr/share/datasets/fashion-mnist")
-"""Where Debian's package ``dataset-fashion-mnist`` puts the data set."""
+"""The folder of Debian's package ``dataset-fashion-mnist``."""
 
 
 def SplitFMNIST(
@@ -24,17 +24,17 @@ def SplitFMNIST(
     """Class-incremental Fashion-MNIST like Avalanche's ``SplitFMNIST``, in model space.
 
     :param n_experiences: 1, 2, 5 or 10; each gets the same number of classes.
-    :param seed: decides the order of the classes. The global random state is left alone.
+    :param seed: decides the order of the classes. The global random state does not change.
     :param image_size: height and width; the originals are 28x28.
-    :param shuffle: False for the classes in their own order, whatever the seed.
-    :param fit: ``"resize"``, by PIL, or ``"pad"``, to put a black border around.
+    :param shuffle: False to keep the classes in their own order, whatever the seed.
+    :param fit: ``"resize"``, by PIL, or ``"pad"``, to add a black border.
     :param root: a folder with the four idx files, gzipped or not, or one of
-        torchvision's. None for the folder of Debian's package where it is installed,
-        else for Avalanche's own, to which torchvision downloads.
+        torchvision's. None for the folder of Debian's package if it is installed, else for
+        Avalanche's folder, to which it is downloaded.
     :return: streams ``train_stream`` (60,000 images) and ``test_stream`` (10,000), of
         shape ``(1, image_size, image_size)``.
-    :raises ValueError: if the classes cannot be dealt evenly to the experiences, for an
-        unknown ``fit`` or a size below 28 to pad to, if ``root`` does not hold the data
+    :raises ValueError: if the experiences cannot have equal numbers of classes, for an
+        unknown ``fit`` or ``"pad"`` to a size below 28, if ``root`` does not hold the data
         set, or if it cannot be downloaded.
     """
     folder = None if root is None else Path(root).expanduser()

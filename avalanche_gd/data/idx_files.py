@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST: four idx files, found where they are or downloaded."""
+"""MNIST and Fashion-MNIST: four idx files, read from a folder or downloaded."""
 
 import gzip
 import struct
@@ -15,7 +15,7 @@ from avalanche_gd.data.model_space import as_dataset, check_experiences, class_i
 from avalanche_gd.storage import cached
 
 FITS = ("resize", "pad")
-"""How images come to their size: resized by PIL, or with a black border around."""
+"""How images get their size: resized by PIL, or with a black border."""
 
 _SIZE = 28  # height and width of an original
 _FILES = (
@@ -38,15 +38,15 @@ def split_idx(
     download: Callable[[], Any],
     hint: str,
 ) -> StreamsBenchmark:
-    """A class-incremental benchmark of ten classes in four idx files.
+    """Make a class-incremental benchmark of ten classes from four idx files.
 
-    :param name: of the data set, as torchvision's folder has it but for hyphens.
+    :param name: the name of the data set; torchvision's folder has it without hyphens.
     :param fit: one of :data:`FITS`.
-    :param root: a folder with the files, gzipped or not, or one of torchvision's; None
-        where they are to be downloaded.
-    :param download: gives torchvision's training and test set.
-    :param hint: what to do where that fails.
-    :raises ValueError: as the functions of the data sets say.
+    :param root: a folder with the files, gzipped or not, or one of torchvision's; None to
+        download them.
+    :param download: returns torchvision's training and test set.
+    :param hint: what to do if that fails.
+    :raises ValueError: as in the functions of the data sets.
     """
     check_experiences(n_experiences, n_classes=10)
     if fit not in FITS:
@@ -69,7 +69,7 @@ def split_idx(
 
 
 def has_idx_files(name: str, root: Path) -> bool:
-    """True for a folder with the four files of a data set."""
+    """True if a folder has the four files of a data set."""
     return bool(_find(name, root))
 
 
@@ -91,13 +91,13 @@ def _read(name: str, root: Path) -> list[tuple[Tensor, Tensor]]:
     if not files:
         raise ValueError(
             f"no {name} in {root}: looked for {_FILES[0]}[.gz] and three more; "
-            "give the folder that holds them"
+            "give the folder that has them"
         )
     return [_read_pair(name, *files[:2]), _read_pair(name, *files[2:])]
 
 
 def _read_pair(name: str, images_file: Path, labels_file: Path) -> tuple[Tensor, Tensor]:
-    """What two files hold, unpacked once."""
+    """The images and labels in two files, unpacked once."""
 
     def unpack() -> dict[str, Tensor]:
         return {"images": _read_idx(images_file), "labels": _read_idx(labels_file)}
@@ -123,7 +123,7 @@ def _read_idx(path: Path) -> Tensor:
         start = 4 + 4 * content[3]
         sizes = struct.unpack(f">{content[3]}I", content[4:start])
         return torch.frombuffer(content, dtype=torch.uint8, offset=start).view(sizes)
-    except Exception as error:  # whatever gzip, struct and torch raise
+    except Exception as error:  # gzip, struct and torch raise errors of many kinds
         raise ValueError(f"cannot read {path} ({error}); replace it") from error
 
 
@@ -132,8 +132,8 @@ def _downloaded(
 ) -> list[tuple[Tensor, Tensor]]:
     try:
         return [(part.data, part.targets) for part in download()]
-    except Exception as error:  # torchvision's reader has no errors of its own
-        reason = " ".join(str(error).split())  # its lines as one
+    except Exception as error:  # torchvision's reader raises errors of many kinds
+        reason = " ".join(str(error).split())  # as one line
         raise ValueError(
             f"{name} could not be read or downloaded ({reason}); {hint}"
         ) from error

@@ -1,4 +1,4 @@
-"""Any folder of class folders of images."""
+"""A benchmark from any folder of class folders with images."""
 
 from itertools import groupby
 from operator import itemgetter
@@ -12,7 +12,7 @@ from avalanche_gd.data.benchmark import StreamsBenchmark
 from avalanche_gd.data.decoding import decoded_images
 from avalanche_gd.data.model_space import as_dataset, check_experiences, class_incremental
 
-_TEST_SHARE = 0.2  # of each class, where the root has no test images of its own
+_TEST_SHARE = 0.2  # of each class, if the root has no test images
 
 LabelledFiles = list[tuple[str, int]]
 """Files and their classes."""
@@ -30,18 +30,19 @@ def SplitImageFolder(
     """Class-incremental images of a folder of class folders, in model space.
 
     Files and classes are those that torchvision's ``ImageFolder`` finds, in JPEG, PNG,
-    PPM (with PGM), BMP, TIFF or WebP: no other format is read, whatever a file's name
-    ends in, nor one of more than PIL's ``Image.MAX_IMAGE_PIXELS``. An image that
+    PPM (with PGM), BMP, TIFF or WebP. No other format is read, whatever a file's name ends
+    in, and no image with more pixels than PIL's ``Image.MAX_IMAGE_PIXELS``. An image that
     is not square, or of another size, is resized bilinearly with antialiasing until its
     shorter side is ``image_size``, and its centre is kept. Images are decoded once, one
-    after another, and their pixels cached: they are decoded anew if a file's name, size or
-    time of change is another. A batch is read from there: the images take no memory.
+    after another, and their pixels are cached; they are decoded again if the name, the size
+    or the time of change of a file has changed. Batches are read from the cache, so that
+    the images take no memory.
 
     :param n_experiences: a divisor of the number of classes; each gets the same
         number of them.
-    :param seed: decides the order of the classes. The global random state is left alone.
+    :param seed: decides the order of the classes. The global random state does not change.
     :param image_size: height and width of the result.
-    :param shuffle: False for the classes in their own order, whatever the seed.
+    :param shuffle: False to keep the classes in their own order, whatever the seed.
     :param root: a folder with ``train/CLASS/IMAGE`` and ``test/CLASS/IMAGE``; or with
         ``CLASS/IMAGE``, of which a fifth of each class becomes the test stream, the same
         images for every seed.
@@ -49,8 +50,8 @@ def SplitImageFolder(
     :return: streams ``train_stream`` and ``test_stream``, of shape
         ``(channels, image_size, image_size)``.
     :raises ValueError: if ``root`` is not such a folder, if a class has no images or is
-        the only one, if an image cannot be read, or if the classes cannot be dealt
-        evenly to the experiences.
+        the only one, if an image cannot be read, or if the experiences cannot have equal
+        numbers of classes.
     """
     if channels not in (1, 3):
         raise ValueError(f"channels must be 3, or 1 for grey, got {channels}")
@@ -83,14 +84,14 @@ def _find(root: Path) -> tuple[LabelledFiles, LabelledFiles]:
         return train_folder.samples, test_folder.samples
     if train.is_dir() and any(path.is_dir() for path in train.iterdir()):
         raise ValueError(
-            f"{root} has a folder train but none named test; add it, or give {train} as "
-            "root to hold a fifth of its images out"
+            f"{root} has a folder train but none named test; add it, or give {train} "
+            "as root to use a fifth of its images for tests"
         )
     return _hold_out(_image_folder(root))
 
 
 def _image_folder(folder: Path) -> ImageFolder:
-    """Two classes or more, each with images."""
+    """Find two classes or more, each with images."""
     if not any(path.is_dir() for path in folder.iterdir()):
         raise ValueError(
             f"no class folders in {folder}; put the images of each class in a folder of "
@@ -104,7 +105,7 @@ def _image_folder(folder: Path) -> ImageFolder:
         )
     if len(found.classes) == 1:
         raise ValueError(
-            f"{folder} has one class only, {found.classes[0]}; a class-incremental stream "
+            f"{folder} has only one class, {found.classes[0]}; a class-incremental stream "
             "needs the folders of 2 or more"
         )
     return found

@@ -1,7 +1,7 @@
-"""Images as they are kept, and as a model is given them.
+"""How images are stored, and how they are read for a model.
 
-Images of 8 bits are kept as uint8 and brought to model space when they are read, a batch
-at a time where a batch is read: they take a quarter of the memory.
+Images of 8 bits are stored as uint8, a quarter of the memory, and converted to model space
+when they are read, a batch at a time if a batch is read.
 """
 
 from bisect import bisect_right
@@ -21,16 +21,16 @@ from torch.utils.data import Dataset
 
 from avalanche_gd.data.stored_images import StoredImages
 
-_CHUNK = 1024  # images that are read at once where all are
+_CHUNK = 1024  # images per read when all are read
 
 Place = tuple[Any, int]
 """An Avalanche dataset and an index."""
 
 
 def in_model_space(images: Tensor) -> Tensor:
-    """Images of uint8 as ``x / 127.5 - 1``, float32; others as they are.
+    """Convert uint8 images to ``x / 127.5 - 1``, float32; return other images as they are.
 
-    By table: the same bits on every device.
+    By a table, so that the bits are the same on every device.
     """
     if images.dtype != torch.uint8:
         return images
@@ -62,18 +62,18 @@ class LabelledImages(Dataset[tuple[Tensor, Tensor]]):
 
 
 class ImageDataset(TaskAwareSupervisedClassificationDataset):
-    """An Avalanche dataset of which torch's ``DataLoader`` reads a batch at once."""
+    """An Avalanche dataset from which torch's ``DataLoader`` reads a batch at once."""
 
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
         return items_at([(self, index) for index in indices])
 
 
 def read_batches_at_once(loader: Any) -> None:
-    """Have a loader of Avalanche's bring a batch to model space at once.
+    """Make an Avalanche loader convert a whole batch to model space at once.
 
-    It gives the same batches as before. A loader of torch's does so by itself.
+    Its batches stay the same. torch's own loader already does so.
 
-    :param loader: any; of those that join datasets, one is changed.
+    :param loader: any loader; only one that joins datasets is changed.
     """
     if not isinstance(loader, MultiDatasetDataLoader):
         return
@@ -88,7 +88,7 @@ def read_batches_at_once(loader: Any) -> None:
 
 
 def _joined_items(joined: Any, indices: Sequence[int]) -> list[Any]:
-    """Items of a ``ConcatDataset``."""
+    """The items of a ``ConcatDataset`` at some indices."""
     starts = [0, *joined.cumulative_sizes]
     parts = [bisect_right(joined.cumulative_sizes, index) for index in indices]
     pairs = zip(parts, indices, strict=True)
@@ -96,7 +96,7 @@ def _joined_items(joined: Any, indices: Sequence[int]) -> list[Any]:
 
 
 def items_at(places: Sequence[Place]) -> list[Any]:
-    """The items at some places, with all images of uint8 brought to model space at once."""
+    """The items at some places; their uint8 images are converted to model space at once."""
     items, as_bytes = [], []
     for dataset, index in places:
         place = place_of(dataset, index)
@@ -117,12 +117,12 @@ def items_at(places: Sequence[Place]) -> list[Any]:
 
 
 def place_of(dataset: Any, index: int) -> tuple[LabelledImages, int] | None:
-    """Where an item of an Avalanche dataset is kept.
+    """Where an item of an Avalanche dataset is stored.
 
-    :return: None if that is elsewhere, or if a transform changes it on the way.
+    :return: None if it is stored elsewhere, or if a transform changes it.
     """
     if getattr(type(dataset), "__getitem__", None) is not AvalancheDataset.__getitem__:
-        return None  # it does what we cannot know
+        return None  # a class that we do not know
     data = dataset._flat_data
     group = data._transform_groups.current_group
     while isinstance(data, FlatData):
@@ -143,20 +143,20 @@ def _has_transform(data: Any, group: str) -> bool:
 
 
 def kept_image(dataset: Any, index: int) -> Any:
-    """The image of an item: as it is kept, or else as the item has it."""
+    """The image of an item as it is stored; if that is not known, as the item has it."""
     place = place_of(dataset, index)
     return image_of(dataset[index]) if place is None else place[0].images[place[1]]
 
 
 def image_of(item: Any) -> Any:
-    """The image of an item of a dataset: its first part, or all of it."""
+    """The image of an item of a dataset: its first part, or the whole item."""
     return item[0] if isinstance(item, tuple | list) else item
 
 
 class DatasetImages:
-    """The images of datasets one after another, of which only those asked for are read.
+    """The images of several datasets in a row, read only when they are used.
 
-    :param datasets: Avalanche datasets, not all of them empty.
+    :param datasets: Avalanche datasets; at least one is not empty.
     """
 
     def __init__(self, datasets: Iterable[Any]):
@@ -175,7 +175,7 @@ class DatasetImages:
         return in_model_space(images) if self._all_kept else images
 
     def kept(self, indices: Iterable[int]) -> Tensor:
-        """As by index; but uint8 if we keep all of the images so."""
+        """The same images by index, but as uint8 if all images are stored as uint8."""
         if self._all_kept:
             places = (self._kept[index] for index in indices)
             return torch.stack([kept.images[at] for kept, at in places])
@@ -183,9 +183,9 @@ class DatasetImages:
         return torch.stack([image_of(dataset[index]) for dataset, index in items])
 
     def parts(self, order: Tensor) -> Iterator[Tensor]:
-        """All images as they are kept: of uint8 in parts, others in one.
+        """All images as they are stored: uint8 images in parts, others as one tensor.
 
-        :param order: their indices, ``(N,)``.
+        :param order: the indices of the images, ``(N,)``.
         """
         for indices in order.split(_CHUNK if self._all_kept else len(self)):
             yield self.kept(indices.tolist())

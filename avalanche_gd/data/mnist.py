@@ -21,15 +21,15 @@ def SplitMNIST(
     """Class-incremental MNIST like Avalanche's ``SplitMNIST``, in model space.
 
     :param n_experiences: 1, 2, 5 or 10; each gets the same number of classes.
-    :param seed: decides the order of the classes. The global random state is left alone.
+    :param seed: decides the order of the classes. The global random state does not change.
     :param image_size: height and width; the originals are 28x28.
-    :param shuffle: False for the classes in their own order, whatever the seed.
-    :param fit: ``"resize"``, by PIL, or ``"pad"``, to put a black border around.
+    :param shuffle: False to keep the classes in their own order, whatever the seed.
+    :param fit: ``"resize"``, by PIL, or ``"pad"``, to add a black border.
     :param root: a folder with the four idx files, gzipped or not, or one of
-        torchvision's. None for Avalanche's own, to which torchvision downloads.
+        torchvision's. None for Avalanche's folder, to which it is downloaded.
     :return: streams ``train_stream`` (60,000 images) and ``test_stream`` (10,000), of
         shape ``(1, image_size, image_size)``.
-    :raises ValueError: as :func:`~avalanche_gd.SplitFMNIST` does.
+    :raises ValueError: as in :func:`~avalanche_gd.SplitFMNIST`.
     """
     return split_idx(
         "MNIST",
@@ -40,5 +40,5 @@ def SplitMNIST(
         fit=fit,
         root=None if root is None else Path(root).expanduser(),
         download=partial(get_mnist_dataset, None),
-        hint="give the folder that holds it as root",
+        hint="give the folder that has it as root",
     )

@@ -1,4 +1,4 @@
-"""Any Avalanche classification benchmark, in model space, transformed once."""
+"""Bring any Avalanche classification benchmark to model space, once."""
 
 from collections.abc import Callable
 from itertools import islice
@@ -23,7 +23,7 @@ from avalanche_gd.data.images import (
 )
 from avalanche_gd.data.stored_images import StoredImages
 
-_CHUNK = 1024  # images that are held twice at once
+_CHUNK = 1024  # images of which there are two copies at a time
 
 
 def class_incremental(
@@ -35,15 +35,15 @@ def class_incremental(
     image_size: int,
     shuffle: bool = True,
 ) -> StreamsBenchmark:
-    """Avalanche's ``nc_benchmark`` of two datasets, in model space.
+    """Make Avalanche's ``nc_benchmark`` of two datasets, in model space.
 
-    :param train: a dataset with ``targets``, the classes from 0; its items are as
-        :func:`to_model_space` takes them.
+    :param train: a dataset with ``targets``, the classes from 0; its items are like those
+        of :func:`to_model_space`.
     :param test: such a dataset.
     :param n_experiences: see :func:`check_experiences`.
-    :param seed: decides the order of the classes. The global random state is left alone.
+    :param seed: decides the order of the classes. The global random state does not change.
     :param image_size: height and width of the result; it has the channels of the images.
-    :param shuffle: False for the classes in their own order, whatever the seed.
+    :param shuffle: False to keep the classes in their own order, whatever the seed.
     """
     generator = torch.Generator().manual_seed(int(seed))
     n_classes = int(max(train.targets)) + 1
@@ -58,28 +58,28 @@ def class_incremental(
 
 
 def to_model_space(benchmark: Any, sample_shape: tuple[int, int, int]) -> StreamsBenchmark:
-    """The same streams with every image resized once, in model space.
+    """Return the same streams with every image resized once, in model space.
 
-    The order of experiences, classes and images stays as it is; every experience has task
-    label 0. The result knows of itself what Avalanche's class-incremental benchmarks do:
+    The order of experiences, classes and images does not change; every experience has task
+    label 0. The result has the attributes of Avalanche's class-incremental benchmarks:
     ``n_classes``, ``n_experiences``, ``classes_order``, ``n_classes_per_exp``,
     ``original_classes_in_exp``, ...
 
-    Images of 8 bits are resized by PIL, which rounds, and kept in memory as uint8: an
-    item, or a batch, is brought to model space when it is read. Those that an image folder
-    keeps in a file in this shape stay there. Float images are scaled once and kept so.
+    Images of 8 bits are resized by PIL, which rounds, and stored in memory as uint8: an
+    item, or a batch, is converted to model space when it is read. Images that an image
+    folder stores in a file in this shape stay there. Float images are scaled once and
+    stored so.
 
     :param benchmark: an Avalanche classification benchmark whose items begin with an
         image: a PIL image, a uint8 tensor ``(C, H, W)``, or a float one in ``[0, 1]``.
-        Float images that reach below 0 somewhere in the benchmark, but not out of
-        ``[-1, 1]``, are in model space already, and are not scaled again.
-        Its own transforms are not applied.
+        If a float image of the benchmark has values below 0, and none is outside of
+        ``[-1, 1]``, they are in model space already, and are not scaled again.
+        The transforms of the benchmark are not applied.
     :param sample_shape: ``(C, H, W)`` of the items of the result, float32 in ``[-1, 1]``;
         resized bilinearly with antialiasing.
-    :raises ValueError: if the channels do not fit, if a float image is outside these
-        ranges, if an experience has both float images and such of 8 bits, or a benchmark
-        floats below 0 and such of 8 bits, if an experience is empty, or if there are no
-        labels.
+    :raises ValueError: if the channels do not fit, if a float image is outside of these
+        ranges, if an experience has both float and 8-bit images, or a benchmark both floats
+        below 0 and 8-bit images, if an experience is empty, or if there are no labels.
     """
     pixels = _Pixels(sample_shape)
     result = _each(benchmark, pixels.read)
@@ -88,11 +88,11 @@ def to_model_space(benchmark: Any, sample_shape: tuple[int, int, int]) -> Stream
 
 
 def on_device(benchmark: Any, device: torch.device) -> StreamsBenchmark:
-    """The same streams with all images and labels in the memory of a device.
+    """Return the same streams with all images and labels in the memory of a device.
 
-    So that a step copies nothing to it. Images that we keep as uint8 stay uint8.
+    So a training step has to copy nothing to it. Images that are uint8 stay uint8.
 
-    :param benchmark: such as one of :func:`to_model_space`.
+    :param benchmark: for example from :func:`to_model_space`.
     """
     return _each(
         benchmark,
@@ -110,7 +110,7 @@ def _each(benchmark: Any, change: Callable[[Any], Any]) -> StreamsBenchmark:
 
 
 def stream_tensors(stream: Any) -> tuple[Tensor, Tensor]:
-    """All images and labels of a stream, such as one of :func:`to_model_space`.
+    """All images and labels of a stream, such as one from :func:`to_model_space`.
 
     :return: ``(N, C, H, W)`` and ``(N,)``.
     :raises ValueError: if it has no experiences, an empty one, or no labels.
@@ -132,10 +132,10 @@ def dataset_tensors(dataset: Any) -> tuple[Tensor, Tensor]:
 
 
 def kept_tensors(dataset: Any) -> tuple[Tensor, Tensor]:
-    """What :func:`as_dataset` makes a dataset with the same items of.
+    """The images and labels from which :func:`as_dataset` makes a dataset of these items.
 
-    :return: the images, uint8 if we keep all of them so, and the labels.
-    :raises ValueError: as :func:`dataset_tensors` does.
+    :return: the images, as uint8 if all of them are stored so, and the labels.
+    :raises ValueError: as in :func:`dataset_tensors`.
     """
     _check_images(dataset)
     return DatasetImages([dataset]).kept(range(len(dataset))), labels_of(dataset)
@@ -144,7 +144,7 @@ def kept_tensors(dataset: Any) -> tuple[Tensor, Tensor]:
 def _check_images(dataset: Any) -> None:
     """Raise ValueError if a dataset is empty."""
     if len(dataset) == 0:
-        raise ValueError("an empty dataset has no images; leave its experience out")
+        raise ValueError("an empty dataset has no images; remove its experience")
 
 
 def dataset_classes(dataset: Any) -> frozenset[int]:
@@ -156,7 +156,7 @@ def dataset_classes(dataset: Any) -> frozenset[int]:
 def has_label(item: Any, dataset: Any) -> bool:
     """Whether an item, or a batch, of a dataset has a label after the image.
 
-    A task label that Avalanche appends is none.
+    A task label that Avalanche appends does not count.
     """
     parts = len(item) if isinstance(item, tuple | list) else 1
     tasks = getattr(dataset, "targets_task_labels", None)
@@ -164,9 +164,9 @@ def has_label(item: Any, dataset: Any) -> bool:
 
 
 def as_dataset(images: Tensor | StoredImages, labels: Tensor) -> ImageDataset:
-    """An Avalanche dataset of tensors, with task label 0.
+    """Make an Avalanche dataset of tensors, with task label 0.
 
-    :param images: ``(N, C, H, W)``; those of uint8 are brought to model space when they
+    :param images: ``(N, C, H, W)``; uint8 images are converted to model space when they
         are read.
     :param labels: ``(N,)``.
     """
@@ -178,19 +178,19 @@ def as_dataset(images: Tensor | StoredImages, labels: Tensor) -> ImageDataset:
 
 
 def check_experiences(n_experiences: int, n_classes: int) -> None:
-    """Raise ValueError unless the classes can be dealt evenly to the experiences."""
+    """Raise ValueError unless the experiences can have equal numbers of classes."""
     if not 1 <= n_experiences <= n_classes or n_classes % n_experiences:
         divisors = [n for n in range(1, n_classes + 1) if n_classes % n == 0]
         raise ValueError(
-            f"{n_classes} classes cannot be dealt evenly to {n_experiences} experiences; "
+            f"{n_classes} classes cannot be shared equally by {n_experiences} experiences; "
             f"choose n_experiences from {', '.join(map(str, divisors))}"
         )
 
 
 class _Pixels:
-    """The images of a benchmark, resized, and how far they reach.
+    """The resized images of a benchmark, and the range of its floats.
 
-    Whether floats are in model space already is seen only once all of them were read.
+    Only when all floats were read it is known if they are in model space already.
     """
 
     def __init__(self, sample_shape: tuple[int, int, int]):
@@ -200,7 +200,7 @@ class _Pixels:
         self._floats: list[Tensor] = []
 
     def read(self, dataset: Any) -> ImageDataset:
-        """A dataset, not yet scaled, of whose images only a chunk is ever held twice."""
+        """Read a dataset without scaling it, and with only a chunk in memory twice."""
         labels = labels_of(dataset)
         dataset = dataset.remove_current_transform_group()
         stored = _stored(dataset, self._shape)
@@ -212,7 +212,7 @@ class _Pixels:
         return as_dataset(images, labels)
 
     def scale(self) -> None:
-        """Bring all floats that were read to model space, unless they are there already."""
+        """Scale all floats that were read to model space, unless they are there already."""
         if self._low < 0 and self._with_bytes:
             raise ValueError(
                 "some images are uint8 and others are floats below 0; give all of them in "
@@ -251,7 +251,7 @@ class _Pixels:
             return tensor
         if not isinstance(image, Tensor):
             return pil_to_tensor(self._resized_picture(image))
-        # PIL does not have pictures of any number of channels.
+        # PIL has no images with other numbers of channels.
         planes = (Image.fromarray(channel.cpu().numpy()) for channel in image)
         resized = [np.asarray(self._resized_picture(plane)) for plane in planes]
         return torch.from_numpy(np.stack(resized))
@@ -261,14 +261,14 @@ class _Pixels:
         return picture.resize((width, height), Image.Resampling.BILINEAR)
 
     def _resized_floats(self, pixels: Tensor) -> Tensor:
-        """From pixels ``(N, C, H, W)`` to floats in [0, 1], or [-1, 1] as they were."""
+        """Resize ``(N, C, H, W)`` to floats in [0, 1], or in [-1, 1] if they were there."""
         floats = pixels.float()
         low, high = floats.min().item(), floats.max().item()
-        if not (low >= -1 and high <= 1):  # nor if one is not a number
+        if not (low >= -1 and high <= 1):  # true for NaN as well
             raise ValueError(
                 "float images must be in [0, 1], or in [-1, 1] if they are in model "
-                f"space already, but these reach from {low:g} to {high:g}; leave out "
-                "a Normalize of the dataset's own"
+                f"space already, but these reach from {low:g} to {high:g}; remove a "
+                "Normalize from the dataset's transforms"
             )
         self._low = min(self._low, low)
         size = self._shape[1:]
@@ -278,7 +278,7 @@ class _Pixels:
 
 
 def _stored(dataset: Any, shape: tuple[int, int, int]) -> StoredImages | None:
-    """The images of a dataset, if they are in a file in this shape already."""
+    """The images of a dataset, if they are stored in a file in this shape already."""
     first = place_of(dataset, 0)
     images = first[0].images if first else None
     if not isinstance(images, StoredImages) or images.shape[1:] != shape:

@@ -1,4 +1,4 @@
-"""Images in a file of the cache, of which only those that are asked for are read."""
+"""Images in a file of the cache, read only when they are used."""
 
 import math
 import os
@@ -14,18 +14,18 @@ from torch import Tensor
 
 from avalanche_gd.storage import cache_folder, content_digest, write_whole
 
-_CHUNK = 2**20  # bytes that are checked at once
+_CHUNK = 2**20  # bytes per read in the check of a file
 
 
 class StoredImages:
-    """Images in a file, uint8, that take no memory.
+    """Images in a file, uint8, which take no memory.
 
-    They are read at their place, not mapped: what was read of a mapped file counts as
-    resident memory of the process. The operating system keeps what it has room for.
+    They are read from the file and not memory-mapped, as pages of a mapped file count as
+    resident memory of the process. The operating system caches what it has room for.
 
-    :param path: a file that begins with their bytes. It is held open: the cache may be
-        thrown away at any time.
-    :param shape: ``(C, H, W)`` of each.
+    :param path: a file that begins with the bytes of the images. It is kept open, as users
+        may delete the cache at any time.
+    :param shape: ``(C, H, W)`` of an image.
     :param places: which of the file's images these are.
     :param file: the file, if it is open already.
     """
@@ -70,15 +70,15 @@ def stored_images(
     shape: tuple[int, int, int, int],
     make: Callable[[], Iterator[Tensor]],
 ) -> StoredImages | Tensor:
-    """The images that are made for a key, from the cache where they are there.
+    """Make the images for a key, or read them from the cache.
 
-    As :func:`avalanche_gd.storage.cached`, but they are written as they are made, and
-    never held in memory together unless the cache cannot be written.
+    Like :func:`avalanche_gd.storage.cached`, but each image is written when it is made, so
+    that they are never together in memory unless the cache cannot be written.
 
-    :param kind: what the file is named after, beside a digest of the key.
+    :param kind: the first part of the file's name; the second is a digest of the key.
     :param key: all that decides the result.
     :param shape: ``(N, C, H, W)`` of the result.
-    :param make: gives one image after another, uint8 ``(C, H, W)``.
+    :param make: returns one image after another, uint8 ``(C, H, W)``.
     """
     digest = content_digest([shape, *key])
     path = cache_folder() / f"{kind}-{digest[:16]}.bytes"
@@ -86,23 +86,25 @@ def stored_images(
         return _open(path, shape, digest)
     except FileNotFoundError:
         pass
-    except Exception as error:  # a cache may be thrown away at any time
-        warnings.warn(f"cannot use the cached {path} ({error}); made anew", stacklevel=3)
+    except Exception as error:  # users may delete a cache at any time
+        warnings.warn(
+            f"cannot use the cached {path} ({error}); it is made again", stacklevel=3
+        )
     try:
         write_whole(path, lambda beside: _write(beside, digest, make()))
         return StoredImages(path, shape[1:], range(shape[0]))
     except ValueError as error:
         if not str(error).startswith(f"cannot write {path}"):
-            raise  # an image cannot be made
+            raise  # an error from make
         warnings.warn(
-            f"{error}; set AVALANCHE_GD_CACHE to a folder that can be written",
+            f"{error}; set AVALANCHE_GD_CACHE to a folder that you can write to",
             stacklevel=3,
         )
     return torch.stack(list(make()))
 
 
 def _write(path: Path, digest: str, images: Iterator[Tensor]) -> None:
-    """The bytes of the images, and a digest of the key and of them."""
+    """Write the bytes of the images, and a digest of the key and of them."""
     content = sha256(digest.encode())
     with open(path, "wb") as file:
         for image in images:

@@ -1,14 +1,14 @@
 """Data parallel training: one model in several processes, each on a share of each batch.
 
 Under ``torchrun``, call Avalanche's ``DistributedHelper.init_distributed(seed)`` first, and
-go on as in one process. All processes load the same batches and draw the same random
-numbers, of which each keeps its share (:mod:`avalanche_gd.distributed.shares`), and average
-their gradients: so the losses and the weights are those of one process, but for rounding.
-All of them evaluate all data, and so have the same values.
+continue as in one process. All processes load the same batches and draw the same random
+numbers. Each keeps its share of them (:mod:`avalanche_gd.distributed.shares`), and the
+gradients are averaged. So the losses and the weights are those of one process, except for
+rounding. All processes evaluate all data, and so have the same values.
 
-What the processes do not share: dropout in a denoiser, and the noise that a sampler adds on
-its way; each draws these for its share alone. Of the metrics on training batches, the loss
-is of the whole batch, and others are of the share.
+Two things differ between processes: dropout in a denoiser, and the noise that a sampler
+adds. Each process draws these for its share only. Of the metrics on training batches, the
+loss is of the whole batch, and others are of the share.
 """
 
 import hashlib
@@ -35,11 +35,11 @@ _averaged: ContextVar[tuple[nn.Module, nn.Module] | None] = ContextVar(
 
 @contextmanager
 def averaging_gradients(module: nn.Module, run: Run) -> Iterator[None]:
-    """Have torch's ``DistributedDataParallel`` average a module's gradients in here.
+    """Make torch's ``DistributedDataParallel`` average a module's gradients inside.
 
-    It does so while the backward pass goes on, a bucket at a time, for the passes of
-    :func:`averaging_passes`. It goes around a denoiser, not around the diffusion model,
-    whose methods the plugins call.
+    It does so during the backward pass, a bucket at a time, for the passes of
+    :func:`averaging_passes`. It wraps a denoiser, not the diffusion model, whose methods
+    the plugins call.
 
     :param run: how the module is called.
     """
@@ -52,9 +52,9 @@ def averaging_gradients(module: nn.Module, run: Run) -> Iterator[None]:
 
 
 def averaging_passes(module: nn.Module) -> nn.Module | None:
-    """What to call in place of the module, where its gradients are averaged; else None.
+    """The module to call instead, if the module's gradients are averaged; else None.
 
-    Its copies, and passes without gradients, are called as they are.
+    It is None for copies of the module, and for passes without gradients.
     """
     found = _averaged.get()
     if found is None or found[0] is not module or not torch.is_grad_enabled():
@@ -69,7 +69,7 @@ class _Passes(nn.Module):
         super().__init__()
         self.module = module
         self._run = run
-        # If none is unused, torch warns in each process, past Python's filters.
+        # Without this, torch warns in each process, past Python's filters.
         device = next(module.parameters()).device
         self.unused = nn.Parameter(torch.zeros(1, device=device))
 
@@ -80,10 +80,10 @@ class _Passes(nn.Module):
 def average_gradients(optimizer: torch.optim.Optimizer) -> None:
     """Average the gradients over the processes, in one message after the backward pass.
 
-    For models that plugins copy and call as they like, such as a solver: torch's
-    ``DistributedDataParallel`` would have to wrap them.
+    It is for models that plugins copy and call in their own ways, such as a solver, for
+    which ``DistributedDataParallel`` would have to wrap all of them.
 
-    :param optimizer: of the parameters whose gradients are averaged in their place.
+    :param optimizer: the optimizer whose parameters' gradients are averaged in place.
     """
     groups = optimizer.param_groups
     gradients = [p.grad for group in groups for p in group["params"] if p.grad is not None]
@@ -101,10 +101,10 @@ def average(value: Tensor) -> Tensor:
 
 
 def check_processes(strategy: Any) -> None:
-    """Raise ValueError unless the processes can train a strategy's model, and begin alike.
+    """Raise ValueError unless the processes can train a strategy's model together.
 
-    They have to share a batch and to have the same weights and random states, and the model
-    no batch normalization.
+    They must be able to share a batch and have the same weights and random states, and the
+    model must have no batch normalization.
     """
     if not DistributedHelper.is_distributed:
         return
@@ -112,18 +112,18 @@ def check_processes(strategy: Any) -> None:
     for module in strategy.model.modules():
         if isinstance(module, _BatchNorm) and not isinstance(module, nn.SyncBatchNorm):
             raise ValueError(
-                f"{type(module).__name__} would know only a process's share of a batch; "
+                f"{type(module).__name__} would see only a process's share of a batch; "
                 "use GroupNorm, or on GPUs torch.nn.SyncBatchNorm"
             )
     if len(set(DistributedHelper.gather_all_objects(_digest(strategy)))) > 1:
         raise ValueError(
-            "the processes have other weights or random states than each other; call "
+            "the processes have different weights or random states; call "
             "DistributedHelper.init_distributed(seed) before making the model"
         )
 
 
 def _digest(strategy: Any) -> str:
-    """Tells weights and random states apart."""
+    """A digest of weights and random states, to compare them."""
     digest = hashlib.sha256(torch.get_rng_state().numpy().data)
     if strategy.device.type == "cuda":
         digest.update(torch.cuda.get_rng_state(strategy.device).numpy().data)

@@ -1,7 +1,7 @@
 """One run in several processes, as torchrun starts them.
 
-All of them do the same, on their shares of each batch. Only the main one speaks, writes
-files and holds the lock.
+All of them do the same, on their shares of each batch. Only the main one prints, writes
+files and has the lock.
 """
 
 import os
@@ -18,7 +18,7 @@ from avalanche.distributed import DistributedHelper
 
 T = TypeVar("T")
 
-_GRACE = 5.0  # seconds until torchrun has surely ended the others after an error
+_GRACE = 5.0  # seconds in which torchrun ends the other processes after an error
 
 
 def process_count() -> int:
@@ -27,7 +27,7 @@ def process_count() -> int:
 
 
 def is_main() -> bool:
-    """Whether this is the process that speaks for all."""
+    """Whether this is the main process, which prints for all."""
     if _joins_later():
         return os.environ["RANK"] == "0"
     return DistributedHelper.is_main_process
@@ -39,36 +39,36 @@ def local_rank() -> int:
 
 
 def join_processes(device: torch.device) -> None:
-    """Meet the other processes, if there are any.
+    """Connect to the other processes, if there are any.
 
-    :param device: where this one trains.
+    :param device: where this process trains.
     """
     if process_count() == 1 or DistributedHelper.is_distributed:
         return
     use_cuda = device.type == "cuda"
-    # Any seed: a run seeds each of its stages.
+    # Any seed will do: a run seeds each of its stages.
     DistributedHelper.init_distributed(0, "nccl" if use_cuda else "gloo", use_cuda)
     if not is_main():
         warnings.simplefilter("ignore")
 
 
 def leave_processes() -> None:
-    """Part from the other processes after all is done."""
+    """Disconnect from the other processes at the end."""
     if DistributedHelper.is_distributed:
-        DistributedHelper.barrier()  # or one breaks the connection of the others
+        DistributedHelper.barrier()  # else one breaks the connection of the others
         torch.distributed.destroy_process_group()
 
 
 def say(text: str) -> None:
     """Print, in the main process."""
     if is_main():
-        print(f"{text}\n", end="", flush=True)  # in one piece, beside other processes
+        print(f"{text}\n", end="", flush=True)  # one write, as other processes print too
 
 
 def on_main(function: Callable[[], T]) -> T:
-    """What a function returns in the main process, for all of them.
+    """Call a function in the main process, and return its result in all of them.
 
-    :raises ValueError: in all of them, if it does in the main one.
+    :raises ValueError: in all processes, if the function raises it in the main one.
     """
     outcome: tuple[Any, ValueError | None] = None, None
     if is_main():
@@ -83,7 +83,7 @@ def on_main(function: Callable[[], T]) -> T:
 
 
 def give_way() -> None:
-    """Let the main process say what is wrong, before this one does.
+    """Wait until the main process has printed an error, before this one does.
 
     Most errors end all processes, and torchrun ends the others as soon as one has ended.
     """
@@ -93,9 +93,9 @@ def give_way() -> None:
 
 @contextmanager
 def ending_all() -> Iterator[None]:
-    """End this process at an error that nobody expected, and so, by torchrun, the others.
+    """End this process on an unexpected error, so that torchrun ends the others too.
 
-    Hydra would go on with the next run of a sweep, and the others would wait forever.
+    Hydra would continue with the next run of a sweep, and the others would wait forever.
     """
     try:
         yield
@@ -108,6 +108,6 @@ def ending_all() -> Iterator[None]:
 
 
 def _joins_later() -> bool:
-    """Whether torchrun has started this process, and it has not met the others yet."""
+    """Whether torchrun has started this process, but it is not connected yet."""
     started = torch.distributed.is_torchelastic_launched()
     return started and not DistributedHelper.is_distributed

@@ -1,8 +1,8 @@
-"""A process's share of a batch, where several processes train one model together.
+"""The share of a batch of one process, if several processes train one model together.
 
-All of them have the same random state. Each draws what one process would draw for the
-whole batch, and keeps its share of it, which is as large as that of any other and comes
-after those of lower ranks. So together they see what one process would.
+All of them have the same random state. Each draws what a single process would draw for the
+whole batch, and keeps its share. The shares are equally large, in the order of the ranks.
+So together the processes see what one process would see.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,9 +18,9 @@ _sharing: ContextVar[tuple[int, int]] = ContextVar("sharing", default=(0, 1))
 
 @contextmanager
 def sharing(rank: int, processes: int) -> Iterator[None]:
-    """Have batches shared in here.
+    """Share batches inside.
 
-    :param rank: of this process, from 0.
+    :param rank: the rank of this process, from 0.
     :param processes: how many there are.
     """
     token = _sharing.set((rank, processes))
@@ -31,20 +31,20 @@ def sharing(rank: int, processes: int) -> Iterator[None]:
 
 
 def unshared() -> AbstractContextManager[None]:
-    """Have every process do the whole in here."""
+    """Let every process work on the whole inside."""
     return sharing(0, 1)
 
 
 def sharing_processes() -> int:
-    """How many processes share a batch here; 1 where none is shared."""
+    """How many processes share a batch here; 1 if it is not shared."""
     return _sharing.get()[1]
 
 
 def draw_share(count: int, draw: Callable[[int], Tensor]) -> Tensor:
-    """The share of what all processes draw.
+    """This process's share of what all processes draw.
 
-    :param count: of this process's samples.
-    :param draw: draws that many samples, ``(N, ...)``.
+    :param count: how many samples are this process's.
+    :param draw: draws the given number of samples, ``(N, ...)``.
     :return: ``(count, ...)``.
     """
     rank, processes = _sharing.get()
@@ -52,7 +52,7 @@ def draw_share(count: int, draw: Callable[[int], Tensor]) -> Tensor:
 
 
 def own_share(whole: Tensor) -> Tensor:
-    """The share of a batch that every process has.
+    """This process's share of a batch that every process has.
 
     :raises ValueError: if it cannot be shared.
     """
@@ -60,7 +60,7 @@ def own_share(whole: Tensor) -> Tensor:
 
 
 def share_of(count: int) -> int:
-    """How many of so many samples are this process's.
+    """How many of ``count`` samples are this process's.
 
     :raises ValueError: if they cannot be shared.
     """
@@ -69,17 +69,17 @@ def share_of(count: int) -> int:
 
 
 def gathered(share: Tensor) -> Tensor:
-    """The whole batch that this is a share of; all processes must ask for it."""
+    """The whole batch from the shares; all processes must call this."""
     if sharing_processes() == 1:
         return share
     return torch.cat(DistributedHelper.gather_all(share.contiguous(), same_shape=True))
 
 
 def check_shares(name: str, count: int, processes: int, *, each: int = 1) -> None:
-    """Raise ValueError unless processes can share so many samples.
+    """Raise ValueError unless processes can share ``count`` samples.
 
-    :param name: of the count, as the user knows it.
-    :param each: what the share of each must be a multiple of.
+    :param name: the name of the count, as the user knows it.
+    :param each: each share must be a multiple of this.
     """
     if count % (processes * each):
         raise ValueError(

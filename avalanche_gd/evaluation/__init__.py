@@ -1,1 +1,1 @@
-"""The command ``avalanche-gd-evaluate``: which sampler and how many steps are enough."""
+"""The command ``avalanche-gd-evaluate``: find a sampler and the steps that are enough."""

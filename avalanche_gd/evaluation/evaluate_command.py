@@ -36,30 +36,30 @@ _COMMAND = "avalanche-gd-evaluate"
 _STEPS = [2, 5, 10, 20, 50]
 _LARGEST_RECORD = 2**20  # bytes
 _DESCRIPTION = """\
-Which sampler and how many steps are enough for a saved model: generates images by each
-sampler, each number of steps and each guidance, and compares them with the test images
-of a benchmark, all of its classes.
+Find out which sampler and how many steps are enough for a saved model. The command
+generates images with each sampler, number of steps and guidance, and compares them with all
+test images of a benchmark.
 
 MODEL is a folder that DiffusionModel.save_pretrained wrote, or the folder of a complete
-run: then its model, and its benchmark, seed and evaluation.* unless others are given.
-KEY=VALUE are settings as avalanche-gd takes them, such as benchmark=split_fmnist,
-evaluation.features=inception or evaluation.measures=[kid].
+run. From a run it takes the model, and the benchmark, the seed and evaluation.* unless
+others are given. KEY=VALUE are settings as in avalanche-gd, such as
+benchmark=split_fmnist, evaluation.features=inception or evaluation.measures=[kid].
 
     avalanche-gd-evaluate runs/split_digits/joint/seed-0-* --samplers own,unipc
     avalanche-gd-evaluate model benchmark=split_digits --steps 5,10 --images 500,2000
 
-Prints a table and writes it as evaluation.csv, with FID against passes, seconds and images
-as figures/*.pdf and *.svg, and what was evaluated as evaluation.json. A folder that has
-the same evaluation is written anew; one that has anything else is left alone."""
+It prints a table and writes it as evaluation.csv; FID against passes, seconds and images
+as figures/*.pdf and *.svg; and the settings as evaluation.json. A folder that has the same
+evaluation is written again; a folder that has anything else is not changed."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Evaluate models, and end with one line and status 2 on a wrong value.
+    """Evaluate models; on a wrong value, print one line and exit with status 2.
 
-    Status 130 if it is interrupted.
+    The status is 130 after an interruption.
     """
     quiet()
-    line = f"{_COMMAND}: interrupted; run it again for a whole evaluation"
+    line = f"{_COMMAND}: interrupted; run it again for a complete evaluation"
     with ending_when_interrupted(line), ending_with_one_line(_COMMAND, reraise=False):
         options = _parser().parse_intermixed_args(arguments)
         settings = [part for part in options.models if _is_setting(part)]
@@ -81,14 +81,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def evaluate(
     subjects: Sequence[Subject], config: RunConfig, plan: Plan, out: Path
 ) -> list[Outcome]:
-    """Evaluate saved models: all is checked before the first image is generated.
+    """Evaluate saved models. All is checked before the first image is generated.
 
     :param subjects: the models.
-    :param config: of :func:`~avalanche_gd.evaluation.subjects.compose_settings`.
+    :param config: from :func:`~avalanche_gd.evaluation.subjects.compose_settings`.
     :param plan: how they are sampled.
     :param out: the folder of the result.
-    :raises ValueError: for a model that does not fit the benchmark, what cannot be sampled
-        or measured, or a folder that has something else or cannot be written.
+    :raises ValueError: for a model that does not fit the benchmark, if something cannot be
+        sampled or measured, or if the folder has something else or cannot be written.
     """
     _check(subjects, config, plan)
     record = _record(subjects, config, plan)
@@ -107,7 +107,7 @@ def evaluate(
         write_whole(out / name, partial(Path.write_bytes, data=content))
     caption = (
         f"{config.benchmark.name}, all of its test images; seconds are of sampling. "
-        f"What is measured in features is in those of {features}."
+        f"Measures that compare features use those of {features}."
     )
     print(f"{fill(caption, 88)}\n\n{as_text(outcomes)}\n\n{out / 'evaluation.csv'}")
     return outcomes
@@ -123,7 +123,7 @@ def _check(subjects: Sequence[Subject], config: RunConfig, plan: Plan) -> None:
 
 
 def _record(subjects: Sequence[Subject], config: RunConfig, plan: Plan) -> dict[str, Any]:
-    """What decides the result, as JSON gives it back."""
+    """What decides the result, in the form in which JSON is read back."""
     settings = {
         name: value
         for name, value in deciding_settings(config).items()
@@ -143,7 +143,7 @@ def _check_out(out: Path, record: dict[str, Any]) -> None:
         with reading(path, "choose another folder with --out"):
             known = json.loads(read_small(path, limit=_LARGEST_RECORD))
             if not isinstance(known, dict):
-                raise ValueError("it holds no evaluation")
+                raise ValueError("it is not an evaluation")
         if known.get("evaluation") != record:
             raise ValueError(f"{out} has another evaluation; choose a folder with --out")
     elif out.exists() and any(out.iterdir()):
@@ -166,43 +166,43 @@ def _parser() -> OneLineParser:
         "--samplers",
         type=_listed(check_sampler),
         default=["own"],
-        help=f"of {','.join(SAMPLERS)}; own is the model's (default: own)",
+        help=f"any of {','.join(SAMPLERS)}; own is the model's (default: own)",
     )
     parser.add_argument(
         "--steps",
         type=_listed(int),
         default=_STEPS,
-        help=f"of sampling, each (default: {','.join(map(str, _STEPS))})",
+        help=f"numbers of sampling steps (default: {','.join(map(str, _STEPS))})",
     )
     parser.add_argument(
         "--images",
         type=_listed(lambda text: check_integer("--images", int(text), 2)),
-        help="how many are compared; of several numbers, the first of the largest "
+        help="how many images are compared; several numbers share their images "
         "(default: evaluation.images)",
     )
     parser.add_argument(
         "--guidance",
         type=_listed(lambda text: check_number("--guidance", float(text), "0 or more")),
         default=[None],
-        help="of models conditioned on the class (default: the model's own)",
+        help="for models conditioned on the class (default: the model's own)",
     )
     parser.add_argument(
         "--noise-seed",
         type=int,
         default=0,
-        help="of the noise that images are made from (default: 0, as in runs)",
+        help="seed of the noise that images are made from (default: 0, as in runs)",
     )
     parser.add_argument(
         "--out",
         type=Path,
         default=Path("evaluation"),
-        help="where to (default: evaluation)",
+        help="the folder of the results (default: evaluation)",
     )
     return parser
 
 
 def _listed(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
-    """A parser of values separated by commas."""
+    """Make a parser of values that are separated by commas."""
 
     def values(text: str) -> list[Any]:
         try:

@@ -1,4 +1,4 @@
-"""Generates images of saved models in several ways, and measures them."""
+"""Generate images with saved models in several ways, and measure them."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +27,7 @@ COLUMNS = [
     for column in METRICS
     if column.key.startswith(_PREFIX)
 ]
-"""What is measured; FID of the whole test stream alone."""
+"""What is measured; FID of the whole test stream only."""
 
 
 @dataclass(frozen=True)
@@ -37,37 +37,37 @@ class Plan:
     samplers: Sequence[str]
     steps: Sequence[int]
     images: Sequence[int]
-    """Numbers of images: the first of the largest."""
+    """Numbers of images; each uses the first of the largest number."""
     guidance: Sequence[float | None] = (None,)
     """None for the model's own."""
     seed: int = 0
-    """Of the noise."""
+    """The seed of the noise."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What some images of a model are worth."""
+    """The measures of the images of a model."""
 
     model: str
     guidance: float
     sampler: str
     steps: int
     passes: float
-    """F an image."""
+    """In F per image."""
     seconds: float
-    """Of sampling."""
+    """The time of sampling."""
     images: int
     values: dict[str, float]
-    """By the name of a column."""
+    """The measures by the name of a column."""
 
 
 class Judge:
     """Measures generated images against the test images of a benchmark.
 
     :param config: says what is measured, and where.
-    :param benchmark: that all models are judged on.
+    :param benchmark: the benchmark for all models.
     :param plan: how they are sampled.
-    :raises ValueError: if something cannot be measured, as of too few images.
+    :raises ValueError: if something cannot be measured, for example with too few images.
     """
 
     def __init__(self, config: RunConfig, benchmark: Any, plan: Plan):
@@ -79,7 +79,7 @@ class Judge:
             for made in least.metrics(make_labeller(config, benchmark), COLUMNS)
             for metric in made
         ]
-        none = torch.nn.Linear(1, 1)  # in whose place comes the one that is judged
+        none = torch.nn.Linear(1, 1)  # is replaced by the model to measure
         self.strategy: Any = _Viewing(
             model=none,
             optimizer=torch.optim.SGD(none.parameters(), 0.1),
@@ -93,7 +93,7 @@ class Judge:
                 metric.before_training_exp(self.strategy)
 
     def outcomes(self, subject: Subject) -> Iterator[Outcome]:
-        """Those of a model, one after another."""
+        """The outcomes of a model, one after another."""
         plan = self.plan
         for guidance in plan.guidance:
             model = subject.load(guidance).to(self.config.torch_device).eval()
@@ -123,7 +123,7 @@ class Judge:
         images: Tensor,
         asked: Tensor | None,
     ) -> dict[str, float]:
-        """The measures of the first of some images."""
+        """The measures of the first ``sampling.images`` images."""
         count = sampling.images
         self.shared.given = images[:count], None if asked is None else asked[:count]
         for metric in self.metrics:
@@ -136,7 +136,7 @@ class Judge:
 
 @contextmanager
 def _counted(model: DiffusionModel) -> Iterator[list[int]]:
-    """The number of images of each pass of a model in here."""
+    """Collect the number of images of each pass of a model inside."""
     passed: list[int] = []
 
     def note(images: int) -> Callable[[], None]:
@@ -158,11 +158,11 @@ class _GivenImages(SharedImages):
 
 
 class _Viewing(BudgetedTemplate):
-    """Shows real images to metrics, without passing a model over them."""
+    """Shows real images to metrics, without passing them through a model."""
 
     def forward(self) -> None:
-        """No pass."""
+        """Make no pass."""
 
     def criterion(self) -> Tensor:
-        """No loss."""
+        """Return no loss."""
         return torch.zeros(())

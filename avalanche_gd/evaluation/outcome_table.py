@@ -24,7 +24,7 @@ Across = Callable[[Outcome], float]
 
 
 def as_csv(outcomes: Sequence[Outcome]) -> str:
-    """A line for each model, way of sampling and number of images, in full precision."""
+    """One line for each model, way of sampling and number of images, with all digits."""
     names = [column.name for column in _columns(outcomes)]
     rows = [[*_way(one), *(one.values[name] for name in names)] for one in outcomes]
     return csv_text([*_HEAD, *names], rows)
@@ -43,9 +43,9 @@ def as_text(outcomes: Sequence[Outcome]) -> str:
 
 
 def drawings(outcomes: Sequence[Outcome], features: str) -> list[Drawing]:
-    """FID against passes and against seconds and, of several numbers, against images.
+    """Draw FID against passes and seconds and, for several numbers, against images.
 
-    :param features: what those are of that FID is in.
+    :param features: the name of the features that FID uses.
     """
     models = {one.model for one in outcomes}
     most = max(one.images for one in outcomes)
@@ -92,7 +92,7 @@ def _drawing(
 
 
 def _columns(outcomes: Sequence[Outcome]) -> list[Column]:
-    """Those that were measured."""
+    """The columns that were measured."""
     return [column for column in COLUMNS if column.name in outcomes[0].values]
 
 

@@ -1,4 +1,4 @@
-"""What is evaluated: saved models, and the settings of the runs that they are of."""
+"""What is evaluated: saved models, with the settings of their runs."""
 
 import json
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ _OF_A_RUN = (
     "labeller",
     "labeller_weights",
 )
-"""What is evaluated as in a model's run unless it is told otherwise."""
+"""The settings that are taken from a model's run unless others are given."""
 
 
 @dataclass
@@ -29,14 +29,14 @@ class Subject:
     """A saved model."""
 
     label: str
-    """Its folder, as it was given."""
+    """Its folder, as the user gave it."""
     folder: Path
     run: dict[str, Any] = field(default_factory=dict)
-    """The settings of its run, if that was given."""
+    """The settings of its run, if the user gave a run."""
 
     @classmethod
     def of(cls, label: str) -> "Subject":
-        """The model of a folder, or of a run's.
+        """The model of a folder, or of a run's folder.
 
         :raises ValueError: if there is none, or its run is damaged or not complete.
         """
@@ -55,17 +55,17 @@ class Subject:
         return folder_digest(self.folder)
 
     def load(self, guidance: float | None = None) -> DiffusionModel:
-        """The model.
+        """Load the model.
 
-        :param guidance: of its sampling; None for its own.
-        :raises ValueError: if the folder does not hold one, or it cannot be guided.
+        :param guidance: the guidance of its sampling; None for its own.
+        :raises ValueError: if the folder does not hold a model, or it cannot be guided.
         """
         options = {} if guidance is None else {"guidance": guidance}
         with naming(self.label):
             return DiffusionModel.from_pretrained(self.folder, **options)
 
     def settings(self) -> dict[str, str]:
-        """Those of its run that an evaluation goes by, as a command line has them."""
+        """The settings of its run that an evaluation uses, as on a command line."""
         if not self.run:
             return {}
         benchmark, evaluation = self.run["benchmark"], self.run["evaluation"]
@@ -87,13 +87,13 @@ class Subject:
 def compose_settings(
     subjects: Sequence[Subject], settings: Sequence[str], out: Path
 ) -> RunConfig:
-    """The checked settings of an evaluation.
+    """Compose and check the settings of an evaluation.
 
-    Those of the runs that models are of, in whose place are those that are given. What a
-    run's file would have called is not: its benchmark is the one of that name here.
+    They are those of the models' runs, replaced by those that are given. The benchmark is
+    the one that has the run's name here; nothing that a run's file names is called.
 
-    :param settings: as ``avalanche-gd`` takes them, such as ``["benchmark=split_digits"]``.
-    :param out: where it is written to.
+    :param settings: as in ``avalanche-gd``, such as ``["benchmark=split_digits"]``.
+    :param out: the folder of the result.
     :raises ValueError: for a value that is not allowed, or if the runs differ in one.
     """
     given = {setting.partition("=")[0].lstrip("+"): setting for setting in settings}
@@ -109,7 +109,7 @@ def compose_settings(
                 )
                 raise ValueError(
                     f"the runs differ in {own}, {values}; give {own}=VALUE, or evaluate "
-                    "one by one"
+                    "them one by one"
                 )
     place = f"out={_quoted(str(out))}"
     config = compose_config(["method=naive", *common.values(), *given.values(), place])
@@ -126,7 +126,7 @@ def compose_settings(
 def check_fits(label: str, model: DiffusionModel, config: RunConfig) -> None:
     """Raise ValueError unless a model makes images like those of the benchmark.
 
-    :param label: of the model.
+    :param label: the name of the model in messages.
     """
     shape, name = config.model.shape, config.benchmark.name
     if model.sample_shape != shape:
@@ -142,15 +142,13 @@ def check_fits(label: str, model: DiffusionModel, config: RunConfig) -> None:
 
 
 def _quoted(value: Any) -> str:
-    """A value as a command line has it.
+    """A value in the form of a command line.
 
-    :raises ValueError: for one that would be read as something else there.
+    :raises ValueError: for a value that would be read as something else there.
     """
     if isinstance(value, list):
         return f"[{','.join(map(_quoted, value))}]"
     text = str(value)
     if isinstance(value, dict) or set(text) & set("'\\$"):
-        raise ValueError(
-            f"cannot go by the setting {text:.80}; choose another name or path"
-        )
+        raise ValueError(f"cannot use the setting {text:.80}; choose another name or path")
     return f"'{text}'" if isinstance(value, str) else json.dumps(value)

@@ -15,17 +15,17 @@ _EPSILON = 1e-8
 
 
 def kl_divergence(true: Tensor, generated: Tensor) -> float:
-    """``KLD = sum p log(p / q)``, with 1e-8 added to both.
+    """``KLD = sum p log(p / q)``, with 1e-8 added to p and q.
 
-    :param true: p, the classes' true ratios, ``(num_classes,)``.
-    :param generated: q, their ratios among generated images, ``(num_classes,)``.
+    :param true: p, the true ratios of the classes, ``(num_classes,)``.
+    :param generated: q, their ratios among the generated images, ``(num_classes,)``.
     """
     p, q = true.double(), generated.double()
     return float((p * ((p + _EPSILON) / (q + _EPSILON)).log()).sum())
 
 
 def absolute_ratio_difference(true: Tensor, generated: Tensor) -> float:
-    """``ARD = 1/2 sum |p - q|``, from 0 to 1, of ratios as :func:`kl_divergence` takes."""
+    """``ARD = 1/2 sum |p - q|``, from 0 to 1; p and q as in :func:`kl_divergence`."""
     return float((true.double() - generated.double()).abs().sum() / 2)
 
 
@@ -39,16 +39,16 @@ class ClassBalance(GenerationMetric):
         self._labels: dict[ExperienceKey, list[Tensor]] = {}
 
     def check(self, strategy: Any) -> None:
-        """Raise ValueError without labels, or without a classifier."""
+        """Raise ValueError if there are no labels or no classifier."""
         dataset = strategy.experience.dataset
         if not has_label(dataset[0], dataset):
             raise ValueError(
-                "class_balance_metrics need images with labels; leave the metrics out"
+                "class_balance_metrics need images with labels; remove these metrics"
             )
         self._oracle.check_labels(strategy)
 
     def before_eval(self, strategy: Any) -> None:
-        """Begin anew."""
+        """Start from zero."""
         super().before_eval(strategy)
         self._labels = {}
 
@@ -91,21 +91,23 @@ def class_balance_metrics(
     classifier: nn.Module | None = None,
     benchmark: Any = None,
 ) -> list[GenerationMetric]:
-    """KLD and ARD between true classes and those of generated images.
+    """KLD and ARD between the classes of real and of generated images.
 
-    As ``KLD_Stream/eval_phase/test_stream`` and ``ARD_Stream/...``, over the evaluated
-    experiences that were trained on so far (arXiv 2311.14028, section 4): 0 is perfect.
+    They are logged as ``KLD_Stream/eval_phase/test_stream`` and ``ARD_Stream/...``, over
+    the evaluated experiences that were trained on so far (arXiv 2311.14028, section 4); 0
+    is perfect.
 
-    :param histogram: also the ratio of each class among the generated images, as
+    :param histogram: also log the ratio of each class among the generated images, as
         ``ClassRatio_Stream/eval_phase/test_stream/Class003``.
     :param sampling: how images are generated; the default is 2,000 by 10 DDIM steps.
-    :param classifier: labels generated images, from images in model space to logits;
+    :param classifier: labels the generated images, from images in model space to logits;
         None for an oracle, a classifier of the whole training stream.
     :param benchmark: the oracle is trained on its ``train_stream``; None for the stream
         that the strategy is trained on.
     :return: the metrics, for an ``EvaluationPlugin``.
-    :raises ValueError: if both are given, or the benchmark is not in model space.
-    :raises TypeError: if they are not a module and a benchmark.
+    :raises ValueError: for both a classifier and a benchmark, or if the benchmark is not in
+        model space.
+    :raises TypeError: if the classifier is not a module or the benchmark not a benchmark.
     """
     oracle = OracleChoice(classifier, benchmark)
     return [ClassBalance(sampling or Sampling(), oracle=oracle, histogram=histogram)]

@@ -16,7 +16,7 @@ from avalanche_gd.metrics.trained import ExperienceKey, experience_key
 from avalanche_gd.models.classifier import SmallCNN
 
 MakeClassifier = Callable[[tuple[int, int, int], int], nn.Module]
-"""From ``(C, H, W)`` and the number of classes to a classifier with new weights."""
+"""A function that makes a new classifier from ``(C, H, W)`` and the number of classes."""
 
 _BATCH_SIZE = 128
 _LEARNING_RATE = 1e-3
@@ -25,19 +25,19 @@ _LEARNING_RATE = 1e-3
 def trained_classifier(
     make: MakeClassifier, images: Tensor, labels: Tensor, *, steps: int, seed: int = 0
 ) -> nn.Module:
-    """A new classifier, trained by Adam (1e-3) on batches of 128.
+    """Make a classifier and train it by Adam (1e-3) on batches of 128.
 
     :param images: in model space, ``(N, C, H, W)``.
     :param labels: their classes, ``(N,)``, from 0.
-    :param steps: of Adam.
-    :param seed: decides the initial weights and the batches. The global random state is
-        left alone.
+    :param steps: how many Adam steps.
+    :param seed: decides the initial weights and the batches. The global random state does
+        not change.
     :return: in evaluation mode, on the images' device.
     """
     shape = (images.shape[1], images.shape[2], images.shape[3])
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.default_generator.manual_seed(seed)  # the CPU's, no other device's
+        torch.default_generator.manual_seed(seed)  # seeds the CPU and no other device
         classifier = make(shape, int(labels.max()) + 1).to(images.device)
         optimizer = torch.optim.Adam(classifier.parameters(), lr=_LEARNING_RATE)
         for _ in range(steps):
@@ -68,17 +68,17 @@ class ClassificationAccuracy(GenerationMetric):
         self._real: list[tuple[Tensor, Tensor]] = []  # images and labels, by batch
 
     def check(self, strategy: Any) -> None:
-        """Raise ValueError without labels, or without what labels generated images."""
+        """Raise ValueError if there are no labels, or nothing that labels samples."""
         dataset = strategy.experience.dataset
         if not has_label(dataset[0], dataset):
             raise ValueError(
-                "classification_accuracy_metrics need images with labels; leave them out"
+                "classification_accuracy_metrics need images with labels; remove them"
             )
         if getattr(strategy.model, "num_classes", None) is None:
             self._oracle.check_labels(strategy)
 
     def before_eval(self, strategy: Any) -> None:
-        """Begin anew."""
+        """Start from zero."""
         super().before_eval(strategy)
         self._real = []
 
@@ -114,25 +114,26 @@ def classification_accuracy_metrics(
 ) -> list[GenerationMetric]:
     """The classification accuracy score (arXiv 1905.10887): are samples as good as data?
 
-    As ``CAS_Stream/eval_phase/test_stream``: the accuracy, from 0 to 1, on the real images
-    of the evaluated experiences that were trained on so far, of a new classifier that was
-    trained on generated images only. Those are labelled by the class that a conditioned
-    model was asked for; else by an oracle, and then the score is also the oracle's.
+    It is logged as ``CAS_Stream/eval_phase/test_stream``: the accuracy, from 0 to 1, of a
+    new classifier that is trained on generated images only, on the real images of the
+    evaluated experiences that were trained on so far. A generated image has the class on
+    which it was conditioned; without conditioning an oracle labels it, and then the score
+    depends on the oracle too.
 
-    :param steps: what the new classifier may spend in each evaluation, Adam steps of batch
-        128 at learning rate 1e-3.
+    :param steps: how many Adam steps the new classifier may spend in each evaluation, with
+        batches of 128 and learning rate 1e-3.
     :param seed: decides its initial weights and its batches.
     :param make_classifier: makes it from ``(C, H, W)`` and the number of classes.
     :param sampling: how images are generated; the default is 2,000 by 10 DDIM steps.
-    :param classifier: labels generated images in the place of the oracle, from images in
-        model space to logits.
+    :param classifier: labels generated images instead of the oracle, from images in model
+        space to logits.
     :param benchmark: the oracle is trained on its ``train_stream``; None for the stream
         that the strategy is trained on.
     :return: the metrics, for an ``EvaluationPlugin``.
     :raises ValueError: for numbers out of range, if a classifier and a benchmark are given,
         or the benchmark is not in model space. Before training, if images have no labels,
         or the classifier has fewer logits than there are classes.
-    :raises TypeError: if they are not a module and a benchmark.
+    :raises TypeError: if the classifier is not a module or the benchmark not a benchmark.
     """
     metric = ClassificationAccuracy(
         sampling or Sampling(),

@@ -1,4 +1,4 @@
-"""Where in the reverse process a diffusion model forgets, as an Avalanche metric."""
+"""At which timesteps a diffusion model forgets, as an Avalanche metric."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ class DenoisingLossByTimestep(PluginMetric[Tensor]):
         self._counts = torch.zeros(self.bands, dtype=torch.float64)
 
     def result(self) -> Tensor:
-        """The mean squared error in each band, ``(bands,)``; not a number where none is."""
+        """The mean squared error in each band, ``(bands,)``; NaN for an empty band."""
         return self._errors / self._counts
 
     def before_eval_exp(self, strategy: Any) -> None:
@@ -52,7 +52,7 @@ class DenoisingLossByTimestep(PluginMetric[Tensor]):
         self._counts += torch.bincount(band.cpu(), minlength=self.bands)
 
     def after_eval_exp(self, strategy: Any) -> list[MetricValue]:
-        """Emit a value a band."""
+        """Emit one value per band."""
         name = get_metric_name(self, strategy, add_experience=True, add_task=False)
         timesteps, step = strategy.model.num_timesteps, strategy.clock.train_iterations
         edges = [-(-band * timesteps // self.bands) for band in range(self.bands + 1)]
@@ -68,11 +68,11 @@ class DenoisingLossByTimestep(PluginMetric[Tensor]):
 def denoising_loss_metrics(*, bands: int = 4) -> list[PluginMetric]:
     """The denoising loss on each evaluated experience, by band of timesteps.
 
-    As ``DenoisingLoss_Exp/eval_phase/test_stream/Exp000/T000-249``, from the passes that
-    an evaluation makes anyway: which part of the reverse process, fine detail (low t) or
-    layout (high t), is forgotten.
+    They are logged as ``DenoisingLoss_Exp/eval_phase/test_stream/Exp000/T000-249``. They
+    come from the passes that an evaluation makes anyway, and show which part of the reverse
+    process is forgotten: fine detail (low t) or layout (high t).
 
-    :param bands: into how many of equal width the timesteps ``[0, T)`` are split.
+    :param bands: into how many bands of equal width the timesteps ``[0, T)`` are split.
     :return: the metrics, for the ``EvaluationPlugin`` of a diffusion model's strategy.
     :raises ValueError: for fewer than one band.
     """

@@ -23,10 +23,10 @@ from avalanche_gd.metrics.trained import (
 
 @dataclass(frozen=True)
 class FeatureChoice:
-    """Which features images are compared in."""
+    """The features by which images are compared."""
 
     extractor: Any
-    """From images in model space to ``(N, D)``; None for those of the oracle."""
+    """A function from images in model space to ``(N, D)``; None for the oracle's."""
     oracle: OracleChoice
 
     @classmethod
@@ -37,16 +37,16 @@ class FeatureChoice:
         oracle: nn.Module | None,
         benchmark: Any,
     ) -> "FeatureChoice":
-        """What the arguments of :func:`~avalanche_gd.metrics.fid_metrics` choose.
+        """Choose by the arguments of :func:`~avalanche_gd.metrics.fid_metrics`.
 
-        :raises ValueError: as said there.
-        :raises TypeError: as said there.
+        :raises ValueError: as in ``fid_metrics``.
+        :raises TypeError: as in ``fid_metrics``.
         """
         extractor = feature_extractor(features, weights_path)
         if extractor is None and oracle is not None and not hasattr(oracle, "get_features"):
             raise TypeError(
                 f"the oracle {type(oracle).__name__} has no get_features, as SmallCNN has; "
-                "give features= beside it"
+                "give features= as well"
             )
         return cls(extractor, OracleChoice(oracle, benchmark))
 
@@ -60,7 +60,7 @@ class FeatureChoice:
             self.compute(strategy, given, image[None].to(strategy.device), 1)
 
     def extractor_for(self, strategy: Any, counted: Counted) -> Any:
-        """What gives features for an experience that a strategy evaluates."""
+        """The function that computes features for an experience in evaluation."""
         if self.extractor is None:
             return self.oracle.of(strategy, counted)
         return self.extractor
@@ -68,9 +68,9 @@ class FeatureChoice:
     def compute(
         self, strategy: Any, extractor: Any, images: Tensor, batch_size: int
     ) -> Tensor:
-        """The features of images, once for all metrics of a strategy: ``(N, D)``.
+        """The features of images, computed once for all metrics of a strategy: ``(N, D)``.
 
-        :param extractor: of :meth:`extractor_for`.
+        :param extractor: from :meth:`extractor_for`.
         :raises ValueError: if they are of another shape, or not finite.
         """
         if isinstance(extractor, nn.Module):
@@ -83,12 +83,12 @@ class FeatureChoice:
 class FeatureMetric(GenerationMetric):
     """Compares features of generated images with those of the real ones.
 
-    Those of real images are computed once a stream, and kept.
+    Features of real images are computed once per stream, and kept.
 
-    :param choice: of features.
-    :param least_images: without so many on either side there is no value.
-    :param hint: what to change for fewer images.
-    :raises ValueError: if fewer than those are generated.
+    :param choice: which features.
+    :param least_images: with fewer real or generated images than this there is no value.
+    :param hint: the end of an error message for too few images: what to change.
+    :raises ValueError: if fewer images than that are generated.
     """
 
     def __init__(
@@ -102,16 +102,16 @@ class FeatureMetric(GenerationMetric):
         super().__init__(sampling)
         self.choice = choice
         self.least_images, self._hint = least_images, hint
-        self._real: dict[tuple[ExperienceKey, Any], Any] = {}  # by extractor too
+        self._real: dict[tuple[ExperienceKey, Any], Any] = {}  # also by extractor
         self._reading: Any = None
         self.check_enough("generated", sampling.images)
 
     def kept(self, features: Tensor) -> Any:
-        """What is remembered of a batch of real features; those of batches add up."""
+        """What is kept of a batch of real features; two such objects can be added."""
         return [features]
 
     def check(self, strategy: Any) -> None:
-        """Raise ValueError unless there can be features, of enough test images."""
+        """Raise ValueError unless features and enough test images are possible."""
         self.choice.check(strategy)
         training = experience_key(origin(strategy.experience)).stream
         if training.knows_benchmark and "test" in training.owner.streams:
@@ -121,7 +121,7 @@ class FeatureMetric(GenerationMetric):
                 self.check_enough("in the test stream", count)
 
     def before_eval_exp(self, strategy: Any) -> None:
-        """Read the real images of an experience unless they have been read before."""
+        """Start to read the real images of an experience, if they were not read before."""
         super().before_eval_exp(strategy)
         self._reading = None
 
@@ -137,7 +137,7 @@ class FeatureMetric(GenerationMetric):
             self._reading = batch if self._reading is None else self._reading + batch
 
     def after_eval_exp(self, strategy: Any) -> None:
-        """Keep it for all evaluations to come."""
+        """Keep what was read for later evaluations."""
         key = experience_key(strategy.experience)
         counted = self.counted_for(key)
         if counted is not None and self._reading is not None:
@@ -145,7 +145,7 @@ class FeatureMetric(GenerationMetric):
             self._real[key, extractor] = self._reading
 
     def counted_for(self, key: ExperienceKey) -> Counted | None:
-        """What an evaluated experience counts for; None if it is not read."""
+        """How an evaluated experience counts; None if it is not read."""
         return self._counted.get(key)
 
     def features(self, strategy: Any, extractor: Any, images: Tensor) -> Tensor:
@@ -155,7 +155,7 @@ class FeatureMetric(GenerationMetric):
     def compared(
         self, strategy: Any, experiences: list[ExperienceKey]
     ) -> tuple[Tensor, Tensor] | None:
-        """All real and all generated features; None if they are too few on a side."""
+        """All real and all generated features; None if either are too few."""
         images = SharedImages.of(strategy).images(strategy.model, self.sampling)
         first = self._counted[experiences[0]]
         extractor = self.choice.extractor_for(strategy, first)
@@ -165,7 +165,7 @@ class FeatureMetric(GenerationMetric):
         return (real, generated) if enough else None
 
     def check_enough(self, where: str, count: int) -> None:
-        """Raise ValueError if there are fewer images somewhere than a value needs."""
+        """Raise ValueError if there are fewer images than a value needs."""
         if count < self.least_images:
             raise ValueError(
                 f"{self} needs {self.least_images} images, but {count} are {where}"

@@ -1,4 +1,4 @@
-"""The features in which images are compared, by name or by a module."""
+"""The features by which images are compared, given by a name or a module."""
 
 import importlib
 from dataclasses import dataclass
@@ -18,33 +18,33 @@ from torchvision.models import WeightsEnum
 from avalanche_gd.metrics.weights import known_weights
 
 MAX_FEATURES = 8192
-"""More of them need covariances of over 512 MiB each, and a root of those."""
+"""With more features a covariance takes over 512 MiB, and FID needs its root as well."""
 
 _INCEPTION_FEATURES = 2048
-_SHA256 = "6726825d"  # its beginning, of the file of InceptionV3's weights
+_SHA256 = "6726825d"  # the beginning of the SHA-256 of InceptionV3's weights
 _INCEPTION_FILE = f"weights-inception-2015-12-05-{_SHA256}.pth"
 _NO_WEIGHTS_NEEDED = (
-    'weights_path goes with features="inception" or a classifier of torchvision'
+    'weights_path is for features="inception" or a classifier of torchvision'
 )
-_AT_ONCE = 64  # images in a classifier, which makes them large
+_AT_ONCE = 64  # images per batch of a classifier, which makes them large
 
 
 def as_pixels(images: Tensor) -> Tensor:
-    """What picture files of images in model space would hold, in colour.
+    """Convert images in model space to the pixels of a colour picture.
 
-    Cut to whole numbers and not rounded, as torchmetrics cuts: ``floor(255 (x + 1) / 2)``.
-    A ten-thousandth is added first, for 63 of the 256 values of a pixel come out of model
-    space a hair too low, and would lose 1.
+    The value is cut to a whole number and not rounded, as in torchmetrics:
+    ``floor(255 (x + 1) / 2)``. First 1e-4 is added, as 63 of the 256 values of a pixel come
+    back from model space slightly too low and would lose 1.
 
-    :param images: ``(N, C, H, W)``, C = 1 or 3; what is beyond ``[-1, 1]`` is cut off.
-    :return: uint8, ``(N, 3, H, W)``; grey is repeated.
+    :param images: ``(N, C, H, W)``, C = 1 or 3; values outside of ``[-1, 1]`` are clipped.
+    :return: uint8, ``(N, 3, H, W)``; a grey channel is repeated.
     :raises ValueError: for another number of channels.
     """
     channels = images.shape[1]
     if channels not in (1, 3):
         raise ValueError(
-            f"features of pictures need 1 or 3 channels, got {channels}; give a module of "
-            "your own as features"
+            f"features of pictures need 1 or 3 channels, got {channels}; give your own "
+            "module as features"
         )
     pixels = ((images + 1) * 127.5 + 1e-4).clamp(0, 255).to(torch.uint8)
     return pixels.expand(-1, 3, -1, -1)
@@ -53,13 +53,13 @@ def as_pixels(images: Tensor) -> Tensor:
 class InceptionFeatures(nn.Module):
     """torchmetrics' InceptionV3, for images in model space.
 
-    The weights are torch-fidelity's file and no other: its SHA-256 has to be the one in its
-    name. It is read once, and nothing in it is executed.
+    The weights must be torch-fidelity's file: the file's SHA-256 is compared with the one
+    in its name. It is read once, and nothing in it is executed.
 
     :param weights_path: the file of the weights; None for the one in torch's hub folder,
-        to which it is downloaded.
-    :raises ValueError: if torch-fidelity is not installed, or the weights cannot be read or
-        are another file.
+        which is downloaded if it is not there.
+    :raises ValueError: if torch-fidelity is not installed, if the weights cannot be read,
+        or if they are another file.
     """
 
     def __init__(self, weights_path: str | Path | None = None):
@@ -68,7 +68,7 @@ class InceptionFeatures(nn.Module):
             module = importlib.import_module("torch_fidelity.feature_extractor_inceptionv3")
             urls = {_SHA256: module.URL_INCEPTION_V3}
             _, content, _ = known_weights(urls, weights_path)
-            weights: Any = BytesIO(content)  # which torch-fidelity alone would unpickle
+            weights: Any = BytesIO(content)  # torch-fidelity itself would unpickle it
             fid = FrechetInceptionDistance(
                 _INCEPTION_FEATURES, feature_extractor_weights_path=weights
             )
@@ -88,17 +88,17 @@ class InceptionFeatures(nn.Module):
 
 
 class TorchvisionFeatures(nn.Module):
-    """What the last linear layer of a torchvision classifier gets, for images.
+    """The input of the last linear layer of a torchvision classifier.
 
-    Of most that is the last layer pooled over the image: 1,280 features of MobileNetV2,
-    512 of ResNet-18. The weights are torchvision's, and so is the preprocessing that goes
-    with them: most make the images 224x224. A file of weights has to have the SHA-256 that
-    its name ends in; it is read once, and nothing in it is executed.
+    For most classifiers this is the last layer, pooled over the image: 1,280 features of
+    MobileNetV2, 512 of ResNet-18. The weights are torchvision's, with the preprocessing
+    that belongs to them: most resize images to 224x224. The SHA-256 of a file of weights
+    must be the one in its name; it is read once, and nothing in it is executed.
 
-    :param name: of :func:`torchvision_classifiers`.
+    :param name: a name in :func:`torchvision_classifiers`.
     :param weights_path: any of torchvision's files for this classifier, under its own name;
-        None for its default in torch's hub folder, to which it is downloaded.
-    :raises ValueError: if the weights cannot be read or are another file.
+        None for the default one in torch's hub folder, which is downloaded if necessary.
+    :raises ValueError: if the weights cannot be read, or are another file.
     """
 
     def __init__(self, name: str, weights_path: str | Path | None = None):
@@ -108,10 +108,10 @@ class TorchvisionFeatures(nn.Module):
         entries = {_digits(entry.url): entry for entry in (default, *kinds)}
         urls = {digits: entry.url for digits, entry in entries.items()}
         try:
-            if weights_path is not None:  # by whose name the weights are known later on
+            if weights_path is not None:  # the weights are found later by this name
                 urls = _named(urls, Path(weights_path).name)
             digits, _, state = known_weights(urls, weights_path)
-            # The builders know how each file is read; this one has been read already.
+            # The builders know how to read each file; this one was read already.
             with patch.object(WeightsEnum, "get_state_dict", lambda *_, **__: state):
                 classifier = torchvision.models.get_model(name, weights=entries[digits])
         except Exception as error:
@@ -133,14 +133,14 @@ class TorchvisionFeatures(nn.Module):
 def torchvision_classifiers() -> list[str]:
     """The names of torchvision's classifiers of images that end in a linear layer.
 
-    That is all but SqueezeNet.
+    These are all but SqueezeNet.
     """
     names = torchvision.models.list_models(module=torchvision.models)
     return [name for name in names if not name.startswith("squeezenet")]
 
 
 def without_last_linear(classifier: nn.Module) -> nn.Module:
-    """A classifier that gives what its last linear layer got.
+    """Make a classifier return the input of its last linear layer.
 
     :param classifier: changed in place, and returned.
     """
@@ -152,7 +152,7 @@ def without_last_linear(classifier: nn.Module) -> nn.Module:
 
 
 def check_feature_name(name: str) -> None:
-    """Raise ValueError unless features have this name."""
+    """Raise ValueError unless there are features of this name."""
     classifiers = torchvision_classifiers()
     if name not in ("oracle", "inception", *classifiers):
         close = get_close_matches(name, classifiers) or ["mobilenet_v2", "resnet18"]
@@ -163,20 +163,20 @@ def check_feature_name(name: str) -> None:
 
 
 def check_feature_choice(name: str, weights_path: str | Path | None) -> None:
-    """Raise ValueError unless features have this name, and weights if they are given."""
+    """Raise ValueError for an unknown name, or weights for features that need none."""
     check_feature_name(name)
     if weights_path is not None and name == "oracle":
         raise ValueError(_NO_WEIGHTS_NEEDED)
 
 
 def feature_extractor(features: Any, weights_path: str | Path | None = None) -> Any:
-    """A function from images to features, or None for the oracle of the benchmark.
+    """Return a function from images to features, or None for the benchmark's oracle.
 
     :param features: ``"oracle"``, ``"inception"``, one of :func:`torchvision_classifiers`,
         or a module called with images in model space that returns ``(N, D)``.
-    :param weights_path: the file of the weights, of what is neither an oracle nor a module.
-    :raises ValueError: for another name, or as :class:`InceptionFeatures` and
-        :class:`TorchvisionFeatures` do.
+    :param weights_path: the file of the weights; not for an oracle or a module.
+    :raises ValueError: for another name, or as in :class:`InceptionFeatures` and
+        :class:`TorchvisionFeatures`.
     :raises TypeError: if it is neither a name nor callable.
     """
     if isinstance(features, str):
@@ -190,8 +190,8 @@ def feature_extractor(features: Any, weights_path: str | Path | None = None) -> 
         raise ValueError(_NO_WEIGHTS_NEEDED)
     if isinstance(features, Metric):
         raise TypeError(
-            f"features must be a name or a module from images to (N, D), got the metric "
-            f"{type(features).__name__}; give the module that it takes features from"
+            "features must be a name or a module from images to (N, D), got the metric "
+            f"{type(features).__name__}; give the module that the metric uses"
         )
     if not callable(features):
         raise TypeError(f"features must be a name or a module, got {features!r}")
@@ -200,7 +200,7 @@ def feature_extractor(features: Any, weights_path: str | Path | None = None) -> 
 
 @dataclass(frozen=True)
 class CheckedFeatures:
-    """A function of images that gives features, if they can be compared.
+    """Calls a function of images and checks the features that it returns.
 
     :param function: from ``(N, C, H, W)`` to ``(N, D)``, D up to :data:`MAX_FEATURES`.
     """
@@ -215,13 +215,13 @@ class CheckedFeatures:
         features = self.function(images)
         if not isinstance(features, Tensor):
             raise ValueError(
-                f"features must be a tensor (N, D), not {type(features).__name__}"
+                f"features must be a tensor (N, D), got {type(features).__name__}"
             )
         shape = tuple(features.shape)
         if len(shape) != 2 or shape[0] != len(images) or not 1 <= shape[1] <= MAX_FEATURES:
             raise ValueError(
-                f"features must be a tensor (N, D) with D from 1 to {MAX_FEATURES}, but of "
-                f"{len(images)} images they are {shape}; pool or flatten them"
+                f"features must be a tensor (N, D) with D from 1 to {MAX_FEATURES}, but "
+                f"for {len(images)} images they are {shape}; pool or flatten them"
             )
         if not features.is_floating_point() or not features.isfinite().all():
             raise ValueError(
@@ -233,12 +233,12 @@ class CheckedFeatures:
 
 
 def _digits(url: str) -> str:
-    """The first digits of a SHA-256 that the name of a file of torchvision ends in."""
+    """The first digits of the SHA-256, from the name of a file of torchvision."""
     return Path(url).stem.rpartition("-")[2]
 
 
 def _named(urls: dict[str, str], name: str) -> dict[str, str]:
-    """That one of some files whose SHA-256 a name ends in."""
+    """The file among ``urls`` whose SHA-256 is in the name."""
     digits = _digits(name)
     if digits not in urls:
         raise ValueError(f"the name of {name} does not end in {' or '.join(urls)}")
@@ -246,7 +246,7 @@ def _named(urls: dict[str, str], name: str) -> dict[str, str]:
 
 
 def _no_weights(model: str, files: str, error: Exception) -> str:
-    """The line that says where the weights come from."""
+    """The message that says where to get the weights."""
     reason = str(error).strip().splitlines() or [type(error).__name__]
     return (
         f"no {model} weights ({reason[0]}); put {files} on this machine and give its path "

@@ -18,7 +18,7 @@ from avalanche_gd.metrics.trained import ExperienceKey, StreamKey
 
 @dataclass(frozen=True)
 class Moments:
-    """Sums over features, in float64, from which mean and covariance follow."""
+    """Sums over features, in float64, which give their mean and covariance."""
 
     total: Tensor
     """The sum, ``(D,)``."""
@@ -41,7 +41,7 @@ class Moments:
 
 
 class _Identity(nn.Identity):
-    """Features are given to torchmetrics as they are."""
+    """Passes features to torchmetrics as they are."""
 
     def __init__(self, num_features: int):
         super().__init__()
@@ -54,15 +54,15 @@ def frechet_distance(real: Moments, features: Tensor) -> float:
     ``|mu - mu_g|^2 + tr(S + S_g - 2 (S S_g)^(1/2))`` (arXiv 1706.08500, equation 6).
 
     :param real: the moments of real features.
-    :param features: of generated images, ``(N, D)``.
-    :return: the distance; not a number for fewer than 2 images on a side.
+    :param features: the features of generated images, ``(N, D)``.
+    :return: the distance; NaN for fewer than 2 real or 2 generated images.
     """
     if real.count < 2 or len(features) < 2:
         return float("nan")
     fid = FrechetInceptionDistance(
         _Identity(features.shape[1]),
         normalize=True,
-        sync_on_compute=False,  # of several processes, each has all features
+        sync_on_compute=False,  # with several processes, each one has all features
     )
     fid = fid.to(features.device)
     fid.real_features_sum += real.total
@@ -95,15 +95,15 @@ class FID(FeatureMetric):
     def qualities(self) -> dict[str, Qualities]:
         """FID by the stream's name, the number of experiences trained on, and experience.
 
-        A new metric that is given it goes on from there, with streams of the same names.
+        A new metric that gets this value continues from it, with streams of the same names.
 
         :raises ValueError: if two benchmarks have streams of the same name.
         """
         names = [stream.name for stream in self._qualities]
         if len(set(names)) < len(names):
             raise ValueError(
-                f"streams of the same name, {', '.join(sorted(names))}, cannot be told "
-                "apart when they are loaded; keep one benchmark to a strategy"
+                f"two streams have the same name, {', '.join(sorted(names))}, and cannot "
+                "be told apart in a checkpoint; evaluate one benchmark per strategy"
             )
         return self._loaded | {key.name: q for key, q in self._qualities.items()}
 
@@ -111,17 +111,17 @@ class FID(FeatureMetric):
     def qualities(self, qualities: dict[str, Qualities]) -> None:
         if not all(isinstance(name, str) for name in qualities):
             raise ValueError(
-                "the checkpoint is of an earlier version, whose summary was over all "
-                "streams together; begin the run anew"
+                "the checkpoint is from an earlier version, whose summary was over all "
+                "streams together; start the run again in a new folder"
             )
         self._qualities, self._loaded = {}, dict(qualities)
 
     def check(self, strategy: Any) -> None:
-        """Raise ValueError unless there are, or can be, the labels and features needed."""
+        """Raise ValueError unless the necessary labels and features are possible."""
         if self._of_experiences and not dataset_classes(strategy.experience.dataset):
             raise ValueError(
-                "FID by experience goes by the classes of an experience, but its images "
-                "have no labels; give fid_metrics() without experience=, summary= and afid="
+                "FID by experience needs the classes of an experience, but its images "
+                "have no labels; use fid_metrics() without experience=, summary= and afid="
             )
         conditioned = getattr(strategy.model, "num_classes", None) is not None
         if self._of_experiences and not conditioned:
@@ -133,7 +133,7 @@ class FID(FeatureMetric):
         return Moments.of(features)
 
     def compute(self, strategy: Any, experiences: list[ExperienceKey]) -> dict[str, float]:
-        """FID over the stream and by experience, as asked for."""
+        """FID over the stream and by experience, as chosen."""
         extractor = self.choice.extractor_for(strategy, self._counted[experiences[0]])
         real = [self._real[key, extractor] for key in experiences]
         values = {}
@@ -161,7 +161,7 @@ class FID(FeatureMetric):
     def distances(
         self, strategy: Any, experiences: list[ExperienceKey]
     ) -> dict[int, float]:
-        """FID by the place of experiences, with the generated images of their classes."""
+        """FID by the place of an experience, with the generated images of its classes."""
         images, condition = SharedImages.of(strategy).samples(strategy.model, self.sampling)
         first = self._counted[experiences[0]]
         extractor = self.choice.extractor_for(strategy, first)
@@ -178,21 +178,21 @@ class FID(FeatureMetric):
         return distances
 
     def recorded(self, distances: dict[int, float]) -> Qualities:
-        """All that was measured on the evaluated stream, with these distances."""
+        """Record these distances; return all that was measured on the stream."""
         first, counted = next(iter(self._counted.items()))
         qualities = self.qualities_of(first.stream)
         qualities[counted.number] = distances
         return qualities
 
     def qualities_of(self, stream: StreamKey) -> Qualities:
-        """All that was measured on a stream, to be added to."""
+        """All that was measured on a stream so far, to be extended."""
         if stream not in self._qualities:
             self._qualities[stream] = self._loaded.pop(stream.name, {})
         return self._qualities[stream]
 
     @property
     def counts_after(self) -> dict[int, int]:
-        """After how many experiences each that is evaluated came to count, by its place."""
+        """By place: after how many experiences an evaluated experience started to count."""
         return {key.place: counted.after for key, counted in self._counted.items()}
 
     @property
@@ -212,39 +212,39 @@ def fid_metrics(
     oracle: nn.Module | None = None,
     benchmark: Any = None,
 ) -> list[GenerationMetric]:
-    """FID against the evaluated experiences that were trained on so far.
+    """FID between generated images and the evaluated experiences trained on so far.
 
-    For the ``EvaluationPlugin`` of a strategy whose model is a
-    :class:`~avalanche_gd.DiffusionModel`. Which experiences count is said in
+    It is for the ``EvaluationPlugin`` of a strategy whose model is a
+    :class:`~avalanche_gd.DiffusionModel`. For which experiences count see
     :class:`~avalanche_gd.metrics.trained.TrainedExperiences`. Features of real images are
-    computed once a stream and kept.
+    computed once per stream and kept.
 
-    :param experience: also for each experience, between its real images and the
-        generated ones of its classes, as ``FID_Exp/eval_phase/test_stream/Exp000``; not a
-        number where there are fewer than 2. The class of a generated image is the one
-        that a conditioned model was asked for, else what the oracle says.
-    :param stream: over all of them, as ``FID_Stream/eval_phase/test_stream``.
-    :param summary: final and mean quality and forgetting, as
-        ``FID_Final/eval_phase/test_stream``, ``FID_Mean/...``, ``FID_Forgetting/...``: see
-        :func:`~avalanche_gd.metrics.generation_summary`; of each stream by itself.
-    :param afid: AFID@k and F of arXiv 2509.23593, as ``AFID/eval_phase/test_stream`` and
-        ``F/...``: see :func:`~avalanche_gd.metrics.afid_summary`.
+    :param experience: also log FID for each experience, between its real images and the
+        generated images of its classes, as ``FID_Exp/eval_phase/test_stream/Exp000``; NaN
+        if there are fewer than 2. The class of a generated image is the one on which it was
+        conditioned; without conditioning the oracle predicts it.
+    :param stream: log FID over all of them, as ``FID_Stream/eval_phase/test_stream``.
+    :param summary: log final and mean quality and forgetting, as
+        ``FID_Final/eval_phase/test_stream``, ``FID_Mean/...``, ``FID_Forgetting/...``, one
+        set per stream: see :func:`~avalanche_gd.metrics.generation_summary`.
+    :param afid: log AFID@k and F of arXiv 2509.23593, as ``AFID/eval_phase/test_stream``
+        and ``F/...``: see :func:`~avalanche_gd.metrics.afid_summary`.
     :param sampling: how images are generated; the default is 2,000 by 10 DDIM steps.
     :param features: ``"oracle"``, the penultimate layer (64 features) of a classifier
         trained on the whole training stream; ``"inception"``, InceptionV3 with 2,048; the
-        name of a torchvision classifier, such as ``"mobilenet_v2"``, what its last linear
-        layer gets; or a module called with images in model space that returns ``(N, D)``,
-        D up to 8,192. Values can only be compared under the same features.
+        name of a torchvision classifier, such as ``"mobilenet_v2"``, for the input of its
+        last linear layer; or a module called with images in model space that returns
+        ``(N, D)``, D up to 8,192. Compare values only if their features are the same.
     :param weights_path: the file of the weights of InceptionV3 or of a torchvision
-        classifier, on a machine without network.
-    :param oracle: a classifier in the place of the oracle, from images in model space to
-        logits; with ``features="oracle"``, one with ``get_features``, as
+        classifier, for a machine without a network.
+    :param oracle: a classifier that replaces the oracle, from images in model space to
+        logits; with ``features="oracle"`` it needs ``get_features``, as
         :class:`~avalanche_gd.SmallCNN` has.
     :param benchmark: the oracle is trained on its ``train_stream``; None for the stream
         that the strategy is trained on.
     :return: the metrics, for an ``EvaluationPlugin``.
-    :raises ValueError: for unknown features, if their weights cannot be had, if both an
-        oracle and a benchmark are given, or if the benchmark is not in model space.
+    :raises ValueError: for unknown features, if their weights cannot be found or read, if
+        both an oracle and a benchmark are given, or if the benchmark is not in model space.
     :raises TypeError: if features, oracle or benchmark are none of these.
     """
     if not (experience or stream or summary or afid):

@@ -1,4 +1,4 @@
-"""How much of the Fisher matrix a rank-1 penalty holds, as an Avalanche metric."""
+"""The share of a rank-1 penalty in the Fisher matrix, as an Avalanche metric."""
 
 from typing import Any
 
@@ -21,11 +21,11 @@ class FisherShare(PluginMetric[float | None]):
         self._share = None
 
     def result(self) -> float | None:
-        """The share of the last evaluation; None without the plugin."""
+        """The share at the last evaluation; None without the plugin."""
         return self._share
 
     def after_eval(self, strategy: Any) -> list[MetricValue]:
-        """Emit the share of the experience that was learned last."""
+        """Emit the share of the last experience."""
         self.reset()
         for plugin in strategy.plugins:
             if isinstance(plugin, RankOneEWCPlugin) and plugin.share:
@@ -40,10 +40,11 @@ class FisherShare(PluginMetric[float | None]):
 
 
 def fisher_share_metrics() -> list[PluginMetric]:
-    """The share of the Fisher's trace that :class:`~avalanche_gd.RankOneEWCPlugin` holds.
+    """The share of :class:`~avalanche_gd.RankOneEWCPlugin` in the Fisher matrix's trace.
 
-    ``c ||mu||^2 / E||g||^2`` of the experience that was learned last, as
-    ``FisherShare_Stream/eval_phase/test_stream``; nothing in a strategy without the plugin.
+    It is ``c ||mu||^2 / E||g||^2`` of the last experience, logged as
+    ``FisherShare_Stream/eval_phase/test_stream``. A strategy without the plugin logs
+    nothing.
 
     :return: the metric, for the ``EvaluationPlugin`` of a diffusion model's strategy.
     """

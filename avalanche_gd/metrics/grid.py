@@ -17,24 +17,24 @@ class ImageGrid(GenerationMetric):
         super().__init__(sampling)
         if not 1 <= shown <= sampling.images:
             raise ValueError(
-                f"shown must be from 1 to the {sampling.images} generated images, "
+                f"shown must be from 1 to {sampling.images}, the number of images, "
                 f"got {shown}"
             )
         self.shown = shown
 
     def before_training_exp(self, strategy: Any) -> None:
-        """Let go of the images; which experience is trained does not matter."""
+        """Release the images; which experience is trained does not matter."""
         SharedImages.of(strategy).forget_images()
 
     def before_eval_exp(self, strategy: Any) -> None:
-        """Do nothing: the images are shown whatever is evaluated."""
+        """Do nothing: the images do not depend on what is evaluated."""
 
     def compute(self, strategy: Any, experiences: list[ExperienceKey]) -> dict[str, float]:
-        """Give no numbers."""
+        """Return no numbers."""
         return {}
 
     def after_eval(self, strategy: Any) -> list[MetricValue]:
-        """Emit the grid, of a model that knows what to generate."""
+        """Emit the grid, if the model knows which classes to generate."""
         if not has_classes(strategy.model):
             return []
         images = SharedImages.of(strategy).images(strategy.model, self.sampling)
@@ -50,11 +50,11 @@ def generated_image_metrics(
 ) -> list[GenerationMetric]:
     """A grid of generated images, for loggers that show images, such as TensorBoard's.
 
-    As ``GeneratedImages/eval_phase/test_stream``: the first of the images that the other
-    metrics with the same sampling judge, eight in a row.
+    It is logged as ``GeneratedImages/eval_phase/test_stream``: the first of the images that
+    the other metrics with the same sampling use, eight in a row.
 
     :param sampling: how images are generated; the default is 2,000 by 10 DDIM steps.
-    :param shown: how many are in the grid.
+    :param shown: how many images are in the grid.
     :return: the metrics, for an ``EvaluationPlugin``.
     :raises ValueError: if fewer images are generated than shown.
     """

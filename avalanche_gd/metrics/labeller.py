@@ -1,4 +1,4 @@
-"""The labeller of the paper: a ResNet-18 that knew pictures before it knew the classes."""
+"""The labeller of the paper: a ResNet-18, trained on ImageNet and then on the classes."""
 
 import copy
 import math
@@ -17,16 +17,16 @@ from avalanche_gd.storage import cached
 _URL = ResNet18_Weights.DEFAULT.url
 _BATCH_SIZE = 64
 _LEARNING_RATE = 5e-4
-_HELD_OUT = 10  # one in so many images
-_ANGLE, _SHIFT, _NOISE = math.radians(10), 0.1, 0.1  # at most; at most, of a side; std
+_HELD_OUT = 10  # one of so many images is held out
+_ANGLE, _SHIFT, _NOISE = math.radians(10), 0.1, 0.1  # highest; highest, of a side; std
 
 
 class Labeller(nn.Module):
-    """torchvision's ResNet-18 with a last layer for other classes.
+    """torchvision's ResNet-18 with a new last layer.
 
     :param num_classes: the number of logits.
-    :param state: of a ResNet-18 with any last layer, which is not taken over; None for
-        random weights.
+    :param state: the weights of a ResNet-18; its last layer is not used. None for random
+        weights.
     """
 
     def __init__(self, num_classes: int, state: dict[str, Tensor] | None = None):
@@ -45,11 +45,11 @@ class Labeller(nn.Module):
 
 
 def resnet18_weights(weights_path: str | Path | None = None) -> dict[str, Tensor]:
-    """torchvision's ImageNet weights of ResNet-18; nothing in their file is executed.
+    """Read torchvision's ImageNet weights of ResNet-18; nothing in the file is executed.
 
-    :param weights_path: their file, ``resnet18-f37072fd.pth``, under any name; None for the
-        one in torch's hub folder, to which it is downloaded.
-    :raises ValueError: if it cannot be read, or its SHA-256 is not that of its name.
+    :param weights_path: the file ``resnet18-f37072fd.pth``, under any name; None for the
+        one in torch's hub folder, which is downloaded if it is not there.
+    :raises ValueError: if it cannot be read, or its SHA-256 is not the one in that name.
     """
     try:
         digits = Path(_URL).stem.rpartition("-")[2]
@@ -72,30 +72,31 @@ def resnet18_labeller(
     epochs: int = 100,
     seed: int = 0,
 ) -> Labeller:
-    """ResNet-18 with ImageNet's weights, trained on all classes; from the cache if there.
+    """Train a ResNet-18 with ImageNet weights on all classes, or read it from the cache.
 
-    As the authors of arXiv 2311.14028 train what labels generated images for KLD and ARD:
-    by Adam at 5e-4 on batches of 64, each image mirrored or not, turned by up to 10
-    degrees, moved by up to a tenth of its sides and with noise of 0.1 added; kept is the
-    epoch that labels most of a tenth of the images, held out, right. (Theirs hold out a
-    sixth of Fashion-MNIST.) The order in which a stream brings its classes makes no
-    difference. The random state is left alone.
+    It is trained as the authors of arXiv 2311.14028 train their labeller for KLD and ARD:
+    by Adam at 5e-4 on batches of 64. Each image is mirrored or not, turned by up to 10
+    degrees and moved by up to a tenth of its sides, and noise of 0.1 is added. A tenth of
+    the images is held out, and the epoch with the best accuracy on them is kept. (The
+    authors hold out a sixth of Fashion-MNIST.) The order in which a stream has its classes
+    makes no difference. The random state does not change.
 
     :param images: all training images in model space, ``(N, C, H, W)``, C = 1 or 3.
     :param labels: their classes, ``(N,)``, from 0.
     :param weights_path: as in :func:`resnet18_weights`; read only to train.
-    :param epochs: how often all are seen.
-    :param seed: decides the new layer, what is held out, the batches and the changes.
+    :param epochs: how many passes over the images.
+    :param seed: decides the new layer, which images are held out, the batches and the
+        augmentation.
     :return: the classifier, frozen, in evaluation mode, on the images' device.
-    :raises ValueError: for epochs below 1, a seed below 0, or what is no integer, for
-        fewer than 4 images or another number of channels, and for weights that cannot be
-        had.
+    :raises ValueError: for epochs that are not an integer of 1 or more, a seed that is not
+        one of 0 or more, fewer than 4 images or another number of channels, or if the
+        weights cannot be found or read.
     """
     epochs, seed = check_integer("epochs", epochs), check_integer("seed", seed, 0)
     if images.shape[1] not in (1, 3) or len(images) < 4:
         raise ValueError(
-            "a ResNet-18 labeller needs 4 images or more of 1 or 3 channels, got "
-            f"{len(images)} of {images.shape[1]}"
+            "a ResNet-18 labeller needs 4 images or more with 1 or 3 channels, got "
+            f"{len(images)} with {images.shape[1]}"
         )
     order = labels.argsort(stable=True)
     images, labels = images[order], labels[order]
@@ -103,7 +104,7 @@ def resnet18_labeller(
 
     def fit() -> dict[str, Tensor]:
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
-            torch.default_generator.manual_seed(seed)  # the CPU's, no other device's
+            torch.default_generator.manual_seed(seed)  # seeds the CPU and no other device
             labeller = Labeller(num_classes, resnet18_weights(weights_path))
             return _trained(labeller.to(images.device), images, labels, epochs, seed)
 
@@ -130,7 +131,7 @@ def _trained(
         labeller.train()
         turn = torch.randperm(len(seen), generator=generator).to(images.device)
         for batch in seen[turn].split(_BATCH_SIZE):
-            if len(batch) == 1:  # of which batch normalization knows no variance
+            if len(batch) == 1:  # batch normalization needs a variance
                 continue
             optimizer.zero_grad()
             logits = labeller(changed(images[batch], generator))
@@ -145,9 +146,9 @@ def _trained(
 
 
 def changed(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Images mirrored or not, turned, moved and with noise, each in its own way.
+    """Mirror images or not, turn and move them and add noise, each in its own way.
 
-    What comes in from outside is black.
+    Pixels that come in from outside are black.
 
     :param images: in model space, ``(N, C, H, W)``.
     :param generator: the source of all randomness, of the CPU.

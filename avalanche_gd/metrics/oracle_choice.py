@@ -1,4 +1,4 @@
-"""Which classifier judges generated images."""
+"""The choice of the classifier that labels generated images."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,21 +17,19 @@ from avalanche_gd.metrics.trained import (
     whole_stream,
 )
 
-_OTHERWISE = "give a classifier of your own, or benchmark= with a train_stream to train on"
+_OTHERWISE = "give your own classifier, or benchmark= with a train_stream to train on"
 
 
 @dataclass(frozen=True)
 class OracleChoice:
-    """A classifier that is given, or an oracle trained on a whole training stream.
-
-    That is the stream that the strategy is trained on, or that of a benchmark.
+    """A given classifier, or an oracle that is trained on a whole training stream.
 
     :param classifier: from images in model space to logits; None for an oracle.
-    :param benchmark: whose ``train_stream`` the oracle is trained on; None for the stream
+    :param benchmark: the oracle is trained on its ``train_stream``; None for the stream
         that the strategy is trained on.
-    :raises ValueError: if both are given, or the benchmark's images are not labelled
-        tensors in model space.
-    :raises TypeError: if they are not a module and a benchmark.
+    :raises ValueError: for both a classifier and a benchmark, or if the benchmark's images
+        are not labelled tensors in model space.
+    :raises TypeError: if the classifier is not a module or the benchmark not a benchmark.
     """
 
     classifier: nn.Module | None = None
@@ -56,9 +54,9 @@ class OracleChoice:
             _check_stream(self._training_stream)
 
     def check(self, experience: Any) -> None:
-        """Raise ValueError unless there is, or can be, a classifier.
+        """Raise ValueError unless a classifier is given or an oracle can be trained.
 
-        :param experience: that is to be trained on.
+        :param experience: the next experience to train on.
         """
         if self.classifier is None and self.benchmark is None:
             _check_stream(experience_key(origin(experience)).stream)
@@ -66,7 +64,7 @@ class OracleChoice:
     def check_labels(self, strategy: Any) -> None:
         """Raise ValueError unless there is a classifier, with a logit for each class.
 
-        :param strategy: about to train on an experience.
+        :param strategy: a strategy that is about to train on an experience.
         """
         experience = strategy.experience
         self.check(experience)
@@ -80,11 +78,11 @@ class OracleChoice:
         if len(shape) != 2 or shape[1] <= max(classes):
             raise ValueError(
                 f"the classifier needs a logit for each class from 0 to {max(classes)}, "
-                f"but of one image it gives {shape}"
+                f"but for one image it gives {shape}"
             )
 
     def of(self, strategy: Any, counted: Counted) -> nn.Module:
-        """The classifier for an experience that a strategy evaluates.
+        """The classifier for an experience in evaluation.
 
         :raises ValueError: if the oracle does not know the classes of the experience.
         """
@@ -106,7 +104,7 @@ class OracleChoice:
 
 
 def _classes(experience: Any) -> frozenset[int]:
-    """The classes of the stream that an experience is of, or if it has no end, its own."""
+    """The classes of an experience's stream; if that has no end, the experience's own."""
     experiences = whole_stream(experience_key(origin(experience)).stream)
     parts = [experience] if experiences is None else experiences
     return frozenset().union(*(dataset_classes(part.dataset) for part in parts))
@@ -117,7 +115,7 @@ def _check_stream(stream: StreamKey) -> None:
     experiences = whole_stream(stream)
     if experiences is None:
         raise ValueError(
-            f"the stream {stream.name} has no known end, and an oracle is trained on all "
+            f"the stream {stream.name} has no known end, but an oracle is trained on all "
             f"of its classes; {_OTHERWISE}"
         )
     for experience in experiences:
@@ -129,9 +127,9 @@ def _check_stream(stream: StreamKey) -> None:
         image = image_of(experience.dataset[0])
         if not (isinstance(image, Tensor) and image.ndim == 3 and _in_range(image)):
             raise ValueError(
-                f"the images of the stream {stream.name} are not tensors (C, H, W) in "
-                "[-1, 1], which an oracle is trained on; bring the benchmark to model "
-                "space with to_model_space"
+                "an oracle is trained on tensors (C, H, W) in [-1, 1], but the images of "
+                f"the stream {stream.name} are not; bring the benchmark to model space "
+                "with to_model_space"
             )
 
 

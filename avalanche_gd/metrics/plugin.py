@@ -1,4 +1,4 @@
-"""The base of Avalanche plugin metrics that judge generated images."""
+"""The base of Avalanche plugin metrics of generated images."""
 
 import warnings
 from abc import abstractmethod
@@ -13,14 +13,14 @@ from avalanche_gd.metrics.trained import Counted, ExperienceKey, experience_key
 
 
 class GenerationMetric(PluginMetric[dict[str, float]]):
-    """Judges the images a strategy's model generates at the end of an evaluation.
+    """Measures the images that a strategy's model generates at the end of an evaluation.
 
     Only the experiences trained on so far count, whatever stream is evaluated
     (:class:`~avalanche_gd.metrics.trained.TrainedExperiences`). Before any training there
-    is nothing to judge, and a warning says so.
+    is nothing to measure, and a warning says so.
 
     :param sampling: how the images are generated. All metrics with the same sampling
-        judge the same images.
+        use the same images.
     """
 
     def __init__(self, sampling: Sampling):
@@ -31,16 +31,16 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
 
     @abstractmethod
     def compute(self, strategy: Any, experiences: list[ExperienceKey]) -> dict[str, float]:
-        """The values by name.
+        """Compute the values by name.
 
-        :param strategy: at the end of an evaluation.
-        :param experiences: the evaluated ones that were trained on.
+        :param strategy: a strategy at the end of an evaluation.
+        :param experiences: the evaluated experiences that were trained on.
         """
 
     def check(self, strategy: Any) -> None:
-        """Raise ValueError if a strategy's experience cannot be judged later.
+        """Raise ValueError if a strategy's experience cannot be measured later.
 
-        Before it is trained on.
+        Called before it is trained on.
         """
 
     def result(self) -> dict[str, float]:
@@ -57,15 +57,15 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
         SharedImages.of(strategy).observe(strategy.experience)
 
     def before_eval(self, strategy: Any) -> None:
-        """Begin with new images."""
+        """Start without images."""
         self.reset()
         self._counted = {}
         SharedImages.of(strategy).forget_images()
 
     def before_eval_exp(self, strategy: Any) -> None:
-        """Note an experience that is evaluated, if it was trained on.
+        """Note an experience in evaluation, if it was trained on.
 
-        :raises ValueError: if it is empty, or of another stream than those before.
+        :raises ValueError: if it is empty, or from another stream than those before.
         """
         experience = strategy.experience
         if len(experience.dataset) == 0:
@@ -82,7 +82,7 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
                 raise ValueError(
                     f"{self}: the experiences of an evaluation must be of one stream, but "
                     f"are of {other.stream.name} and of {key.stream.name}, or of two "
-                    "benchmarks; evaluate each stream by itself"
+                    "benchmarks; evaluate each stream separately"
                 )
         self._counted[key] = counted
 
@@ -90,7 +90,7 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
         """Emit the values over the evaluated experiences that were trained on."""
         if not self._counted or not has_classes(strategy.model):
             warnings.warn(
-                f"{self}: no evaluated experience was trained on yet; nothing to judge",
+                f"{self}: no evaluated experience was trained on yet; there is no value",
                 stacklevel=2,
             )
             return []

@@ -20,8 +20,8 @@ NAMES = ("Precision", "Recall", "Density", "Coverage")
 def precision_recall(real: Tensor, features: Tensor, nearest_k: int) -> dict[str, float]:
     """Precision and recall (arXiv 1904.06991), density and coverage (2002.09797) by prdc.
 
-    With ``B_k(x)`` the ball around x that reaches to its k-th nearest neighbour among the
-    images of its own side, real ``x_i`` of N and generated ``y_j`` of M::
+    ``B_k(x)`` is the ball around x that reaches its k-th nearest neighbour: for a real
+    image among the N real ``x_i``, for a generated one among the M generated ``y_j``::
 
         precision = the share of y_j that are in some B_k(x_i)
         recall    = the share of x_i that are in some B_k(y_j)
@@ -30,12 +30,12 @@ def precision_recall(real: Tensor, features: Tensor, nearest_k: int) -> dict[str
 
     All are 0 or more; all but density are 1 or less.
 
-    :param real: ``(N, D)``.
-    :param features: of generated images, ``(M, D)``.
+    :param real: the features of real images, ``(N, D)``.
+    :param features: the features of generated images, ``(M, D)``.
     :param nearest_k: k, up to N - 2 and M - 2. Memory grows with N times M and N times N.
     """
     compute = importlib.import_module("prdc").compute_prdc
-    with redirect_stdout(io.StringIO()):  # it prints
+    with redirect_stdout(io.StringIO()):  # prdc prints
         found = compute(real.cpu().numpy(), features.cpu().numpy(), nearest_k=nearest_k)
     return {name: float(found[name.lower()]) for name in NAMES}
 
@@ -53,7 +53,7 @@ class PrecisionRecall(FeatureMetric):
         )
 
     def compute(self, strategy: Any, experiences: list[ExperienceKey]) -> dict[str, float]:
-        """The four over the evaluated experiences."""
+        """The four values over the evaluated experiences."""
         compared = self.compared(strategy, experiences)
         if compared is None:
             return {f"{name}_Stream": float("nan") for name in NAMES}
@@ -70,26 +70,26 @@ def precision_recall_metrics(
     oracle: nn.Module | None = None,
     benchmark: Any = None,
 ) -> list[GenerationMetric]:
-    """Precision, recall, density and coverage: how good images are, and of how many kinds.
+    """Precision, recall, density and coverage: how good and how varied images are.
 
-    As ``Precision_Stream/eval_phase/test_stream``, and so ``Recall``, ``Density`` and
-    ``Coverage``, over the evaluated experiences that were trained on so far: see
-    :func:`precision_recall`. A class that is never generated lowers recall and coverage.
-    Blur lowers precision in some features (an oracle's of digits, MobileNetV2's of
-    Fashion-MNIST) and raises it in others (MobileNetV2's of CIFAR-10). They depend on how
-    many images there are: compare them under the same numbers. Not numbers as long as fewer
-    than ``nearest_k + 2`` real images were evaluated.
+    They are logged as ``Precision_Stream/eval_phase/test_stream``, and in the same way
+    ``Recall``, ``Density`` and ``Coverage``, over the evaluated experiences that were
+    trained on so far: see :func:`precision_recall`. A class that is never generated lowers
+    recall and coverage. Blur lowers precision in some features (an oracle's on digits,
+    MobileNetV2's on Fashion-MNIST) and raises it in others (MobileNetV2's on CIFAR-10). The
+    values depend on how many images there are: compare them for the same numbers. They are
+    NaN until ``nearest_k + 2`` real images were evaluated.
 
-    :param nearest_k: k, the neighbours that a ball reaches to.
+    :param nearest_k: k, the neighbour that a ball reaches.
     :param sampling: how images are generated; the default is 2,000 by 10 DDIM steps.
-    :param features: as :func:`~avalanche_gd.metrics.fid_metrics` takes; so are
-        ``weights_path``, ``oracle`` and ``benchmark``. Metrics that are given the same
-        module compute its features once.
+    :param features: for this and for ``weights_path``, ``oracle`` and ``benchmark`` see
+        :func:`~avalanche_gd.metrics.fid_metrics`. Metrics with the same module compute its
+        features once.
     :return: the metrics, for an ``EvaluationPlugin``.
     :raises ValueError: if prdc is not installed, for fewer than 1 neighbour, for fewer than
-        ``nearest_k + 2`` generated images, or as ``fid_metrics`` does. Before training, if
+        ``nearest_k + 2`` generated images, or as in ``fid_metrics``. Before training, if
         the test stream has fewer.
-    :raises TypeError: as ``fid_metrics`` does.
+    :raises TypeError: as in ``fid_metrics``.
     """
     try:
         importlib.import_module("prdc")

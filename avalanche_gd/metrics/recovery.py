@@ -1,4 +1,4 @@
-"""How fast a model that has forgotten learns an old experience again."""
+"""How fast a model that has forgotten an old experience learns it again."""
 
 import copy
 from collections.abc import Sequence
@@ -42,32 +42,33 @@ def recovery_steps(
     features: Any = "oracle",
     weights_path: str | Path | None = None,
 ) -> dict[float, int | None]:
-    """Adam steps on an old experience until its FID is back near its best.
+    """Count the Adam steps on an old experience until its FID is close to its best again.
 
-    A copy of the model is trained on the training images of the experience alone, and FID
-    is measured before the first step and after every so many. A conditioned model is asked
-    for the classes of the experience; of the images of another, those count that the oracle
-    says are of these classes. So it is with ``FID_Exp`` of
-    :func:`~avalanche_gd.metrics.fid_metrics`, from which ``best`` may come, with the same
-    features and about as many images of the experience: FID of fewer is higher.
+    A copy of the model is trained on the training images of this experience only. FID is
+    measured before the first step and then after every ``every`` steps. A conditioned model
+    generates the classes of the experience; of another model's images, those count that the
+    oracle assigns to these classes. This is also how ``FID_Exp`` of
+    :func:`~avalanche_gd.metrics.fid_metrics` is measured, so ``best`` can come from there,
+    with the same features and about as many images of the experience: FID of fewer images
+    is higher.
 
-    :param model: such as one of ``from_pretrained``; it is left as it is.
+    :param model: for example from ``from_pretrained``; it does not change.
     :param benchmark: in model space, with a train and a test stream.
-    :param experience: its index in both, from 0.
-    :param best: the lowest FID on the experience, such as right after its training.
-    :param within: the parts of ``best`` by which FID may be above it.
+    :param experience: its index in both streams, from 0.
+    :param best: the lowest FID on the experience, for example right after its training.
+    :param within: how far FID may be above ``best``, as parts of it.
     :param every: steps between measurements, and so the resolution of the result.
-    :param most: steps that are taken at most.
+    :param most: the highest number of steps.
     :param batch_size: of the training.
-    :param learning_rate: of Adam, which begins anew.
-    :param seed: decides the training's randomness; the global random state is left alone.
+    :param learning_rate: of Adam, which starts with a new state.
+    :param seed: decides the training's randomness; the global random state does not change.
     :param sampling: how images are generated; the default is 2,000 by 10 DDIM steps.
-    :param features: as :func:`~avalanche_gd.metrics.fid_metrics` takes; so is
-        ``weights_path``.
+    :param features: for this and for ``weights_path`` see
+        :func:`~avalanche_gd.metrics.fid_metrics`.
     :return: by each of ``within``, the steps after which FID was at most
-        ``(1 + within) best``; None if it was not in ``most`` steps.
-    :raises ValueError: for numbers out of range, or as ``fid_metrics`` does.
-    :raises TypeError: as ``fid_metrics`` does.
+        ``(1 + within) best``; None if that takes more than ``most`` steps.
+    :raises ValueError: for numbers out of range, or as in ``fid_metrics``.
+    :raises TypeError: as in ``fid_metrics``.
     """
     check_integer("experience", experience, 0, len(benchmark.train_stream) - 1)
     check_number("best", best, "above 0")
@@ -104,7 +105,7 @@ def recovery_steps(
 
 
 class _Recovery(SupervisedPlugin):
-    """Looks at FID every so many steps, and ends the training once it is good enough."""
+    """Measures FID every ``every`` steps, and ends the training when it is low enough."""
 
     def __init__(self, measure: Any, goals: dict[float, float], every: int):
         super().__init__()
@@ -119,14 +120,14 @@ class _Recovery(SupervisedPlugin):
         return len(self.reached) == len(self._goals)
 
     def look(self) -> None:
-        """Measure FID after the steps taken so far."""
+        """Measure FID after the steps so far."""
         distance = self._measure()
         for part, goal in self._goals.items():
             if distance <= goal:
                 self.reached.setdefault(part, self._steps)
 
     def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
-        """Look, if it is time to."""
+        """Measure if it is time to."""
         self._steps += 1
         if self._steps % self._every == 0:
             self.look()
@@ -157,7 +158,7 @@ class _ExperienceFID:
         self._real: Moments | None = None
 
     def __call__(self, model: DiffusionModel) -> float:
-        """FID; not a number where fewer than 2 images are of the experience."""
+        """FID; NaN if fewer than 2 images are of the experience."""
         for module in (self._oracle, self._extractor):
             if isinstance(module, nn.Module):
                 module.to(model.device)

@@ -1,4 +1,4 @@
-"""What all metrics of generated images share in one evaluation."""
+"""What all metrics of generated images share in an evaluation."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -30,10 +30,10 @@ class Sampling:
     :param steps: k, the sampling steps.
     :param eta: 0 for DDIM, 1 for ancestral sampling.
     :param seed: decides the noise, which is the same in every evaluation.
-    :param batch_size: images at once; with eta 0 it does not change them.
+    :param batch_size: how many images at once; with eta 0 it does not change them.
     :param sampler: a name in :data:`~avalanche_gd.models.sampler.SAMPLERS`.
-    :raises ValueError: unless there are 2 images or more, steps and batch size are integers
-        of 1 or more, the seed one of 0 or more, and eta is in ``[0, 1]``, or for an unknown
+    :raises ValueError: unless ``images`` is an integer of 2 or more, steps and batch size
+        of 1 or more, the seed of 0 or more, and eta is in ``[0, 1]``, or for an unknown
         sampler.
     """
 
@@ -58,30 +58,30 @@ class SharedImages:
 
     def __init__(self) -> None:
         self.trained = TrainedExperiences()
-        """What the strategy has been trained on."""
+        """What the strategy was trained on."""
         self._samples: dict[Sampling, tuple[Tensor, Tensor | None]] = {}
         self._oracles: dict[StreamKey, nn.Module] = {}
         self._features: dict[Any, tuple[Tensor, Tensor]] = {}
 
     @classmethod
     def of(cls, strategy: Any) -> "SharedImages":
-        """What the metrics of this strategy share; it lives as long as the strategy."""
+        """What the metrics of a strategy share; it lives as long as the strategy."""
         if not hasattr(strategy, "_generation"):
             strategy._generation = cls()
         return strategy._generation
 
     def observe(self, experience: Any) -> None:
-        """Note an experience that is trained on, which makes the images outdated."""
+        """Note an experience that is trained on, and release the images."""
         self.trained.add(experience)
         self.forget_images()
 
     def forget_images(self) -> None:
-        """Let go of the images: the model will change, or an evaluation begins."""
+        """Release the images, because the model will change or an evaluation begins."""
         self._samples.clear()
         self._features.clear()
 
     def samples(self, model: Any, sampling: Sampling) -> tuple[Tensor, Tensor | None]:
-        """What :func:`generate_samples` gives, made once."""
+        """The result of :func:`generate_samples`, made once."""
         if sampling not in self._samples:
             self._samples[sampling] = generate_samples(model, sampling)
         return self._samples[sampling]
@@ -91,9 +91,9 @@ class SharedImages:
         return self.samples(model, sampling)[0]
 
     def features(self, function: Any, images: Tensor, batch_size: int) -> Tensor:
-        """What a function gives of images, once for all metrics that ask one by one.
+        """The result of a function of images, computed once for all metrics.
 
-        :param images: a batch of real ones, or all the generated ones.
+        :param images: a batch of real images, or all generated ones.
         """
         known, features = self._features.get(function, (None, None))
         if known is not images or features is None:
@@ -110,12 +110,12 @@ class SharedImages:
         return self._oracles[stream].to(device)
 
     def oracle_digests(self) -> list[str]:
-        """The SHA-256 of the weights of each oracle that was asked for."""
+        """The SHA-256 of the weights of each oracle that was used."""
         return [content_digest(oracle.state_dict()) for oracle in self._oracles.values()]
 
 
 def has_classes(model: Any) -> bool:
-    """Whether a model knows what to generate: a conditioned one, once it was trained."""
+    """Whether a model knows what to generate; a conditioned one does once it is trained."""
     if isinstance(model, DiffusionModel) and model.num_classes is not None:
         return bool(model.classes_seen.any())
     return True
@@ -129,14 +129,15 @@ def generate_images(model: Any, sampling: Sampling) -> Tensor:
 def generate_samples(
     model: Any, sampling: Sampling, *, classes: Iterable[int] | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """Images of a diffusion model, a batch at a time from noise that is drawn at once.
+    """Generate images with a diffusion model, batch by batch, from noise drawn at once.
 
-    A conditioned one is asked for the classes that it was trained on, as many of each. Of
-    another generator of Avalanche's, its ``generate``. The random state is left alone.
+    A conditioned model generates the classes that it was trained on, as many images of
+    each. Another Avalanche generator uses its ``generate``. The random state does not
+    change.
 
-    :param classes: which a conditioned one is asked for instead, as many of each.
-    :return: the images in model space, ``(sampling.images, C, H, W)``, and the class that
-        each was asked for, ``(sampling.images,)``; None without conditioning.
+    :param classes: other classes for a conditioned model, as many images of each.
+    :return: the images in model space, ``(sampling.images, C, H, W)``, and the class on
+        which each is conditioned, ``(sampling.images,)``; None without conditioning.
     """
     if not isinstance(model, DiffusionModel):
         return _plainly_generated(model, sampling), None
@@ -163,7 +164,7 @@ def generate_samples(
 
 @torch.no_grad()
 def _plainly_generated(model: Any, sampling: Sampling) -> Tensor:
-    """Images of a generator that draws from torch's own random states."""
+    """Images of a generator that draws from torch's own random state."""
     training = model.training
     parameter = next(iter(model.parameters()), None)
     places = {
@@ -174,7 +175,7 @@ def _plainly_generated(model: Any, sampling: Sampling) -> Tensor:
     try:
         cuda = [place for place in places if place.type == "cuda"]
         with torch.random.fork_rng(devices=cuda):
-            for place in places:  # torch.manual_seed would reseed all other devices too
+            for place in places:  # torch.manual_seed would also seed all other devices
                 default_generator(place).manual_seed(sampling.seed)
             return model.generate(sampling.images).clamp(-1, 1)
     finally:
@@ -183,7 +184,7 @@ def _plainly_generated(model: Any, sampling: Sampling) -> Tensor:
 
 @torch.no_grad()
 def in_batches(function: Any, images: Tensor, batch_size: int) -> Tensor:
-    """A function of images applied a batch at a time."""
+    """Apply a function of images batch by batch."""
     return torch.cat([function(part) for part in images.split(batch_size)])
 
 

@@ -1,10 +1,10 @@
-"""The quality of generation over a stream, in three numbers."""
+"""Summaries of the quality of generation over a stream."""
 
 import statistics
 from collections.abc import Mapping
 
 Qualities = dict[int, dict[int, float]]
-"""FID by number of experiences trained on (from 1) and by experience (from 0)."""
+"""FID by the number of experiences trained on (from 1) and by experience (from 0)."""
 
 
 def generation_summary(
@@ -12,19 +12,19 @@ def generation_summary(
 ) -> dict[str, float]:
     """Final quality, mean quality and forgetting (after CLoG, arXiv 2406.04584, section 4).
 
-    With ``Q[i, j]`` the FID on experience j once i experiences were trained on, of n so
-    far; lower is better::
+    ``Q[i, j]`` is the FID on experience j after training on i experiences; n is the number
+    of experiences so far. Lower is better::
 
         Final      = mean over j of Q[n, j]
         Mean       = mean over i of the mean over j of Q[i, j]
         Forgetting = mean over j < n of Q[n, j] - Q[j, j]
 
-    :param qualities: what was measured, after each experience or after some.
+    :param qualities: what was measured, after each experience or after some of them.
     :param counts_after: after how many experiences each was measured first; None for
-        experience 0 after one, 1 after two, and so on.
-    :return: ``Final`` and ``Mean``; ``Forgetting`` from the second experience on, over
-        the experiences that were measured right after their training. Not a number where
-        an experience was not generated.
+        experience 0 after one, experience 1 after two, and so on.
+    :return: ``Final`` and ``Mean``; from the second experience on also ``Forgetting``, over
+        the experiences that were measured right after their training. NaN if an experience
+        was not generated.
     """
     last = max(qualities)
     summary = {
@@ -47,8 +47,8 @@ def afid_summary(
 ) -> dict[str, float]:
     """AFID@k and F of continual generation (arXiv 2509.23593).
 
-    With ``FID_i(m_k)`` the FID on experience i of the model after k experiences, and T
-    experiences so far, both lower is better::
+    ``FID_i(m_k)`` is the FID on experience i of the model after k experiences; T is the
+    number of experiences so far. For both results lower is better::
 
         AFID = (1/T) sum over i of FID_i(m_T)
         F    = (1/T) sum over k of FID_k(m_T) - FID_k(m_k)
@@ -57,9 +57,9 @@ def afid_summary(
     :func:`generation_summary`; AFID is its ``Final``.
 
     :param qualities: what was measured after each experience.
-    :param counts_after: as :func:`generation_summary` takes.
-    :return: ``AFID`` and ``F``; F is not a number where an experience was not measured
-        right after its training.
+    :param counts_after: as in :func:`generation_summary`.
+    :return: ``AFID`` and ``F``; F is NaN if an experience was not measured right after its
+        training.
 
     >>> afid_summary({1: {0: 3.0}, 2: {0: 5.0, 1: 4.0}})
     {'AFID': 4.5, 'F': 1.0}
@@ -78,22 +78,22 @@ def afid_summary(
 def transfer_summary(
     qualities: Qualities, counts_after: Mapping[int, int] | None = None
 ) -> dict[str, float]:
-    """Backward and forward transfer, as of accuracy in arXiv 1706.08840, equations 3 and 4.
+    """Backward and forward transfer of FID (arXiv 1706.08840, equations 3 and 4).
 
-    With ``FID_i(m_k)`` the FID on experience i of the model after k experiences, of T so
-    far, and m_0 the model before all training::
+    ``FID_i(m_k)`` is the FID on experience i of the model after k experiences, T is the
+    number of experiences so far, and m_0 is the model before all training::
 
         Backward = 1/(T-1) sum over i < T of FID_i(m_i) - FID_i(m_T)
         Forward  = 1/(T-1) sum over i > 1 of FID_i(m_0) - FID_i(m_{i-1})
 
-    FID is better the lower it is, and the terms are turned around: both are above 0 if
-    training on one experience helps with another, and below 0 if it harms. Backward is the
-    ``Forgetting`` of :func:`generation_summary` with the sign turned.
+    Lower FID is better, so the terms have the opposite sign of those for accuracy: both
+    results are above 0 if training on one experience helps another, and below 0 if it
+    harms. Backward is ``Forgetting`` of :func:`generation_summary` with the opposite sign.
 
-    :param qualities: what was measured, after 0 experiences too, and on experiences that
+    :param qualities: what was measured, also after 0 experiences, and on experiences that
         were not trained on yet.
-    :param counts_after: as :func:`generation_summary` takes, of those trained on.
-    :return: ``Backward``, and ``Forward``, each if there is a term.
+    :param counts_after: as in :func:`generation_summary`, for those trained on.
+    :return: ``Backward`` and ``Forward``, each if there is a term.
 
     >>> transfer_summary({0: {0: 9.0, 1: 9.0}, 1: {0: 2.0, 1: 7.0}, 2: {0: 3.0, 1: 2.0}})
     {'Backward': -1.0, 'Forward': 2.0}

@@ -9,10 +9,10 @@ from avalanche_gd.data.model_space import dataset_classes
 
 
 class StreamKey(NamedTuple):
-    """What a stream is known by, which none of another benchmark shares."""
+    """What identifies a stream, across benchmarks."""
 
     owner: Any
-    """Its benchmark, or the stream itself if it knows none: held, so that it stays one."""
+    """Its benchmark; or, if it knows none, the stream itself. Kept alive by this key."""
     name: str
 
     @property
@@ -22,7 +22,7 @@ class StreamKey(NamedTuple):
 
 
 class ExperienceKey(NamedTuple):
-    """What an experience is known by."""
+    """What identifies an experience."""
 
     stream: StreamKey
     place: int
@@ -33,13 +33,13 @@ class Counted(NamedTuple):
     """An evaluated experience that was trained on."""
 
     classes: frozenset[int]
-    """In it."""
+    """Its classes."""
     after: int
-    """After how many experiences it came to count."""
+    """After how many experiences it started to count."""
     number: int
-    """How many experiences were trained on by now, of those that go with its stream."""
+    """How many experiences of the training stream that belongs to it were trained on."""
     training: StreamKey
-    """The stream that was trained on and goes with its own."""
+    """The training stream that belongs to its stream."""
 
 
 Layout = tuple[frozenset[int], ...]
@@ -47,19 +47,19 @@ Layout = tuple[frozenset[int], ...]
 
 
 class TrainedExperiences:
-    """The experiences that a strategy was trained on, and what counts as trained on.
+    """The experiences that a strategy was trained on, and the evaluated ones that count.
 
     A piece of an online stream stands for the experience that it was cut from. An evaluated
-    stream and one that was trained on go together, one to one, if they have as many
-    experiences, and those at the same place have a class in common (where they have labels
-    at all). Then an evaluated experience counts once the one at its place was trained on,
-    and all its classes were. So it is in class-incremental and in domain-incremental
-    streams with a test experience for each training experience. In all other streams, such
-    as a single test experience, its classes alone decide.
+    stream belongs to a training stream, one to one, if they have the same number of
+    experiences, and those at the same place have a class in common (if they have labels).
+    Then an evaluated experience counts once the training experience at its place was
+    trained on, and all its classes were. This is the case for class-incremental and
+    domain-incremental streams with one test experience for each training experience. In all
+    other streams, such as a single test experience, only the classes decide.
 
-    Streams of one benchmark go with each other. Where the benchmark of an evaluated stream
-    was not trained on, or it knows none, as those of some of Avalanche's builders, it is
-    compared with the streams trained on that know no benchmark, or if there are none, with
+    Streams of one benchmark belong to each other. If the benchmark of an evaluated stream
+    was not trained on, or the stream knows none (as from some of Avalanche's builders), it
+    is compared with the training streams that know no benchmark, or if there are none, with
     all of them.
     """
 
@@ -71,17 +71,17 @@ class TrainedExperiences:
         """Note an experience that is trained on."""
         whole = origin(experience)
         key = experience_key(whole)
-        self._layout(key.stream)  # now: a lazy stream may let go of its experiences
+        self._layout(key.stream)  # now: a lazy stream may drop its experiences
         self._classes.setdefault(key, dataset_classes(whole.dataset))
 
     def __bool__(self) -> bool:
         return bool(self._classes)
 
     def counted(self, experience: Any) -> Counted | None:
-        """What an evaluated experience counts for; None if it does not count.
+        """How an evaluated experience counts; None if it does not count.
 
-        :raises ValueError: if its stream goes with several, trained on in different parts,
-            and knows no benchmark that would tell.
+        :raises ValueError: if its stream fits several training streams that were trained on
+            in different parts, and knows no benchmark that would decide.
         """
         whole = origin(experience)
         stream, place = experience_key(whole)
@@ -103,7 +103,7 @@ class TrainedExperiences:
         return frozenset().union(*(self._layout(stream) or ()))
 
     def _history(self, stream: StreamKey) -> tuple[list[ExperienceKey], bool]:
-        """What was trained on that goes with a stream, and whether it does one to one."""
+        """What was trained on that belongs to a stream, and whether it does one to one."""
         own = [key for key in self._classes if key.stream.owner is stream.owner]
         lone = [key for key in self._classes if not key.stream.knows_benchmark]
         pool = own or lone or list(self._classes)
@@ -120,9 +120,9 @@ class TrainedExperiences:
         }
         if not own and len(places) > 1:
             raise ValueError(
-                f"cannot tell with which of {len(partners)} streams that were trained on "
-                f"the stream {stream.name} goes; evaluate one that knows its benchmark, "
-                "such as one of to_model_space"
+                f"{len(partners)} of the streams that were trained on can belong to the "
+                f"stream {stream.name}; evaluate one that knows its benchmark, such as one "
+                "from to_model_space"
             )
         return [key for key in pool if key.stream in partners], True
 
@@ -145,7 +145,7 @@ class TrainedExperiences:
 
 
 def _all_in_first(classes: frozenset[int], parts: list[frozenset[int]]) -> int | None:
-    """The least number of parts, from the first on, that have all of some classes."""
+    """The lowest number of parts, from the first on, that have all of the classes."""
     for number, part in enumerate(parts, 1):
         classes -= part
         if not classes:
@@ -154,7 +154,7 @@ def _all_in_first(classes: frozenset[int], parts: list[frozenset[int]]) -> int |
 
 
 def whole_stream(stream: StreamKey) -> Any:
-    """All experiences of a stream, not only of a slice; None if it has no known end."""
+    """All experiences of a stream, also if it is a slice; None if it has no known end."""
     known = stream.knows_benchmark
     found = stream.owner.streams[stream.name] if known else stream.owner
     ends = isinstance(found, Sized) or isinstance(found.exps_iter, Sized)
@@ -162,13 +162,13 @@ def whole_stream(stream: StreamKey) -> Any:
 
 
 def experience_key(experience: Any) -> ExperienceKey:
-    """What an experience is known by.
+    """The key that identifies an experience.
 
     :raises ValueError: if it belongs to no stream.
     """
     try:
         stream, place = experience.origin_stream, experience.current_experience
-    except AssertionError as error:  # Avalanche's, for what is not set
+    except AssertionError as error:  # Avalanche's, for an attribute that is not set
         raise ValueError(
             "an experience belongs to no stream; take it from a stream of a benchmark"
         ) from error
@@ -178,9 +178,9 @@ def experience_key(experience: Any) -> ExperienceKey:
 
 
 def origin(experience: Any) -> Any:
-    """The experience itself; in an online stream, the one that it is a piece of.
+    """The experience itself; for a piece of an online stream, the one it was cut from.
 
-    :raises ValueError: if it is mixed from several.
+    :raises ValueError: if it is mixed from several experiences.
     """
     whole = getattr(experience, "origin_experience", experience)
     if whole is None:

@@ -1,4 +1,4 @@
-"""How far what was learned helps with what comes next, and with what came before."""
+"""How much training on one experience helps with earlier and later ones."""
 
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ class FIDTransfer(FID):
         )
 
     def before_training_exp(self, strategy: Any) -> None:
-        """Measure what is about to be trained on; before any training, all that will be."""
+        """Measure the next experience; before any training, the whole test stream."""
         super().before_training_exp(strategy)
         training = experience_key(origin(strategy.experience)).stream
         if not (training.knows_benchmark and "test" in training.owner.streams):
@@ -45,7 +45,7 @@ class FIDTransfer(FID):
             for place, one in enumerate(counted)
             if place not in known and (number == 0 or (one and one.after > number))
         }
-        if not ahead:  # a piece of what began before, or what was trained on before
+        if not ahead:  # a further piece, or an experience that was trained on before
             return
         model = strategy.model
         every = range(getattr(model, "num_classes", None) or 0) if number == 0 else None
@@ -58,7 +58,7 @@ class FIDTransfer(FID):
             known[place] = frechet_distance(real, generated)
 
     def _real_of(self, strategy: Any, extractor: Any, experience: Any) -> Moments:
-        """Those of an experience that need not have been evaluated yet."""
+        """The moments of an experience that may not have been evaluated yet."""
         key = experience_key(experience), extractor
         if key not in self._real:
             images = DatasetImages([experience.dataset.eval()])
@@ -84,27 +84,27 @@ def fid_transfer_metrics(
     oracle: nn.Module | None = None,
     benchmark: Any = None,
 ) -> list[GenerationMetric]:
-    """Backward and forward transfer of FID, between what was trained on when.
+    """Backward and forward transfer of FID between experiences.
 
-    As ``FID_BackwardTransfer/eval_phase/test_stream`` and ``FID_ForwardTransfer/...``: see
-    :func:`~avalanche_gd.metrics.transfer_summary`; above 0 is good. Not numbers after the
-    first experience, or where nothing can be compared. On an experience that was trained
-    on, FID is with the generated images of its classes. On one that was not yet, it is with
-    all of them, which is how close to it the model comes by itself: measured as training
-    begins, of the whole test stream before any, later of what comes. Evaluate after each
-    experience.
+    They are logged as ``FID_BackwardTransfer/eval_phase/test_stream`` and
+    ``FID_ForwardTransfer/...``: see :func:`~avalanche_gd.metrics.transfer_summary`; above 0
+    is good. They are NaN after the first experience, or if nothing can be compared. FID on
+    an experience that was trained on uses the generated images of its classes. On one that
+    was not trained on yet, it is with all of them: how close the model comes to it without
+    training. That is measured when training begins: before the first experience on the
+    whole test stream, later on the next experience. Evaluate after each experience.
 
-    Forward transfer is that of the ``test_stream`` of the benchmark that is trained on, if
-    its streams know it, as those of :func:`~avalanche_gd.to_model_space` do. It costs
-    as many images again in each experience. A conditioned model is asked before any
-    training for all of its classes.
+    Forward transfer is measured on the ``test_stream`` of the benchmark that is trained on,
+    if its streams know it, as those of :func:`~avalanche_gd.to_model_space` do. It costs as
+    many images again in each experience. A conditioned model is asked before any training
+    for all of its classes.
 
     :param sampling: how images are generated; the default is 2,000 by 10 DDIM steps.
-    :param features: as :func:`~avalanche_gd.metrics.fid_metrics` takes; so are
-        ``weights_path``, ``oracle`` and ``benchmark``.
+    :param features: for this and for ``weights_path``, ``oracle`` and ``benchmark`` see
+        :func:`~avalanche_gd.metrics.fid_metrics`.
     :return: the metrics, for an ``EvaluationPlugin``.
-    :raises ValueError: as ``fid_metrics`` does.
-    :raises TypeError: as ``fid_metrics`` does.
+    :raises ValueError: as in ``fid_metrics``.
+    :raises TypeError: as in ``fid_metrics``.
     """
     choice = FeatureChoice.of(features, weights_path, oracle, benchmark)
     return [FIDTransfer(sampling or Sampling(), choice)]

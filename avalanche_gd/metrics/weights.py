@@ -1,4 +1,4 @@
-"""Files of published weights: found or downloaded, known by their SHA-256, read once."""
+"""Read files of published weights, which are recognised by their SHA-256."""
 
 import hashlib
 from collections.abc import Mapping
@@ -12,15 +12,15 @@ import torch
 def known_weights(
     urls: Mapping[str, str], weights_path: str | Path | None
 ) -> tuple[str, bytes, Any]:
-    """One of some published files, read once; nothing in it is executed.
+    """Find, download and read one of some published files; nothing in it is executed.
 
-    :param urls: where each file is, by the first digits of its SHA-256. The first is taken
-        without a path.
+    :param urls: where each file is, by the first digits of its SHA-256. Without a path the
+        first is used.
     :param weights_path: one of these files, under any name; None for the one in torch's
-        hub folder, to which it is downloaded if it is not there.
-    :return: those digits, the file's content, and what is in it.
+        hub folder, which is downloaded if it is not there.
+    :return: those digits, the bytes of the file, and the object in it.
     :raises ValueError: if the SHA-256 of the file is none of these.
-    :raises Exception: what reading, downloading or torch raises.
+    :raises Exception: errors of reading, of downloading or of torch.
     """
     first, url = next(iter(urls.items()))
     expected = list(urls)

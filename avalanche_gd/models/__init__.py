@@ -1,4 +1,4 @@
-"""Diffusion models, their denoisers, and the classifiers beside them."""
+"""Diffusion models, their denoisers and schedulers, and classifiers."""
 
 from avalanche_gd.models.classifier import SmallCNN
 from avalanche_gd.models.denoising import Denoising, NoisyImages

@@ -11,7 +11,7 @@ from avalanche_gd.checks import check_integer, check_sample_shape
 
 
 class SmallCNN(nn.Module):
-    """Two convolutions, a layer of features and a linear read-out.
+    """A classifier: two convolutions, a layer of features and a linear layer.
 
     :param sample_shape: ``(C, H, W)`` of an image, height and width at least 4.
     :param num_classes: the number of logits.
@@ -39,7 +39,7 @@ class SmallCNN(nn.Module):
         self.classifier = nn.Linear(num_features, num_classes)
 
     def get_features(self, x: Tensor) -> Tensor:
-        """The penultimate layer.
+        """Compute the activations of the penultimate layer.
 
         :param x: images in model space, ``(N, C, H, W)``.
         :return: ``(N, num_features)``, non-negative.
@@ -53,16 +53,16 @@ class SmallCNN(nn.Module):
         return self.classifier(self.get_features(x))
 
 
-_SIMPLE_CNN_SIDE = 10  # of a smaller image, nothing is left to pool
+_SIMPLE_CNN_SIDE = 10  # a smaller image has no pixel left before the last pooling
 
 
 def _simple_cnn(sample_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
-    """Avalanche's with the channels of the images, and wider from the fourth layer on."""
+    """Avalanche's SimpleCNN for the images' channels, wider from the fourth layer on."""
     channels, height, width = sample_shape
     if min(height, width) < _SIMPLE_CNN_SIDE:
         side = _SIMPLE_CNN_SIDE
         raise ValueError(
-            f"simple_cnn takes images of {side}x{side} or more, got {height}x{width}; "
+            f"simple_cnn needs images of {side}x{side} or more, got {height}x{width}; "
             "choose small_cnn"
         )
     model = SimpleCNN(num_classes)
@@ -83,21 +83,22 @@ CLASSIFIERS: dict[str, Callable[[tuple[int, int, int], int], nn.Module]] = {
     "simple_cnn": _simple_cnn,
     "mlp": _simple_mlp,
 }
-"""Solvers by name: ours, the paper's, and Avalanche's ``SimpleMLP``."""
+"""Solvers by name: this package's, the paper's, and Avalanche's ``SimpleMLP``."""
 
 
 def classifier(
     name: str, sample_shape: tuple[int, int, int], num_classes: int
 ) -> nn.Module:
-    """A new classifier, with random weights.
+    """Make a classifier with random weights.
 
-    ``simple_cnn`` is that of generative distillation (arXiv 2311.14028, its authors' code):
-    Avalanche's ``SimpleCNN``, but 128 instead of 64 channels from the fourth convolution
-    on; of ten classes, 119,722 parameters for one channel and 120,298 for three.
+    ``simple_cnn`` is the solver of generative distillation (arXiv 2311.14028, its authors'
+    code): Avalanche's ``SimpleCNN``, but with 128 instead of 64 channels from the fourth
+    convolution on. With ten classes it has 119,722 parameters for one channel and 120,298
+    for three.
 
     :param name: a key of :data:`CLASSIFIERS`.
-    :param sample_shape: ``(C, H, W)`` of an image in model space; of ``small_cnn`` at
-        least 4x4, of ``simple_cnn`` 10x10.
+    :param sample_shape: ``(C, H, W)`` of an image in model space; for ``small_cnn`` at
+        least 4x4, for ``simple_cnn`` 10x10.
     :param num_classes: the number of logits.
     :raises ValueError: if there is no classifier of that name, for smaller images, or for
         a number that is not an integer of 1 or more.

@@ -1,4 +1,4 @@
-"""A denoiser under a condition, the class of the images."""
+"""A denoiser with or without a condition, the class of the images."""
 
 from collections.abc import Callable
 from functools import partial
@@ -20,22 +20,23 @@ _NOT_CONDITIONED = (
 
 
 class PassHooks(list[Callable[[int], Callable[[], None]]]):
-    """Functions that the copies of a model share: they are not copied with it."""
+    """Functions that are shared by the copies of a model: they are not copied with it."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "PassHooks":
         return PassHooks(self)
 
 
 class ConditionedDenoiser(nn.Module):
-    """Passes of a denoiser, conditioned on the class or not.
+    """The forward passes of a denoiser, conditioned on the class or not.
 
-    The arguments are those of :class:`~avalanche_gd.DiffusionModel`.
+    For the arguments see :class:`~avalanche_gd.DiffusionModel`.
 
-    :raises TypeError: if the denoiser is no module or takes other arguments, or if
-        ``execution`` is no :class:`~avalanche_gd.Execution`.
-    :raises ValueError: if there is no class, if the denoiser does not know as many, if the
-        dropout is not in ``[0, 1)``, if the guidance is negative, with dropout or guidance
-        but no classes or no embedding for none, or with guidance but no dropout.
+    :raises TypeError: if the denoiser is not a module or takes other arguments, or if
+        ``execution`` is not an :class:`~avalanche_gd.Execution`.
+    :raises ValueError: if ``num_classes`` is below 1 or does not fit the denoiser, if the
+        dropout is not in ``[0, 1)``, if the guidance is negative, for dropout or guidance
+        without classes or without an embedding for no class, or for guidance without
+        dropout.
     """
 
     classes_seen: Tensor
@@ -56,7 +57,7 @@ class ConditionedDenoiser(nn.Module):
         self.denoiser: Any = denoiser
         self.num_classes = num_classes
         self.none = num_classes
-        """What stands for no class; None if the denoiser does not know that."""
+        """The condition that stands for no class; None if the denoiser has none."""
         if num_classes is not None and class_embeddings(denoiser) == num_classes:
             self.none = None
         self.condition_dropout = check_number(
@@ -73,13 +74,13 @@ class ConditionedDenoiser(nn.Module):
         self.pass_hooks = PassHooks()
         """Called with the number of images of each forward pass, also of copies of this
         model; what they return is called at each backward pass that follows it."""
-        # A buffer, so that a teacher and a checkpoint know it too.
+        # A buffer, so that a teacher and a checkpoint have it too.
         seen = torch.zeros(num_classes or 0, dtype=torch.bool)
         self.register_buffer("classes_seen", seen)
 
     @property
     def num_conditions(self) -> int:
-        """How many conditions there are: the classes, and the one that stands for none."""
+        """How many conditions there are: the classes, and one for no class if it exists."""
         return (self.num_classes or 0) + (self.none is not None)
 
     def denoise(
@@ -89,20 +90,21 @@ class ConditionedDenoiser(nn.Module):
 
         :param x_t: noisy images, ``(N, C, H, W)``.
         :param timesteps: their timesteps, ``(N,)``.
-        :param condition: of a conditioned model, and only of one: the classes, ``(N,)``,
-            where ``num_classes`` stands for none.
-        :return: the predicted noise (or v, image or velocity: as the scheduler's
-            ``prediction_type`` says), ``(N, C, H, W)``.
-        :raises ValueError: for a condition too many or too few or that there is not, or if
-            the denoiser gives another shape than that of the images.
+        :param condition: for a conditioned model only: the classes, ``(N,)``, where
+            ``num_classes`` stands for no class.
+        :return: the predicted noise (or v, image or velocity, by the scheduler's
+            ``prediction_type``), ``(N, C, H, W)``.
+        :raises ValueError: for a missing, unexpected or unknown condition, or if the
+            prediction does not have the shape of the images.
         """
         run = averaging_passes(self.denoiser) or partial(self.execution, self.denoiser)
         prediction = run(x_t, timesteps, **self.class_labels(condition))
-        if prediction.shape != x_t.shape:  # which a loss might broadcast
+        if prediction.shape != x_t.shape:  # a loss might broadcast them
             kind = type(self.denoiser)
             raise ValueError(
-                f"a denoiser must give {tuple(x_t.shape)}, the shape of its noisy images, "
-                f"but {kind.__module__}.{kind.__qualname__} gives {tuple(prediction.shape)}"
+                f"a denoiser must return {tuple(x_t.shape)}, the shape of its images, "
+                f"but {kind.__module__}.{kind.__qualname__} returns "
+                f"{tuple(prediction.shape)}"
             )
         for hook in self.pass_hooks:
             note_backward = hook(len(x_t))
@@ -111,10 +113,10 @@ class ConditionedDenoiser(nn.Module):
         return prediction
 
     def guided(self, condition: Tensor | None) -> Denoise:
-        """The denoiser under a condition as sampling calls it, with the model's guidance.
+        """The denoiser under a condition, with the model's guidance, for sampling.
 
-        :param condition: of a conditioned model: the classes, ``(N,)``.
-        :return: a function of ``x_t`` and timesteps; 1F, with guidance 2F.
+        :param condition: for a conditioned model: the classes, ``(N,)``.
+        :return: a function of ``x_t`` and timesteps; it costs 1F, with guidance 2F.
         """
         given_and_guided = self.given_and_guided(condition)
         return lambda x_t, timesteps: given_and_guided(x_t, timesteps)[1]
@@ -122,11 +124,11 @@ class ConditionedDenoiser(nn.Module):
     def given_and_guided(
         self, condition: Tensor | None
     ) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """The denoiser under a condition, as it is and with the model's guidance.
+        """The denoiser under a condition, both without and with the model's guidance.
 
         :param condition: as in :meth:`guided`.
-        :return: a function of ``x_t`` and timesteps that gives both predictions; 1F, with
-            guidance 2F.
+        :return: a function of ``x_t`` and timesteps that returns both predictions; it costs
+            1F, with guidance 2F.
         """
 
         def denoise(x_t: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,10 +143,10 @@ class ConditionedDenoiser(nn.Module):
         return denoise
 
     def class_labels(self, condition: Tensor | None) -> dict[str, Tensor]:
-        """A condition as the denoiser takes it.
+        """Convert a condition to the denoiser's keyword arguments.
 
-        :raises ValueError: for a condition too many or too few, or, on the CPU, for one
-            that there is not.
+        :raises ValueError: for a missing or unexpected condition, or, on the CPU, for an
+            unknown one.
         """
         if self.num_classes is None:
             if condition is not None:
@@ -154,23 +156,24 @@ class ConditionedDenoiser(nn.Module):
             raise ValueError("this model is conditioned on the class; give condition=")
         wrong = _outside(condition, self.num_conditions)
         if wrong is not None:
-            none = "none is not known" if self.none is None else f"{self.none} is none"
+            none = "no value means" if self.none is None else f"{self.none} means"
             raise ValueError(
-                f"a condition must be from 0 to {self.num_conditions - 1}, where {none}, "
-                f"got {wrong}"
+                f"a condition must be from 0 to {self.num_conditions - 1}, where {none} no "
+                f"class, got {wrong}"
             )
         return {"class_labels": condition}
 
     def no_class(self, like: Tensor) -> Tensor:
-        """The condition that stands for no class, for as many images.
+        """The condition that stands for no class, for as many images as ``like`` has.
 
-        :param like: their classes, ``(N,)``.
-        :raises ValueError: if the denoiser does not know what that is.
+        :param like: the classes of the images, ``(N,)``.
+        :raises ValueError: if the denoiser has no such condition.
         """
         if self.none is None:
             raise ValueError(
-                "this model has no embedding for none, and always needs a class; give its "
-                "denoiser num_classes + 1 embeddings, and train it with condition_dropout="
+                "this model has no embedding for no class, so it always needs one; give "
+                "its denoiser num_classes + 1 embeddings, and train it with "
+                "condition_dropout="
             )
         return torch.full_like(like, self.none)
 
@@ -179,11 +182,11 @@ class ConditionedDenoiser(nn.Module):
         self.classes_seen[gathered(labels)] = True  # in every process
 
     def check_condition(self, labels: Tensor, count: int) -> Tensor:
-        """The labels as the condition of ``count`` images.
+        """Check labels, and return them as the condition of ``count`` images.
 
         :raises ValueError: unless they are ``count`` integers in ``[0, num_classes)``,
-            and the model is conditioned. (The range only on the CPU: an accelerator would
-            have to wait.)
+            and the model is conditioned. (The range is checked on the CPU only, as an
+            accelerator would have to wait.)
         """
         if self.num_classes is None:
             raise ValueError(_NOT_CONDITIONED)
@@ -204,7 +207,7 @@ class ConditionedDenoiser(nn.Module):
     def draw_condition(self, batch_size: int, generator: torch.Generator) -> Tensor | None:
         """The classes of a batch of samples: those trained on so far, as many of each.
 
-        Where their number does not divide the batch, which come once more is drawn.
+        If their number does not divide the batch size, the extra ones are drawn at random.
 
         :return: ``(batch_size,)``; None if the model is not conditioned.
         :raises ValueError: if a conditioned model has not been trained yet.
@@ -221,7 +224,7 @@ class ConditionedDenoiser(nn.Module):
     def drop_condition(
         self, condition: Tensor | None, generator: torch.Generator | None = None
     ) -> Tensor | None:
-        """Leave each class out with the probability ``condition_dropout``.
+        """Drop each class with the probability ``condition_dropout``.
 
         :param condition: ``(N,)``; None stays None.
         :param generator: the source of randomness; None for torch's own random state.
@@ -236,15 +239,15 @@ class ConditionedDenoiser(nn.Module):
         return torch.where(dropped, self.no_class(condition), condition)
 
     def _check_guidance(self) -> None:
-        """Raise ValueError unless there is what dropout and guidance need."""
+        """Raise ValueError unless the model has what dropout and guidance need."""
         if self.condition_dropout == 0 and self.guidance == 1:
             return
         if self.num_classes is None:
             raise ValueError("condition_dropout and guidance need num_classes=")
         if self.none is None:
             raise ValueError(
-                "condition_dropout and guidance need an embedding for none; the denoiser "
-                f"has {self.num_classes} for as many classes; give it one more"
+                "condition_dropout and guidance need an embedding for no class; the "
+                f"denoiser has {self.num_classes} for as many classes; give it one more"
             )
         if self.condition_dropout == 0:
             raise ValueError(
@@ -254,9 +257,9 @@ class ConditionedDenoiser(nn.Module):
 
 
 def draw_evenly(classes: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """As many of each class, ``(count,)``; which come once more is drawn.
+    """As many of each class, ``(count,)``; the extra ones are drawn at random.
 
-    :param classes: ``(K,)``.
+    :param classes: the different classes, ``(K,)``.
     """
     device = generator.device
     first = torch.randint(len(classes), (1,), generator=generator, device=device)
@@ -268,7 +271,7 @@ def draw_evenly(classes: Tensor, count: int, generator: torch.Generator) -> Tens
 
 
 def _outside(labels: Tensor, end: int) -> int | None:
-    """A label outside of ``[0, end)``; None without one, or where that takes a wait."""
+    """A label outside of ``[0, end)``; None if there is none, or on an accelerator."""
     if labels.device.type != "cpu" or not labels.numel():
         return None
     low, high = (int(bound) for bound in torch.aminmax(labels))

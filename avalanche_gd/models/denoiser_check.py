@@ -1,4 +1,4 @@
-"""What a denoiser must be, for what is asked of a diffusion model."""
+"""Check that a denoiser can be used in a diffusion model."""
 
 import inspect
 from typing import Any
@@ -8,12 +8,12 @@ from torch import nn
 
 
 def check_denoiser(denoiser: Any, *, num_classes: int | None) -> None:
-    """Raise unless a denoiser can be called as a diffusion model does.
+    """Raise an error unless a diffusion model can call the denoiser.
 
-    :param num_classes: of the condition; None without one.
-    :raises TypeError: if it is no module, or takes other arguments.
+    :param num_classes: the number of classes of the condition; None without a condition.
+    :raises TypeError: if it is not a module, or takes other arguments.
     :raises ValueError: if the class embeddings of a :class:`diffusers.UNet2DModel` are
-        not one for each class, or those and a last one for none.
+        not one for each class, or those and a last one for no class.
     """
     if not isinstance(denoiser, nn.Module):
         raise TypeError(
@@ -37,7 +37,7 @@ def check_unet(
 ) -> None:
     """Raise ValueError if a :class:`diffusers.UNet2DModel` cannot denoise such images.
 
-    Of another denoiser, nothing is known before it is called.
+    For another denoiser nothing is known before it is called.
 
     :param sample_shape: ``(C, H, W)`` of the images.
     :param num_timesteps: T.
@@ -54,14 +54,14 @@ def check_unet(
     levels = len(config.block_out_channels)
     if any(length % 2 ** (levels - 1) for length in size):
         raise ValueError(
-            f"a U-Net of {levels} levels takes images whose height and width are multiples "
+            f"a U-Net of {levels} levels needs images whose height and width are multiples "
             f"of {2 ** (levels - 1)}, not a sample_shape of {sample_shape}; resize them, "
-            "or take fewer levels"
+            "or use fewer levels"
         )
     if config.time_embedding_type == "fourier":
         raise ValueError(
-            'a U-Net with time_embedding_type="fourier" divides by its timesteps, of which '
-            'one is 0 here; take "positional"'
+            'a U-Net with time_embedding_type="fourier" divides by its timesteps, but one '
+            'of them is 0 here; use "positional"'
         )
     embedded = config.num_train_timesteps
     if config.time_embedding_type == "learned" and embedded < num_timesteps:
@@ -74,29 +74,29 @@ def check_unet(
 def class_embeddings(denoiser: Any) -> int | None:
     """How many class embeddings a :class:`diffusers.UNet2DModel` has; None if none.
 
-    None also for another denoiser, of which it is not known.
+    It is also None for other denoisers, for which the number is not known.
     """
     return denoiser.config.num_class_embeds if _is_unet(denoiser) else None
 
 
 def _is_unet(denoiser: object) -> bool:
-    return type(denoiser) is UNet2DModel  # what inherits from it may be called otherwise
+    return type(denoiser) is UNet2DModel  # a subclass may be called in another way
 
 
 def _check_embeddings(denoiser: Any, num_classes: int | None) -> None:
     kind, embeddings = denoiser.config.class_embed_type, class_embeddings(denoiser)
     if kind is not None:
         raise ValueError(
-            f"a U-Net with class_embed_type={kind!r} is not supported; one is conditioned "
-            "on the class by a table of embeddings, num_class_embeds"
+            f"a U-Net with class_embed_type={kind!r} is not supported; give a U-Net with a "
+            "table of class embeddings, num_class_embeds"
         )
     if embeddings is None and num_classes is not None:
         raise ValueError(
             f"a model of {num_classes} classes needs a U-Net with class embeddings; give "
-            f"it num_class_embeds={num_classes + 1}, of which the last stands for none"
+            f"it num_class_embeds={num_classes + 1}, of which the last is for no class"
         )
     if embeddings is not None and num_classes not in (embeddings, embeddings - 1):
         raise ValueError(
             f"a U-Net with {embeddings} class embeddings needs num_classes of {embeddings} "
-            f"or, if the last stands for none, {embeddings - 1}, got {num_classes}"
+            f"or, if the last is for no class, {embeddings - 1}, got {num_classes}"
         )

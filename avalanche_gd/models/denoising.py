@@ -1,4 +1,4 @@
-"""What a pass of a diffusion model is asked, and what it hands to the criterion."""
+"""The input and the output of one pass of a diffusion model in training."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from avalanche_gd.models.execution import Execution
 
 
 class Denoising(NamedTuple):
-    """What one pass of a diffusion model predicts, and what it should.
+    """What one pass of a diffusion model predicts, and what it should predict.
 
-    Avalanche hands it to the criterion as the model's output; that of a conditioned
-    model comes from :meth:`NoisyImages.given`.
+    Avalanche gives it to the criterion as the model's output. A conditioned model outputs
+    :class:`NoisyImages` instead, and :meth:`NoisyImages.given` returns this.
     """
 
     prediction: Tensor
     """The denoiser's output, ``(N, C, H, W)``."""
     target: Tensor
-    """What it is taught: the noise, unless the scheduler predicts something else."""
+    """What it should be: the noise, unless the scheduler predicts something else."""
     timesteps: Tensor
     """The timestep of each sample, ``(N,)``, integers in ``[0, T)``."""
 
@@ -34,7 +34,7 @@ class Noised(NamedTuple):
     target: Tensor
     """What a denoiser should predict there, of the same shape."""
     timesteps: Tensor
-    """Of each, ``(N,)``."""
+    """The timestep of each image, ``(N,)``."""
 
 
 def noise_images(
@@ -59,16 +59,16 @@ def noise_images(
 
 
 def squared_errors(denoising: Denoising, weights: Tensor | None = None) -> Tensor:
-    """The mean squared error of a sample's pixels, ``(N,)``.
+    """The mean squared error of each sample over its pixels, ``(N,)``.
 
-    :param weights: of a sample by its timestep, ``(T,)``; None for 1.
-    :raises ValueError: unless prediction and target have one shape.
+    :param weights: the weight of a sample by its timestep, ``(T,)``; None for 1.
+    :raises ValueError: if prediction and target differ in shape.
     """
     prediction, target, timesteps = denoising
-    if prediction.shape != target.shape:  # which would be broadcast
+    if prediction.shape != target.shape:  # they would be broadcast
         raise ValueError(
             f"a prediction of shape {tuple(prediction.shape)} has a target of shape "
-            f"{tuple(target.shape)}; give them one shape"
+            f"{tuple(target.shape)}; give both the same shape"
         )
     errors = (prediction - target).square().flatten(1).mean(1)
     return errors if weights is None else errors * weights.to(errors.device)[timesteps]
@@ -79,11 +79,11 @@ def predict(
 ) -> Tensor:
     """The prediction of a model or denoiser: one forward pass, ``(N, C, H, W)``.
 
-    :param model: a :class:`~avalanche_gd.DiffusionModel`, or what its denoiser may be, or
-        a function that is called alike.
+    :param model: a :class:`~avalanche_gd.DiffusionModel`, a denoiser for one, or a function
+        that is called in the same way.
     :param x_t: noisy images, ``(N, C, H, W)``.
     :param timesteps: ``(N,)``.
-    :param condition: ``(N,)``, for a denoiser its ``class_labels``; None for none.
+    :param condition: ``(N,)``, the ``class_labels`` of a denoiser; None for none.
     """
     if hasattr(model, "denoise"):
         return model.denoise(x_t, timesteps, condition)
@@ -112,10 +112,10 @@ def predict_together(model: Any, batches: Sequence[Any]) -> list[Tensor]:
 
 @dataclass(eq=False)
 class Question:
-    """Noisy images that a model denoises beside a batch, in the same pass.
+    """Noisy images that a model denoises together with a batch, in the same pass.
 
-    Put it into :attr:`DiffusionModel.questions <avalanche_gd.DiffusionModel>` before the
-    forward pass of a training step: one pass over two batches takes less than two passes.
+    Add it to :attr:`DiffusionModel.questions <avalanche_gd.DiffusionModel>` before the
+    forward pass of a training step: one pass over two batches takes less time than two.
     """
 
     x_t: Tensor
@@ -123,19 +123,19 @@ class Question:
     timesteps: Tensor
     """``(N,)``."""
     condition: Tensor | None = None
-    """Of a conditioned model: the classes, ``(N,)``, where ``num_classes`` is none."""
+    """For a conditioned model: the classes, ``(N,)``; ``num_classes`` is no class."""
     output: Any = None
-    """The model's output in whose pass it is answered."""
+    """The model's output of the pass in which the question is answered."""
     prediction: Tensor | None = None
-    """The answer, once that pass is made."""
+    """The answer, after that pass."""
 
     def answer(self, model: Any, output: Any) -> Tensor:
         """The denoiser's prediction there, ``(N, C, H, W)``.
 
         :param model: the :class:`~avalanche_gd.DiffusionModel` that was asked.
-        :param output: its output in the training step that the answer is for. If the
-            question was not answered in that pass, as where another plugin called the
-            model in between, a pass is made for it.
+        :param output: its output in the training step. If the question was not answered in
+            that pass, for example because another plugin called the model in between, an
+            extra pass is made for it.
         """
         if self.prediction is not None and self.output is output:
             return self.prediction
@@ -147,8 +147,8 @@ def denoise_together(
 ) -> Tensor:
     """The prediction for a batch, and the answers to questions, in one pass.
 
-    A question about the batch itself, without a condition of its own, takes no part in the
-    pass: the prediction for the batch is its answer.
+    A question about the batch itself, without its own condition, is not passed again: the
+    prediction for the batch is its answer.
 
     :param noised: the batch.
     :param condition: its classes, ``(N,)``; None without conditioning.
@@ -170,7 +170,7 @@ def denoise_together(
 class NoisyImages:
     """The output of a conditioned model, which waits for the classes.
 
-    Avalanche's strategies and plugins give a model the images, and the labels only to
+    Avalanche's strategies and plugins give the images to a model, but the labels only to
     the criterion. So the denoiser runs there: ``criterion(model(x), y)`` is conditioned
     in all of them.
 
@@ -186,11 +186,11 @@ class NoisyImages:
         self._given: tuple[Tensor, Denoising] | None = None
 
     def given(self, labels: Tensor | None) -> Denoising:
-        """The denoising under these classes: one forward pass, and none if asked again.
+        """The denoising for these classes: one forward pass; none if it is called again.
 
         :param labels: integers in ``[0, num_classes)``, ``(N,)``. In training mode, each
-            is left out with the probability of the model's ``condition_dropout``.
-        :raises ValueError: without labels, or if they do not fit.
+            is dropped with the probability of the model's ``condition_dropout``.
+        :raises ValueError: if there are no labels, or they do not fit.
         """
         if labels is None:
             raise ValueError("a conditioned model is trained with labels; got none")

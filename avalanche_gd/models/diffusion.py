@@ -33,50 +33,51 @@ from avalanche_gd.models.unet import preset_shape, unet
 class DiffusionModel(ConditionedDenoiser, Generator):
     """A denoiser and its noise scheduler, as one Avalanche generative model.
 
-    Called with clean images it noises them, each at a random timestep, and denoises
-    them again (DDPM, arXiv 2006.11239, algorithm 1). That makes the two calls of an
-    Avalanche strategy, ``model(x)`` and ``criterion(output, y)``, a training step of a
-    diffusion model, with :class:`~avalanche_gd.DenoisingLoss` as the criterion.
+    Called with clean images, it noises them, each at a random timestep, and denoises
+    them again (DDPM, arXiv 2006.11239, algorithm 1). So the two calls of an Avalanche
+    strategy, ``model(x)`` and ``criterion(output, y)``, are a training step of a diffusion
+    model, with :class:`~avalanche_gd.DenoisingLoss` as the criterion.
 
     Images are in model space: float, ``(N, C, H, W)``, values in ``[-1, 1]``.
 
-    With ``num_classes`` it is conditioned on the class: the labels of the batch condition
-    its training, ``generate(n, condition=labels)`` its samples. Without a condition,
-    samples are of the classes trained on so far, as many of each.
+    With ``num_classes`` the model is conditioned on the class: it is trained with the
+    labels of the batch, and ``generate(n, condition=labels)`` samples from these classes.
+    Without a condition, samples are of the classes trained on so far, as many of each.
 
     :param denoiser: a module called with noisy images ``(N, C, H, W)`` and timesteps
         ``(N,)``; returns a tensor of the images' shape, or an object that has it as
-        ``sample``, as a :class:`diffusers.UNet2DModel` does. With ``num_classes``, also
-        with ``class_labels``, ``(N,)``, where ``num_classes`` itself stands for none (but
-        for a U-Net with as many class embeddings, which does not know none).
-    :param noise_scheduler: a diffusers scheduler with ``alphas_cumprod``, which alone
-        decide the noise, or one of flow matching, whose shift does
+        ``sample``, as a :class:`diffusers.UNet2DModel` does. With ``num_classes``, it is
+        also called with ``class_labels``, ``(N,)``, where ``num_classes`` itself means no
+        class (except for a U-Net with exactly ``num_classes`` class embeddings, which
+        cannot predict without a class).
+    :param noise_scheduler: a diffusers scheduler with ``alphas_cumprod``, which decide the
+        noise and nothing else does, or one of flow matching, whose shift decides it
         (:class:`~avalanche_gd.models.prediction.NoiseProcess`). Its configuration decides
-        what the denoiser predicts and how images are sampled, but for the spacing of the
-        timesteps, which is ``"trailing"``. Sampling leaves it as it is.
+        what the denoiser predicts and how images are sampled, except for the spacing of
+        the timesteps, which is ``"trailing"``. Sampling does not change it.
     :param sample_shape: ``(C, H, W)`` of an image. A :class:`diffusers.UNet2DModel` of L
-        levels takes multiples of ``2**(L - 1)``.
-    :param sampling_steps: the steps of :meth:`generate` where none are asked for, as
-        Avalanche's own plugins do.
-    :param num_classes: of the condition; None for a model that is not conditioned.
+        levels needs multiples of ``2**(L - 1)``.
+    :param sampling_steps: the default steps of :meth:`generate`, which Avalanche's own
+        plugins use.
+    :param num_classes: how many classes; None for a model that is not conditioned.
     :param condition_dropout: the probability that a sample is trained without its class,
         in ``[0, 1)``.
     :param guidance: w of classifier-free guidance (arXiv 2207.12598, with w = 1 for none)
         in all sampling: ``eps = eps(none) + w (eps(class) - eps(none))``. Other than 1,
         it doubles the cost of sampling.
     :param execution: the denoiser's precision, memory layout and compilation; by default,
-        float32 as it is.
-    :raises TypeError: if the denoiser is no module or takes other arguments, if the
+        float32 and no changes.
+    :raises TypeError: if the denoiser is not a module or takes other arguments, if the
         scheduler has no ``alphas_cumprod`` and is not of flow matching, or if ``execution``
         is of another type.
     :raises ValueError: if the scheduler's ``prediction_type`` is not of its process, if it
-        does not sample from the noise that it is trained with (it is tried on images that
-        are known), for a shape that is not three positive integers or that a
+        does not sample from the noise that it is trained with (it is tested on images whose
+        distribution is known), for a shape that is not three positive integers or that a
         :class:`diffusers.UNet2DModel` cannot take, if ``sampling_steps`` is not an integer
-        in ``[1, T]``, if there is no class or the U-Net does not have as many, if the
-        dropout is not in ``[0, 1)``, if the guidance is negative or not finite, with
-        dropout or guidance but no classes or no embedding for none, or with guidance but
-        no dropout.
+        in ``[1, T]``, if ``num_classes`` is below 1 or does not fit the U-Net, if the
+        dropout is not in ``[0, 1)``, if the guidance is negative or not finite, for
+        dropout or guidance without classes or without an embedding for no class, or for
+        guidance without dropout.
 
     >>> model = DiffusionModel.from_preset("digits")
     >>> model.generate(4, steps=2).shape
@@ -106,18 +107,18 @@ class DiffusionModel(ConditionedDenoiser, Generator):
         )
         self.noise_scheduler = noise_scheduler
         self.process = NoiseProcess(noise_scheduler)
-        """The noise, and what the denoiser predicts of it."""
+        """The noise process, and what the denoiser predicts."""
         self.sample_shape = check_sample_shape(sample_shape)
         check_unet(denoiser, self.sample_shape, self.num_timesteps)
         self.questions: list[Question] = []
-        """What is denoised beside the next batch that is trained on, in one pass."""
+        """What is denoised in the same pass as the next batch that is trained on."""
         self.one_pass = True
-        """Whether plugins ask so; if not, they make passes of their own, to compare."""
+        """Whether plugins use that; if not, they make their own passes, for comparison."""
         self._noised: tuple[Tensor, Noised] | None = None
         self._check_images = ImageCheck(self.sample_shape)
         self._samplers = {"own": Sampler(noise_scheduler)}
         self.sampling_steps = self.check_steps(sampling_steps)
-        # A buffer, so that it is copied, moved and saved with the weights.
+        # A buffer, so that it is copied, moved and saved together with the weights.
         seed = torch.initial_seed() & 0x7FFF_FFFF_FFFF_FFFF
         self.register_buffer("sampling_seed", torch.tensor(seed))
 
@@ -130,14 +131,14 @@ class DiffusionModel(ConditionedDenoiser, Generator):
         num_classes: int | None = None,
         **options: Any,
     ) -> "DiffusionModel":
-        """A new model of a preset's size.
+        """Make a model of a preset's size, with random weights.
 
         :param preset: a key of :data:`~avalanche_gd.models.unet.PRESETS`.
         :param process: ``"ddpm"`` for :func:`ddim_scheduler`, ``"flow"`` for
             :func:`flow_scheduler`.
-        :param num_classes: as of the class.
+        :param num_classes: as in the class.
         :param options: further arguments of the class.
-        :raises ValueError: if there is no such preset or process, and as of the class.
+        :raises ValueError: if there is no such preset or process, and as in the class.
         """
         # diffusers' classes are not typed as modules
         denoiser: Any = unet(preset, num_classes=num_classes)
@@ -151,18 +152,18 @@ class DiffusionModel(ConditionedDenoiser, Generator):
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The device of the model."""
         return self.sampling_seed.device
 
     def forward(self, x0: Tensor) -> Denoising | NoisyImages:
         """Noise each image at a timestep of its own, and predict the target.
 
         :param x0: clean images in model space, ``(N, C, H, W)``.
-        :return: the denoising; of a conditioned model, what it will be once the criterion
-            knows the classes.
+        :return: the denoising; for a conditioned model, an object that waits for the
+            classes, which the criterion gets.
         :raises ValueError: if the images are not float, not of the model's shape or not in
-            model space (of the values, on an accelerator only each 50th batch is looked at,
-            and the first 8). In ``[0, 1]`` for 8 batches, there is a warning.
+            model space (of the values, on an accelerator only each 50th batch is checked,
+            and the first 8). If 8 batches are in ``[0, 1]``, there is a warning.
         """
         self._check_images(x0)
         ahead, self._noised = self._noised, None
@@ -185,16 +186,16 @@ class DiffusionModel(ConditionedDenoiser, Generator):
         return output
 
     def noise_ahead(self, x0: Tensor) -> Noised:
-        """Noise a batch as the next forward pass would, which then takes this noise.
+        """Noise a batch now, with the noise that the next forward pass will use.
 
-        :param x0: the very tensor that the model will be called with.
+        :param x0: the same tensor object that the model will be called with.
         """
         noised = noise_images(self.process, x0)
         self._noised = x0, noised
         return noised
 
     def add_noise(self, x0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """As :meth:`~avalanche_gd.models.prediction.NoiseProcess.add_noise`."""
+        """See :meth:`~avalanche_gd.models.prediction.NoiseProcess.add_noise`."""
         return self.process.add_noise(x0, noise, timesteps)
 
     def generate(
@@ -210,17 +211,17 @@ class DiffusionModel(ConditionedDenoiser, Generator):
     ) -> Tensor:
         """Sample images from noise.
 
-        Leaves the module's mode, its gradients and all random state but that of
-        ``generator`` as they were.
+        Leaves the module's mode, its gradients and all random state except that of
+        ``generator`` unchanged.
 
         :param batch_size: how many images; None for a single one without the batch
             axis, as Avalanche's generators do.
-        :param condition: of a conditioned model: the classes, ``(batch_size,)``, integers
+        :param condition: for a conditioned model: the classes, ``(batch_size,)``, integers
             in ``[0, num_classes)``; None for those of :meth:`draw_condition`.
-        :param steps: k, the denoiser's passes, in ``[1, T]``; costs k F. Defaults to
-            ``sampling_steps``. (A scheduler of second order, such as
-            ``HeunDiscreteScheduler``, makes up to twice as many passes.)
-        :param eta: from 0 for DDIM to 1 for ancestral sampling, for schedulers that know
+        :param steps: k, the denoiser's passes, in ``[1, T]``; costs k F (F is one forward
+            pass over the batch). The default is ``sampling_steps``. (A scheduler of second
+            order, such as ``HeunDiscreteScheduler``, makes up to twice as many passes.)
+        :param eta: from 0 for DDIM to 1 for ancestral sampling, for schedulers that have
             it.
         :param sampler: a name in :data:`~avalanche_gd.models.sampler.SAMPLERS`.
         :param generator: the source of all randomness. Without one, each call draws
@@ -229,8 +230,8 @@ class DiffusionModel(ConditionedDenoiser, Generator):
             :meth:`ClassifierGuidance.guide <avalanche_gd.ClassifierGuidance>`.
         :return: images in model space, ``(batch_size, C, H, W)``, on the model's device.
         :raises ValueError: for a condition that does not fit, for steps that the sampler
-            cannot make, for an unknown sampler, for an eta outside ``[0, 1]`` or that it
-            does not know, or if the samples are not finite.
+            cannot make, for an unknown sampler, for an eta outside of ``[0, 1]`` or that
+            the sampler does not have, or if the samples are not finite.
         """
         count = 1 if batch_size is None else batch_size
         if condition is not None:
@@ -272,14 +273,14 @@ class DiffusionModel(ConditionedDenoiser, Generator):
         generator: torch.Generator | None = None,
         guide: Guide | None = None,
     ) -> Tensor:
-        """The reverse process: from noise to images in model space.
+        """Run the reverse process: from noise to images in model space.
 
         :param noise: standard normal, ``(N, C, H, W)``.
-        :param condition: of a conditioned model: the classes, ``(N,)``.
+        :param condition: for a conditioned model: the classes, ``(N,)``.
         :param steps: as in :meth:`generate`.
         :param eta: as in :meth:`generate`.
         :param sampler: as in :meth:`generate`.
-        :param generator: the source of the noise added on the way.
+        :param generator: the source of the noise that is added during sampling.
         :param guide: as in :meth:`generate`.
         :raises ValueError: as in :meth:`generate`.
         """
@@ -291,25 +292,25 @@ class DiffusionModel(ConditionedDenoiser, Generator):
             return self._sampler(sampler).reverse(denoise, noise, k, eta, generator)
 
     def sampling_timesteps(self, steps: int) -> list[int]:
-        """k timesteps evenly from T - 1 down, which sampling by DDIM visits."""
+        """The k timesteps that DDIM visits, evenly spaced down from T - 1."""
         return self.process.trailing_timesteps(self.check_steps(steps))
 
     def check_steps(self, steps: int, sampler: str = "own") -> int:
-        """The steps, if a sampler can sample in so many.
+        """Return ``steps``, or raise ValueError if the sampler cannot make so many.
 
         :raises ValueError: unless they are an integer in ``[1, T]`` that the sampler's
-            scheduler takes, and it fits the model's noise.
+            scheduler accepts, and the sampler fits the model's noise.
         """
         return self._sampler(sampler).check_steps(steps)
 
     def get_features(self, x: Tensor) -> Tensor:
-        """Features of clean images, as Avalanche's models have them.
+        """Features of clean images, as Avalanche's models give them.
 
         :param x: images in model space, ``(N, C, H, W)``.
-        :return: the activations of the denoiser's ``mid_block`` at timestep 0 (of its
-            output, if it has no such block), ``(N, D)``; of a conditioned one, without
+        :return: the activations of the denoiser's ``mid_block`` at timestep 0 (or of its
+            output, if it has no such block), ``(N, D)``; for a conditioned model, without
             a class.
-        :raises ValueError: if a conditioned model has no embedding for none.
+        :raises ValueError: if a conditioned model has no embedding for no class.
         """
         start = torch.zeros(len(x), dtype=torch.long, device=x.device)
         none = None if self.num_classes is None else self.no_class(start)
@@ -329,12 +330,12 @@ class DiffusionModel(ConditionedDenoiser, Generator):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the layout of a diffusers pipeline, whole or not at all.
 
-        ``diffusers.DDIMPipeline.from_pretrained(folder)`` opens it (of flow matching,
-        ``DDPMPipeline``, which spaces its steps in its own way), but samples from it only
-        if it is not conditioned: that pipeline gives its denoiser no classes. Beside that
-        layout, a file holds what it has no place for, for :meth:`from_pretrained`.
+        ``diffusers.DDIMPipeline.from_pretrained(folder)`` opens it (for flow matching use
+        ``DDPMPipeline``, which spaces its steps differently). It can sample only from a
+        model that is not conditioned, as that pipeline gives its denoiser no classes. What
+        that layout has no place for is in an extra file, for :meth:`from_pretrained`.
 
-        :param folder: replaced if it is there.
+        :param folder: an older folder of this name is replaced.
         :raises TypeError: if the denoiser or the noise scheduler is not of diffusers.
         """
         state = {
@@ -352,17 +353,18 @@ class DiffusionModel(ConditionedDenoiser, Generator):
     def from_pretrained(cls, folder: str | Path, **options: Any) -> "DiffusionModel":
         """Read what :meth:`save_pretrained` wrote, or a pipeline of diffusers.
 
-        Of what :meth:`save_pretrained` wrote, a model that samples the same bits, under the
-        same ``execution``, which is not kept.
+        From what :meth:`save_pretrained` wrote comes a model that samples the same bits,
+        under the same ``execution``, which is not saved.
 
-        Of a pipeline of diffusers, one with a :class:`diffusers.UNet2DModel`, such as DDIM
-        or DDPM: its images are of the ``sample_size`` of its U-Net. If that has class
+        A pipeline of diffusers must have a :class:`diffusers.UNet2DModel`, such as DDIM or
+        DDPM. The ``sample_size`` of its U-Net is the size of the images. If it has class
         embeddings, each stands for a class, and all of them can be sampled; if the last
-        one stands for none, give ``num_classes``, one fewer.
+        one means no class, give ``num_classes``, one fewer.
 
-        :param options: arguments of the class, in the place of what the folder says.
-        :raises ValueError: if the folder does not hold a whole model, and as of the class.
-        :raises TypeError: as of the class.
+        :param options: arguments of the class that replace what the folder says.
+        :raises ValueError: if the folder does not hold a complete model, and as in the
+            class.
+        :raises TypeError: as in the class.
         """
         denoiser, scheduler, state = load_pipeline(Path(folder))
         seen, seed = (state.pop(key, None) for key in ("classes_seen", "sampling_seed"))

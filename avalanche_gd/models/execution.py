@@ -1,4 +1,4 @@
-"""How a denoiser is executed: its precision, its memory layout, its compilation."""
+"""How a denoiser is executed: its precision, memory layout and compilation."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -10,22 +10,22 @@ import torch
 from torch import Tensor, nn
 
 PRECISIONS = ("float32", "bfloat16")
-"""What a denoiser may compute in."""
+"""The number formats in which a denoiser can compute."""
 
 
 @dataclass(frozen=True)
 class Execution:
-    """What makes a denoiser faster on some machines, and changes its last digits.
+    """Options that make a denoiser faster on some machines, and change its last digits.
 
     Weights, noise, losses and the sampler's steps stay float32.
 
-    :param precision: ``"bfloat16"`` runs the denoiser's convolutions and products in it
-        (torch's automatic mixed precision; its range is that of float32, so that no
-        gradient is scaled). For GPUs, and for CPUs that multiply in it (AMX).
-    :param channels_last: keeps weights and images with the channels innermost, as a GPU's
-        tensor cores want them.
-    :param compile: has torch.compile fuse the denoiser's operations. That takes a minute or
-        more at the first pass of a batch size, with gradients and without.
+    :param precision: ``"bfloat16"`` runs the denoiser's convolutions and matrix products in
+        bfloat16 (torch's automatic mixed precision; the range is that of float32, so that
+        gradients need no scaling). For GPUs, and for CPUs with AMX.
+    :param channels_last: keeps weights and images with the channels innermost, which is
+        faster on a GPU's tensor cores.
+    :param compile: lets torch.compile fuse the denoiser's operations. That takes a minute
+        or more at the first pass of a batch size, with gradients and without.
     :raises ValueError: for an unknown precision.
     """
 
@@ -40,14 +40,14 @@ class Execution:
             )
 
     def prepare(self, denoiser: nn.Module) -> None:
-        """Lay out the weights of a denoiser."""
+        """Set the memory layout of a denoiser's weights."""
         if self.channels_last:
             denoiser.to(memory_format=torch.channels_last)
 
     def __call__(
         self, denoiser: nn.Module, x_t: Tensor, timesteps: Tensor, **options: Any
     ) -> Tensor:
-        """A pass of the denoiser.
+        """Make a pass of the denoiser.
 
         :param x_t: noisy images, ``(N, C, H, W)``.
         :param timesteps: ``(N,)``.
@@ -69,10 +69,10 @@ class Execution:
 
 @cache
 def _compiled() -> Callable[..., Any]:
-    """Any denoiser's ``forward``, compiled.
+    """The compiled ``forward`` of any denoiser.
 
-    A function of the denoiser: were the denoiser itself compiled, its copies, such as a
-    teacher, would lose that, or run with the weights of the original.
+    It is a function that takes the denoiser. If the denoiser itself were compiled, its
+    copies, such as a teacher, would not be, or would use the weights of the original.
     """
     return torch.compile(_forward)
 

@@ -1,20 +1,20 @@
-"""What a diffusion model is trained on: images of its shape, in model space."""
+"""Check that a diffusion model gets images of its shape, in model space."""
 
 import warnings
 
 import torch
 from torch import Tensor
 
-_TOLERANCE = 1e-3  # of model space: what resizing and rounding may add
-_ENOUGH = 8  # batches without a pixel below 0, after which there is a warning
-_LOOK_EVERY = 50  # batches, on an accelerator, which must wait for each look
+_TOLERANCE = 1e-3  # of model space, for errors of resizing and rounding
+_ENOUGH = 8  # batches in a row without a value below 0, after which there is a warning
+_LOOK_EVERY = 50  # batches, on an accelerator, which must wait for each check
 
 
 class ImageCheck:
-    """Looks at the batches that a model is given.
+    """Checks the batches that a model gets.
 
-    On the CPU at the values of each; on an accelerator, which would have to wait, at the
-    values of the first 8 and of each 50th.
+    On the CPU it checks the values of each batch; on an accelerator, which has to wait for
+    that, the values of the first 8 and of each 50th.
 
     :param sample_shape: ``(C, H, W)`` of an image.
     """
@@ -28,8 +28,8 @@ class ImageCheck:
     def __call__(self, x0: Tensor) -> None:
         """Raise ValueError unless images are of the shape and in model space, ``[-1, 1]``.
 
-        Images in ``[0, 1]`` are in it too: there is a warning, once, after 8 batches in a
-        row without a value below 0.
+        Images in ``[0, 1]`` are in it too, so for these there is a warning, once, after 8
+        batches in a row without a value below 0.
 
         :param x0: ``(N, C, H, W)``.
         """
@@ -51,7 +51,7 @@ class ImageCheck:
             self._check_range(low, high)
 
     def _check_range(self, low: float, high: float) -> None:
-        if not max(-low, high) <= 1 + _TOLERANCE:  # NaN is in no range
+        if not max(-low, high) <= 1 + _TOLERANCE:  # true for NaN as well
             raise ValueError(
                 f"images must be in model space, [-1, 1]; these reach from "
                 f"{low:g} to {high:g}; bring them there, for example with "
@@ -59,7 +59,7 @@ class ImageCheck:
             )
         if low < 0:
             self._without_negatives = 0
-        elif high > 0:  # a batch of zeros says nothing
+        elif high > 0:  # a batch of zeros tells nothing
             self._without_negatives += 1
         if self._without_negatives == _ENOUGH and not self._has_warned:
             self._has_warned = True

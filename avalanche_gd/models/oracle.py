@@ -1,4 +1,4 @@
-"""The oracle: a classifier of all classes, whose features and labels judge images."""
+"""The oracle: a classifier of all classes whose features and labels measure images."""
 
 from collections.abc import Iterable, Sequence
 from itertools import chain
@@ -17,7 +17,7 @@ _LEARNING_RATE = 1e-3
 
 
 class Images(Protocol):
-    """Images in model space, of which those asked for are read."""
+    """Images in model space that are read only when they are used."""
 
     @property
     def shape(self) -> Sequence[int]:
@@ -26,37 +26,37 @@ class Images(Protocol):
     def __getitem__(self, indices: Tensor, /) -> Tensor: ...
 
     def parts(self, order: Tensor, /) -> Iterable[Tensor]:
-        """What tells these images in this order from others."""
+        """What distinguishes these images, in this order, from others."""
 
 
 def oracle_classifier(
     images: Tensor | Images, labels: Tensor, *, seed: int = 0, steps: int = 1500
 ) -> SmallCNN:
-    """A classifier of images, from the cache where it is there.
+    """Train a classifier of images, or read it from the cache.
 
-    It takes the images class by class, in the order that they have within a class: the
-    order in which a stream brings its classes makes no difference, so that seeds are judged
-    by one oracle.
+    It sorts the images by class and keeps their order within a class. So the order in which
+    a stream has its classes makes no difference, and different seeds use the same oracle.
 
-    The cache tells apart the images, the labels, the architecture, the budget and the
-    seed, and what changes the bits of the training: torch's version, its number of
-    threads, MKL-DNN. The global random state is left alone.
+    The key in the cache has the images, the labels, the architecture, the steps and the
+    seed, and what changes the bits of the training: torch's version, its number of threads,
+    MKL-DNN. The global random state does not change.
 
-    :param images: the training images in model space, ``(N, C, H, W)``; a tensor, or what
-        reads those of a batch.
+    :param images: the training images in model space, ``(N, C, H, W)``; a tensor, or an
+        object that reads the images of a batch.
     :param labels: their classes, ``(N,)``, from 0.
-    :param seed: decides the initial weights and the batches. Keep it: figures such as
-        FID can only be compared under the same oracle.
+    :param seed: decides the initial weights and the batches. Do not change it: values such
+        as FID can only be compared for the same oracle.
     :param steps: Adam steps of batch 128 at learning rate 1e-3.
     :return: the classifier, frozen, in evaluation mode.
-    :raises ValueError: for steps below 1, a seed below 0, or what is no integer.
+    :raises ValueError: for steps that are not an integer of 1 or more, or a seed that is
+        not one of 0 or more.
     """
     seed, steps = check_integer("seed", seed, 0), check_integer("steps", steps)
     order = labels.cpu().argsort(stable=True)
     labels = labels.cpu()[order]
     shape = (images.shape[1], images.shape[2], images.shape[3])
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # the CPU's, no other device's
+        torch.default_generator.manual_seed(seed)  # seeds the CPU and no other device
         oracle = SmallCNN(shape, num_classes=int(labels.max()) + 1)
 
     def fit() -> dict[str, Tensor]:

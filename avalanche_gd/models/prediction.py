@@ -1,4 +1,4 @@
-"""What a denoiser predicts of noisy images: the noise, the image, v, or the velocity."""
+"""What a denoiser predicts for noisy images: the noise, the image, v, or the velocity."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from torch import Tensor
 from avalanche_gd.checks import check_number
 
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction", "flow_prediction")
-"""What a denoiser may predict, by diffusers' names: eps, x_0, v = a eps - b x_0, and the
+"""What a denoiser can predict, by diffusers' names: eps, x_0, v = a eps - b x_0, and the
 velocity eps - x_0."""
 
 
@@ -22,7 +22,7 @@ def is_flow(noise_scheduler: Any) -> bool:
 
 
 def flow_shift(config: Mapping[str, Any]) -> float:
-    """The shift of the noise levels that a configuration of flow matching says.
+    """The shift of the noise levels in a configuration of flow matching.
 
     :raises ValueError: unless it is a finite number above 0.
     """
@@ -31,27 +31,27 @@ def flow_shift(config: Mapping[str, Any]) -> float:
 
 
 class NoiseProcess:
-    """``x_t = a x_0 + b eps``, and what a denoiser predicts of it.
+    """``x_t = a x_0 + b eps``, and what a denoiser predicts there.
 
-    DDPM (arXiv 2006.11239, equation 4): ``a^2 = alpha_bar[t]`` and ``b^2 = 1 - a^2``, of
+    DDPM (arXiv 2006.11239, equation 4): ``a^2 = alpha_bar[t]`` and ``b^2 = 1 - a^2``, from
     the scheduler's ``alphas_cumprod`` and nothing else.
 
-    Flow matching (arXiv 2209.03003, equation 1, with image and noise the other way round):
+    Flow matching (arXiv 2209.03003, equation 1, with image and noise exchanged):
     ``a = 1 - sigma`` and ``b = sigma``, with ``sigma = (t + 1) / T`` or, with the
     scheduler's shift s, ``s sigma / (1 + (s - 1) sigma)`` (arXiv 2403.03206, equation 23).
-    At T - 1 it is pure noise.
+    At T - 1, x_t is pure noise.
 
     v is that of progressive distillation (arXiv 2202.00512, section 4).
 
     :param noise_scheduler: a diffusers scheduler with ``alphas_cumprod``, or one of flow
-        matching. It predicts what its ``prediction_type`` says; without one, the noise, or
-        in flow matching the velocity.
+        matching. Its ``prediction_type`` decides what is predicted; without one, it is the
+        noise, or in flow matching the velocity.
     :raises TypeError: if it is neither.
     :raises ValueError: for a ``prediction_type`` that is not in :data:`PREDICTION_TYPES`,
         the velocity with ``alphas_cumprod`` (diffusers cannot sample by it), or the noise
-        in flow matching (at T - 1 it says nothing of the image); for a shift that is not
-        above 0, or ``alphas_cumprod`` that are not T numbers falling from below 1 to 0 or
-        above; 0, as with zero terminal SNR, only where the noise is not what is predicted.
+        in flow matching (at T - 1 it tells nothing about the image); for a shift that is
+        not above 0, or ``alphas_cumprod`` that are not T numbers, falling from below 1 to 0
+        or above. (0, as with zero terminal SNR, only if not the noise is predicted.)
     """
 
     def __init__(self, noise_scheduler: Any):
@@ -70,7 +70,7 @@ class NoiseProcess:
         self.prediction_type: str = config.get("prediction_type", usual)
         if self.prediction_type not in known:
             raise ValueError(
-                f"{name} knows no prediction_type {self.prediction_type!r}; choose from "
+                f"{name} has no prediction_type {self.prediction_type!r}; choose from "
                 f"{', '.join(known)}"
             )
         self.clips = not flow
@@ -82,27 +82,27 @@ class NoiseProcess:
             alpha_bar = torch.as_tensor(alpha_bar).double()
             beta_bar = 1 - alpha_bar
         self.alpha_bar: Tensor = alpha_bar
-        """``a^2`` of each timestep, ``(T,)``, falling, in float64."""
+        """``a^2`` of the timesteps, ``(T,)``, falling, in float64."""
         self.beta_bar: Tensor = beta_bar
         """``b^2``."""
         self._check(config.get("num_train_timesteps"))
 
     @property
     def num_timesteps(self) -> int:
-        """T."""
+        """T, the number of timesteps."""
         return len(self.alpha_bar)
 
     def trailing_timesteps(self, steps: int) -> list[int]:
-        """k timesteps evenly from T - 1 down: of k = 2 and T = 1000, 999 and 499.
+        """k timesteps, evenly spaced down from T - 1: for k = 2 and T = 1000, 999 and 499.
 
-        diffusers' spacing ``"trailing"`` (arXiv 2305.08891, table 2), rounded as there.
+        This is diffusers' spacing ``"trailing"`` (arXiv 2305.08891, table 2).
         """
         count = self.num_timesteps
         ends = np.arange(count, 0, -count / steps).round().astype(int)
         return (ends - 1).tolist()
 
     def coefficients(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """a and b of timesteps ``(N,)``, each ``(N, 1, 1, 1)``, of the type of ``like``."""
+        """a and b at timesteps ``(N,)``, each ``(N, 1, 1, 1)``, of the type of ``like``."""
         a_squared = self._at(self.alpha_bar, timesteps, like)
         return a_squared.sqrt(), self._at(self.beta_bar, timesteps, like).sqrt()
 
@@ -117,7 +117,7 @@ class NoiseProcess:
         return a * x0 + b * noise
 
     def target(self, x0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """What a denoiser should predict at :meth:`add_noise` of the same."""
+        """What a denoiser should predict at ``add_noise(x0, noise, timesteps)``."""
         if self.prediction_type == "epsilon":
             return noise
         if self.prediction_type == "sample":
@@ -130,7 +130,7 @@ class NoiseProcess:
     def image_and_noise(
         self, x_t: Tensor, output: Tensor, timesteps: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """``x_0`` and ``eps`` that a denoiser's output at ``x_t`` stands for."""
+        """``x_0`` and ``eps`` according to a denoiser's output at ``x_t``."""
         a, b = self.coefficients(timesteps, x_t)
         if self.prediction_type == "epsilon":
             return (x_t - b * output) / a, output
@@ -142,7 +142,7 @@ class NoiseProcess:
         return (a * x_t - b * output) / length, (a * output + b * x_t) / length
 
     def velocity(self, x_t: Tensor, output: Tensor, timesteps: Tensor) -> Tensor:
-        """``eps - x_0`` that a denoiser's output at ``x_t`` stands for."""
+        """``eps - x_0`` according to a denoiser's output at ``x_t``."""
         if self.prediction_type == "flow_prediction":
             return output
         x0, noise = self.image_and_noise(x_t, output, timesteps)
@@ -152,7 +152,7 @@ class NoiseProcess:
         """One deterministic DDIM step, from and to a timestep of each sample's own.
 
         (arXiv 2010.02502, equation 12 with sigma = 0, the predicted image clipped to model
-        space.) Of flow matching, which does not clip, it is a step of Euler's method.
+        space.) In flow matching, which does not clip, it is a step of Euler's method.
 
         :param x_t: noisy images at timesteps ``t``, ``(N, C, H, W)``.
         :param output: the denoiser's output there.
@@ -165,7 +165,7 @@ class NoiseProcess:
     def min_snr_weights(self, gamma: float) -> Tensor:
         """The weight of a squared error at each timestep, ``(T,)``.
 
-        ``min(SNR, gamma)`` on the image (min-SNR, arXiv 2303.09556, section 3.4), which is
+        It is ``min(SNR, gamma)`` on the image (min-SNR, arXiv 2303.09556, section 3.4), so
         ``min(SNR, gamma) / SNR`` on the noise, ``min(SNR, gamma) / (SNR + 1)`` on v (in
         flow matching, that divided by ``a^2 + b^2``) and ``min(SNR, gamma) b^2`` on the
         velocity, with ``SNR = a^2 / b^2``.
@@ -183,18 +183,18 @@ class NoiseProcess:
 
     @staticmethod
     def _at(values: Tensor, timesteps: Tensor, like: Tensor) -> Tensor:
-        """Of values of all timesteps, those of some, ``(N, 1, 1, 1)``."""
+        """The values at some timesteps, ``(N, 1, 1, 1)``."""
         return values.to(like)[timesteps].view(-1, 1, 1, 1)
 
     def _check(self, num_train_timesteps: int | None) -> None:
-        """Raise ValueError unless the noise grows from timestep to timestep."""
+        """Raise ValueError unless the noise grows with the timestep."""
         alpha_bar, count = self.alpha_bar, self.num_timesteps
         if num_train_timesteps not in (None, count):
             raise ValueError(
                 f"the scheduler has {count} betas, but num_train_timesteps is "
                 f"{num_train_timesteps}; make it with num_train_timesteps={count}"
             )
-        # Some of diffusers' schedulers put 2^-24 in the place of a last 0.
+        # Some of diffusers' schedulers replace a last 0 by 2^-24.
         falls = bool((alpha_bar.diff() < 1e-6).all())
         if not (falls and alpha_bar[0] < 1 and alpha_bar[-1] >= 0):
             raise ValueError(
@@ -203,7 +203,7 @@ class NoiseProcess:
             )
         if alpha_bar[-1] == 0 and self.prediction_type == "epsilon":
             raise ValueError(
-                "with zero terminal SNR, the noise says nothing of the image at T - 1; "
+                "with zero terminal SNR, the noise tells nothing about the image at T - 1; "
                 'choose prediction_type="v_prediction" or "sample", or betas whose last '
                 "alphas_cumprod is above 0"
             )

@@ -1,4 +1,4 @@
-"""Diffusion models on disk, in the layout of diffusers' pipelines."""
+"""Save and load diffusion models, in the layout of diffusers' pipelines."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ def save_pipeline(
 ) -> None:
     """See :meth:`avalanche_gd.DiffusionModel.save_pretrained`.
 
-    :param state: what else the model is; kept as JSON.
+    :param state: the model's other properties, which are saved as JSON.
     """
     for name, part in (("denoiser", denoiser), ("noise_scheduler", noise_scheduler)):
         if not is_of_diffusers(part):
@@ -32,7 +32,7 @@ def save_pipeline(
                 f"{type(part).__name__}; save the state_dict of the model instead"
             )
     index = {
-        # DDIMPipeline would make a DDIM scheduler of one of flow matching.
+        # For flow matching, DDIMPipeline would make a DDIM scheduler instead.
         "_class_name": "DDPMPipeline" if is_flow(noise_scheduler) else "DDIMPipeline",
         "_diffusers_version": diffusers.__version__,
         "scheduler": ["diffusers", type(noise_scheduler).__name__],
@@ -49,11 +49,11 @@ def save_pipeline(
 
 
 def load_pipeline(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
-    """The denoiser, the noise scheduler and the state of a folder; nothing is unpickled.
+    """Read the denoiser, the noise scheduler and the state; nothing is unpickled.
 
-    Of a folder that diffusers wrote, the state is what its denoiser says.
+    For a folder that diffusers wrote, the state comes from its denoiser.
 
-    :raises ValueError: if the folder does not hold a whole model.
+    :raises ValueError: if the folder does not hold a complete model.
     """
     try:
         index = json.loads((folder / "model_index.json").read_text())
@@ -67,23 +67,23 @@ def load_pipeline(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else error
         raise ValueError(
-            f"no whole model in {folder}: {reason}; "
+            f"no complete model in {folder}: {reason}; "
             "give a folder written by save_pretrained"
         ) from error
     return denoiser, scheduler, _state_of(denoiser)
 
 
 def _class_of(index: dict[str, Any], part: str, kind: type) -> Any:
-    """The class of diffusers' that a part of a pipeline is of."""
+    """The class of diffusers for a part of a pipeline."""
     name = index[part][1]
     found = getattr(diffusers, name, None)
     if not (isinstance(found, type) and issubclass(found, kind)):
-        raise ValueError(f"its {part} is a {name}, which diffusers has not")
+        raise ValueError(f"its {part} is a {name}, which diffusers does not have")
     return found
 
 
 def _state_of(denoiser: Any) -> dict[str, Any]:
-    """What a diffusers denoiser says of its images and its classes."""
+    """What a diffusers denoiser tells about its images and its classes."""
     config = denoiser.config
     state: dict[str, Any] = {"num_classes": class_embeddings(denoiser)}
     size = config.get("sample_size")

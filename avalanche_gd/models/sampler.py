@@ -17,7 +17,7 @@ SAMPLERS: dict[str, Any] = {
     "dpmsolver++": DPMSolverMultistepScheduler,
     "unipc": UniPCMultistepScheduler,
 }
-"""diffusers' samplers by name; the model's own scheduler, DDIM by default, is the first."""
+"""diffusers' samplers by name; ``"own"``, the model's own scheduler, is the first."""
 
 FITTING = (
     "DDIMScheduler",
@@ -33,32 +33,32 @@ FITTING = (
     "FlowMatchEulerDiscreteScheduler",
     "FlowMatchHeunDiscreteScheduler",
 )
-"""Names of diffusers' schedulers that a model can be made with; others may do too."""
+"""Names of diffusers' schedulers that fit a model; others may fit too."""
 
-_MEAN, _STD = 0.3, 0.2  # of the pixels that a sampler is tried on
+_MEAN, _STD = 0.3, 0.2  # of the pixels in the test of a sampler
 _TRIAL_STEPS = 100
-_TOLERANCE = 0.06  # of their mean and standard deviation after so many steps
-_NO_SIGNAL = 1e-6  # the alpha_bar below which x_t is noise
+_TOLERANCE = 0.06  # of their mean and standard deviation after these steps
+_NO_SIGNAL = 1e-6  # below this alpha_bar, x_t is noise
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
-"""From noisy images ``(N, C, H, W)`` and timesteps ``(N,)`` to a prediction."""
+"""A function from noisy images ``(N, C, H, W)`` and timesteps ``(N,)`` to a prediction."""
 
 Guide = Callable[[Denoise], Denoise]
-"""Changes what a sampler is told."""
+"""A function that changes the predictions that a sampler uses."""
 
 
 class Sampler:
-    """Samples by a scheduler of its own, as ``set_timesteps`` would change the model's.
+    """Samples with its own scheduler, as ``set_timesteps`` would change the model's.
 
-    Its timesteps are spaced ``"trailing"``, whatever the model's scheduler says: each k
-    begins at T - 1, where the model knows pure noise. (diffusers' default, ``"leading"``,
-    begins k = 2 at T / 2. DPM-Solver++ of flow matching begins at T - 2.)
+    The timesteps are spaced ``"trailing"``, whatever the model's scheduler says: for each k
+    they start at T - 1, where the model was trained on pure noise. (diffusers' default,
+    ``"leading"``, starts k = 2 at T / 2. DPM-Solver++ of flow matching starts at T - 2.)
 
-    :param noise_scheduler: the model's.
-    :param name: of :data:`SAMPLERS`: DPM-Solver++ (arXiv 2211.01095) and UniPC
-        (arXiv 2302.04867) take the model's noise levels over.
-    :raises ValueError: if there is no such sampler, or it cannot sample from the noise
-        that the model is trained with, as it is tried on images that are known.
+    :param noise_scheduler: the model's scheduler.
+    :param name: a name in :data:`SAMPLERS`: DPM-Solver++ (arXiv 2211.01095) and UniPC
+        (arXiv 2302.04867) use the model's noise levels.
+    :raises ValueError: if there is no such sampler, or if it does not sample from the noise
+        that the model is trained with (tested on images whose distribution is known).
     """
 
     def __init__(self, noise_scheduler: Any, name: str = "own"):
@@ -91,10 +91,10 @@ class Sampler:
         eta: float,
         generator: torch.Generator | None,
     ) -> Tensor:
-        """From noise to images in model space.
+        """Go from noise to images in model space.
 
-        :raises ValueError: for an eta outside ``[0, 1]``, or above 0 where the scheduler
-            does not know it; for steps as :meth:`check_steps` does; for images that are not
+        :raises ValueError: for an eta outside of ``[0, 1]``, or above 0 if the scheduler
+            does not have it; for steps as in :meth:`check_steps`; if the images are not
             finite.
         """
         self._check_eta(eta)
@@ -110,19 +110,19 @@ class Sampler:
             x_t = self.scheduler.step(prediction, t, x_t, **options).prev_sample
         if not x_t.isfinite().all():
             raise ValueError(
-                "the samples are not finite: the denoiser has diverged; go back to weights "
-                "of before, and lower the learning rate"
+                "the samples are not finite: the denoiser has diverged; use weights from "
+                "before that, and lower the learning rate"
             )
         return x_t.clamp(-1, 1)
 
     def check_steps(self, steps: int) -> int:
-        """:raises ValueError: unless the scheduler can sample in ``steps``, at most T."""
+        """Return the steps, or raise ValueError if the scheduler cannot make so many."""
         steps = check_integer("sampling steps", steps, 1, self.process.num_timesteps)
-        if self._is_flow:  # or the last of k steps would be from sigma = 1 / T
+        if self._is_flow:  # else the last of k steps would be from sigma = 1 / T
             self.scheduler.sigma_min, self.scheduler.sigma_max = 1 / steps, 1.0
         try:
             self.scheduler.set_timesteps(steps)
-            if self._is_flow:  # or UniPC would look for it, and take the second of two
+            if self._is_flow:  # else UniPC would look for it, and take the second of two
                 self.scheduler.set_begin_index(0)
         except (ValueError, ZeroDivisionError, IndexError) as error:
             name = type(self.scheduler).__name__
@@ -130,9 +130,9 @@ class Sampler:
         return steps
 
     def _nearest(self) -> list[int]:
-        """The model's timestep nearest to each of the scheduler's, which may lie between.
+        """The model's timestep that is nearest to each of the scheduler's.
 
-        (Those of some of second order do, and those of flow matching.)
+        Those of some schedulers of second order and of flow matching lie in between.
         """
         if not self._is_flow:
             return [round(float(t)) for t in self.scheduler.timesteps]
@@ -143,17 +143,17 @@ class Sampler:
         check_number("eta", eta, "in [0, 1]")
         if eta and "eta" not in self._takes:
             raise ValueError(
-                f"{type(self.scheduler).__name__} does not know eta; leave it at 0"
+                f"{type(self.scheduler).__name__} does not have eta; leave it at 0"
             )
 
     def _with_levels(self, kind: Any, noise_scheduler: Any) -> Any:
-        """A scheduler of a kind with the model's noise levels, however those were made."""
+        """Make a scheduler with the model's noise levels, however those were made."""
         config, alpha_bar = noise_scheduler.config, self.process.alpha_bar
         scheduler = kind.from_config(config)
         levels = scheduler.alphas_cumprod
         if not torch.allclose(levels, alpha_bar.to(levels), atol=1e-6):
             kept = alpha_bar.cpu()
-            if kept[-1] == 0:  # of which these would take the logarithm
+            if kept[-1] == 0:  # these schedulers would take its logarithm
                 kept = torch.cat([kept[:-1], kept[-2:-1] / 2])
             betas = 1 - kept / torch.cat([kept.new_ones(1), kept[:-1]])
             options = dict(trained_betas=betas.tolist(), rescale_betas_zero_snr=False)
@@ -163,9 +163,10 @@ class Sampler:
     def _options(
         self, timestep: int, eta: float, generator: torch.Generator | None
     ) -> dict[str, Any]:
-        """What a step takes beside the prediction.
+        """The arguments of a step in addition to the prediction.
 
-        Where no signal is left, noise drawn anew is distributed as ``x_t`` itself, and
+        Where no signal is left, new noise has the same distribution as ``x_t``, while
+        diffusers' step with eta = 1 can end in the root of a number just below 0.
         diffusers' step with eta = 1 may end in the root of a number just below 0.
         """
         if self.process.alpha_bar[timestep] < _NO_SIGNAL:
@@ -174,9 +175,9 @@ class Sampler:
         return {name: options[name] for name in self._takes}
 
     def _try(self) -> None:
-        """Raise ValueError unless known images are sampled by a perfect denoiser.
+        """Raise ValueError unless a perfect denoiser leads to the right images.
 
-        Of pixels ``x_0 ~ N(mean, std^2)``, the expectation of ``x_0`` given ``x_t`` is
+        For pixels ``x_0 ~ N(mean, std^2)``, the expectation of ``x_0`` given ``x_t`` is
         known, and so is what a perfect denoiser predicts.
         """
         generator = torch.Generator().manual_seed(0)
@@ -187,7 +188,7 @@ class Sampler:
             mean, std = pixels.mean().item(), pixels.std().item()
             problem = f"{_MEAN} and {_STD} come out as {mean:.2f} and {std:.2f}"
             fits = abs(mean - _MEAN) < _TOLERANCE and abs(std - _STD) < _TOLERANCE
-        except Exception as error:  # of whatever kind, as it may be anybody's scheduler
+        except Exception as error:  # of any kind, as the scheduler may be anybody's
             problem, fits = f"{_MEAN} and {_STD} end in {type(error).__name__}", False
         if not fits:
             raise ValueError(
@@ -197,14 +198,14 @@ class Sampler:
             )
 
     def _perfect(self, x_t: Tensor, timesteps: Tensor) -> Tensor:
-        """What a perfect denoiser of ``N(mean, std^2)`` predicts."""
+        """What a perfect denoiser predicts for images ``N(mean, std^2)``."""
         a, b = self.process.coefficients(timesteps, x_t)
         x0 = (_MEAN * b**2 + _STD**2 * a * x_t) / (_STD**2 * a**2 + b**2)
         return self.process.target(x0, (x_t - a * x0) / b, timesteps)
 
 
 def check_sampler(name: str) -> str:
-    """:raises ValueError: if there is no sampler of that name."""
+    """Return the name, or raise ValueError if there is no such sampler."""
     if name not in SAMPLERS:
         raise ValueError(f"no sampler {name!r}; choose from {', '.join(SAMPLERS)}")
     return name

@@ -1,4 +1,4 @@
-"""Noise schedulers by process: the paper's, and that of flow matching."""
+"""Noise schedulers: the paper's, and the one of flow matching."""
 
 from typing import Any
 
@@ -8,26 +8,27 @@ from diffusers.schedulers.scheduling_ddim import rescale_zero_terminal_snr
 from avalanche_gd.checks import check_number
 
 PROCESSES = ("ddpm", "flow")
-"""The noise processes by name: with :func:`ddim_scheduler` or :func:`flow_scheduler`."""
+"""The noise processes by name, of :func:`ddim_scheduler` and :func:`flow_scheduler`."""
 
-_LEAST = 1e-10  # below it, the last betas are 1 in single precision
+_LEAST = 1e-10  # below this, the last betas are 1 in single precision
 
 
 def ddim_scheduler(terminal_alpha_bar: float | None = None, **config: Any) -> DDIMScheduler:
-    """The noise scheduler of the paper, for training and for sampling.
+    """Make the noise scheduler of the paper, for training and for sampling.
 
     Linear betas from 1e-4 to 0.02 over T = 1000 timesteps, and DDIM sampling
-    (arXiv 2010.02502) whose timesteps are spaced ``"trailing"``: with k = 2 it visits
+    (arXiv 2010.02502) with timesteps spaced ``"trailing"``: with k = 2 it visits
     999 and 499. (diffusers' default, ``"leading"``, would start from pure noise at 500,
     where the model is trained on images with less noise.)
 
-    With ``terminal_alpha_bar``, the betas are rescaled so that the last timestep has no
-    signal left (arXiv 2305.08891, algorithm 1), but for that ``alpha_bar``, below which no
-    timestep is: the noise can still be what is predicted, as nothing is divided by 0. The
-    betas are in the scheduler's configuration, and are saved with it.
+    With ``terminal_alpha_bar``, the betas are rescaled so that the last timestep has almost
+    no signal left (arXiv 2305.08891, algorithm 1): this ``alpha_bar``, and no timestep has
+    a lower one. So the noise can still be predicted, as nothing is divided by 0. The betas
+    are in the scheduler's configuration, and are saved with it.
 
-    :param terminal_alpha_bar: the ``alpha_bar`` of the last timestep, from 1e-10 up to
-        what it is otherwise (4.04e-5); the authors' code adds 1e-8. None not to rescale.
+    :param terminal_alpha_bar: the ``alpha_bar`` of the last timestep, from 1e-10 to its
+        value without rescaling (4.04e-5); the authors' code adds 1e-8. None for no
+        rescaling.
     :param config: what should differ, by the names of :class:`diffusers.DDIMScheduler`.
     :raises ValueError: for a ``terminal_alpha_bar`` out of its range.
 
@@ -51,8 +52,8 @@ def ddim_scheduler(terminal_alpha_bar: float | None = None, **config: Any) -> DD
     highest = float(scheduler.alphas_cumprod[-1])
     if not _LEAST <= lowest <= highest:
         raise ValueError(
-            f"terminal_alpha_bar must be from {_LEAST:g} to {highest:.3g}, what the last "
-            f"timestep has without it, got {lowest:g}"
+            f"terminal_alpha_bar must be from {_LEAST:g} to {highest:.3g}, its value "
+            f"without rescaling, got {lowest:g}"
         )
     rescaled = 1 - rescale_zero_terminal_snr(scheduler.betas.double())
     alpha_bar = rescaled.cumprod(0).clamp(min=lowest)
@@ -65,13 +66,13 @@ def ddim_scheduler(terminal_alpha_bar: float | None = None, **config: Any) -> DD
 def flow_scheduler(
     *, prediction_type: str = "flow_prediction", **config: Any
 ) -> FlowMatchEulerDiscreteScheduler:
-    """The noise scheduler of flow matching, for training and for sampling.
+    """Make the noise scheduler of flow matching, for training and for sampling.
 
     Noisy images lie on the line from image to noise (rectified flow, arXiv 2209.03003), and
     the denoiser predicts its direction, ``eps - x_0``. Sampling is Euler's method.
 
     :param prediction_type: ``"flow_prediction"`` for that velocity, ``"sample"`` for the
-        image, or ``"v_prediction"``. (diffusers' own pipelines take the velocity alone.)
+        image, or ``"v_prediction"``. (diffusers' own pipelines need the velocity.)
     :param config: what should differ, by the names of
         :class:`diffusers.FlowMatchEulerDiscreteScheduler`, such as ``shift``.
 
@@ -85,12 +86,12 @@ def flow_scheduler(
 
 
 def scheduler_of(process: str, terminal_alpha_bar: float | None = None) -> Any:
-    """A new noise scheduler of a process.
+    """Make the noise scheduler of a process.
 
-    :param process: of :data:`PROCESSES`.
-    :param terminal_alpha_bar: as of :func:`ddim_scheduler`.
-    :raises ValueError: if there is no such process, or for a ``terminal_alpha_bar`` of flow
-        matching or out of its range.
+    :param process: a name in :data:`PROCESSES`.
+    :param terminal_alpha_bar: as in :func:`ddim_scheduler`.
+    :raises ValueError: if there is no such process, or for a ``terminal_alpha_bar`` that is
+        out of its range, or given for flow matching.
     """
     if process not in PROCESSES:
         raise ValueError(f"no process {process!r}; choose from {', '.join(PROCESSES)}")
@@ -98,6 +99,6 @@ def scheduler_of(process: str, terminal_alpha_bar: float | None = None) -> Any:
         return ddim_scheduler(terminal_alpha_bar)
     if terminal_alpha_bar is not None:
         raise ValueError(
-            "terminal_alpha_bar goes with process=ddpm; flow matching ends in pure noise"
+            "terminal_alpha_bar is for process=ddpm; flow matching ends in pure noise"
         )
     return flow_scheduler()

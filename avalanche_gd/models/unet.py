@@ -1,4 +1,4 @@
-"""Denoisers by name: diffusers U-Nets at the sizes the experiments use."""
+"""Denoisers by name: diffusers U-Nets in the sizes of the experiments."""
 
 from typing import Any
 
@@ -16,12 +16,13 @@ def _arguments(
     layers: int = 1,
     groups: int = 8,
 ) -> dict[str, Any]:
-    """Of :class:`diffusers.UNet2DModel`.
+    """The arguments of a :class:`diffusers.UNet2DModel`.
 
     :param size: height and width of an image.
-    :param channels: of an image.
-    :param widths: channels of the levels, the largest images first.
-    :param attention: the level that attends, and with it the middle; None for none.
+    :param channels: the channels of an image.
+    :param widths: the channels of the levels, from the largest images to the smallest.
+    :param attention: the level with attention (then the middle block has it too); None for
+        none.
     """
     attends = [level == attention for level in range(len(widths))]
     down = ["AttnDownBlock2D" if own else "DownBlock2D" for own in attends]
@@ -40,7 +41,7 @@ def _arguments(
 
 
 def _of_diffusers(channels: int) -> dict[str, Any]:
-    """Those of arXiv 2509.23593: what is not here is as diffusers has it."""
+    """The arguments of arXiv 2509.23593; the others are diffusers' defaults."""
     return dict(
         sample_size=32,
         in_channels=channels,
@@ -66,7 +67,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def unet(preset: str, *, num_classes: int | None = None) -> UNet2DModel:
-    """A new denoiser of a preset's size, with random weights.
+    """Make a denoiser of a preset's size, with random weights.
 
     The two ``paper-`` presets are the U-Nets of generative distillation
     (arXiv 2311.14028, appendix, and its authors' code): 42,855,873 parameters for
@@ -76,10 +77,10 @@ def unet(preset: str, *, num_classes: int | None = None) -> UNet2DModel:
 
     :param preset: a key of :data:`PRESETS`.
     :param num_classes: for a model conditioned on that many classes: adds an embedding of
-        each, and one, the last, of none.
+        each, and one, the last, of no class.
     :return: a U-Net for images of shape ``(in_channels, sample_size, sample_size)``,
         both in its ``config``.
-    :raises ValueError: if there is no such preset, or no class.
+    :raises ValueError: if there is no such preset, or ``num_classes`` is below 1.
 
     >>> unet("digits").config.block_out_channels
     (16, 32)

@@ -1,7 +1,7 @@
-"""Avalanche's plugins that need an adapter, for a diffusion model or at all.
+"""Avalanche's plugins in a version that works with a diffusion model.
 
-EWC, A-GEM and experience replay need none: they ask for ``criterion(model(x), y)`` and no
-more. Use Avalanche's own.
+EWC, A-GEM and experience replay need no such version, as they only call
+``criterion(model(x), y)``. Use Avalanche's own.
 """
 
 from collections.abc import Iterator
@@ -20,26 +20,26 @@ from avalanche_gd.models.denoising import NoisyImages
 
 
 class SynapticIntelligencePlugin(avalanche_plugins.SynapticIntelligencePlugin):
-    """Synaptic intelligence that works on the CPU too, and does not look for names.
+    """Synaptic intelligence that also works on the CPU, and is faster.
 
-    Avalanche's plugin keeps the weights of before a step by reference where they are on the
-    CPU already, so that they are those of after the step, no step moves a weight, and the
-    penalty stays zero. Here they are copied. And it asks four times a step, of each module
-    and all in it, which weights are excluded, which takes as long as the U-Net's passes;
-    here it asks once an experience.
+    Avalanche's plugin wants to keep the weights from before a step. On the CPU it keeps a
+    reference, which changes with the step: no weight seems to move, and the penalty stays
+    zero. This plugin keeps a copy. Avalanche's also looks up four times a step, for each
+    module and all in it, which weights are excluded, which takes as long as the passes of
+    the U-Net. This one looks it up once an experience.
 
-    The arguments are Avalanche's.
+    The arguments are those of Avalanche's plugin.
     """
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Keep the weights of before the experience."""
+        """Keep the weights from before the experience."""
         super().before_training_exp(strategy, **kwargs)
         _copy(self.ewc_data[0])
         allowed = self.allowed_parameters(strategy.model, self.excluded_parameters)
         self._allowed = _Parameters(dict(allowed))
 
     def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
-        """Keep the weights of before the step."""
+        """Keep the weights from before the step."""
         self.pre_update(self._allowed, self.syn_data, set())
         _copy(self.syn_data["old_theta"])
 
@@ -57,12 +57,12 @@ class SynapticIntelligencePlugin(avalanche_plugins.SynapticIntelligencePlugin):
             strategy.loss += penalty.to(strategy.device)
 
     def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
-        """Follow the path of the weights."""
+        """Update the importances with the step of the weights."""
         self.post_update(self._allowed, self.syn_data, set())
 
 
 class _Parameters(nn.Module):
-    """Parameters of a model, by their names there, without its modules."""
+    """The parameters of a model under their names in it, without its modules."""
 
     def __init__(self, parameters: dict[str, nn.Parameter]):
         super().__init__()
@@ -73,14 +73,14 @@ class _Parameters(nn.Module):
 
 
 class MASPlugin(avalanche_plugins.MASPlugin):
-    """Memory aware synapses, of a diffusion model's prediction.
+    """Memory aware synapses, for the prediction of a diffusion model.
 
-    Avalanche's plugin takes the norm of the model's output, which has to be a tensor. Here
-    it is that of the prediction: a weight is as important as the mean over batches of
-    ``|d mean_i ||eps_theta(x_t, t)||^2 / d theta|`` (arXiv 1711.09601, equation 2).
+    Avalanche's plugin takes the norm of the model's output, which must be a tensor. This
+    plugin takes the norm of the prediction: the importance of a weight is the mean over
+    batches of ``|d mean_i ||eps_theta(x_t, t)||^2 / d theta|`` (arXiv 1711.09601, eq. 2).
 
     :param lambda_reg: the weight of the penalty.
-    :param alpha: the share of the importances of earlier experiences.
+    :param alpha: the share of earlier experiences in the importances.
     """
 
     def __init__(self, lambda_reg: float = 1.0, alpha: float = 0.5):
@@ -106,21 +106,21 @@ class MASPlugin(avalanche_plugins.MASPlugin):
 
 
 class MIRPlugin(avalanche_plugins.MIRPlugin):
-    """Maximally interfered retrieval, with the same noise before and after.
+    """Maximally interfered retrieval, with the same noise before and after the step.
 
-    The samples that a step would harm most are those whose loss rises most by it. A
-    diffusion model draws timesteps and noise anew at each call, and its loss differs more
-    by these than by the step; so here both calls draw the same. And Avalanche's plugin,
-    made for streams of small pieces, leaves out the classes of the last batch, so that
-    nothing of the experience before is ever replayed; here all of the memory is.
+    MIR replays the samples whose loss a step would raise most. A diffusion model draws new
+    timesteps and noise at each call, and these change the loss more than the step does; so
+    here both calls draw the same. Avalanche's plugin was made for streams of small
+    experiences and leaves out the classes of the last batch, so that it never replays the
+    experience before; this one replays from the whole memory.
 
-    :param batch_size_mem: samples a step that are replayed.
-    :param mem_size: samples in memory.
-    :param subsample: samples a step that are compared.
+    :param batch_size_mem: how many samples a step replays.
+    :param mem_size: how many samples are in memory.
+    :param subsample: how many samples a step compares.
     """
 
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:
-        """Add the loss on the samples that are replayed."""
+        """Add the loss on the replayed samples."""
         with _same_noise(strategy.model):
             super().before_backward(strategy, **kwargs)
 
@@ -130,7 +130,7 @@ class MIRPlugin(avalanche_plugins.MIRPlugin):
         self.load_memory()
 
     def load_memory(self) -> None:
-        """Begin to replay from what is in memory now."""
+        """Replay from the present memory from now on."""
         loader = DataLoader(
             self.storage_policy.buffer, batch_size=self.subsample, shuffle=True
         )
@@ -138,15 +138,15 @@ class MIRPlugin(avalanche_plugins.MIRPlugin):
 
 
 class RWalkPlugin(avalanche_plugins.RWalkPlugin):
-    """Riemannian walk in training mode, with an experience too short for it refused.
+    """Riemannian walk that stays in training mode, and refuses too short experiences.
 
-    Avalanche's plugin scores the weights every ``delta_t`` iterations. In an experience
-    of fewer there is no score, and dividing by the highest makes all penalties NaN. And it
-    leaves the model in evaluation mode, in which it then trains.
+    Avalanche's plugin scores the weights every ``delta_t`` iterations. An experience with
+    fewer iterations has no score, and the division by the highest score makes all penalties
+    NaN. Also, that plugin leaves the model in evaluation mode for training.
 
     :param ewc_lambda: the weight of the penalty.
     :param ewc_alpha: the weight of new importances in their moving average.
-    :param delta_t: iterations between scores.
+    :param delta_t: iterations between two scores.
     """
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
@@ -167,11 +167,11 @@ class RWalkPlugin(avalanche_plugins.RWalkPlugin):
 
 
 class GEMPlugin(avalanche_plugins.GEMPlugin):
-    """Gradient episodic memory, which says at once if its solver is not installed.
+    """Gradient episodic memory; raises an error at once if ``quadprog`` is not installed.
 
-    :param patterns_per_experience: samples in memory of each experience.
+    :param patterns_per_experience: how many samples of each experience are in memory.
     :param memory_strength: gamma, the offset of the projection.
-    :raises ValueError: without the package ``quadprog``.
+    :raises ValueError: if the package ``quadprog`` is not installed.
     """
 
     def __init__(self, patterns_per_experience: int, memory_strength: float = 0.5):
@@ -181,14 +181,14 @@ class GEMPlugin(avalanche_plugins.GEMPlugin):
 
 
 def _copy(parameters: dict[str, Any]) -> None:
-    """Give parameters data of their own, that a step does not change."""
+    """Copy the data of parameters, so that a step does not change them."""
     for parameter in parameters.values():
         parameter.data = parameter.data.clone()
 
 
 @contextmanager
 def _same_noise(model: nn.Module) -> Iterator[None]:
-    """Have each call of the model, and of its copies, draw the same."""
+    """Make all calls of the model and of its copies draw the same random numbers."""
     device = next(model.parameters()).device
     state = torch.get_rng_state()
     cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None

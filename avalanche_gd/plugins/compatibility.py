@@ -1,4 +1,4 @@
-"""What of Avalanche's cannot work with a diffusion model, and what to use instead."""
+"""Which parts of Avalanche do not work with a diffusion model, and what to use instead."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +22,7 @@ _OF_LOGITS = (
     "mean_scores",
     "topk_acc",
 )
-"""Avalanche's modules of metrics that read a model's output as logits."""
+"""Avalanche's modules with metrics that read a model's output as logits."""
 
 _CURRENT = 'GenerativeDistillationPlugin(source="current")'
 _ADAPTERS = "avalanche_gd.plugins.baselines"
@@ -58,7 +58,7 @@ PLUGINS: dict[type, str] = {
     avalanche_plugins.MemoryFeCAMUpdate: _CLASSIFIER,
     avalanche_plugins.FeCAMOracle: _CLASSIFIER,
 }
-"""Avalanche's own plugins that are refused whatever their arguments, and why."""
+"""Avalanche's plugins that are refused with any arguments, and why."""
 
 TEMPLATES: tuple[type, ...] = (
     supervised.AETraining,
@@ -73,13 +73,13 @@ TEMPLATES: tuple[type, ...] = (
     supervised.StreamingLDA,
     supervised.VAETraining,
 )
-"""Avalanche's strategies whose steps are not those of a ``SupervisedTemplate``."""
+"""Avalanche's strategies whose training steps differ from a ``SupervisedTemplate``'s."""
 
 
 def check_compatible(strategy: Any) -> None:
-    """Raise if a diffusion model is in a strategy with what cannot work there.
+    """Raise ValueError if a part of a diffusion model's strategy cannot work with it.
 
-    Only classes of Avalanche's are known here: those of others, and subclasses, pass.
+    Only Avalanche's own classes are checked; your own classes and subclasses are accepted.
 
     :raises ValueError: names Avalanche's metric, plugin, strategy or criterion, and what to
         use instead.
@@ -95,7 +95,7 @@ def check_compatible(strategy: Any) -> None:
             )
     if isinstance(strategy._criterion, _Loss):
         raise ValueError(
-            f"{type(strategy._criterion).__name__} is no loss of a diffusion model; use "
+            f"{type(strategy._criterion).__name__} is not a loss for diffusion models; use "
             "criterion=DenoisingLoss()"
         )
     for metric in strategy.evaluator.metrics:
@@ -116,19 +116,19 @@ def _check_metric(metric: Any, model: DiffusionModel) -> None:
     name = f"Avalanche's metric {type(metric).__name__}"
     if module in _OF_LOGITS:
         raise ValueError(
-            f"{name} reads the model's output as logits, which a diffusion model has not; "
+            f"{name} reads the model's output as logits, but a diffusion model has none; "
             "use loss_metrics, denoising_loss_metrics, fid_metrics or "
             "class_balance_metrics in evaluator=EvaluationPlugin(...)"
         )
     if module == "mac" and model.num_classes is not None:
         raise ValueError(
-            f"{name} finds no pass of a conditioned model, which makes it in the "
-            "criterion; leave it out of the evaluator"
+            f"{name} cannot see the pass of a conditioned model, which is made in the "
+            "criterion; remove it from the evaluator"
         )
 
 
 def _why_not(plugin: Any, strategy: Any) -> str | None:
-    """Why a plugin of Avalanche's does not work, and what to use; None if it does."""
+    """Why one of Avalanche's plugins does not work, and what to use; None if it works."""
     kind = type(plugin)
     if kind in PLUGINS:
         return PLUGINS[kind]
@@ -137,14 +137,14 @@ def _why_not(plugin: Any, strategy: Any) -> str | None:
 
 
 def _resets_the_teacher(plugin: Any, strategy: Any) -> bool:
-    """Whether the plugin resets the model before a plugin that teaches freezes it."""
+    """Whether the plugin resets the model before another plugin takes it as the teacher."""
     at = strategy.plugins.index(plugin)
     return any(isinstance(other, LessonPlugin) for other in strategy.plugins[at:])
 
 
 _RESETS = (
-    "it resets the model, which is then the teacher; leave out the plugin that replays or "
-    "distils"
+    "it resets the model, which is then a useless teacher; remove this plugin, or the one "
+    "that replays or distils"
 )
 PLUGINS_AT_TIMES: dict[type, tuple[Callable[[Any, Any], bool], str]] = {
     avalanche_plugins.SynapticIntelligencePlugin: (
@@ -159,7 +159,7 @@ PLUGINS_AT_TIMES: dict[type, tuple[Callable[[Any, Any], bool], str]] = {
     ),
     avalanche_plugins.RARPlugin: (
         lambda plugin, strategy: plugin.use_adversarial_replay,
-        "it cannot attack one; give use_adversarial_replay=False",
+        "it cannot attack a diffusion model; give use_adversarial_replay=False",
     ),
     avalanche_plugins.EarlyStoppingPlugin: (
         lambda plugin, strategy: "Acc" in plugin.metric_name,
@@ -171,4 +171,4 @@ PLUGINS_AT_TIMES: dict[type, tuple[Callable[[Any, Any], bool], str]] = {
         _RESETS,
     ),
 }
-"""Those that are refused in some strategies: when, and why."""
+"""Plugins that are refused in some strategies: when, and why."""

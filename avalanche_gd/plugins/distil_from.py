@@ -1,4 +1,4 @@
-"""Distillation of a saved model into a new one, without its data."""
+"""Distil a saved model into a new one, without the data of the saved one."""
 
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,15 @@ _SOURCES = SOURCES | {"retraining": Retraining}
 
 
 class DistillFromPlugin(GenerativeDistillationPlugin, supports_distributed=True):
-    """Teach a new diffusion model what a given one predicts, and nothing else.
+    """Teach a new diffusion model what a given model predicts, and nothing else.
 
-    With ``theta'`` the given model and ``x_t`` from a source, the loss of a step is ::
+    With ``theta'`` the given model and ``x_t`` from a source, the loss of a step is::
 
         L = E || eps_theta'(x_t, t) - eps_theta(x_t, t) ||^2
 
-    In Avalanche, the experiences only say how long to train, and how large a batch is: the
-    student does not see their images (but with the sources ``"current"`` and
-    ``"snr_split"``)::
+    Avalanche's experiences only decide how long the training is and how large a batch is.
+    The student does not see their images, except with the sources ``"current"`` and
+    ``"snr_split"``::
 
         student = DiffusionModel.from_preset("digits")
         strategy = DiffusionTraining(
@@ -35,26 +35,28 @@ class DistillFromPlugin(GenerativeDistillationPlugin, supports_distributed=True)
         )
         strategy.train(SplitDigits(1).train_stream)
 
-    A step passes the student over what is taught alone: with ``"generation"`` it costs 6F
-    at k = 2. A conditioned student is taught the classes that the teacher was trained on,
-    and then samples them.
+    A step passes only the teacher's batch through the student: with ``"generation"`` it
+    costs 6F at k = 2. A conditioned student learns the classes that the teacher was trained
+    on, and samples them afterwards.
 
     :param teacher: the given model, as it is now, or the folder that
-        :meth:`~avalanche_gd.DiffusionModel.save_pretrained` wrote it to; nothing there is
-        unpickled.
+        :meth:`~avalanche_gd.DiffusionModel.save_pretrained` wrote it to. Nothing in the
+        folder is unpickled.
     :param teacher_steps: k, the teacher's sampling steps.
-    :param source: as of :class:`~avalanche_gd.GenerativeDistillationPlugin`. ``"current"``
-        takes the images of the experience, without their noise, ``"snr_split"`` some.
-        ``"retraining"`` is no distillation but the control: the teacher's samples with the
-        noise added to them as the target.
-    :param look_ahead: as there.
-    :param pool_size: as there, for ``"generation"`` and ``"retraining"``.
+    :param source: as in :class:`~avalanche_gd.GenerativeDistillationPlugin`. ``"current"``
+        takes the images of the experience, with new noise; ``"snr_split"`` takes some of
+        them. ``"retraining"`` is not distillation but a control: its target is the noise
+        that was added to the teacher's samples.
+    :param look_ahead: as in that plugin.
+    :param pool_size: as in that plugin, for ``"generation"`` and ``"retraining"``.
     :param generator: the source of what the plugin draws; None for torch's own random
         state.
-    :raises ValueError: if the folder does not hold a whole model, and for numbers and
-        sources as there; when training starts, if the student has images of another shape,
-        other classes or another noise process than the teacher, and as there.
-    :raises TypeError: as there, and for a teacher that is no
+    :raises ValueError: if the folder does not hold a complete model, or for arguments that
+        :class:`~avalanche_gd.GenerativeDistillationPlugin` refuses; when training starts,
+        also if the student has images of another shape, other classes or another noise
+        process than the teacher.
+    :raises TypeError: if the teacher is neither a :class:`~avalanche_gd.DiffusionModel` nor
+        a folder, or as in that plugin.
         :class:`~avalanche_gd.DiffusionModel` and no folder.
     """
 
@@ -85,18 +87,18 @@ class DistillFromPlugin(GenerativeDistillationPlugin, supports_distributed=True)
         self.teacher: DiffusionModel = frozen_copy(teacher)
 
     def check_model(self, model: Any) -> None:
-        """Raise unless the model can be taught by the teacher.
+        """Raise an error unless the teacher can teach the model.
 
         :raises TypeError: if it is not a :class:`~avalanche_gd.DiffusionModel`.
-        :raises ValueError: for one of another kind than the teacher, or as of
-            :class:`~avalanche_gd.GenerativeDistillationPlugin`.
+        :raises ValueError: if it differs from the teacher in its images, classes or noise,
+            or as in :class:`~avalanche_gd.GenerativeDistillationPlugin`.
         """
         super().check_model(model)
         for name in ("sample_shape", "num_classes", "num_conditions"):
             own, taught = getattr(self.teacher, name), getattr(model, name)
             if own != taught:
                 raise ValueError(
-                    f"the teacher has {name} {own}, and its student {taught}; make the "
+                    f"the teacher has {name} {own}, but its student has {taught}; make the "
                     "student like the teacher"
                 )
         if not _are_alike(self.teacher.process, model.process):
@@ -106,33 +108,33 @@ class DistillFromPlugin(GenerativeDistillationPlugin, supports_distributed=True)
             )
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Have the student know the teacher's classes."""
+        """Give the student the teacher's classes."""
         student = strategy.model
         self.teacher.to(strategy.device)
-        self.teacher.pass_hooks = student.pass_hooks  # its passes are costs too
+        self.teacher.pass_hooks = student.pass_hooks  # its passes are counted too
         student.see_classes(self.teacher.classes_seen.nonzero().flatten())
 
     def before_forward(self, strategy: Any, **kwargs: Any) -> None:
-        """Ask the student about what the source draws, in the place of the batch."""
+        """Give the student the source's noisy images in place of the batch."""
         self.lesson.begin(strategy, self.teacher)
         self._batch = strategy.mbatch
         strategy.mbatch = [part[:0] for part in self._batch]
 
     def after_forward(self, strategy: Any, **kwargs: Any) -> None:
-        """Hand the answers to the criterion."""
+        """Give the student's predictions to the criterion."""
         strategy.mbatch = self._batch
         strategy.mb_output = self.lesson.answer(strategy, self.teacher)
 
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:
-        """Add nothing to the criterion's loss."""
+        """Do nothing: there is no loss to add to the criterion's."""
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Let go of the samples."""
+        """Release the samples."""
         self.lesson.forget()
 
 
 def _are_alike(one: NoiseProcess, other: NoiseProcess) -> bool:
-    """True if two noise processes add the same noise and predict the same of it."""
+    """True if two noise processes add the same noise and predict the same quantity."""
     if one.num_timesteps != other.num_timesteps:
         return False
     timesteps = torch.arange(one.num_timesteps)

@@ -34,11 +34,11 @@ _WITHOUT_SAMPLES = (Gaussian, SymmetricGaussian, Current, PartialGeneration, Tra
 class GenerativeDistillationPlugin(
     LessonPlugin, SupervisedPlugin, supports_distributed=True
 ):
-    """Teach a diffusion model the predictions of what it was an experience ago.
+    """Teach a diffusion model what it predicted itself one experience ago.
 
-    From the second experience on, with ``theta'`` the model as it stood after the
-    experience before and ``x_t`` from a source, the loss becomes (arXiv 2311.14028,
-    equations 3 and 4)::
+    From the second experience on, with ``theta'`` the frozen model from the end of the
+    previous experience (the teacher) and ``x_t`` noisy images from a source, the loss
+    becomes (arXiv 2311.14028, equations 3 and 4)::
 
         L     = (1/n) L_cur + (1 - 1/n) lambda L_rep
         L_rep = E || eps_theta'(x_t, t) - eps_theta(x_t, t) ||^2
@@ -47,74 +47,73 @@ class GenerativeDistillationPlugin(
     (:class:`~avalanche_gd.plugins.experiences.ExperienceCount`). With
     ``weighting="constant"`` it is ``L_cur + lambda L_rep``.
 
-    Add it to a :class:`~avalanche_gd.DiffusionTraining` or to another Avalanche
+    Add the plugin to a :class:`~avalanche_gd.DiffusionTraining`, or to another Avalanche
     ``SupervisedTemplate`` that trains a :class:`~avalanche_gd.DiffusionModel` with
-    :class:`~avalanche_gd.DenoisingLoss`, beside other plugins. The student sees ``x_t`` and
-    the current images in one pass. With the source ``"generation"`` a step costs 9F at k =
-    2: sampling k F, the teacher's target 1F, the student's pass over both batches 6F. A
-    conditioned model is taught the classes that the teacher was trained on, as many of
-    each, and with the model's ``condition_dropout`` also none.
+    :class:`~avalanche_gd.DenoisingLoss`; other plugins may be there too. The student sees
+    ``x_t`` and the current images in one pass. The unit of cost is F, one forward pass of
+    the denoiser over one batch. With the source ``"generation"`` a step costs 9F at k = 2:
+    k F for sampling, 1F for the teacher's target, 6F for the student's pass over both
+    batches. A conditioned model is taught the classes that the teacher was trained on, each
+    equally often, and also without a class, as often as its ``condition_dropout`` says.
 
     :param teacher_steps: k, the teacher's sampling steps.
-    :param lambd: lambda, the weight of distillation. The paper swept 0.1 to 3.
+    :param lambd: lambda, the weight of distillation. The paper tried 0.1 to 3.
     :param source: a name in :data:`~avalanche_gd.plugins.sources.SOURCES`, or an
         object with the method ``draw`` of :class:`~avalanche_gd.plugins.sources.Source`.
     :param replay_ratio: samples of the source for each current one, above 0; their loss
-        stays a mean. With r, a step costs 3F and r times the rest.
-    :param look_ahead: steps for which the teacher is asked at once by a source that is
-        ``independent`` of the current batch, and samples at once for others
-        (:class:`~avalanche_gd.plugins.LookAhead`).
-    :param pool_size: for sources that take samples: has the teacher generate that many
-        once an experience, to draw from (:class:`~avalanche_gd.plugins.ReplayPool`).
-    :param pool_per_class: in its place, samples of each class that the teacher knows, of a
-        conditioned model.
-    :param pool_refresh: steps after which the pool is filled anew; None to keep it.
-    :param pool_of: ``"samples"``, or for sources that are ``independent``, ``"pairs"`` of
+        stays a mean. With ratio r, a step costs 3F and r times the rest.
+    :param look_ahead: for how many steps at once a source that is ``independent`` of the
+        current batch draws; for other sources, for how many steps at once the teacher makes
+        its samples (:class:`~avalanche_gd.plugins.LookAhead`).
+    :param pool_size: for sources that take the teacher's samples: how many of them the
+        teacher makes at the start of an experience; steps then draw from this pool
+        (:class:`~avalanche_gd.plugins.ReplayPool`).
+    :param pool_per_class: instead of ``pool_size``, for a conditioned model: how many
+        samples of each class that the teacher knows.
+    :param pool_refresh: after how many steps the pool is filled again; None to keep it.
+    :param pool_of: ``"samples"``; or, for sources that are ``independent``, ``"pairs"`` of
         ``x_t`` and the teacher's prediction there, so that a step has no pass of the
         teacher (:class:`~avalanche_gd.plugins.PairPool`).
-    :param teacher_sampler: for those: a name in
+    :param teacher_sampler: for sources that take the teacher's samples: a name in
         :data:`~avalanche_gd.models.sampler.SAMPLERS`.
-    :param teacher_eta: for those: from 0 for DDIM to 1 for ancestral sampling.
-    :param teacher_ema_decay: d, in ``[0, 1]``: has the teacher follow the student, by
-        ``theta' <- d theta' + (1 - d) theta`` after each step from the second experience
-        on, as where a stream has no clear ends of experiences. It is asked for the classes
-        that it began with; what was made ahead, or for a pool, is of the weights of then.
-        None for a teacher that is frozen.
+    :param teacher_eta: for the same sources: from 0 for DDIM to 1 for ancestral sampling.
+    :param teacher_ema_decay: d, in ``[0, 1]``: the teacher is not frozen but follows the
+        student, ``theta' <- d theta' + (1 - d) theta`` after each step from the second
+        experience on; for streams without clear ends of experiences. It keeps the classes
+        that it had at the start of the experience, and what it made ahead or for a pool
+        stays as it was made. None for a frozen teacher.
     :param replay_start_timestep: the lowest t that is taught, for sources that draw t
         uniformly: all but ``"current"`` and ``"trajectory"``.
     :param increasing_replay_size: True for n - 1 times as many samples in the n-th
-        experience, as Avalanche's option of that name; a step then costs 3F and n - 1 times
-        the rest.
-    :param unconditional_weight: w, 0 or more, of a conditioned model whose denoiser knows
-        none: has the teacher asked at the same ``x_t`` with the class and with none, and
-        both taught, ``L_rep = (L_class + w L_none) / (1 + w)``: a mean, so that lambda
-        keeps its meaning, and so as classifier-free guidance takes both. A step costs 4F
-        more, 13F at k = 2, and with w = 0 as much as without. Of current images, classes
-        are left out as the model's ``condition_dropout`` says. None, the default, for one
-        of the two at a sample, by that dropout, at no cost.
-    :param guidance: of the teacher's sampling by a classifier, for sources that take
-        samples (:class:`~avalanche_gd.ClassifierGuidance`); costs k backward passes more.
-        None for none.
+        experience, like Avalanche's option of that name; a step then costs 3F and n - 1
+        times the rest.
+    :param unconditional_weight: w, 0 or more, for a conditioned model that can also predict
+        without a class: at the same ``x_t`` the teacher predicts both with and without the
+        class, and the student learns both, as classifier-free guidance uses both:
+        ``L_rep = (L_class + w L_none) / (1 + w)``, a mean, so that lambda keeps its
+        meaning. A step costs 4F more, 13F at k = 2; with w = 0 nothing more. (On current
+        images, classes are dropped as ``condition_dropout`` says.) None, the default: a
+        sample is taught with or without its class, as that dropout says, at no extra cost.
+    :param guidance: guides the teacher's sampling by a classifier, for sources that take
+        the teacher's samples (:class:`~avalanche_gd.ClassifierGuidance`); costs k backward
+        passes more. None for no guidance.
     :param weighting: of the two losses, a name in
         :data:`~avalanche_gd.plugins.teacher.WEIGHTINGS`: ``"experiences"`` or
         ``"constant"``.
     :param generator: the source of all that the plugin draws; None for torch's own random
         state.
-    :raises ValueError: for a lambda that is negative or not finite, teacher steps, a
-        look-ahead or a pool that is not an integer of 1 or more, an unknown source or
-        weighting, a ratio that is not above 0, both kinds of a pool, a refresh of no pool,
-        an eta that is not in ``[0, 1]``, a start that is not an integer of 0 or more, an
-        unconditional weight that is negative or not finite, a pool, a sampler, an eta,
-        guidance or a start that the source does not use; when training starts, for an
-        unconditional weight of a model without classes or an embedding for none, for
-        teacher steps above T, a start that is not below it, an eta that the model's
-        scheduler does not know or that several processes would have to share, a pool that
-        holds fewer samples than the model has classes, or more than the memory can, or of
-        each class where the model is not conditioned, or for a metric or plugin of
-        Avalanche's that cannot work with a diffusion model
+    :raises ValueError: for an argument outside of its range above, an unknown source,
+        sampler or weighting, both kinds of a pool, a refresh without a pool, or a pool, a
+        sampler, an eta, guidance or a start that the source does not use. When training
+        starts: for teacher steps above T, a start that is not below T, an eta that the
+        model's scheduler does not have or that several processes would share, an
+        unconditional weight if the model cannot predict with and without a class, a pool
+        that has fewer samples than the model has classes, that does not fit into memory, or
+        that is of each class where the model is not conditioned, or for a metric or plugin
+        of Avalanche that cannot work with a diffusion model
         (:func:`~avalanche_gd.plugins.compatibility.check_compatible`).
-    :raises TypeError: if the source has no method ``draw``, the generator is no
-        :class:`torch.Generator` or the guidance no
+    :raises TypeError: if the source has no method ``draw``, the generator is not a
+        :class:`torch.Generator` or the guidance not a
         :class:`~avalanche_gd.ClassifierGuidance`; when training starts, if the strategy's
         model is not a diffusion model.
     """
@@ -156,7 +155,7 @@ class GenerativeDistillationPlugin(
         ):
             raise ValueError(
                 "guidance, a pool of samples, teacher_sampler and teacher_eta are for "
-                f"sources that take samples, not {source!r}"
+                f"sources that take the teacher's samples, not {source!r}"
             )
         if isinstance(self.source, _OWN_TIMESTEPS) and replay_start_timestep:
             raise ValueError(
@@ -182,7 +181,7 @@ class GenerativeDistillationPlugin(
         )
 
     def before_training(self, strategy: Any, **kwargs: Any) -> None:
-        """Raise TypeError or ValueError for a model that cannot be distilled."""
+        """Raise TypeError or ValueError if the model cannot be distilled."""
         self.check_model(strategy.model)
         check_compatible(strategy)
         beside = [p for p in strategy.plugins if isinstance(p, type(self))]
@@ -195,7 +194,7 @@ class GenerativeDistillationPlugin(
             self.check_shares(strategy.train_mb_size, DistributedHelper.world_size)
 
     def check_model(self, model: Any) -> None:
-        """Raise unless the model can be distilled.
+        """Raise an error unless the model can be distilled.
 
         :raises TypeError: if it is not a :class:`~avalanche_gd.DiffusionModel`.
         :raises ValueError: for teacher steps above T, or a pool that does not fit it.
@@ -217,27 +216,27 @@ class GenerativeDistillationPlugin(
             self.lesson.guidance.begin_experience(strategy.experience, teacher)
 
     def before_forward(self, strategy: Any, **kwargs: Any) -> None:
-        """Ask the student about what the source draws, beside its current batch."""
+        """Add the source's noisy images to the student's pass over the current batch."""
         teacher = Teacher.of(strategy).model
         if teacher is not None:
             self.lesson.begin(strategy, teacher)
 
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:
-        """Teach."""
+        """Add the distillation loss."""
         if Teacher.of(strategy).model is not None:
             loss = self.distillation_loss(strategy)
             add_replay_loss(strategy, loss, self.lambd, self.weighting)
 
     def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
-        """Have the teacher follow the student, if it does."""
+        """Move the teacher towards the student, with ``teacher_ema_decay``."""
         if self.teacher_ema_decay is not None:
             Teacher.of(strategy).follow(strategy, self.teacher_ema_decay)
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Let go of the teacher."""
+        """Release the teacher."""
         if Teacher.of(strategy).end(strategy):
             self.lesson.forget()
 
     def distillation_loss(self, strategy: Any) -> Tensor:
-        """L_rep on what the source drew for this step."""
+        """L_rep on the source's noisy images of this step."""
         return self.lesson.loss(strategy, Teacher.of(strategy).model)

@@ -1,4 +1,4 @@
-"""What a source draws for a step: at once, ahead of it, or from a pool."""
+"""Draw what a student is taught in a step: now, for several steps ahead, or from a pool."""
 
 from typing import Any
 
@@ -30,38 +30,37 @@ def draw(
     steps_left: int | None = None,
     unconditional_weight: float | None = None,
 ) -> Taught:
-    """What a student is taught in a step, without gradients.
+    """Draw what a student is taught in a step, without gradients.
 
     :param source: a name in :data:`~avalanche_gd.plugins.SOURCES`, or an object with the
         method ``draw`` of :class:`~avalanche_gd.plugins.Source`.
     :param teacher: a :class:`~avalanche_gd.DiffusionModel`, frozen and in evaluation mode;
-        of a U-Net, ``DiffusionModel(unet, noise_scheduler, sample_shape)``.
-    :param count: N, how many.
+        for a U-Net, ``DiffusionModel(unet, noise_scheduler, sample_shape)``.
+    :param count: N, how many noisy images.
     :param steps: k, the teacher's sampling steps; ``samples`` has its own.
     :param generator: the source of all randomness; None for torch's own random state.
     :param current: the clean images of the current batch, ``(N, C, H, W)``, for sources
-        that take them: ``"current"``, ``"snr_split"``, or one's own.
-    :param condition: the classes that a conditioned teacher is asked for, ``(N,)``; None
-        for an equal number of those that it was trained on.
-    :param student: the :class:`~avalanche_gd.DiffusionModel` in training, for which
-        ``"current"`` takes the noise of its next forward pass on ``current``.
+        that use them: ``"current"``, ``"snr_split"``, or your own.
+    :param condition: the classes on which a conditioned teacher is conditioned, ``(N,)``;
+        None for an equal number of those that it was trained on.
+    :param student: the :class:`~avalanche_gd.DiffusionModel` in training. With it,
+        ``"current"`` uses the noise of the student's next forward pass on ``current``.
     :param start: the lowest timestep that is drawn.
-    :param samples: where the teacher's samples come from; None for fresh ones.
-    :param pairs: what is drawn from instead, which the source fills; for one that is
-        ``independent``.
-    :param ahead: has such a source draw for several steps at once.
-    :param steps_left: that the teacher will be asked in, this one included, so that no more
-        are drawn ahead; None if that is not known.
-    :param unconditional_weight: above 0 for what the teacher predicts both with the class
-        and with none (:meth:`Taught.apart`); 0 for the class alone; None for either, as
-        the model's ``condition_dropout`` says.
-    :raises TypeError: if the teacher is no diffusion model, or the source is neither a name
-        nor has a method ``draw``.
+    :param samples: where the teacher's samples come from; None to make new ones.
+    :param pairs: a pool to draw from, filled by the source, which must be ``independent``.
+    :param ahead: makes an ``independent`` source draw for several steps at once.
+    :param steps_left: how many steps the teacher still has, this one included, so that no
+        more are drawn ahead; None if that is not known.
+    :param unconditional_weight: above 0 to have the teacher predict both with and without
+        the class (:meth:`Taught.apart`); 0 for with the class only; None for one of the
+        two, as the model's ``condition_dropout`` says.
+    :raises TypeError: if the teacher is not a diffusion model, or the source is neither a
+        name nor has a method ``draw``.
     :raises ValueError: for an unknown source, a count or steps that are not integers of 1
-        or more, a start that is no timestep, another number of current images or classes
-        than the count, a source that needs current images and has none, pairs of a source
-        that is not independent, or a condition beside samples, pairs or draws ahead, which
-        have their own.
+        or more, a start that is not a timestep, if the number of current images or classes
+        is not ``count``, if a source needs current images and has none, for pairs from a
+        source that is not independent, or for a condition together with samples, pairs or
+        ahead, which have their own classes.
     """
     source = source_by_name(source)
     if not hasattr(teacher, "denoise"):
@@ -79,17 +78,20 @@ def draw(
             "of pairs; choose another source"
         )
     if current is not None and len(current) != count:
-        raise ValueError(f"there are {len(current)} current images; give a count of those")
+        raise ValueError(
+            f"count is {count}, but there are {len(current)} current images; give the same "
+            "number"
+        )
     if condition is not None:
         condition = teacher.check_condition(condition, count)
         if any(kept is not None for kept in (samples, pairs, ahead)):
             raise ValueError(
-                "condition= is for fresh samples; leave samples, pairs and ahead out"
+                "condition= is for new samples; leave samples, pairs and ahead out"
             )
     generator = generator or default_generator(teacher.device)
 
     def drawn(number: int, parts: int) -> list[Drawn]:
-        """The teacher's samples of some steps."""
+        """The teacher's samples for some steps."""
         if condition is not None:
 
             def images(first: int = count) -> Tensor:
@@ -102,7 +104,7 @@ def draw(
         return [kept.draw(teacher, number, generator, steps_left=each) for each in left]
 
     def made(number: int, parts: int = 1) -> Taught:
-        """What the source draws for some steps, as it would for each of them."""
+        """What the source draws for some steps, the same as step by step."""
         each = drawn(number, parts)
         classes = [one.condition for one in each if one.condition is not None]
         request = TeachingRequest(

@@ -13,17 +13,16 @@ class EMAPlugin(SupervisedPlugin, supports_distributed=True):
     """Ends each experience with the moving average of its weights (diffusers' EMAModel).
 
     After step i of an experience, ``average = d average + (1 - d) weights`` with
-    ``d = min(decay, (1 + i) / (10 + i))``. The average takes the place of the weights when
-    the experience ends, before any plugin behind this one in the strategy sees them: so
-    it is the teacher of the next one, what samples and is saved, and where the next one
-    begins. An evaluation in the midst of an experience is of the average too, in every
-    metric.
+    ``d = min(decay, (1 + i) / (10 + i))``. When the experience ends, the average replaces
+    the weights, before any plugin behind this one in the strategy sees them. So the average
+    is the next teacher, it samples and is saved, and the next experience starts from it. An
+    evaluation in the middle of an experience is of the average too, in every metric.
 
     The pieces of an online stream with the same ``origin_experience`` are one experience:
-    after each of them the strategy has the average, and the next piece goes on from the
-    weights. So does an experience that is trained again after it was interrupted.
+    after each of them the strategy has the average, and the next piece continues from the
+    weights. So does an experience that is trained again after an interruption.
 
-    :param decay: the highest share that the average keeps in a step, in ``[0, 1)``.
+    :param decay: the highest share of the old average in a step, in ``[0, 1)``.
     :raises ValueError: for a decay that is not a number in ``[0, 1)``.
     """
 
@@ -31,19 +30,19 @@ class EMAPlugin(SupervisedPlugin, supports_distributed=True):
         super().__init__()
         self.decay = check_number("the decay of an EMA", decay, "in [0, 1)")
         self._average: Any = None
-        self._is_shown = False  # in the place of the weights, which are stored
+        self._is_shown = False  # in place of the weights, which are stored
         self._in_training = False
         self._experience: tuple[Any, int] | None = None  # the strategy's count, and n
         self._restoring = _WeightsAfterMetrics(self)
 
     def before_training(self, strategy: Any, **kwargs: Any) -> None:
-        """Have the weights come back only when all metrics have seen the average."""
+        """Put the weights back only when all metrics have seen the average."""
         if self._restoring not in strategy.plugins:
             behind = strategy.plugins.index(strategy.evaluator) + 1
             strategy.plugins.insert(behind, self._restoring)
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Begin with the weights as they are, or go on."""
+        """Start from the present weights, or continue."""
         count = ExperienceCount.of(strategy)
         count.begin(strategy)
         if self._experience == (count, count.number) and self._average is not None:
@@ -55,16 +54,16 @@ class EMAPlugin(SupervisedPlugin, supports_distributed=True):
         self._in_training = True
 
     def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
-        """Take the step's weights into the average."""
+        """Add the step's weights to the average."""
         self._average.step(strategy.model.parameters())
 
     def before_eval(self, strategy: Any, **kwargs: Any) -> None:
-        """Have the average evaluated."""
+        """Replace the weights by the average for the evaluation."""
         if self._trains(strategy):
             self.show_average(strategy)
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Put the average in the place of the weights."""
+        """Replace the weights by the average."""
         self.show_average(strategy)
         self._in_training = False
         count = ExperienceCount.of(strategy)
@@ -73,7 +72,7 @@ class EMAPlugin(SupervisedPlugin, supports_distributed=True):
             self._average, self._is_shown = None, False
 
     def show_average(self, strategy: Any) -> None:
-        """Put the average in the place of the weights, for a while."""
+        """Replace the weights by the average, for a while."""
         if not self._is_shown:
             self._average.store(strategy.model.parameters())
             self._average.copy_to(strategy.model.parameters())
@@ -86,23 +85,23 @@ class EMAPlugin(SupervisedPlugin, supports_distributed=True):
             self._is_shown = False
 
     def go_on(self, strategy: Any) -> None:
-        """Put the weights back, where an evaluation was in the midst of an experience."""
+        """Put the weights back after an evaluation in the middle of an experience."""
         if self._trains(strategy):
             self.show_weights(strategy)
 
     def _trains(self, strategy: Any) -> bool:
-        """Whether the strategy is in the midst of an experience that is averaged."""
+        """Whether the strategy is in the middle of an experience that is averaged."""
         count, _ = self._experience or (None, 0)
         return self._in_training and ExperienceCount.of(strategy) is count
 
 
 class _WeightsAfterMetrics(SupervisedPlugin, supports_distributed=True):
-    """Stands behind the evaluator, whose metrics come after the hooks before it."""
+    """Stands behind the evaluator, so that all metrics see the average before it ends."""
 
     def __init__(self, average: EMAPlugin):
         super().__init__()
         self._average = average
 
     def after_eval(self, strategy: Any, **kwargs: Any) -> None:
-        """Train on with the weights."""
+        """Continue the training with the weights."""
         self._average.go_on(strategy)

@@ -25,51 +25,53 @@ from avalanche_gd.plugins.experiences import ExperienceCount, experience_number
 from avalanche_gd.plugins.teaching import Taught
 
 CONTROLS = ("diagonal", "shuffled")
-"""What may stand in the place of ``mu``, to see what its direction is worth."""
+"""What may replace ``mu``, to measure what its direction is worth."""
 
 Batch = dict[str, Tensor]
-"""What the losses of samples depend on beside the weights, each ``(N, ...)``."""
+"""What the losses of samples depend on in addition to the weights, each ``(N, ...)``."""
 
 
 class RankOneEWCPlugin(SupervisedPlugin, supports_distributed=True):
-    """Hold a diffusion model's weights along the mean gradient of past experiences.
+    """Keep a diffusion model's weights in place along the mean gradients of the past.
 
-    With g the gradient of one sample's loss at a uniform t, and theta_k the weights that
-    experience k ended with, the loss of experience n gets (arXiv 2509.23593)::
-
+    g is the gradient of one sample's loss at a uniform t, and theta_k are the weights at
+    the end of experience k. The loss of experience n gets the term (arXiv 2509.23593)::
         (lambda/2) sum_{k<n} c_k (mu_k . (theta - theta_k))^2
         mu_k = E[g],   c_k = E[(mu_k . g)^2] / ||mu_k||^4
 
     ``c mu mu^T`` is the Fisher matrix ``E[g g^T]`` along ``mu``. Its share of the trace,
     ``c ||mu||^2 / E||g||^2``, would be 1 if the matrix had rank 1: see :attr:`share`.
 
-    It works beside :class:`~avalanche_gd.GenerativeDistillationPlugin`,
+    It works together with :class:`~avalanche_gd.GenerativeDistillationPlugin`,
     :class:`~avalanche_gd.GenerativeReplayPlugin` and other plugins. The expectations are
-    over the data of the experience, once, with the criterion's loss of a sample (also
-    weighted by timestep), in evaluation mode and float32, without a dropped condition.
-    They leave the random state of training alone. In an online stream they are over the
-    last piece of an origin experience.
+    means over one pass through the data of the experience, of the criterion's loss of a
+    sample (also if it is weighted by timestep), in evaluation mode and float32, and with
+    no class dropped. They do not change the random state of training. In an online stream
+    they are over the last piece of an origin experience.
 
-    Memory: two vectors of the size of the model an experience, ``mu`` and ``theta``. Cost:
-    that of a step stays 3F; at the end of an experience, 9F for a batch of its data, 3F
-    for ``mu``, 3F for ``mu . g`` of its samples by one product in forward mode, and 3F for
-    ``E[g^2]``, from ``chunk_size`` gradients at a time. (Measured on one thread of a CPU,
-    with the U-Net of the digits and batches of 64: 2.5F, 4F, and 12F in chunks of 16.)
+    Memory: two vectors of the size of the model per experience, ``mu`` and ``theta``. Cost
+    in F (one forward pass of the denoiser over one batch): a step still costs 3F. The end
+    of an experience costs 9F for a batch of its data: 3F for ``mu``, 3F for ``mu . g`` of
+    its samples by one product in forward mode, and 3F for ``E[g^2]``, from ``chunk_size``
+    gradients at a time. (Measured on one thread of a CPU, with the U-Net of
+    the digits and batches of 64: 2.5F, 4F, and 12F in chunks of 16.)
 
-    :param lambd: lambda, 0 or more. The paper: 15,000.
-    :param samples: how many of an experience's samples the expectations are over, drawn
-        at random; None for the whole experience.
-    :param control: ``"diagonal"`` for the diagonal Fisher, scaled to the trace of
-        ``c mu mu^T``, in the place of that; ``"shuffled"`` for ``mu`` with its entries
-        permuted at random; None for the method itself.
-    :param chunk_size: gradients of single samples in memory at once.
+    :param lambd: lambda, 0 or more. The paper's value is 15,000.
+    :param samples: over how many random samples of an experience the expectations are;
+        None for the whole experience.
+    :param control: ``"diagonal"`` to replace ``c mu mu^T`` by the diagonal of the Fisher
+        matrix, scaled to the same trace; ``"shuffled"`` to permute the entries of ``mu`` at
+        random; None for the method itself.
+    :param chunk_size: how many gradients of single samples are in memory at once.
     :raises ValueError: for a lambda that is negative or not finite, samples or a chunk size
         that are not integers of 1 or more, or an unknown control; when training starts, for
         a criterion without ``reduction``, an :class:`~avalanche_gd.plugins.EMAPlugin`
-        behind this plugin, which would change the weights that it holds, an experience
-        without data, or a metric or plugin of Avalanche's that cannot work with a diffusion
-        model; at the end of an experience, for a mean gradient that is zero or not finite.
-    :raises TypeError: when training starts, if the strategy's model is no diffusion model.
+        behind this plugin, which would change the weights after it has kept them, an
+        experience without data, or a metric or plugin of Avalanche that cannot work with a
+        diffusion model; at the end of an experience, for a mean gradient that is zero or
+        not finite.
+    :raises TypeError: when training starts, if the strategy's model is not a diffusion
+        model.
     """
 
     def __init__(
@@ -90,26 +92,26 @@ class RankOneEWCPlugin(SupervisedPlugin, supports_distributed=True):
         self.mu: dict[int, Tensor] = {}
         """By n, ``(P,)``: mu, permuted if shuffled; if diagonal, the scaled diagonal."""
         self.theta: dict[int, Tensor] = {}
-        """By n, ``(P,)``: the weights that it is held at."""
+        """By n, ``(P,)``: theta, the weights at the end of the experience."""
         self.c: dict[int, float] = {}
-        """By n."""
+        """By n: c."""
         self.share: dict[int, float] = {}
         """By n: ``c ||mu||^2 / E||g||^2``, from 0 to 1; that of mu, also with a control."""
 
     def before_training(self, strategy: Any, **kwargs: Any) -> None:
-        """Raise TypeError or ValueError for what cannot be held."""
+        """Raise TypeError or ValueError if the strategy cannot use the penalty."""
         self.check_model(strategy.model)
         check_compatible(strategy)
         if not hasattr(strategy._criterion, "reduction"):
             raise ValueError(
-                "RankOneEWCPlugin needs the loss of a sample: a criterion with reduction, "
+                "RankOneEWCPlugin needs the loss per sample: a criterion with reduction, "
                 "such as DenoisingLoss"
             )
         behind = strategy.plugins[strategy.plugins.index(self) :]
         if any(isinstance(plugin, EMAPlugin) for plugin in behind):
             raise ValueError(
-                "the average of EMAPlugin replaces the weights that RankOneEWCPlugin "
-                "holds; put it before that in plugins"
+                "EMAPlugin replaces the weights by their average after RankOneEWCPlugin "
+                "has kept them; put EMAPlugin before it in plugins"
             )
 
     def check_model(self, model: Any) -> None:
@@ -135,7 +137,7 @@ class RankOneEWCPlugin(SupervisedPlugin, supports_distributed=True):
             strategy.loss = strategy.loss + self.penalty(strategy.model, before=n)
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Hold the weights as they are now."""
+        """Keep the present weights, and measure mu and c."""
         ExperienceCount.of(strategy).end()
         n = experience_number(strategy)
         with _same_draws(strategy.device):
@@ -153,8 +155,8 @@ class RankOneEWCPlugin(SupervisedPlugin, supports_distributed=True):
 
         With the control ``"diagonal"``, ``(lambda/2) sum_k d_k . (theta - theta_k)^2``.
 
-        :param model: whose weights are theta.
-        :param before: of the experiences k < n; None for those so far.
+        :param model: the model whose weights are theta.
+        :param before: n, for the sum over experiences k < n; None for those so far.
         :raises ValueError: if no such experience has been learned.
         """
         past = self._before(before)
@@ -166,7 +168,7 @@ class RankOneEWCPlugin(SupervisedPlugin, supports_distributed=True):
         return self.lambd / 2 * torch.stack(terms).sum()
 
     def _before(self, number: int | None) -> list[int]:
-        """The experiences k < n that weights are held for."""
+        """The experiences k < n for which weights are kept."""
         return [k for k in self.mu if number is None or k < number]
 
 
@@ -174,9 +176,9 @@ class RankOneAnchor(NamedTuple):
     """What rank-1 EWC keeps of an experience."""
 
     theta: Tensor
-    """The weights that it ended with, ``(P,)``."""
+    """The weights at the end of the experience, ``(P,)``."""
     mu: Tensor
-    """``E[g]``, along which they are held, ``(P,)``."""
+    """``E[g]``, the direction in which they are kept, ``(P,)``."""
     c: float
     """``E[(mu . g)^2] / ||mu||^4``."""
 
@@ -184,15 +186,15 @@ class RankOneAnchor(NamedTuple):
 def rank_one_anchor(
     model: Any, batches: Iterable[Taught], *, weights: Tensor | None = None
 ) -> RankOneAnchor:
-    """Measure at the end of an experience how its weights are to be held.
+    """Measure, at the end of an experience, what :func:`rank_one_penalty` needs of it.
 
     As in :class:`~avalanche_gd.RankOneEWCPlugin`, by two passes over the same batches: 3F
     for ``mu`` and 3F for c.
 
     :param model: a :class:`~avalanche_gd.DiffusionModel`, or its denoiser.
-    :param batches: noised data of the experience, a list or what else gives the same
-        batches again.
-    :param weights: of a sample's loss by its timestep, ``(T,)``; None for 1.
+    :param batches: noised data of the experience: a list, or another iterable that gives
+        the same batches twice.
+    :param weights: the weight of a sample's loss by its timestep, ``(T,)``; None for 1.
     :raises ValueError: if there is no batch, or the mean gradient is zero or not finite.
     """
     count = sum(len(batch.x_t) for batch in batches)
@@ -221,28 +223,29 @@ def rank_one_penalty(
 
     (arXiv 2509.23593.)
 
-    :param parameters: theta, those of the denoiser; of these, what is trained.
-    :param anchors: one an experience, of :func:`rank_one_anchor`.
+    :param parameters: theta, the denoiser's parameters; those that are trained count.
+    :param anchors: one per past experience, from :func:`rank_one_anchor`.
     :param lambd: lambda, 0 or more.
-    :raises ValueError: without an anchor, for one of other weights, or for another lambda.
+    :raises ValueError: without an anchor, for an anchor of other weights, or for a lambda
+        that is negative or not finite.
     """
     check_number("lambd", lambd, "0 or more")
     if not anchors:
-        raise ValueError("no experience was learned yet that a penalty could hold")
+        raise ValueError("the penalty needs the anchor of a past experience, got none")
     theta = _flat(p for p in parameters if p.requires_grad)
     terms = []
     for held, mu, c in anchors:
         if len(held) != len(theta):
             raise ValueError(
-                f"an anchor holds {len(held)} weights, but {len(theta)} are trained; "
-                "give it the denoiser that it was measured on"
+                f"an anchor has {len(held)} weights, but {len(theta)} are trained; give it "
+                "the denoiser that it was measured on"
             )
         terms.append(c * (mu @ (theta - held)).square())
     return lambd / 2 * torch.stack(terms).sum()
 
 
 class FisherAlongMean(NamedTuple):
-    """What gradients g of single samples say of the Fisher matrix ``E[g g^T]``."""
+    """What gradients g of single samples tell about the Fisher matrix ``E[g g^T]``."""
 
     mu: Tensor
     """``E[g]``, ``(P,)``."""
@@ -253,16 +256,16 @@ class FisherAlongMean(NamedTuple):
 
     @property
     def share(self) -> float:
-        """``c ||mu||^2 / E||g||^2``: what ``c mu mu^T`` has of the trace."""
+        """``c ||mu||^2 / E||g||^2``: the share of ``c mu mu^T`` in the trace."""
         return self.c * _square(self.mu) / self.squares.double().sum().item()
 
 
 def fisher_along_mean(
     strategy: Any, samples: int | None = None, chunk_size: int = 16
 ) -> FisherAlongMean:
-    """Measure it on a strategy's experience, in three passes with the same noise.
+    """Measure it on the experience of a strategy, in three passes with the same noise.
 
-    Of several processes, each passes its share of a batch.
+    With several processes, each passes its share of a batch.
 
     :param samples: as in :class:`RankOneEWCPlugin`.
     :param chunk_size: as in :class:`RankOneEWCPlugin`.
@@ -294,8 +297,9 @@ def _along_mean(
 ) -> tuple[Tensor, float]:
     """``mu`` and c.
 
-    :param mean: over the samples, of a sum over a batch, and what that is added to.
-    :param strategy: in whose experience they are, if in one.
+    :param mean: takes a function that sums over a batch, and a start; returns the mean over
+        the samples.
+    :param strategy: the strategy in whose experience they are; None without a strategy.
     """
     zeros = torch.zeros_like(_flat(losses.weights.values()))
     mu = mean(losses.gradient, zeros)
@@ -303,8 +307,8 @@ def _along_mean(
     if not (math.isfinite(norm) and norm > 0):
         where = "" if strategy is None else f" of experience {experience_number(strategy)}"
         raise ValueError(
-            f"the mean gradient{where} has the norm {norm**0.5:g}, along which no "
-            "weight can be held; lower the learning rate"
+            f"the mean gradient{where} has the norm {norm**0.5:g}, so the penalty has no "
+            "direction; lower the learning rate"
         )
     second = mean(lambda batch: losses.along(mu, batch).square().sum(), zeros[0])
     return mu, second.item() / norm**2
@@ -313,7 +317,8 @@ def _along_mean(
 class _SampleLosses(nn.Module):
     """The loss of each sample as a function of the weights, and its derivatives.
 
-    Of a copy of the denoiser in evaluation mode and float32, whose passes nobody counts.
+    It works on a copy of the denoiser in evaluation mode and float32, whose passes are not
+    counted.
     """
 
     def __init__(self, denoiser: nn.Module, criterion: Any):
@@ -364,7 +369,7 @@ class _SampleLosses(nn.Module):
 
 
 def _noised_batches(strategy: Any, count: int) -> Iterator[Batch]:
-    """Samples of the experience, noised; of several processes, the share of this one."""
+    """Samples of the experience, noised; with several processes, the share of this one."""
     model, dataset = strategy.model, strategy.experience.dataset
     chosen = torch.randperm(len(dataset))[:count].tolist()
     loader = DataLoader(
@@ -388,7 +393,7 @@ def _noised_batches(strategy: Any, count: int) -> Iterator[Batch]:
 
 
 def _same_draws(device: torch.device) -> AbstractContextManager[None]:
-    """Have what is drawn in here be drawn again after it."""
+    """Restore the random state at the end, so that the same numbers are drawn again."""
     return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 

@@ -1,4 +1,4 @@
-"""A teacher's sampling, guided by a classifier."""
+"""Guide a teacher's sampling by a classifier."""
 
 from typing import Any
 
@@ -15,43 +15,43 @@ from avalanche_gd.plugins.experiences import whole_experience
 from avalanche_gd.plugins.teacher import frozen_copy
 
 TOWARDS = ("missing", "confused")
-"""What classes samples may be guided towards."""
+"""The groups of classes that samples can be guided towards."""
 
-_NO_SIGNAL = 1e-6  # the a^2 below which x_t says nothing of its image
+_NO_SIGNAL = 1e-6  # if a^2 is below this, x_t tells nothing about its image
 
 
 class ClassifierGuidance:
     """Guides a teacher's samples towards classes, by a classifier of clean images.
 
-    For a sample that is wanted of class c, with ``x_0(x_t)`` the image that the teacher
-    predicts, as the classifier sees it cut to model space, and ``x_t = a x_0 + b eps``
+    For a sample that should be of class c, with ``x_0(x_t)`` the image that the teacher
+    predicts, cut to model space for the classifier, and ``x_t = a x_0 + b eps``
     (arXiv 2302.07121, equation 6 with the loss of a classifier)::
 
         eps'(x_t) = eps(x_t) - s b grad_{x_t} log f(c | x_0(x_t))
 
-    The gradient goes through the classifier and the teacher. So a pass of sampling costs
-    1F, the classifier's pass, and a backward pass of both. It goes as far as the image
-    that ``eps'`` stands for is in model space: a sampler would clip that image, keep
-    ``eps'``, and so end on the other side. At timesteps without a signal, ``a^2 < 1e-6``,
-    there is no guidance.
+    The gradient goes through the classifier and the teacher. So a sampling step costs 1F,
+    the classifier's pass, and a backward pass of both. The step along the gradient is
+    shortened so that the image of ``eps'`` stays in model space: a sampler would clip that
+    image but keep ``eps'``, and so end on the other side. At timesteps without a signal,
+    ``a^2 < 1e-6``, there is no guidance.
 
-    - ``towards="missing"``: c is drawn evenly over the classes of the experiences before,
-      so that a teacher that is not conditioned samples them evenly. Of one that is, c is
-      the class that it is asked for.
+    - ``towards="missing"``: c is drawn evenly over the classes of earlier experiences, so
+      that a teacher that is not conditioned samples them evenly. For a conditioned teacher,
+      c is the class on which the sample is conditioned.
     - ``towards="confused"``: c is drawn evenly over the classes of the experience in
-      training. Samples are old ones at the border to what is new (GUIDE, arXiv 2403.03938,
-      which has a classifier replay them).
+      training. Samples are then old ones close to the new classes (GUIDE, arXiv 2403.03938,
+      in which a classifier replays them).
 
     :param classifier: a module in evaluation mode, from images in model space, ``(N, C, H,
-        W)``, to logits, ``(N, classes)``; None for one that comes later, as by
+        W)``, to logits, ``(N, classes)``; None if it is given later, for example by
         :class:`GuidingSolverPlugin`.
     :param scale: s, 0 or more.
     :param towards: a name in :data:`TOWARDS`.
-    :raises TypeError: for a classifier that is no module.
-    :raises ValueError: for one in training mode, a scale that is negative or not finite, or
-        an unknown name; when an experience begins, without a classifier, for one in
-        training mode or with fewer logits than a class needs that it is asked for, or for
-        data without labels.
+    :raises TypeError: if the classifier is not a module.
+    :raises ValueError: for a classifier in training mode, a scale that is negative or not
+        finite, or an unknown name; when an experience begins, for no classifier, one in
+        training mode, one with too few logits for the classes that samples are guided
+        towards, or for data without labels.
     """
 
     def __init__(
@@ -73,28 +73,28 @@ class ClassifierGuidance:
             )
         self.towards = towards
         self.solver: nn.Module | None = None
-        """Whose copy is the classifier whenever samples are made; None to keep it."""
+        """A copy of it replaces the classifier when samples are made; None to keep that."""
         self.classes = torch.zeros(0, dtype=torch.long)
-        """Those that samples are guided towards, ``(K,)``."""
+        """The classes that samples are guided towards, ``(K,)``."""
 
     def begin_experience(self, experience: Any, teacher: Any) -> None:
-        """Find the classes.
+        """Find the classes that samples are guided towards.
 
-        :param experience: in training.
-        :param teacher: the :class:`~avalanche_gd.DiffusionModel` that samples; None where
+        :param experience: the experience in training.
+        :param teacher: the :class:`~avalanche_gd.DiffusionModel` that samples; None if
             there is none yet.
         """
         if self.classifier is None:
             raise ValueError(
-                "guidance has no classifier; give one, or a GuidingSolverPlugin to the "
-                "strategy of a solver"
+                "guidance has no classifier; give it one, or add a GuidingSolverPlugin to "
+                "the strategy of the solver"
             )
         _check_mode(self.classifier)
         if teacher is None:
             return
         whole = whole_experience(experience)
         experiences = [whole]
-        if self.towards == "missing":  # of one that is trained again, its own
+        if self.towards == "missing":  # in an experience that is trained again, its own
             experiences = whole.origin_stream[: whole.current_experience] or experiences
         classes = frozenset().union(*(dataset_classes(e.dataset) for e in experiences))
         if self.towards == "missing" and teacher.num_classes is not None:
@@ -108,7 +108,7 @@ class ClassifierGuidance:
         if known <= max(classes):
             raise ValueError(
                 f"the classifier has {known} logits and does not know class "
-                f"{max(classes)}; give one that knows what samples are guided towards"
+                f"{max(classes)}; give one that knows the classes to guide towards"
             )
 
     def draw_classes(
@@ -116,17 +116,17 @@ class ClassifierGuidance:
     ) -> Tensor:
         """The classes that samples are guided towards, ``(count,)``.
 
-        :param condition: the classes that the teacher is asked for, ``(count,)``.
+        :param condition: the classes on which the teacher is conditioned, ``(count,)``.
         """
         if self.towards == "missing" and condition is not None:
             return condition
         return draw_evenly(self.classes, count, generator)
 
     def guide(self, teacher: Any, classes: Tensor) -> Guide:
-        """What sampling takes as ``guide``.
+        """The guide that sampling takes as ``guide``.
 
         :param teacher: the :class:`~avalanche_gd.DiffusionModel` that samples.
-        :param classes: of the samples, ``(N,)``.
+        :param classes: the classes of the samples, ``(N,)``.
         """
         if self.solver is not None:
             self.classifier = frozen_copy(self.solver)
@@ -142,7 +142,7 @@ class ClassifierGuidance:
                 chosen = logs.gather(1, classes[:, None]).sum()
                 (slope,) = torch.autograd.grad(chosen, x_t)
             a, b = process.coefficients(timesteps, x_t)
-            # x_t stays, so the image moves by b / a of what the noise does.
+            # x_t does not change, so the image moves by b / a times the change of noise.
             moves = self.scale * b**2 / a * slope
             moves = moves.clamp((-1 - image).clamp(max=0), (1 - image).clamp(min=0))
             guided = process.target(image + moves, noise - a / b * moves, timesteps)
@@ -152,16 +152,16 @@ class ClassifierGuidance:
 
 
 class GuidingSolverPlugin(SupervisedPlugin, supports_distributed=True):
-    """In the strategy of a solver, has it guide the teacher of a generator.
+    """Makes the solver of a strategy guide the teacher of a generator.
 
-    Towards what is missing, as it was before the experience; towards what is confused, as
-    it is after it. So it stands before a :class:`~avalanche_gd.GenerativeReplayPlugin` that
-    trains the generator when the solver is done.
+    Towards ``"missing"``, the classifier is the solver from before the experience; towards
+    ``"confused"``, from after it. Put this plugin before the
+    :class:`~avalanche_gd.GenerativeReplayPlugin` that trains the generator.
 
-    :param guidance: of the generator's plugin.
+    :param guidance: the one of the generator's plugin.
     :param solver: the strategy's model.
-    :raises ValueError: when training starts, for guidance towards what is confused by a
-        solver whose generator is trained before it (``samples_only_from``).
+    :raises ValueError: when training starts, for guidance towards ``"confused"`` if the
+        generator is trained before the solver (``samples_only_from``).
     """
 
     def __init__(self, guidance: ClassifierGuidance, solver: nn.Module):
@@ -170,12 +170,12 @@ class GuidingSolverPlugin(SupervisedPlugin, supports_distributed=True):
         self._show(solver)
 
     def before_training(self, strategy: Any, **kwargs: Any) -> None:
-        """Raise ValueError if the solver would be asked before it is trained."""
+        """Raise ValueError if guidance needs the solver before it is trained."""
         first = [getattr(p, "samples_only_from", None) for p in strategy.plugins]
         if self.guidance.towards == "confused" and any(step is not None for step in first):
             raise ValueError(
-                "guidance towards what is confused needs the solver of the experience, "
-                "which is trained last with samples_only_from; leave that out"
+                'guidance towards "confused" needs the solver of this experience, but with '
+                "samples_only_from it is trained last; leave that out"
             )
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
@@ -193,8 +193,8 @@ class GuidingSolverPlugin(SupervisedPlugin, supports_distributed=True):
 
 
 def _check_mode(classifier: nn.Module) -> None:
-    """Raise ValueError unless all of a classifier is in evaluation mode."""
+    """Raise ValueError unless the whole classifier is in evaluation mode."""
     if any(module.training for module in classifier.modules()):
         raise ValueError(
-            "guidance by a classifier in training mode; call its eval() before"
+            "the classifier of the guidance is in training mode; call its eval() before"
         )

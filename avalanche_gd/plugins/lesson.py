@@ -1,4 +1,4 @@
-"""A student learns what a source draws, in the pass of its current batch."""
+"""Teach a student what a source draws, in the same pass as its current batch."""
 
 import inspect
 from typing import Any
@@ -23,24 +23,24 @@ from avalanche_gd.plugins.teacher import default_generator
 from avalanche_gd.plugins.teaching import Taught
 
 POOLS = ("samples", "pairs")
-"""What a pool may hold: a teacher's samples, or noisy images with its predictions there."""
+"""What a pool can hold: a teacher's samples, or noisy images and its predictions there."""
 
 
 class Lesson:
-    """Has a student taught by a source, in the forward pass of its current batch.
+    """Teaches a student what a source draws, in the forward pass of its current batch.
 
-    The options are those of :class:`~avalanche_gd.GenerativeDistillationPlugin` and
+    For the options see :class:`~avalanche_gd.GenerativeDistillationPlugin` and
     :class:`~avalanche_gd.GenerativeReplayPlugin`.
 
     :param source: draws what is taught.
     :raises ValueError: for teacher steps, a replay size, a look-ahead or a pool that is not
-        an integer of 1 or more, a ratio that is not a finite number above 0, a refresh of
-        no pool, both kinds of a pool, an unknown sampler, an eta that is not in ``[0, 1]``
-        or is of a sampler that knows none, a start that is not an integer of 0 or more, a
-        replay size that is both fixed and increasing, or an unconditional weight that is
-        negative or not finite.
-    :raises TypeError: if the generator is no :class:`torch.Generator`, or the guidance no
-        :class:`~avalanche_gd.ClassifierGuidance`.
+        an integer of 1 or more, a ratio that is not a finite number above 0, a refresh
+        without a pool, both kinds of a pool, an unknown sampler, an eta that is not in
+        ``[0, 1]`` or that the sampler does not have, a start that is not an integer of 0 or
+        more, a replay size that is both fixed and increasing, or an unconditional weight
+        that is negative or not finite.
+    :raises TypeError: if the generator is not a :class:`torch.Generator`, or the guidance
+        not a :class:`~avalanche_gd.ClassifierGuidance`.
     """
 
     def __init__(
@@ -72,17 +72,17 @@ class Lesson:
             self.size = check_integer("replay_size", replay_size)
             if increasing_replay_size:
                 raise ValueError(
-                    "increasing_replay_size increases replay_ratio, and replay_size is "
+                    "increasing_replay_size increases replay_ratio, but replay_size is "
                     "fixed; give one of the two"
                 )
         self.is_increasing = increasing_replay_size
-        self._times = 1  # as many samples as in the second experience
+        self._times = 1  # how many times as many samples as in the second experience
         self.start = check_integer("replay_start_timestep", replay_start_timestep, 0)
         self.eta = check_number("teacher_eta", teacher_eta, "in [0, 1]")
         if self.eta and teacher_sampler != "own":
             raise ValueError(
-                f'teacher_eta is for teacher_sampler="own", not {teacher_sampler!r}, which '
-                "knows none"
+                f'teacher_eta is for teacher_sampler="own"; {teacher_sampler!r} does not '
+                "have it"
             )
         if not isinstance(generator, torch.Generator | None):
             raise TypeError(f"generator must be a torch.Generator, got {generator!r}")
@@ -104,7 +104,7 @@ class Lesson:
         if pool_per_class is not None:
             if pool_size is not None or pool_of == "pairs":
                 other = "pool_of=pairs" if pool_size is None else "pool_size"
-                raise ValueError(f"a pool has {other} or pool_per_class; give one of them")
+                raise ValueError(f"give {other} or pool_per_class, not both")
             self.samples = ReplayPool(pool_per_class, pool_refresh, per_class=True, **how)
         elif pool_size is None:
             if pool_refresh is not None or pool_of != "samples":
@@ -123,25 +123,25 @@ class Lesson:
 
     @property
     def is_fresh(self) -> bool:
-        """True if steps take new samples, not those of a pool."""
+        """True if steps use new samples instead of a pool's."""
         return isinstance(self.samples, LookAhead) and self.pairs is None
 
     def begin_experience(self, strategy: Any) -> None:
-        """Note how many samples a step of this experience takes."""
+        """Set how many samples a step of this experience takes."""
         if self.is_increasing:
             self._times = max(1, experience_number(strategy) - 1)
 
     def count(self, batch_size: int) -> int:
-        """How many samples go with a batch of so many images, at least one."""
+        """How many samples go with a batch of ``batch_size`` images, at least one."""
         return self.size or self._times * max(1, round(self.ratio * batch_size))
 
     def share(self, share: int) -> int:
-        """This process's share of those, with its share of a batch."""
+        """How many of them are this process's, for its share of a batch."""
         processes = sharing_processes()
         return self.count(share * processes) // processes
 
     def begin(self, strategy: Any, teacher: Any) -> None:
-        """Draw, and ask the student: before the forward pass of a step."""
+        """Before the forward pass of a step: draw, and queue the student's question."""
         self.end(strategy)
         taught = self._draw(strategy, teacher).apart()
         question = Question(taught.x_t, taught.timesteps, taught.condition)
@@ -150,7 +150,7 @@ class Lesson:
         self._asked = taught, question
 
     def loss(self, strategy: Any, teacher: Any) -> Tensor:
-        """The criterion of what the student answers: before the backward pass."""
+        """Before the backward pass: the criterion of the student's answer."""
         answer = self.answer(strategy, teacher)
         if not self.without:
             return strategy._criterion(answer, strategy.mb_y)
@@ -161,7 +161,7 @@ class Lesson:
         return (of_class + self.without * of_none) / (1 + self.without)
 
     def answer(self, strategy: Any, teacher: Any) -> Denoising:
-        """What the student answers, and what it should: after the forward pass."""
+        """After the forward pass: the student's prediction and its target."""
         if self._asked is None:
             self.begin(strategy, teacher)
         assert self._asked is not None
@@ -171,7 +171,7 @@ class Lesson:
         return Denoising(prediction, taught.target, taught.timesteps)
 
     def end(self, strategy: Any) -> None:
-        """Let go of a step's question, also where the step was interrupted."""
+        """Remove the question of a step, also if the step was interrupted."""
         if self._asked is not None and self._asked[1] in strategy.model.questions:
             strategy.model.questions.remove(self._asked[1])
         self._asked = None
@@ -179,7 +179,7 @@ class Lesson:
     def check_shares(self, batch_size: int, processes: int) -> None:
         """Raise ValueError unless processes can share the samples of a step.
 
-        :param batch_size: of the current data, in all of them.
+        :param batch_size: the size of the current batch over all processes.
         """
         name = f"replay_ratio {self.ratio:g} times the batch size {batch_size}"
         if self.size is not None:
@@ -193,15 +193,15 @@ class Lesson:
         check_shares(name, self.count(batch_size), processes, each=each)
 
     def check_model(self, model: Any) -> None:
-        """Raise ValueError for timesteps beyond the model's, or what does not fit it.
+        """Raise ValueError for timesteps above the model's, or an option that does not fit.
 
-        That is a pool, an eta that its scheduler does not know, or an unconditional weight
-        of a model that does not know what it predicts without a class.
+        That is a pool, an eta that its scheduler does not have, or an unconditional weight
+        of a model that cannot predict both with and without a class.
         """
         if self.without is not None and model.none is None:
             raise ValueError(
-                "unconditional_weight needs a model that is conditioned on the class and "
-                "has an embedding for none; make it with num_classes= and "
+                "unconditional_weight needs a model that can predict both with and without "
+                "a class; make it with num_classes= and "
                 "condition_dropout="
             )
         model.check_steps(self.steps, self.samples.options["sampler"])
@@ -209,7 +209,7 @@ class Lesson:
         scheduler = model.noise_scheduler
         if self.eta and "eta" not in inspect.signature(scheduler.step).parameters:
             raise ValueError(
-                f"{type(scheduler).__name__} does not know eta; leave teacher_eta at 0"
+                f"{type(scheduler).__name__} does not have eta; leave teacher_eta at 0"
             )
         parts: list[Any] = [self.samples, self.pairs, self.source]
         for part in parts:
@@ -223,7 +223,7 @@ class Lesson:
         return self.samples.draw(teacher, count, generator, steps_left=left)
 
     def forget(self) -> None:
-        """Let go of all that a teacher has made."""
+        """Release all that a teacher has made."""
         for part in (self.taught, self.samples, self.pairs):
             if part is not None:
                 part.forget()
@@ -248,7 +248,7 @@ class Lesson:
         )
 
     def _resized(self, batch: Tensor) -> Tensor:
-        """The batch cut or repeated to as many images as are taught with it."""
+        """The batch, cut or repeated to as many images as are taught together with it."""
         if self.share(len(batch)) == len(batch):
             return batch
         whole = gathered(batch)
@@ -257,24 +257,24 @@ class Lesson:
 
 
 def _steps_left(strategy: Any) -> int | None:
-    """Of the experience, this one included; None where the budget is not in steps."""
+    """Steps left in the experience, this one included; None if epochs are counted."""
     budget = getattr(strategy, "train_steps", None)
     return None if budget is None else budget - strategy.clock.train_exp_iterations
 
 
 class LessonPlugin:
-    """What plugins with a lesson have in common."""
+    """What plugins that have a lesson share."""
 
     lesson: Lesson
 
     @property
     def guidance(self) -> ClassifierGuidance | None:
-        """Of the teacher's sampling by a classifier."""
+        """The guidance of the teacher's sampling by a classifier."""
         return self.lesson.guidance
 
     @property
     def look_ahead(self) -> int:
-        """Steps for which the teacher is asked at once."""
+        """For how many steps at once the teacher is asked."""
         return self.lesson.taught.ahead
 
     @look_ahead.setter
@@ -284,5 +284,5 @@ class LessonPlugin:
             self.lesson.samples.ahead = ahead
 
     def check_shares(self, batch_size: int, processes: int) -> None:
-        """As :meth:`Lesson.check_shares`."""
+        """See :meth:`Lesson.check_shares`."""
         self.lesson.check_shares(batch_size, processes)

@@ -1,4 +1,4 @@
-"""The samples of a teacher: made for some steps ahead, or once and drawn from."""
+"""A teacher's samples: made ahead for some steps, or made once and drawn from a pool."""
 
 import math
 import weakref
@@ -22,36 +22,36 @@ from avalanche_gd.plugins.guidance import ClassifierGuidance
 from avalanche_gd.plugins.teaching import Taught
 
 LOOK_AHEAD = 4
-"""Steps that a teacher samples for at once, unless it is told otherwise."""
+"""The default for how many steps at once a teacher makes samples."""
 
-_BATCH_SIZE = 500  # generated at once
-_BYTES = 4  # of a pixel
-_SHARE = 0.5  # of the free memory that a pool may take
+_BATCH_SIZE = 500  # samples that are generated at once
+_BYTES = 4  # per pixel
+_SHARE = 0.5  # of the free memory, at most, for a pool
 
 
 class Drawn(NamedTuple):
-    """What a step may replay."""
+    """The samples that a step can replay."""
 
     condition: Tensor | None
     """The class of each sample, ``(N,)``, evenly over those that the teacher was trained
     on; None if it is not conditioned."""
     images: Callable[..., Tensor]
-    """Makes the samples, ``(N, C, H, W)``, where they are not there yet; or, called with a
-    number, only the first so many."""
+    """A function that returns the samples, ``(N, C, H, W)``, and makes them if necessary;
+    called with a number, it returns only the first so many."""
 
 
 class Ahead:
-    """Makes for several steps at once what each of them takes.
+    """Makes, for several steps at once, what each of them takes.
 
-    :param ahead: steps, 1 or more; 1 for none ahead.
+    :param ahead: how many steps at once, 1 or more.
     :raises ValueError: unless that is an integer of 1 or more.
     """
 
     def __init__(self, ahead: int):
         self.ahead = check_integer("look_ahead", ahead)
         self._waiting: list[Any] = []
-        self._teacher: Any = None  # a weak reference to whose they are
-        self._count = 0  # of each
+        self._teacher: Any = None  # a weak reference to the one that made them
+        self._count = 0  # samples per step
 
     def next(
         self,
@@ -60,19 +60,19 @@ class Ahead:
         make: Callable[[int], list[Any]],
         steps_left: int | None = None,
     ) -> Any:
-        """What this step takes.
+        """Return what this step takes.
 
-        :param teacher: who makes it; what another has made is let go of.
+        :param teacher: the teacher that makes it; what another teacher made is released.
         :param count: how many samples.
-        :param make: makes it for a number of steps of so many samples, in order.
-        :param steps_left: that the teacher will be asked in, this one included; None if
+        :param make: makes it for a number of steps of ``count`` samples, in order.
+        :param steps_left: how many steps the teacher still has, this one included; None if
             that is not known.
         """
         if self._teacher is None or self._teacher() is not teacher:
             self.forget()
             self._teacher = weakref.ref(teacher)
         if self._waiting and self._count != count:
-            # The last batch of an epoch may be smaller: what waits is for those after it.
+            # The last batch of an epoch may be smaller: keep what waits for later steps.
             return make(1)[0]
         if not self._waiting:
             self._count = count
@@ -81,23 +81,24 @@ class Ahead:
         return self._waiting.pop(0)
 
     def forget(self) -> None:
-        """Let go of what waits: the teacher changes."""
+        """Release what waits, because the teacher changes."""
         self._waiting = []
 
 
 class LookAhead(Ahead):
     """A teacher's samples, made for several steps at once.
 
-    A teacher is frozen for an experience, and one pass over several batches takes less time
-    than several passes over one. The samples are those that it would make step by step (but
-    for the noise that an ``eta`` above 0 adds on the way).
+    A teacher is frozen during an experience, and one pass over several batches takes less
+    time than several passes over one. The samples are the same as if they were made step by
+    step, except for the noise that an ``eta`` above 0 adds during sampling.
 
-    :param ahead: steps, 1 or more; 1 for none ahead.
+    :param ahead: how many steps at once, 1 or more.
     :param steps: k, the sampling steps.
     :param sampler: a name in :data:`~avalanche_gd.models.sampler.SAMPLERS`.
     :param eta: from 0 for DDIM to 1 for ancestral sampling.
-    :param guidance: of the teacher's sampling by a classifier; None for none.
+    :param guidance: guides the teacher's sampling by a classifier; None for no guidance.
     :raises ValueError: unless ``ahead`` and ``steps`` are integers of 1 or more, for an
+        unknown sampler, or for an ``eta`` that is not in ``[0, 1]``.
         unknown sampler, or for an ``eta`` that is not in ``[0, 1]``.
     """
 
@@ -127,7 +128,7 @@ class LookAhead(Ahead):
         :param teacher: a :class:`~avalanche_gd.DiffusionModel`.
         :param count: how many.
         :param generator: the source of all randomness.
-        :param steps_left: that the teacher will be asked in, this one included; None if
+        :param steps_left: how many steps the teacher still has, this one included; None if
             that is not known.
         """
 
@@ -172,23 +173,23 @@ class LookAhead(Ahead):
 
 
 class ReplayPool:
-    """A bounded memory of a teacher's samples.
+    """A memory of a teacher's samples, of a fixed size.
 
-    Filled when an experience begins, it costs ``k size / (B S)`` F a step for k sampling
-    steps, batches of B and S steps an experience, instead of k F.
+    It is filled when an experience begins. With k sampling steps, batches of B and S steps
+    an experience, it costs ``k size / (B S)`` F a step instead of k F.
 
     :param size: how many samples it holds.
-    :param refresh_every: draws after which it is filled anew; None to keep it for the
+    :param refresh_every: after how many draws it is filled again; None to keep it for the
         experience.
     :param per_class: True if ``size`` is of each class that a conditioned teacher was
         trained on.
     :param steps: k, the sampling steps.
     :param sampler: a name in :data:`~avalanche_gd.models.sampler.SAMPLERS`.
     :param eta: from 0 for DDIM to 1 for ancestral sampling.
-    :param guidance: of the teacher's sampling by a classifier; None for none.
+    :param guidance: guides the teacher's sampling by a classifier; None for no guidance.
     :raises ValueError: unless size, refresh and ``steps`` are integers of 1 or more, for an
         unknown sampler, or for an ``eta`` that is not in ``[0, 1]``; when it is filled, for
-        a size below the number of classes, or one of each class of a teacher without any.
+        a size below the number of classes, or ``per_class`` with a teacher without classes.
     """
 
     def __init__(
@@ -215,18 +216,18 @@ class ReplayPool:
         self._draws = 0
 
     def check_model(self, model: Any) -> None:
-        """Raise ValueError unless a pool of this model's samples can be drawn from.
+        """Raise ValueError unless a pool of this model's samples is possible.
 
         It must hold a sample of each class, and take at most half of the free memory.
         """
         _check_memory(model, self.samples_of(model.num_classes))
 
     def samples_of(self, n_classes: int | None) -> int:
-        """How many samples it holds of a teacher that knows so many classes.
+        """How many samples it holds if the teacher knows ``n_classes`` classes.
 
-        :param n_classes: None where the teacher is not conditioned.
-        :raises ValueError: if that is fewer than the classes, or depends on classes that
-            the teacher does not know.
+        :param n_classes: None for a teacher that is not conditioned.
+        :raises ValueError: if there are fewer samples than classes, or for ``per_class``
+            with a teacher that is not conditioned.
         """
         if n_classes is None:
             if self.per_class:
@@ -238,7 +239,7 @@ class ReplayPool:
         size = self.size * n_classes if self.per_class else self.size
         if size < n_classes:
             raise ValueError(
-                f"a pool of {size} samples holds fewer than one of {n_classes} classes; "
+                f"a pool of {size} samples is too small for {n_classes} classes; "
                 f"give a pool_size of {n_classes} or more"
             )
         return size
@@ -251,12 +252,13 @@ class ReplayPool:
         *,
         steps_left: int | None = None,
     ) -> Drawn:
-        """Samples with replacement.
+        """Draw samples with replacement.
 
-        :param teacher: fills the pool where it is another's, or due.
+        :param teacher: fills the pool if it holds another teacher's samples, or if they are
+            due to be refreshed.
         :param count: how many.
         :param generator: the source of all randomness.
-        :param steps_left: makes no difference to a pool.
+        :param steps_left: not used.
         """
         condition = teacher.draw_condition(count, generator)
 
@@ -267,7 +269,7 @@ class ReplayPool:
         return Drawn(condition, images)
 
     def forget(self) -> None:
-        """Let go of the samples: the teacher changes."""
+        """Release the samples, because the teacher changes."""
         self._images = self._first = self._teacher = None
 
     def _draw(
@@ -295,11 +297,11 @@ class ReplayPool:
         if condition is None or self._first is None:
             return self._images[(u * len(self._images)).long()]
         first, end = self._first[condition], self._first[condition + 1]
-        within = (u * (end - first)).long()  # before the sum, which would round up to end
+        within = (u * (end - first)).long()  # first, as the sum could round up to end
         return self._images[first + within]
 
     def _fill(self, teacher: Any, generator: torch.Generator) -> None:
-        """Generate, sorted by class."""
+        """Generate the samples, sorted by class."""
         self.forget()
         self._draws = 0
         self._teacher = weakref.ref(teacher)
@@ -325,23 +327,23 @@ class ReplayPool:
 
 
 class PairPool:
-    """A bounded memory of noisy images and of what a teacher predicts there.
+    """A memory of noisy images and a teacher's predictions there, of a fixed size.
 
-    Filled when an experience begins, in large batches, so that a step needs no pass of the
-    teacher: with k sampling steps, batches of B and S steps an experience, it costs
+    It is filled when an experience begins, in large batches, so that a step needs no pass
+    of the teacher. With k sampling steps, batches of B and S steps an experience, it costs
     ``(k + 1) size / (B S)`` F a step instead of (k + 1) F.
 
     :param size: how many pairs it holds.
-    :param refresh_every: draws after which it is filled anew; None to keep it for the
+    :param refresh_every: after how many draws it is filled again; None to keep it for the
         experience.
-    :param with_none: True if a pair has two predictions, with a class and with none.
+    :param with_none: True if a pair has two predictions, with and without a class.
     :raises ValueError: unless size and refresh are integers of 1 or more.
     """
 
     def __init__(
         self, size: int, refresh_every: int | None = None, *, with_none: bool = False
     ):
-        self._images = 3 if with_none else 2  # of a pair
+        self._images = 3 if with_none else 2  # per pair
         self.size = check_integer("pool_size", size)
         self.refresh_every = refresh_every
         if refresh_every is not None:
@@ -353,11 +355,11 @@ class PairPool:
     per_class = False
 
     def samples_of(self, n_classes: int | None) -> int:
-        """How many pairs it holds, of whatever classes."""
+        """How many pairs it holds, which does not depend on the classes."""
         return self.size
 
     def check_model(self, model: Any) -> None:
-        """Raise ValueError where it would take more than half of the free memory."""
+        """Raise ValueError if it would take more than half of the free memory."""
         _check_memory(model, self.size, images=self._images)
 
     def draw(
@@ -367,12 +369,13 @@ class PairPool:
         generator: torch.Generator,
         make: Callable[[int], Taught],
     ) -> Taught:
-        """Pairs with replacement.
+        """Draw pairs with replacement.
 
-        :param teacher: whose they are; the pool is filled where it is another's, or due.
+        :param teacher: the pool is filled if its pairs are from another teacher, or if they
+            are due to be refreshed.
         :param count: how many.
-        :param generator: draws which.
-        :param make: makes that many pairs.
+        :param generator: decides which pairs are drawn.
+        :param make: makes the given number of pairs.
         """
         is_due = self._draws == self.refresh_every
         if self._teacher is None or self._teacher() is not teacher or is_due:
@@ -389,15 +392,15 @@ class PairPool:
         return self._pairs.at((u * self.size).long().clamp(max=self.size - 1))
 
     def forget(self) -> None:
-        """Let go of the pairs: the teacher changes."""
+        """Release the pairs, because the teacher changes."""
         self._pairs = self._teacher = None
         self._draws = 0
 
 
 def _check_memory(model: Any, size: int, images: int = 1) -> None:
-    """Raise ValueError where a pool would take more than half of the free memory.
+    """Raise ValueError if a pool would take more than half of the free memory.
 
-    :param images: of each of its samples.
+    :param images: how many images each of its samples has.
     """
     needed = size * images * math.prod(model.sample_shape) * _BYTES
     if model.device.type == "cuda":
@@ -406,17 +409,17 @@ def _check_memory(model: Any, size: int, images: int = 1) -> None:
         free = psutil.virtual_memory().available
     if needed > _SHARE * free:
         raise ValueError(
-            f"a pool of {size} samples takes {needed / 2**30:.1f} GiB of the "
-            f"{free / 2**30:.1f} GiB that are free; make it smaller"
+            f"a pool of {size} samples needs {needed / 2**30:.1f} GiB, more than half of "
+            f"the {free / 2**30:.1f} GiB that are free; make it smaller"
         )
 
 
 def _first(draw: Callable[[int], Tensor], count: int, number: int) -> Tensor:
-    """This process's share of the first rows of what all processes draw.
+    """This process's share of the first rows of what all processes draw together.
 
     :param draw: draws this process's share of a batch.
-    :param count: of the share.
-    :param number: how many of the first are this process's; they take the same draws.
+    :param count: the size of that share.
+    :param number: how many of the first rows are this process's.
     """
     if number == count:
         return draw(count)
@@ -427,14 +430,14 @@ def _first(draw: Callable[[int], Tensor], count: int, number: int) -> Tensor:
 
 
 def _first_of(condition: Tensor, count: int) -> Tensor:
-    """The share of the first classes of what all processes have."""
+    """This process's share of the first classes of all processes."""
     if len(condition) == count:
         return condition
     return own_share(gathered(condition)[: count * sharing_processes()])
 
 
 def _sampling(steps: int, sampler: str, eta: float) -> dict[str, Any]:
-    """How a teacher samples, as it takes it."""
+    """The keyword arguments for a teacher's sampling."""
     return dict(
         steps=check_integer("steps", steps),
         sampler=check_sampler(sampler),

@@ -1,4 +1,4 @@
-"""Images as a diffusion model makes them again."""
+"""Let a diffusion model make given images again."""
 
 from itertools import pairwise
 from typing import Any
@@ -22,17 +22,17 @@ def regenerate(
     """Noise images to a timestep, and denoise them by k DDIM steps.
 
     (SDEdit, arXiv 2108.01073, algorithm 1, by DDIM.) The steps are spaced evenly, ``t_j =
-    t (1 - j / k)``, rounded, and the last goes to the image. The lower t is, the more is
-    kept of what the images show; at T - 1 nothing is, and they are samples. Costs k F.
+    t (1 - j / k)``, rounded, and the last one leads to the image. The lower t is, the more
+    of the images is kept; at T - 1 nothing is, and the results are samples. Costs k F.
 
     :param model: a :class:`~avalanche_gd.DiffusionModel` in evaluation mode.
     :param images: in model space, ``(N, C, H, W)``.
-    :param condition: of a conditioned model: their classes, ``(N,)``.
+    :param condition: the classes of the images, ``(N,)``, for a conditioned model.
     :param timestep: t, from 0 to T - 1.
     :param steps: k, 1 or more.
     :param generator: the source of the noise.
-    :return: in model space, of the same shape.
-    :raises ValueError: for another timestep, or steps below 1.
+    :return: images in model space, of the same shape.
+    :raises ValueError: for a timestep or steps outside of these ranges.
     """
     check_integer("timestep", timestep, 0, model.num_timesteps - 1)
     check_integer("steps", steps)

@@ -26,83 +26,84 @@ from avalanche_gd.plugins.teacher import (
 )
 
 LABELS = ("solver", "condition")
-"""Who labels the samples that a solver replays."""
+"""Which label a solver gives to the samples that it replays."""
 
 
 class GenerativeReplayPlugin(  # type: ignore[call-arg]
     LessonPlugin, AvalancheReplayPlugin, supports_distributed=True
 ):
-    """Avalanche's plugin with the weights of the experiences, and a generator's training.
+    """Generative replay that weights the losses by n, and trains the generator too.
 
-    From the second experience on, a step also trains on samples of the generator as it
-    stood after the experience before::
+    It extends Avalanche's plugin of the same name. From the second experience on, a step
+    also trains on samples of the generator from the end of the previous experience::
 
         L = (1/n) L_cur + (1 - 1/n) lambda L_rep
 
     where L_rep is the strategy's own criterion on the samples, and n counts experiences, or
     the origin experiences of an online stream
     (:class:`~avalanche_gd.plugins.experiences.ExperienceCount`). With
-    ``weighting="constant"`` it is ``L_cur + lambda L_rep``. Two uses, as in Avalanche:
+    ``weighting="constant"`` it is ``L_cur + lambda L_rep``. It has two uses, as in
+    Avalanche:
 
-    - In the strategy of a generator, without arguments: the generator replays itself. With
-      a diffusion model, that is standard generative replay (8F a step at k = 2), and the
-      model sees samples and current images in one pass.
-    - In the strategy of a solver, with ``generator_strategy``: the samples get the label
-      that the old solver finds most likely, and the generator is trained on each
-      experience right after the solver. (In Avalanche that takes a second plugin.)
+    - In the strategy of a generator, without arguments: the generator replays its own
+      samples. With a diffusion model, that is standard generative replay, and the model
+      sees samples and current images in one pass. A step costs 8F at k = 2 (F is one
+      forward pass of the denoiser over one batch).
+    - In the strategy of a solver, with ``generator_strategy``: the old solver labels the
+      samples with its most likely class, and the generator is trained on each experience
+      right after the solver. (In Avalanche that takes a second plugin.)
 
     A conditioned diffusion model replays the classes it was trained on, as many of each.
 
-    :param generator_strategy: the strategy that trains the generator, whose model has
-        Avalanche's method ``generate(batch_size)``; None if the strategy's own model is
-        the generator.
-    :param teacher_steps: k, the sampling steps, where the generator is a
+    :param generator_strategy: the strategy that trains the generator, a model with
+        Avalanche's method ``generate(batch_size)``; None if the strategy's own model is the
+        generator.
+    :param teacher_steps: k, the sampling steps, if the generator is a
         :class:`~avalanche_gd.DiffusionModel`.
     :param lambd: lambda, the weight of replay.
     :param replay_size: samples a step; None for as many as the current batch has.
-    :param replay_ratio: samples for each of the current batch, where ``replay_size`` is
-        None; above 0.
-    :param look_ahead: steps for which a diffusion model samples at once
+    :param replay_ratio: samples for each of the current batch, above 0, if ``replay_size``
+        is None.
+    :param look_ahead: for how many steps at once a diffusion model makes samples
         (:class:`~avalanche_gd.plugins.LookAhead`).
-    :param pool_size: has a diffusion model generate that many samples once an experience,
-        to draw from (:class:`~avalanche_gd.plugins.ReplayPool`).
-    :param pool_per_class: in its place, samples of each class that the diffusion model
-        knows, of a conditioned one.
-    :param pool_refresh: steps after which the pool is filled anew; None to keep it.
-    :param teacher_sampler: of a diffusion model, a name in
+    :param pool_size: how many samples a diffusion model makes at the start of an
+        experience; steps then draw from this pool
+        (:class:`~avalanche_gd.plugins.ReplayPool`).
+    :param pool_per_class: instead of ``pool_size``, for a conditioned diffusion model: how
+        many samples of each class that it knows.
+    :param pool_refresh: after how many steps the pool is filled again; None to keep it.
+    :param teacher_sampler: for a diffusion model, a name in
         :data:`~avalanche_gd.models.sampler.SAMPLERS`.
-    :param teacher_eta: of a diffusion model, from 0 for DDIM to 1 for ancestral sampling.
-    :param replay_start_timestep: the lowest t to which samples are noised, where a
-        diffusion model replays itself.
+    :param teacher_eta: for a diffusion model, from 0 for DDIM to 1 for ancestral sampling.
+    :param replay_start_timestep: the lowest t to which samples are noised, if a diffusion
+        model replays its own samples.
     :param increasing_replay_size: True for n - 1 times as many samples in the n-th
-        experience, as in Avalanche, where ``replay_size`` is None.
+        experience, as in Avalanche, if ``replay_size`` is None.
     :param weighting: of the two losses, a name in
         :data:`~avalanche_gd.plugins.teacher.WEIGHTINGS`: ``"experiences"`` or
         ``"constant"``.
-    :param guidance: of a diffusion model's sampling by a classifier
-        (:class:`~avalanche_gd.ClassifierGuidance`). Where the strategy is a solver's, its
-        classifier is the solver: towards what is missing as it was before the experience,
-        towards what is confused as it is when samples are made. None for none.
-    :param labels: what a solver takes as the class of a sample: ``"solver"``, what the
-        old solver says, or ``"condition"``, what a conditioned generator was asked for.
+    :param guidance: guides a diffusion model's sampling by a classifier
+        (:class:`~avalanche_gd.ClassifierGuidance`). In the strategy of a solver, this
+        classifier is the solver: for ``"missing"`` from before the experience, for
+        ``"confused"`` as it is when samples are made. None for no guidance.
+    :param labels: the class of a sample for a solver: ``"solver"``, what the old solver
+        predicts, or ``"condition"``, the class on which the generator was conditioned.
     :param generator: the source of all that the plugin draws for a diffusion model's
         samples; None for torch's own random state.
-    :raises ValueError: for a lambda that is negative or not finite, teacher steps, a replay
-        size, a look-ahead or a pool that is not an integer of 1 or more, a ratio that is
-        not above 0, an unknown weighting, a refresh of no pool, both kinds of a pool, an
-        eta that is not in ``[0, 1]`` or that the sampler does not know, a start that is not
-        an integer of 0 or more or is a solver's, a size that is both fixed and increasing,
-        or labels from a condition that the generator does not have; for teacher steps
-        above T, a start that is not below it, an eta that the model's scheduler does not
-        know, or a pool that holds fewer samples than the generator has classes, or more
-        than the memory can, or of each class where it is not conditioned: without
-        ``generator_strategy``, when training starts; then also for an eta that several
-        processes would have to share, and for a metric or plugin of Avalanche's that cannot
-        work with a diffusion model.
-    :raises TypeError: if ``generator_strategy`` is no strategy, ``generator`` no
-        :class:`torch.Generator` or ``guidance`` no
-        :class:`~avalanche_gd.ClassifierGuidance`; if the generator has no ``generate``:
-        without ``generator_strategy``, when training starts.
+    :raises ValueError: for an argument outside of its range above, an unknown sampler or
+        weighting, a refresh without a pool, both kinds of a pool, an eta that the sampler
+        does not have, a start for a solver, a size that is both fixed and increasing, or
+        labels from a condition that the generator does not have. With
+        ``generator_strategy`` also, and without it when training starts: for teacher steps
+        above T, a start that is not below T, an eta that the model's scheduler does not
+        have, or a pool that has fewer samples than the generator has classes, that does not
+        fit into memory, or that is of each class where the generator is not conditioned.
+        When training starts: for an eta that several processes would share, and for a
+        metric or plugin of Avalanche that cannot work with a diffusion model.
+    :raises TypeError: if ``generator_strategy`` is not a strategy, ``generator`` not a
+        :class:`torch.Generator` or ``guidance`` not a
+        :class:`~avalanche_gd.ClassifierGuidance`; if the generator has no ``generate``
+        (without ``generator_strategy``, when training starts).
     """
 
     def __init__(
@@ -139,8 +140,8 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
         )
         if generator_strategy is not None and replay_start_timestep:
             raise ValueError(
-                "replay_start_timestep is for a diffusion model that replays itself, whose "
-                "samples are noised; a solver's are not"
+                "replay_start_timestep is for a diffusion model that replays its own "
+                "samples, which are noised; a solver's are not"
             )
         if labels not in LABELS:
             raise ValueError(f"no labels {labels!r}; choose from {', '.join(LABELS)}")
@@ -170,8 +171,8 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
             self.check_model(self.generator)
 
     def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Find the generator, and refuse one that does not generate."""
-        if self.model_is_generator:  # and not that of a strategy before
+        """Find the generator, and raise an error if it cannot generate."""
+        if self.model_is_generator:  # and not that of an earlier strategy
             self.generator_strategy = strategy
         self.generator = self.generator_strategy.model
         self.check_model(self.generator)
@@ -180,7 +181,7 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
             self.check_shares(strategy.train_mb_size, DistributedHelper.world_size)
 
     def check_model(self, model: Any) -> None:
-        """Raise unless the generator can be replayed from.
+        """Raise an error unless samples of the generator can be replayed.
 
         :raises TypeError: if it has no method ``generate``.
         :raises ValueError: for teacher steps above T, a pool that does not fit it, or
@@ -204,7 +205,7 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
         teacher = Teacher.of(strategy)
         teacher.begin(strategy)
         self.lesson.begin_experience(strategy)
-        self.old_generator = self.old_model = None  # of a strategy that was interrupted
+        self.old_generator = self.old_model = None  # of an interrupted experience
         if teacher.model is not None and self.model_is_generator:
             self.old_generator = teacher.model
         elif teacher.model is not None:
@@ -218,12 +219,12 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
             self.guidance.begin_experience(strategy.experience, self.old_generator)
 
     def before_forward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Ask a diffusion model about its samples beside its current batch."""
+        """Add the samples, noised, to a diffusion model's pass over the current batch."""
         if self._retrains(strategy):
             self.lesson.begin(strategy, self.old_generator)
 
     def before_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Replay."""
+        """Add the loss of the replayed samples."""
         if Teacher.of(strategy).model is None:
             return
         if self._retrains(strategy):
@@ -235,7 +236,7 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
         add_replay_loss(strategy, loss, self.lambd, self.weighting)
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Train the generator on the same experience, and let go of the copies."""
+        """Train the generator on the same experience, and release the copies."""
         super().after_training_exp(strategy, *args, **kwargs)
         self.train_generator(strategy, **kwargs)
         self.old_generator = self.old_model = None
@@ -251,8 +252,8 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
     def generate(self, strategy: Any, count: int) -> tuple[Tensor, Tensor | None]:
         """Samples of the generator of the experience before, for a step of a strategy.
 
-        :return: ``(count, C, H, W)``, and the class each was asked for, ``(count,)``;
-            None if the generator is not conditioned.
+        :return: ``(count, C, H, W)``, and the class on which each was conditioned,
+            ``(count,)``; None if the generator is not conditioned.
         """
         model = self.old_generator
         if not isinstance(model, DiffusionModel):
@@ -280,7 +281,7 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
         return loss
 
     def _retrains(self, strategy: Any) -> bool:
-        """Whether a diffusion model replays itself in this step."""
+        """Whether a diffusion model replays its own samples in this step."""
         return (
             self.model_is_generator
             and isinstance(strategy.model, DiffusionModel)
@@ -298,30 +299,31 @@ class SoftGenerativeReplayPlugin(  # type: ignore[call-arg]
         L_rep = -T^2 sum_c softmax(z_old / T)_c log_softmax(z_new / T)_c
 
     averaged over the samples: the old solver is the target, the new one learns. (With
-    ``labels="condition"``, cross-entropy with the class that was asked for.)
+    ``labels="condition"``: cross-entropy with the class on which the sample was
+    conditioned.)
 
-    A solver sees real images of the current classes beside generated ones of the old, and
-    may tell new from old by whether an image is generated. With ``samples_only_from`` it is
-    also taught the current classes through the generator
-    (:func:`~avalanche_gd.plugins.regeneration.regenerate`), which is trained first.
+    A solver sees real images of the current classes and generated images of the old ones.
+    It may learn to tell new from old by whether an image is generated. With
+    ``samples_only_from`` it is also taught the current classes through the generator, which
+    is trained first (:func:`~avalanche_gd.plugins.regeneration.regenerate`).
 
-    :param generator_strategy: as in :class:`GenerativeReplayPlugin`, and needed here.
+    :param generator_strategy: as in :class:`GenerativeReplayPlugin`, and required here.
     :param temperature: T, above 0.
-    :param samples_only_from: the step of an experience from which on current images, too,
-        are what the generator makes of them, in ``teacher_steps`` steps; before that step
-        the generator is trained on the experience. With 0 the generator is trained first,
-        and the solver sees no real image. None for real images to the end. A step then
-        costs k F more.
+    :param samples_only_from: the step of an experience from which on current images are
+        also replaced by what the generator makes of them, in ``teacher_steps`` steps. Right
+        before that step the generator is trained on the experience. With 0 the generator is
+        trained first, and the solver sees no real image. None for real images to the end. A
+        step then costs k F more.
     :param regenerate_from: the timestep t to which current images are noised for that, from
-        0 to T - 1. None for T - 1 where the generator is conditioned on the class, which
-        makes samples of the current labels, and T // 4 where it is not: the images must
-        keep what their labels say.
+        0 to T - 1. None for T - 1 if the generator is conditioned on the class, so that it
+        makes new samples of the current labels, and for T // 4 if it is not, as the images
+        must still show the class of their labels.
     :param options: the other arguments of :class:`GenerativeReplayPlugin`.
     :raises ValueError: for a temperature that is not a finite number above 0, a step or a
-        timestep that is not an integer of 0 or more, a timestep that is above T - 1 or of
-        no regeneration, and as in :class:`GenerativeReplayPlugin`.
+        timestep that is not an integer of 0 or more, a timestep that is above T - 1 or
+        without ``samples_only_from``, and as in :class:`GenerativeReplayPlugin`.
     :raises TypeError: as there, without ``generator_strategy``, or for
-        ``samples_only_from`` of a generator that is no
+        ``samples_only_from`` with a generator that is not a
         :class:`~avalanche_gd.DiffusionModel`.
     """
 
@@ -336,8 +338,8 @@ class SoftGenerativeReplayPlugin(  # type: ignore[call-arg]
     ):
         if generator_strategy is None:
             raise TypeError(
-                "a solver replays from a generator; give generator_strategy, the strategy "
-                "that trains it"
+                "a solver replays samples of a generator; give generator_strategy, the "
+                "strategy that trains it"
             )
         self.samples_only_from = samples_only_from
         if samples_only_from is not None:
@@ -352,25 +354,25 @@ class SoftGenerativeReplayPlugin(  # type: ignore[call-arg]
         self.temperature = check_number("temperature", temperature, "above 0")
 
     def check_model(self, model: Any) -> None:
-        """As of the parent, and for a generator that cannot make images again."""
+        """Check as the parent does, and that the generator can make images again."""
         super().check_model(model)
         if self.samples_only_from is None:
             return
         if not isinstance(model, DiffusionModel):
             raise TypeError(
-                "samples_only_from needs a DiffusionModel that makes images again, not a "
+                "samples_only_from needs a DiffusionModel, as it makes images again, not a "
                 f"{type(model).__name__}"
             )
         last = model.num_timesteps - 1
         check_integer("regenerate_from", self.regenerate_from or 0, 0, last)
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Freeze the generator and the solver as they are."""
-        self.new_generator = None  # of a strategy that was interrupted
+        """Freeze the present generator and solver."""
+        self.new_generator = None  # of an interrupted experience
         super().before_training_exp(strategy, *args, **kwargs)
 
     def before_forward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Put the generator's images in the place of the current ones, once it is time."""
+        """From step ``samples_only_from`` on, replace current images by the generator's."""
         step, first = strategy.clock.train_exp_iterations, self.samples_only_from
         if first is None or step < first:
             return
@@ -380,7 +382,7 @@ class SoftGenerativeReplayPlugin(  # type: ignore[call-arg]
         strategy.mbatch[0] = self.regenerate(strategy.mb_x, strategy.mb_y)
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Train the generator unless that is done, and let go of the copies."""
+        """Train the generator if that is not done yet, and release the copies."""
         super().after_training_exp(strategy, *args, **kwargs)
         self.new_generator = None
 
@@ -393,7 +395,7 @@ class SoftGenerativeReplayPlugin(  # type: ignore[call-arg]
         """What the new generator makes of current images.
 
         :param images: ``(N, C, H, W)``.
-        :param labels: their classes, ``(N,)``, that a conditioned generator is asked for.
+        :param labels: their classes, ``(N,)``, on which the generator is conditioned.
         """
         model, timestep = self.new_generator, self.regenerate_from
         is_conditioned = model.num_classes is not None
@@ -413,7 +415,7 @@ class SoftGenerativeReplayPlugin(  # type: ignore[call-arg]
     def replay_loss(
         self, strategy: Any, samples: Tensor, condition: Tensor | None
     ) -> Tensor:
-        """Distillation from the old solver on the samples."""
+        """The distillation loss from the old solver on the samples."""
         if self.labels == "condition":
             return super().replay_loss(strategy, samples, condition)
         with torch.no_grad():
@@ -425,8 +427,8 @@ class SoftGenerativeReplayPlugin(  # type: ignore[call-arg]
 def soft_label_loss(new_logits: Tensor, old_logits: Tensor, temperature: float) -> Tensor:
     """``-T^2 sum softmax(z_old / T) log_softmax(z_new / T)``, averaged over samples.
 
-    :param new_logits: z_new of the solver that learns, ``(N, num_classes)``.
-    :param old_logits: z_old of the solver it learns from, ``(N, num_classes)``.
+    :param new_logits: z_new, of the solver that learns, ``(N, num_classes)``.
+    :param old_logits: z_old, of the solver that it learns from, ``(N, num_classes)``.
     :param temperature: T.
     """
     target = F.softmax(old_logits / temperature, dim=1)

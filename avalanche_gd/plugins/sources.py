@@ -1,4 +1,4 @@
-"""Where the noisy images come from on which a student is taught."""
+"""The sources of distillation: noisy images, and what a student is taught there."""
 
 import math
 from collections.abc import Mapping
@@ -21,15 +21,15 @@ from avalanche_gd.plugins.teaching import Taught, TeachingRequest
 
 @runtime_checkable
 class Source(Protocol):
-    """A source of noisy images, and of what a student is taught there.
+    """A source of noisy images, and of the targets that a student learns there.
 
-    One whose images depend neither on the current batch nor on each other may say so by an
-    attribute ``independent = True``: it is asked for several steps at once, so that the
-    teacher makes fewer and larger passes, and it can fill a pool of pairs.
+    If its images depend neither on the current batch nor on each other, a source can say so
+    with an attribute ``independent = True``. Then it draws for several steps at once, so
+    that the teacher makes fewer and larger passes, and it can fill a pool of pairs.
     """
 
     def draw(self, request: TeachingRequest) -> Taught:
-        """What a step teaches.
+        """Draw what a step teaches.
 
         :param request: the teacher, the current batch, and ways to ask the teacher.
         """
@@ -38,8 +38,8 @@ class Source(Protocol):
 class Generation:
     """The teacher's samples, noised again: ``x_0 ~ teacher``, ``x_t = q(x_t | x_0)``.
 
-    Generative distillation proper (arXiv 2311.14028, algorithm 1). Costs k F, from a pool
-    less.
+    This is generative distillation as in its paper (arXiv 2311.14028, algorithm 1). Costs
+    k F (k passes of the teacher); less from a pool.
     """
 
     independent = True
@@ -50,7 +50,7 @@ class Generation:
 
 
 class Gaussian:
-    """Pure noise, whatever the timestep: ``x_t ~ N(0, I)``.
+    """Pure noise, whatever the timestep is: ``x_t ~ N(0, I)``.
 
     (arXiv 2311.14028, section 4.) Costs nothing.
     """
@@ -64,11 +64,11 @@ class Gaussian:
 
 
 class SymmetricGaussian:
-    """Noise that is the more symmetric, the less noise its timestep stands for.
+    """Noise that is more symmetric at lower timesteps, at which images have less noise.
 
-    ``x_t ~ N(0, I)``, of which for ``t`` in the middle third of ``[0, T)`` (334 to 666)
-    one half is the mirror image of the other: left and right in the first half of the
-    batch, top and bottom in the second; below (333 and less) both. Costs nothing.
+    ``x_t ~ N(0, I)``. For ``t`` in the middle third of ``[0, T)`` (334 to 666) one half of
+    an image is the mirror image of the other: left and right in the first half of the
+    batch, top and bottom in the second. For lower t (333 and less), both. Costs nothing.
     """
 
     def draw(self, request: TeachingRequest) -> Taught:
@@ -88,9 +88,9 @@ class Current:
     """The current data, noised: ``x_t = q(x_t | x_0)``, the idea of LwF.
 
     (arXiv 2311.14028, section 4.) With as many samples as the batch has, these are the
-    noisy images that the student is trained on in the same step: its prediction there is
-    used twice, and a step costs 4F. (A conditioned student is asked about them again, under
-    a class that the teacher knows.)
+    noisy images on which the student is trained in the same step: its prediction there is
+    used twice, and a step costs 4F. (A conditioned student needs another prediction, for a
+    class that the teacher knows.)
     """
 
     def draw(self, request: TeachingRequest) -> Taught:
@@ -102,20 +102,21 @@ class SNRSplit:
     """The teacher's samples where little noise is added, the current data where much is.
 
     Both are noised: the samples to timesteps with ``SNR(t) = a^2 / b^2`` above a threshold,
-    the current images to the others. As many of a batch are samples as is the share of such
-    timesteps among those that are drawn, on average; they cost k F, the others nothing.
+    the current images to the other ones. The share of samples in a batch is, on average,
+    the share of such timesteps among those that are drawn. Samples cost k F, current images
+    nothing.
 
     :param threshold: of the signal-to-noise ratio, 0 or more; with 0, current images
-        are taken only at timesteps without a signal.
+        are used only at timesteps without a signal.
     :raises ValueError: for a threshold that is negative or not finite; when training
-        starts, for one above which there is no timestep.
+        starts, for one that is not below the ratio of some timestep.
     """
 
     def __init__(self, threshold: float = 1.0):
         self.threshold = check_number("the threshold of the SNR", threshold, "0 or more")
 
     def check_model(self, model: Any) -> None:
-        """Raise ValueError unless a timestep of the model is above the threshold."""
+        """Raise ValueError unless the ratio of some timestep is above the threshold."""
         if self._end(model) == 0:
             raise ValueError(
                 f"no timestep has a signal-to-noise ratio above {self.threshold:g}; lower "
@@ -126,11 +127,11 @@ class SNRSplit:
         """See :meth:`Source.draw`."""
         start, last = request.start, request.teacher.num_timesteps
         end = max(start, self._end(request.teacher))
-        with unshared():  # the same number in every process
+        with unshared():  # the same number in all processes
             u = float(request.draw_uniform(1))
         images = gathered(request.current)
         expected = len(images) * (end - start) / (last - start)
-        count = int(expected + u)  # rounded at random
+        count = int(expected + u)  # rounded up or down at random
         if expected:
             number = math.ceil(math.ceil(expected) / sharing_processes())
             images = torch.cat([gathered(request.samples(number))[:count], images[count:]])
@@ -142,7 +143,7 @@ class SNRSplit:
         return request.taught(x_t, timesteps)
 
     def _end(self, model: Any) -> int:
-        """The first timestep at which no sample is taught, T if there is none."""
+        """The first timestep at which no sample is taught; T if there is none."""
         t = torch.arange(model.num_timesteps)
         a, b = (part.flatten() for part in model.process.coefficients(t, torch.zeros(1)))
         return int((a**2 > self.threshold * b**2).sum())
@@ -152,9 +153,9 @@ class PartialGeneration:
     """The teacher's reverse process, stopped at each sample's own timestep.
 
     From noise at T - 1, k DDIM steps lead to ``t``, evenly spaced between the two: after j
-    of them at ``T - 1 - j (T - 1 - t) / k``, rounded. The sample is not finished and noised
-    again, but is what the teacher itself would denoise next. Costs k F. (Where t is less
-    than k below T - 1, steps that would go nowhere are left out of the sample.)
+    steps at ``T - 1 - j (T - 1 - t) / k``, rounded. So the sample is not finished and then
+    noised again; it is what the teacher itself would denoise next. Costs k F. (If t is less
+    than k below T - 1, steps that would not move are left out.)
     """
 
     independent = True
@@ -180,12 +181,12 @@ class Trajectory:
     """The teacher's reverse process, each pass of which is also a target.
 
     A trajectory visits k timesteps, one in each of k equal parts of ``[0, T)``, at the same
-    place u in all of them, ``t_j = T (1 - (j + u) / k)``, u drawn for each trajectory: so
-    that over the batch all t are covered. It starts from noise, as if ``t_0`` were T - 1,
-    and goes on by DDIM, with the teacher's guidance; its prediction there, without
+    place u in all of them: ``t_j = T (1 - (j + u) / k)``, with u drawn for each trajectory,
+    so that over the batch all t are covered. It starts from noise, as if ``t_0`` were
+    T - 1, and continues by DDIM, with the teacher's guidance; its prediction there, without
     guidance, is the target at each ``x_t``. A batch of N takes N / k trajectories, and
-    costs 1F, the targets included; with guidance 2F. The class of a trajectory is the first
-    of its samples', or none as ``condition_dropout`` says.
+    costs 1F, the targets included; with guidance 2F. The class of a trajectory is that of
+    its first sample, or none, as ``condition_dropout`` says.
     """
 
     def draw(self, request: TeachingRequest) -> Taught:
@@ -218,9 +219,9 @@ class Trajectory:
 
 
 class Retraining:
-    """The teacher's samples, noised again, with their own noise as the target.
+    """The teacher's samples, noised again, with the added noise as the target.
 
-    Not distillation, but generative replay. Costs k F, from a pool less.
+    This is not distillation, but generative replay. Costs k F; less from a pool.
     """
 
     independent = True
@@ -231,7 +232,7 @@ class Retraining:
 
 
 def _mirrored(images: Tensor, chosen: Tensor, *, dim: int) -> Tensor:
-    """The chosen images with their second half along an axis the mirror of the first."""
+    """Make the second half of the chosen images, along an axis, the mirror of the first."""
     size = images.shape[dim]
     first = images.narrow(dim, 0, (size + 1) // 2)
     second = images.narrow(dim, 0, size // 2).flip(dim)
@@ -254,7 +255,7 @@ SOURCES: dict[str, type] = {
 def source_by_name(
     source: str | Source, known: Mapping[str, type] = MappingProxyType(SOURCES)
 ) -> Source:
-    """The source itself, or a new one by name.
+    """Return the source itself, or make one by its name.
 
     :param known: the sources by name.
     :raises ValueError: if there is no source of that name.

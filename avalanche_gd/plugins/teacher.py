@@ -1,4 +1,4 @@
-"""The frozen model of the experience before, and the weights of what it teaches."""
+"""The teacher, the frozen model of the previous experience, and the weights of its loss."""
 
 import copy
 from collections.abc import Callable
@@ -18,13 +18,13 @@ WEIGHTINGS: dict[str, Callable[[int], tuple[float, float]]] = {
 
 
 class Teacher:
-    """Frozen copies of what a strategy has learned, for as long as an experience lasts.
+    """Frozen copies of the models of a strategy, kept for one experience.
 
     Every plugin that teaches asks for it with :meth:`of`, so that two plugins in one
     strategy share the same weights. The copy is made when an experience begins, as
     :class:`~avalanche_gd.plugins.experiences.ExperienceCount` counts them, and kept to its
-    end: through the pieces of an online stream, and where the experience was interrupted
-    until one is trained to its end.
+    end: during the pieces of an online stream's experience, and after an interruption until
+    an experience is trained to its end.
     """
 
     def __init__(self) -> None:
@@ -32,8 +32,8 @@ class Teacher:
         """The frozen model; None in the first experience and between experiences."""
         self._generators: list[tuple[nn.Module, nn.Module]] = []  # and their copies
         self._number = 0  # n of the experience that it teaches in
-        self._weighted: Any = None  # the output whose loss was weighted last
-        self._followed: Any = None  # and after which the weights were averaged
+        self._weighted: Any = None  # the model's output whose loss was weighted last
+        self._followed: Any = None  # the output after which weights were averaged last
 
     @classmethod
     def of(cls, strategy: Any) -> "Teacher":
@@ -43,7 +43,7 @@ class Teacher:
         return strategy._generative_teacher
 
     def begin(self, strategy: Any) -> None:
-        """Freeze the model where an experience after the first begins.
+        """Freeze the model when an experience after the first begins.
 
         :raises ValueError: for a piece of an online stream without an origin experience.
         """
@@ -64,7 +64,7 @@ class Teacher:
     def follow(self, strategy: Any, decay: float) -> None:
         """Average the weights after a step: ``theta' <- d theta' + (1 - d) theta``.
 
-        Of several plugins that ask so in a step, the first has it done.
+        If several plugins call this in a step, only the first call has an effect.
 
         :param decay: d.
         """
@@ -80,7 +80,7 @@ class Teacher:
                 kept.lerp_(now, 1 - decay)
 
     def generator(self, model: nn.Module) -> nn.Module:
-        """A solver's generator as it was when this was first asked in the experience."""
+        """A copy of a solver's generator, made at the first call in the experience."""
         for generator, copied in self._generators:
             if generator is model:
                 return copied
@@ -88,9 +88,9 @@ class Teacher:
         return self._generators[-1][1]
 
     def end(self, strategy: Any) -> bool:
-        """Let go of the copies, unless more of the experience may come.
+        """Release the copies, unless more pieces of the experience may come.
 
-        :return: whether they were let go of.
+        :return: True if they were released.
         """
         count = ExperienceCount.of(strategy)
         count.end()
@@ -99,25 +99,25 @@ class Teacher:
         return self.model is None
 
     def release(self) -> None:
-        """Let go of the copies."""
+        """Release the copies."""
         self.model, self._generators = None, []
         self._weighted = self._followed = None
 
     def is_first_to_weight(self, output: Any) -> bool:
-        """Whether nobody has weighted the loss of this output of the model yet."""
+        """Whether the loss of this output of the model has not been weighted yet."""
         is_first, self._weighted = self._weighted is not output, output
         return is_first
 
 
 def frozen_copy(model: nn.Module) -> Any:
-    """A copy of a model as it is now, in evaluation mode and without gradients."""
+    """Return a copy of a model as it is now, in evaluation mode and without gradients."""
     copied = copy.deepcopy(model).eval().requires_grad_(False)
-    copied.zero_grad(set_to_none=True)  # copied along, and never used
+    copied.zero_grad(set_to_none=True)  # gradients were copied too, but are not used
     return copied
 
 
 def default_generator(device: torch.device) -> torch.Generator:
-    """torch's own random state on a device: what training draws from."""
+    """torch's own random state on a device, from which training draws."""
     if device.type == "cuda":
         index = torch.cuda.current_device() if device.index is None else device.index
         return torch.cuda.default_generators[index]
@@ -125,7 +125,7 @@ def default_generator(device: torch.device) -> torch.Generator:
 
 
 def check_weighting(weighting: str) -> str:
-    """Give the name of a weighting back, or raise.
+    """Return the name of a weighting, or raise an error.
 
     :raises ValueError: if there is none of that name.
     """
@@ -139,12 +139,12 @@ def replay_weights(
 ) -> tuple[float, float]:
     """The weights of L_cur and L_rep in the n-th experience: ``1/n``, ``(1 - 1/n) lambda``.
 
-    With the weighting ``"constant"``, 1 and lambda. (arXiv 2311.14028, equation 4.)
+    With the weighting ``"constant"`` they are 1 and lambda. (arXiv 2311.14028, eq. 4.)
 
     :param n: 1, 2, ...
     :param lambd: lambda, 0 or more.
     :param weighting: a name in :data:`~avalanche_gd.plugins.teacher.WEIGHTINGS`.
-    :raises ValueError: for another n, lambda or weighting.
+    :raises ValueError: if n, lambda or the weighting is not one of these.
     """
     of_current, of_replay = WEIGHTINGS[check_weighting(weighting)](check_integer("n", n))
     return of_current, of_replay * check_number("lambd", lambd, "0 or more")
@@ -172,10 +172,10 @@ def add_replay_loss(
     """Turn ``L_cur`` into ``(1/n) L_cur + (1 - 1/n) lambda L_rep``.
 
     With the weighting ``"constant"``, into ``L_cur + lambda L_rep``. The mean losses are
-    weighted, not their samples: a single mean over both batches would weight by batch size
-    (arXiv 2311.14028, equation 4). Only the criterion's own loss is scaled, so that a
-    penalty another plugin has added stays as it was; of several plugins that replay, the
-    first scales it, by its own weighting.
+    weighted, not their samples: a single mean over both batches would weight them by batch
+    size (arXiv 2311.14028, equation 4). Only the criterion's own loss is scaled, so that a
+    penalty of another plugin does not change. If several plugins replay, the first one
+    scales it, by its own weighting.
 
     :param strategy: in ``before_backward``, with the criterion's loss in
         ``strategy.loss``.

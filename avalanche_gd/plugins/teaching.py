@@ -1,4 +1,4 @@
-"""What a source is asked, and what it answers."""
+"""What a source gets when it is asked to draw, and what it returns."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,35 +11,35 @@ from avalanche_gd.distributed.shares import draw_share
 
 
 class Taught(NamedTuple):
-    """Noisy images, and what a student is to predict of them."""
+    """Noisy images, and what a student should predict there."""
 
     x_t: Tensor
     """``(N, C, H, W)``."""
     timesteps: Tensor
     """``(N,)``, integers in ``[0, T)``."""
     target: Tensor
-    """``(N, C, H, W)``; in distillation, what the teacher predicts. Where that is taught
-    both with the class and with none, ``(N, 2, C, H, W)``."""
+    """``(N, C, H, W)``; in distillation, what the teacher predicts. If that is taught both
+    with and without the class, ``(N, 2, C, H, W)``."""
     condition: Tensor | None
-    """The class that the student is asked for, ``(N,)``, where ``num_classes`` is none;
-    None if it is not conditioned. Of both, ``(N, 2)``."""
+    """The class on which the student is conditioned, ``(N,)``, where ``num_classes`` stands
+    for no class; None if it is not conditioned. With and without the class, ``(N, 2)``."""
 
     def at(self, place: Tensor | slice) -> "Taught":
-        """Those at some places: indices, ``(M,)``, or a slice, which is not copied."""
+        """The part at some places: indices, ``(M,)``, or a slice, which is not copied."""
         if isinstance(place, Tensor):
             place = place.to(self.x_t.device)
         condition = None if self.condition is None else self.condition[place]
         return Taught(self.x_t[place], self.timesteps[place], self.target[place], condition)
 
     def split(self, count: int) -> list["Taught"]:
-        """Parts of so many, in order."""
+        """Parts of ``count`` images, in order."""
         starts = range(0, len(self.x_t), count)
         return [self.at(slice(start, start + count)) for start in starts]
 
     def with_none(self, teacher: Any) -> "Taught":
-        """Both with the class and with none at the same noisy images, 1F.
+        """Add the targets without a class at the same noisy images. Costs 1F.
 
-        :param teacher: predicts what is taught with none.
+        :param teacher: predicts the targets without a class.
         """
         assert self.condition is not None
         none = teacher.no_class(self.condition)
@@ -50,7 +50,7 @@ class Taught(NamedTuple):
         )
 
     def apart(self) -> "Taught":
-        """Of both, first those with the class, then those with none: ``(2 N, ...)``."""
+        """If both are taught: first with, then without the class, ``(2 N, ...)``."""
         if self.condition is None or self.condition.ndim == 1:
             return self
         twice = torch.cat([self.x_t] * 2), torch.cat([self.timesteps] * 2)
@@ -59,7 +59,7 @@ class Taught(NamedTuple):
 
     @staticmethod
     def joined(parts: Sequence["Taught"]) -> "Taught":
-        """Several as one, in order."""
+        """Several batches as one, in order."""
         *columns, conditions = zip(*parts, strict=True)
         condition = None if conditions[0] is None else torch.cat(conditions)
         x_t, timesteps, target = map(torch.cat, columns)
@@ -68,44 +68,44 @@ class Taught(NamedTuple):
 
 @dataclass(frozen=True)
 class TeachingRequest:
-    """What a source may work with, and ways to ask the teacher."""
+    """What a source can use to draw: the teacher, the current batch, ways to ask both."""
 
     teacher: Any
     """The frozen :class:`~avalanche_gd.DiffusionModel`."""
     count: int
-    """N, how many are wanted."""
+    """N, how many noisy images to draw."""
     condition: Tensor | None
-    """The class that the teacher is asked for at each image, ``(N,)``, evenly over those it
-    was trained on; None if it is not conditioned."""
+    """The class on which the teacher is conditioned, for each image, ``(N,)``, evenly over
+    those it was trained on; None if it is not conditioned."""
     steps: int
     """k, the teacher's sampling steps."""
     generator: torch.Generator
     """The source of all randomness."""
     samples: Callable[..., Tensor]
-    """Gives samples of the teacher of these classes, ``(N, C, H, W)``, or called with a
-    number, of the first so many: fresh, made ahead, or from a pool, as the plugin says."""
+    """Returns samples of the teacher of these classes, ``(N, C, H, W)``; called with a
+    number, the first so many. New, made ahead or from a pool, as the plugin decides."""
     images: Tensor | None = None
-    """As :attr:`current`; None for a source that is ``independent`` of it."""
+    """The value of :attr:`current`; None for a source that is ``independent`` of it."""
     student: Any = None
-    """The model in training, where the current images are the whole of its batch."""
+    """The model in training, if the current images are its whole batch."""
     start: int = 0
-    """The lowest timestep that is drawn."""
+    """The lowest timestep to draw."""
     parts: int = 1
-    """How many steps are asked for at once, each of which draws as if it were alone."""
+    """For how many steps this is at once; each step draws as if it were alone."""
     drops: bool = True
-    """False where no class is left out, as what is predicted without is taught beside."""
+    """False if no class is dropped, because targets without a class are taught as well."""
 
     @property
     def current(self) -> Tensor:
         """The clean images of the current batch, ``(N, C, H, W)``.
 
-        :raises ValueError: for a source that says that it is independent of them, or where
-            none are given.
+        :raises ValueError: if the source says that it is independent of them, or if none
+            were given.
         """
         if self.images is None:
             raise ValueError(
-                "a source with independent = True has no current images; give them to "
-                "another one, as current="
+                "a source with independent = True gets no current images; remove that, or "
+                "give current="
             )
         return self.images
 
@@ -119,7 +119,7 @@ class TeachingRequest:
     def taught(self, x_t: Tensor, timesteps: Tensor) -> Taught:
         """The teacher's prediction at noisy images, 1F.
 
-        A class is left out as often as the model's ``condition_dropout`` says.
+        A class is dropped as often as the model's ``condition_dropout`` says.
 
         :param x_t: ``(N, C, H, W)``.
         :param timesteps: ``(N,)``.
@@ -129,7 +129,7 @@ class TeachingRequest:
         return Taught(x_t, timesteps, target, condition)
 
     def retrained(self, x0: Tensor) -> Taught:
-        """Images, each noised to a random timestep, with the true noise as the target.
+        """Images, each noised to a random timestep, with the added noise as the target.
 
         :param x0: clean images, ``(N, C, H, W)``.
         """
@@ -143,7 +143,7 @@ class TeachingRequest:
     def noised_current(self) -> tuple[Tensor, Tensor]:
         """The current images noised, ``(N, C, H, W)``, and their timesteps, ``(N,)``.
 
-        As the student is trained on them in this step, where they are its whole batch.
+        If they are the student's whole batch, the noise is that of its training step.
         """
         if self.student is None:
             return self._noise(self.current)
@@ -172,14 +172,14 @@ class TeachingRequest:
         ).to(self.teacher.device)
 
     def drop_condition(self) -> Tensor | None:
-        """The condition, with classes left out as often as the model's dropout says."""
+        """The condition, with classes dropped as often as the model's dropout says."""
         if self.condition is None or not self.drops:
             return self.condition
         parts = self.condition.split(self.count // self.parts)
         return torch.cat([self.teacher.drop_condition(c, self.generator) for c in parts])
 
     def _each(self, draw: Callable[[int], Tensor]) -> Tensor:
-        """What each of the steps draws, one after the other."""
+        """What all steps draw, one after the other."""
         count = self.count // self.parts
         return torch.cat([draw(count) for _ in range(self.parts)])
 

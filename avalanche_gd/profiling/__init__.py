@@ -1,1 +1,1 @@
-"""How long a step, a sample and an evaluation take, beside their own passes."""
+"""Measure how long a step, a sample and an evaluation take, and their passes alone."""

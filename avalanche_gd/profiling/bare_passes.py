@@ -1,4 +1,4 @@
-"""What the passes of a step take alone."""
+"""The time of the passes of a step alone."""
 
 import copy
 import time
@@ -12,11 +12,11 @@ from avalanche_gd.runs.passes import Passes
 
 
 class BarePasses:
-    """The passes and the optimizer's step of a training step, and nothing else.
+    """Makes the passes and the optimizer's step of a training step, and nothing else.
 
-    On copies of the model, so that it may be asked in the midst of a training.
+    It uses copies of the model, so that it can be called during a training.
 
-    :param model: with the weights, the device and the execution to take.
+    :param model: its weights, device and execution are used.
     :param learning_rate: of Adam.
     """
 
@@ -29,7 +29,7 @@ class BarePasses:
         self._model = model
 
     def seconds(self, passes: Passes) -> float:
-        """How long they take, with a step of Adam if one of them is trained."""
+        """Measure the passes, with a step of Adam if one of them is trained."""
         execution, device = self._model.execution, self._model.device
         parameters = list(self._student.parameters())
         work = [
@@ -56,7 +56,7 @@ class BarePasses:
 
 
 def clock(device: torch.device) -> float:
-    """The time in seconds once the device has done what it was given."""
+    """The time in seconds, after the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

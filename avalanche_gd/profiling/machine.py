@@ -1,4 +1,4 @@
-"""What the machine does in a matrix product, and in a denoiser."""
+"""The speed of the machine, in a matrix product and in a denoiser."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ _SIDE = 2048
 
 
 def product_gflops(device: torch.device) -> float:
-    """The rate of a float32 product of two square matrices of 2,048, in GFLOP/s."""
+    """The rate of a float32 product of two matrices of 2,048 x 2,048, in GFLOP/s."""
     a = torch.randn(_SIDE, _SIDE, device=device)
     return 2 * _SIDE**3 / _seconds(lambda: a @ a, device) / 1e9
 

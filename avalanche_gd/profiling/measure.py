@@ -1,4 +1,4 @@
-"""Measures steps, sampling and evaluations of a run's own strategies."""
+"""Measure steps, sampling and evaluations of a run's own strategies."""
 
 import math
 from collections import Counter
@@ -35,13 +35,13 @@ def measure_steps(
     part: str = "step",
     experiences: tuple[int, ...] = (),
 ) -> list[Measurement]:
-    """Training steps of the generator, in turns with passes alone.
+    """Measure training steps of the generator, in turns with their passes alone.
 
-    :param config: of the method; its data are random images.
+    :param config: the settings of the method; its data are random images.
     :param repeats: how many steps, at least.
-    :param part: of the row.
-    :param experiences: has a row for each of these, of a stream that is evaluated after
-        every experience; without any, there is a row for the second.
+    :param part: the part of the table that the rows are for.
+    :param experiences: measure a row for each of these, in a stream that is evaluated after
+        every experience; without any, there is one row, for the second experience.
     """
     shown = experiences or (2,)
     stream = _random_stream(config, max(shown))
@@ -81,7 +81,7 @@ def measure_steps(
 
 
 def measure_sampling(config: RunConfig, repeats: int) -> list[Measurement]:
-    """Sampling batches of training and of evaluation size, beside its passes alone."""
+    """Measure sampling in batches of training and of evaluation, and its passes alone."""
     seed_everything(config.seed)
     model = config.model.make(config.benchmark.n_classes).to(config.torch_device)
     model.eval()  # as a teacher, and in an evaluation
@@ -100,7 +100,7 @@ def measure_sampling(config: RunConfig, repeats: int) -> list[Measurement]:
 
 
 def measure_evaluation(config: RunConfig, repeats: int) -> list[Measurement]:
-    """An evaluation, and what generating, features and FID take of it."""
+    """Measure an evaluation, and its parts: generating, features and FID."""
     stream, sampling = _random_stream(config, 2), config.evaluation.sampling()
     steps = {"generator.steps": 1, "generator.epochs": None}
     small = config.replaced({**steps, "generator.decay_steps": 0})
@@ -127,25 +127,26 @@ def measure_evaluation(config: RunConfig, repeats: int) -> list[Measurement]:
 
 
 class _StepTimer(SupervisedPlugin):
-    """Times a generator's steps in turns with their passes alone, and with others.
+    """Times a generator's steps, in turns with their passes alone and with other passes.
 
-    A step lasts from the end of the one before to its own, data loading included. Where a
-    teacher looks L steps ahead, a time is the mean of L steps: one does the work of all.
+    A step lasts from the end of the previous step to its own end, data loading included. If
+    a teacher looks L steps ahead, a time is the mean of L steps, as one step does the work
+    for all.
 
-    :param learner: of the generator, whose strategy it joins.
+    :param learner: the learner of the generator, whose strategy it joins.
     """
 
     def __init__(self, learner: Learner):
         super().__init__()
         self.repeats = 0
-        """How many steps of an experience are timed, at least; else they are few."""
+        """How many steps of an experience are timed, at least; else only a few are."""
         self.separate: Passes = Counter()
-        """The others, of a step."""
+        """The other passes of a step."""
         self._learner: Any = learner
         learner.strategies["generator"].plugins.append(self)
 
     def times(self) -> Any:
-        """In seconds, of steps, of their own passes, and of the others."""
+        """The seconds of steps, of their own passes, and of the other passes."""
         return zip(*self._times[self._warm_up :], strict=True)
 
     def mean_images(self) -> float:
@@ -181,7 +182,7 @@ class _StepTimer(SupervisedPlugin):
 
 
 def _random_stream(config: RunConfig, n_experiences: int) -> Any:
-    """A benchmark of random images, the classes of each experience in turn."""
+    """Make a benchmark of random images, each experience with its own classes."""
     generator = torch.Generator().manual_seed(0)
 
     def dataset(index: int, count: int) -> Any:

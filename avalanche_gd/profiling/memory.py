@@ -1,15 +1,15 @@
-"""The most memory that was held."""
+"""The highest memory use."""
 
 from contextlib import suppress
 from pathlib import Path
 
 import torch
 
-_PROCESS = Path("/proc/self")  # of Linux; elsewhere nothing is known
+_PROCESS = Path("/proc/self")  # on Linux; on other systems nothing is known
 
 
 def restart_peak(device: torch.device) -> None:
-    """Begin a new peak."""
+    """Start to measure a new peak."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
@@ -18,7 +18,7 @@ def restart_peak(device: torch.device) -> None:
 
 
 def peak_mb(device: torch.device) -> float | None:
-    """The most since :func:`restart_peak`; None where it cannot be known."""
+    """The highest use since :func:`restart_peak`; None if it is not known."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     with suppress(OSError):

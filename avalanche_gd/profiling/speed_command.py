@@ -31,8 +31,8 @@ _SMALL = [name for name in PRESETS if not name.startswith(("paper-", "rank1-"))]
 def main(description: str, arguments: Sequence[str] | None = None) -> None:
     """Measure, print a table, and write ``speed.csv``, ``speed.json``, ``speed.png``.
 
-    :param description: of the command.
-    :param arguments: of the command line; None for the process's own.
+    :param description: the description of the command.
+    :param arguments: those of the command line; None for the process's own.
     """
     with ending_with_one_line():
         options = _parse(description, arguments)
@@ -97,20 +97,24 @@ def _parse(description: str, arguments: Sequence[str] | None) -> argparse.Namesp
     )
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--threads", type=int, default=2, help="of the CPU")
+    parser.add_argument("--threads", type=int, default=2, help="threads of the CPU")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32")
     parser.add_argument("--channels-last", action="store_true")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument(
-        "--repeats", type=int, default=20, help="of each timing (default: %(default)s)"
+        "--repeats", type=int, default=20, help="per timing (default: %(default)s)"
     )
     parser.add_argument(
         "--growth",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="measure 50 experiences, other batch sizes and other models too",
+        help="also measure 50 experiences, other batch sizes and other models",
     )
-    parser.add_argument("--out", default="runs/speed", help="(default: %(default)s)")
+    parser.add_argument(
+        "--out",
+        default="runs/speed",
+        help="the folder of the results (default: %(default)s)",
+    )
     options = parser.parse_args(arguments)
     if options.repeats < 1:
         raise ValueError(f"--repeats must be 1 or more, got {options.repeats}")
@@ -132,7 +136,7 @@ def _config(options: argparse.Namespace, method: str) -> RunConfig:
 
 
 def _diffusion_configs(options: argparse.Namespace) -> list[RunConfig]:
-    """Of the methods that are asked for, else of all that train a diffusion model."""
+    """The settings of the chosen methods, else of all that train a diffusion model."""
     configs = [_config(options, name) for name in options.methods or method_names()]
     others = [c.method.name for c in configs if c.method.generator != "diffusion"]
     if options.methods and others:

@@ -1,4 +1,4 @@
-"""The picture of a speed measurement."""
+"""The figure of a speed measurement."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +13,9 @@ _BARS = {"step": "method", "step by model": "model"}
 
 
 def save_figure(rows: Sequence[Measurement], path: Path) -> None:
-    """Steps beside their passes, and how a step grows.
+    """Draw steps together with their passes, and how the time of a step grows.
 
-    :param rows: of all parts, some of which may be missing.
+    :param rows: the rows of all parts, some of which may be missing.
     """
     parts = {**_BARS, **_GROWTH}
     shown = [part for part in parts if any(row.part == part for row in rows)]

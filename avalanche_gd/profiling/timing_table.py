@@ -1,4 +1,4 @@
-"""What was measured, as rows of a table."""
+"""The measured times, as rows of a table."""
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
@@ -11,13 +11,13 @@ from avalanche_gd.runs.results import csv_text
 
 @dataclass(frozen=True)
 class Measurement:
-    """The times of a piece of work and, where it has any, of its passes alone.
+    """The times of a piece of work and, if it has any, of its passes alone.
 
     Each has a median and two quartiles, in milliseconds.
     """
 
     part: str
-    """``step``, ``sampling``, ``evaluation``, or what grows in ``step by ...``."""
+    """``step``, ``sampling``, ``evaluation``, or ``step by ...`` with what grows."""
     name: str
     """The method; the preset in ``step by model``; otherwise what is measured."""
     at: float
@@ -26,27 +26,27 @@ class Measurement:
     ms_low: float
     ms_high: float
     passes_ms: float | None = None
-    """Of its own passes."""
+    """The time of its own passes."""
     passes_low: float | None = None
     passes_high: float | None = None
     separate_ms: float | None = None
-    """Of a step's passes if plugins made their own, and no teacher looked ahead."""
+    """The time of a step's passes if plugins make their own, without looking ahead."""
     separate_low: float | None = None
     separate_high: float | None = None
     cost: float | None = None
-    """Of its own passes in F, one forward pass over the batch."""
+    """The cost of its own passes in F, one forward pass over the batch."""
     images_per_second: float | None = None
     memory_mb: float | None = None
-    """The most that was held; of the device where it is a GPU, else of the process."""
+    """The highest memory use; of the device if it is a GPU, else of the process."""
 
     @property
     def ratio(self) -> float | None:
-        """The work's time over that of its own passes."""
+        """The time of the work, divided by that of its own passes."""
         return self.ms / self.passes_ms if self.passes_ms else None
 
     @property
     def gain(self) -> float | None:
-        """The work's time over that of the separate passes."""
+        """The time of the work, divided by that of the separate passes."""
         return self.ms / self.separate_ms if self.separate_ms else None
 
 
@@ -59,11 +59,11 @@ def measured(
     cost: float | None = None,
     memory_mb: float | None = None,
 ) -> Measurement:
-    """A row of times.
+    """Make a row from times.
 
-    :param times: in seconds, repeated: of the work, then in turns with it of its own
-        passes, and of the separate ones, as far as it has them.
-    :param images: that the work is done for.
+    :param times: in seconds, repeated: of the work, of its own passes and of the separate
+        passes, if it has them.
+    :param images: how many images the work is for.
     """
     quartiles: list[float | None] = [
         float(seconds) * 1000
@@ -76,7 +76,7 @@ def measured(
 
 
 def as_csv(rows: Sequence[Measurement]) -> str:
-    """All fields, the ratio and the gain."""
+    """The rows as CSV, with all fields, the ratio and the gain."""
     names = [*(field.name for field in fields(Measurement)), "ratio", "gain"]
     values = ([*astuple(row), row.ratio, row.gain] for row in rows)
     return csv_text(
@@ -85,7 +85,7 @@ def as_csv(rows: Sequence[Measurement]) -> str:
 
 
 def as_table(rows: Sequence[Measurement]) -> str:
-    """For reading: the medians, the quartiles of the work, and what else there is."""
+    """The rows as a table to read: medians, the quartiles of the work, and the rest."""
     names = [
         *("part", "name", "at", "ms", "ms_low", "ms_high", "passes_ms", "ratio"),
         *("separate_ms", "gain", "cost", "images_per_second", "memory_mb"),

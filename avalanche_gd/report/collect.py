@@ -1,4 +1,4 @@
-"""The runs below some folders, sorted into what may be averaged together."""
+"""Find the runs in some folders, and group those that may be averaged together."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -22,36 +22,36 @@ from avalanche_gd.runs.results import (
 )
 from avalanche_gd.runs.run_files import is_of_hydra
 
-_MOST_EXPERIENCES = 200  # a picture each, side by side
+_MOST_EXPERIENCES = 200  # one picture each, side by side
 _SHOWN_PARTS = 3  # BENCHMARK/METHOD/seed-N-DIGEST
 
 
 @dataclass
 class Unfinished:
-    """A run that has not reached its end, and is in no average."""
+    """A run that has not reached its end; it is in no average."""
 
     folder: Path
     experiences: int = 0
-    """How many are trained and evaluated."""
+    """How many experiences were trained and evaluated."""
     config: dict[str, Any] = field(default_factory=dict)
     """Empty if the run was killed before it wrote it."""
 
 
 @dataclass
 class Section:
-    """Complete runs of one benchmark that differ in nothing but method and seed."""
+    """Complete runs of one benchmark that differ only in method and seed."""
 
     benchmark: str
     settings: dict[str, Any]
-    """What they share: all settings but the method's, by dotted name."""
+    """The settings that they share, by dotted name: all but the method's."""
     methods: dict[str, list[RunResult]]
-    """By label: the method, and those of its own settings that vary here."""
+    """By label: the method, and those of its settings in which the runs differ."""
     differs: dict[str, Any] = field(default_factory=dict)
-    """The settings that tell it from the benchmark's other sections."""
+    """The settings in which it differs from the benchmark's other sections."""
     number: int = 1
-    """Among the benchmark's sections."""
+    """Its number among the benchmark's sections."""
     slug: str = ""
-    """Its name in files, links and LaTeX, which no other section of the report has."""
+    """Its name in files, links and LaTeX, different from all other sections."""
 
     @property
     def runs(self) -> list[RunResult]:
@@ -66,12 +66,12 @@ class Section:
 
     @property
     def n_experiences(self) -> int:
-        """Of the stream."""
+        """The number of experiences in the stream."""
         return self.settings["benchmark.n_experiences"]
 
     @property
     def features(self) -> str:
-        """What the features are of that images were compared in, in words."""
+        """The features by which images were compared, in words."""
         names = ("features", "weights_path")
         return features_in_words(
             {
@@ -83,23 +83,23 @@ class Section:
 
     @property
     def length(self) -> str:
-        """The same in words."""
+        """The number of experiences, in words."""
         return f"{self.n_experiences} experience{'s' if self.n_experiences > 1 else ''}"
 
     @property
     def difference(self) -> str:
-        """What tells it from the benchmark's other sections, in words; or empty."""
+        """How it differs from the benchmark's other sections, in words; or empty."""
         return ", ".join(f"{name} = {value}" for name, value in self.differs.items())
 
     @property
     def title(self) -> str:
-        """The benchmark, and what tells it from its other sections."""
+        """The benchmark, and how it differs from its other sections."""
         return ": ".join(filter(None, [self.benchmark, self.difference]))
 
 
 @dataclass
 class Collection:
-    """What was found."""
+    """The runs that were found."""
 
     sections: list[Section]
     unfinished: list[Unfinished]
@@ -110,10 +110,10 @@ class Collection:
 def collect(folders: Sequence[Path]) -> Collection:
     """Read all runs below the folders.
 
-    :param folders: of runs, at any depth.
+    :param folders: folders with runs, at any depth.
     :raises ValueError: if a folder has no run or cannot be read, a run is damaged or has
-        more experiences than a report has room for, or two runs with the same method,
-        seed and settings have different results.
+        too many experiences for a report, or two runs with the same method, seed and
+        settings have different results.
     """
     found: dict[Path, Path] = {}
     for folder in folders:
@@ -145,21 +145,21 @@ def collect(folders: Sequence[Path]) -> Collection:
         if _results(first) != _results(run):
             raise ValueError(
                 f"{first.folder} and {run.folder} have the same method, seed and "
-                "settings and different results; leave one of them out"
+                "settings but different results; leave one of them out"
             )
         duplicates.append((run.folder, first.folder))
     return Collection(_sections(list(kept.values())), unfinished, duplicates)
 
 
 def shown(folder: Path) -> str:
-    """The end of a run's path, which says what it is and nothing of the machine."""
+    """The end of a run's path, which identifies it but says nothing of the machine."""
     return "/".join(folder.resolve().parts[-_SHOWN_PARTS:])
 
 
 def _find(top: Path) -> Iterator[Path]:
-    """The runs' folders, in order; links are followed, once."""
+    """The folders of runs, in order; links are followed, once."""
     seen: set[tuple[int, int]] = set()
-    waiting = [top]  # and no function that calls itself, which folders can be too deep for
+    waiting = [top]  # not by recursion, as folders can be too deep for it
     while waiting:
         folder = waiting.pop()
         state = folder.stat()
@@ -182,10 +182,10 @@ def _find(top: Path) -> Iterator[Path]:
 
 
 def _is_run(folder: Path) -> bool:
-    """True if there is what names a run, whatever it holds."""
+    """True if there is a file that a run has, whatever it contains."""
     if os.path.lexists(folder / "run.json"):
         return True
-    config = folder / "config.yaml"  # or one of Hydra's, that runs are composed from
+    config = folder / "config.yaml"  # may also be Hydra's, from which runs are composed
     return os.path.lexists(config) and not is_of_hydra(config)
 
 
@@ -193,7 +193,7 @@ def _read_complete(folder: Path) -> RunResult:
     run = read_run(folder)
     if run.n_experiences > _MOST_EXPERIENCES:
         raise ValueError(
-            f"{folder} has {run.n_experiences} experiences; a report has room for "
+            f"{folder} has {run.n_experiences} experiences; a report can show up to "
             f"{_MOST_EXPERIENCES}, leave it out"
         )
     return run
@@ -207,7 +207,7 @@ def _read_unfinished(folder: Path) -> Unfinished:
 
 
 def _results(run: RunResult) -> list[str]:
-    """Comparable, also where a value is not a number."""
+    """The rows as text, so that NaN equals NaN."""
     return sorted(repr(row) for row in run.rows)
 
 
@@ -235,7 +235,7 @@ def _sections(runs: list[RunResult]) -> list[Section]:
 
 
 def _give_slugs(sections: Sequence[Section]) -> None:
-    """Give each a slug of its own, also where case and underscores do not count."""
+    """Give each its own slug, also if case and underscores do not count."""
     taken: set[str] = set()
     for section in sections:
         number = section.number

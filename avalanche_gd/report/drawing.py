@@ -1,4 +1,4 @@
-"""A figure as bytes, the same bytes each time."""
+"""Draw a figure as bytes, the same bytes each time."""
 
 import base64
 import io
@@ -17,33 +17,33 @@ _REPRODUCIBLE: Any = {
 }
 
 
-_LENGTH = 200  # of a label in a figure
+_LENGTH = 200  # characters of a label in a figure
 
 
 @dataclass
 class Drawing:
-    """A figure, drawn."""
+    """A figure in two formats."""
 
     name: str
-    """Of its file, without the suffix."""
+    """The name of its file, without the suffix."""
     alt: str
     svg: bytes
     pdf: bytes
 
     @property
     def uri(self) -> str:
-        """The figure itself, as an address."""
+        """The figure as a data URI."""
         return data_uri(self.svg, "image/svg+xml")
 
 
 def panels(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, Any]:
-    """An empty figure of so many inches, and its axes by row and column."""
+    """An empty figure, its size in inches, and its axes by row and column."""
     figure = Figure(figsize=size, layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
 def draw(figure: Figure, name: str, alt: str) -> Drawing:
-    """The figure as it is drawn."""
+    """Draw the figure in both formats."""
     svg, pdf = io.BytesIO(), io.BytesIO()
     with matplotlib.rc_context(_REPRODUCIBLE):
         figure.savefig(svg, format="svg", metadata={"Date": None})
@@ -52,12 +52,12 @@ def draw(figure: Figure, name: str, alt: str) -> Drawing:
 
 
 def data_uri(content: bytes, kind: str) -> str:
-    """An address that holds its content."""
+    """A data URI of some content."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def plain(label: str) -> str:
-    r"""A label without mathematics, which a dollar sign would begin, and not too long.
+    r"""A label of limited length, with dollar signs that do not start mathematics.
 
     >>> print(plain("naive, cost=5$"))
     naive, cost=5\$

@@ -15,19 +15,19 @@ class Estimate(NamedTuple):
 
     mean: float
     half_width: float | None
-    """Of the 95% confidence interval; None for one seed, which has none."""
+    """Half the width of the 95% confidence interval; None for one seed."""
     seeds: int
-    """How many seeds it is over."""
+    """The number of seeds."""
 
 
 def estimate(values: Sequence[float | None]) -> Estimate | None:
     """The mean, and its confidence interval by Student's t distribution.
 
-    ``t(0.975, n - 1) s / sqrt(n)`` to either side, with the standard deviation ``s`` of
-    the sample of ``n``. What is not finite stays so.
+    The interval is ``t(0.975, n - 1) s / sqrt(n)`` to either side, with ``s`` the standard
+    deviation of the sample of ``n``. Values that are not finite stay so.
 
-    :param values: one for each seed, None where it is not known; None is returned if
-        none is.
+    :param values: one for each seed, None if it is not known; the result is None if no
+        value is known.
 
     >>> mean, half_width, seeds = estimate([1.0, 2.0, 3.0])
     >>> print(f"{mean} ± {half_width:.3f} over {seeds}")

@@ -19,11 +19,11 @@ from avalanche_gd.runs.results import RunResult
 _SHARES = (-0.03, 1.03)
 _SIZE = (4.4, 3.9)  # inches: a column of a page, or the width of a phone
 _FAR_APART = 4.0  # times the lowest
-_TICKS = 6  # that numbers in the thousands have room for
+_TICKS = 6  # so that numbers in the thousands have room
 
 
 def curve_drawings(section: Section, styles: dict[str, Style]) -> list[Drawing]:
-    """The metrics over experiences, each in a figure; not what no run has."""
+    """Draw each metric over experiences, in its own figure, if a run has it."""
     drawings = []
     for metric in METRICS:
         curves = {
@@ -49,7 +49,7 @@ def curve_drawings(section: Section, styles: dict[str, Style]) -> list[Drawing]:
 
 
 def cost_drawings(section: Section, styles: dict[str, Style]) -> list[Drawing]:
-    """What a method costs against how good it is, for each cost that is known."""
+    """Draw the quality of methods against each cost that is known."""
     drawings = []
     pairs = [(c, q) for c in COSTS if c.title for q in METRICS if q.is_quality]
     for cost, quality in pairs:
@@ -84,7 +84,7 @@ def cost_drawings(section: Section, styles: dict[str, Style]) -> list[Drawing]:
 def _plot_seeds(
     axis: Axes, label: str, curves: Sequence[dict[int, float]], style: Style
 ) -> None:
-    """The mean over seeds, in a band from the lowest seed to the highest."""
+    """Plot the mean over seeds, in a band from the lowest seed to the highest."""
     experiences = sorted(set.intersection(*map(set, curves)))
     values = np.array([[points[x] for x in experiences] for points in curves])
     positions = [x + 1 for x in experiences]
@@ -96,7 +96,7 @@ def _plot_seeds(
 def _plot_point(
     axis: Axes, label: str, points: Sequence[tuple[float, float]], style: Style
 ) -> tuple[float, float]:
-    """The mean over seeds, which is returned, with bars from lowest to highest seed."""
+    """Plot and return the mean over seeds, with bars from lowest to highest seed."""
     costs, qualities = zip(*points, strict=True)
     x, y = statistics.fmean(costs), statistics.fmean(qualities)
     axis.plot([x], [y], label=plain(label), **style | {"linestyle": "none"})
@@ -118,7 +118,7 @@ def _points(
 
 
 def finished(figure: Figure, metric: Column, name: str, alt: str) -> Drawing:
-    """The figure with the metric's scale upwards and the legend below."""
+    """Draw the figure with the scale of the metric and the legend below."""
     axis = figure.axes[0]
     low, high = axis.dataLim.y0, axis.dataLim.y1
     if metric.scale == "log" and low > 0 and high >= _FAR_APART * low:

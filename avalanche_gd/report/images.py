@@ -17,7 +17,7 @@ from avalanche_gd.runs.results import RunResult
 from avalanche_gd.runs.run_files import reading
 from avalanche_gd.runs.small_files import read_small
 
-_GRID = 8  # images to a side of a run's grid
+_GRID = 8  # images per side of a run's grid
 _SHOWN = 4  # of them
 _MOST_BYTES = 256 * 2**20
 _MOST_PIXELS = 70_000_000  # a grid of images of 1024 by 1024 has 67 million
@@ -32,7 +32,7 @@ class Picture:
 
     @property
     def uri(self) -> str:
-        """The picture itself, as an address."""
+        """The picture as a data URI."""
         png = io.BytesIO()
         self.image.save(png, format="PNG", optimize=True)
         return data_uri(png.getvalue(), "image/png")
@@ -40,7 +40,7 @@ class Picture:
 
 @dataclass
 class Strip:
-    """A method's pictures after each experience, None where there is none."""
+    """A method's pictures after each experience, None for a missing one."""
 
     label: str
     seed: int
@@ -48,9 +48,9 @@ class Strip:
 
 
 def strips(section: Section) -> list[Strip]:
-    """Those of each method that generates, of its lowest seed.
+    """The strips of methods that generate images, of their lowest seed.
 
-    :raises ValueError: if a picture is damaged, or is no grid of images in PNG.
+    :raises ValueError: if a picture is damaged, or is not a grid of images in PNG.
     """
     found = []
     for label, runs in section.methods.items():
@@ -62,7 +62,7 @@ def strips(section: Section) -> list[Strip]:
 
 
 def image_drawing(section: Section, strips: Sequence[Strip]) -> Drawing:
-    """The same as one figure: methods down, experiences across."""
+    """Draw the strips as one figure: methods down, experiences across."""
     rows, columns = len(strips), section.n_experiences
     figure, axes = panels(rows, columns, (1.6 + 1.3 * columns, 0.3 + 1.3 * rows))
     for line, strip in zip(axes, strips, strict=True):
@@ -94,17 +94,17 @@ def _picture(label: str, run: RunResult, experience: int) -> Picture | None:
 
 
 def _corner(path: Path) -> Image.Image:
-    """The first images of a grid of 8 by 8, grey if they are.
+    """The first images of a grid of 8 by 8; grey if the grid is.
 
-    :raises ValueError: if the file is no PNG of one, or is damaged.
+    :raises ValueError: if the file is not a PNG of a grid, or is damaged.
     """
     with reading(path, "delete its run's folder and run it again"):
         content = read_small(path, limit=_MOST_BYTES)
         try:
             grid = _read_png(content)
         except UnidentifiedImageError:
-            raise ValueError("it is no PNG") from None
-        except Exception as error:  # PIL raises whatever its decoders do
+            raise ValueError("it is not a PNG") from None
+        except Exception as error:  # PIL's decoders raise errors of many kinds
             raise ValueError(str(error)) from error
     width, height = (side * _SHOWN // _GRID for side in grid.size)
     corner = grid.crop((0, 0, width, height))
@@ -114,15 +114,15 @@ def _corner(path: Path) -> Image.Image:
 
 
 def _read_png(content: bytes) -> Image.Image:
-    """A picture that has pixels for a grid of images, and not too many."""
+    """Read a picture, if its size fits a grid of images."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        # Of all other formats, PostScript would be run by Ghostscript.
+        # PIL would run PostScript by Ghostscript, so that only PNG is allowed.
         opened = Image.open(io.BytesIO(content), formats=["PNG"])
     width, height = opened.size
     pixels = f"{width} x {height} pixels"
     if width * height > _MOST_PIXELS:
         raise ValueError(f"{pixels} are more than {_MOST_PIXELS:,}")
     if min(width, height) < _GRID:
-        raise ValueError(f"{pixels} are no grid of {_GRID} x {_GRID} images")
+        raise ValueError(f"{pixels} are not a grid of {_GRID} x {_GRID} images")
     return opened.convert("RGB")

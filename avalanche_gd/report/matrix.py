@@ -1,4 +1,4 @@
-"""The accuracy by experience: what is still known of each after each."""
+"""The accuracy matrix: on the classes of each experience, after each experience."""
 
 import math
 import re
@@ -15,34 +15,34 @@ from avalanche_gd.runs.results import RunResult
 
 _METRIC = re.compile(r"solver/Top1_Acc_Exp/eval_phase/test_stream/Task000/Exp([0-9]{3,9})")
 _SHADES = LinearSegmentedColormap.from_list("shades", ["#f7fbff", "#08306b"])
-_DARK = 0.65  # from here on, white has more contrast than black
+_DARK = 0.65  # from this value on, white text has more contrast than black
 
 
 @dataclass
 class Shade:
-    """A cell: a mean accuracy, and colours that it can be read in."""
+    """A cell: a mean accuracy, and its colours."""
 
     value: float
 
     @property
     def text(self) -> str:
-        """In two digits."""
+        """The accuracy with two digits after the point."""
         return f"{self.value:.2f}"
 
     @property
     def background(self) -> str:
-        """From light for 0 to dark for 1."""
+        """The colour of the cell, from light for 0 to dark for 1."""
         return to_hex(_SHADES(self.value if math.isfinite(self.value) else 0.0))
 
     @property
     def colour(self) -> str:
-        """Black or white, whichever has the higher contrast on the background."""
+        """The colour of the text, black or white, the one with more contrast."""
         return "#ffffff" if self.value >= _DARK else "#000000"
 
 
 @dataclass
 class Matrix:
-    """Of a method: ``rows[i][j]`` after experience i on the classes of experience j."""
+    """A method's ``rows[i][j]``: after experience i, on the classes of experience j."""
 
     label: str
     rows: list[list[Shade | None]]
@@ -50,14 +50,14 @@ class Matrix:
 
 
 def matrices(section: Section) -> list[Matrix]:
-    """One for each method whose accuracy is known, the mean over its seeds."""
+    """One matrix per method whose accuracy is known, the mean over its seeds."""
     size = section.n_experiences
     found = [_matrix(label, runs, size) for label, runs in section.methods.items()]
     return [matrix for matrix in found if matrix.seeds]
 
 
 def matrix_drawing(section: Section, found: Sequence[Matrix]) -> Drawing:
-    """The same as one figure: a panel for each method."""
+    """Draw the matrices as one figure: a panel for each method."""
     size = section.n_experiences
     across = min(3, len(found))
     down = math.ceil(len(found) / across)

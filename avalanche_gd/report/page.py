@@ -1,4 +1,4 @@
-"""The page: everything in one file, which asks for nothing from a network."""
+"""The page: everything in one file, which loads nothing from a network."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -20,15 +20,15 @@ from avalanche_gd.report.tables import caption_of, headings_of, lines_of
 from avalanche_gd.runs.columns import COSTS, DASH
 from avalanche_gd.runs.results import RunResult
 
-_COMMIT = 12  # characters of its name
+_COMMIT = 12  # characters of a commit that are shown
 
 
 class SectionView:
-    """What the page shows of a section, drawn.
+    """The parts of the page for a section, drawn.
 
-    :param section: of the report.
-    :param styles: of its labels.
-    :raises ValueError: if a picture of a run is cut short.
+    :param section: a section of the report.
+    :param styles: the styles of its labels.
+    :raises ValueError: if a picture of a run is damaged.
     """
 
     def __init__(self, section: Section, styles: dict[str, Style]):
@@ -43,7 +43,7 @@ class SectionView:
         self.method_settings = _method_settings(section)
         self.versions = _versions(section)
         self.drawings = [*self.curves, *self.costs]
-        """All figures, for files."""
+        """All figures, to be written as files."""
         if self.strips:
             self.drawings.append(image_drawing(section, self.strips))
         if self.matrices:
@@ -56,7 +56,7 @@ def render(
     styles: dict[str, Style],
     out: Path,
 ) -> str:
-    """The page's HTML.
+    """Make the page's HTML.
 
     :param out: the folder of the page.
     """
@@ -81,10 +81,10 @@ def render(
 
 
 def address(path: Path, out: Path) -> str:
-    """The address of a file from a page; empty if it is not there, or not near.
+    """The relative URL of a file from a page; empty if the file is absent or not near.
 
-    A file is near below the folder that the page's own is in: another address would say
-    more of the machine, and lead nowhere once the two are copied.
+    A file is near if it is below the folder that the page's folder is in. Other URLs would
+    show paths of the machine, and be wrong after the two are copied.
 
     :param out: the folder of the page.
     """
@@ -95,7 +95,7 @@ def address(path: Path, out: Path) -> str:
 
 
 def _method_settings(section: Section) -> list[tuple[str, list[str]]]:
-    """Each setting of the methods, with its value for each."""
+    """The settings of the methods, each with its values by method."""
     columns = [of_method(runs[0]) for runs in section.methods.values()]
     names = dict.fromkeys(name for column in columns for name in column)
     return [
@@ -106,7 +106,7 @@ def _method_settings(section: Section) -> list[tuple[str, list[str]]]:
 
 @dataclass
 class Provenance:
-    """What each run was made with: of one that went on, all that it was made with."""
+    """What a run was made with; if it was continued, of all times."""
 
     devices: str
     threads: str
@@ -114,7 +114,7 @@ class Provenance:
 
     @classmethod
     def of(cls, run: RunResult) -> "Provenance":
-        """What a run says of the times that it began or went on."""
+        """The provenance of a run, from all times that it started or continued."""
         machines = [time["machine"] for time in run.times]
         return cls(
             _each(map(_device, machines)),
@@ -124,7 +124,7 @@ class Provenance:
 
 
 def _each(found: Iterable[Any]) -> str:
-    """Those that are known, once."""
+    """The known values, without repetition."""
     return ", ".join(dict.fromkeys(str(one) for one in found if one)) or DASH
 
 
@@ -134,7 +134,7 @@ def _device(machine: dict[str, Any]) -> str:
 
 
 def _versions(section: Section) -> list[tuple[str, list[str]]]:
-    """Of each package: one, or where runs differ several with their runs."""
+    """The versions by package; if runs differ, several with their runs."""
     found: dict[str, dict[str, list[str]]] = {}
     lines = []
     for label, runs in section.methods.items():

@@ -1,10 +1,10 @@
-"""Text of settings where it is shown as it is: in a terminal and in figures."""
+"""Make text of settings safe to show in a terminal and in figures."""
 
 
 def printable(text: str, *, length: int) -> str:
-    r"""Text in one line, without what a terminal would obey, and not too long.
+    r"""Text in one line, of limited length, without control characters of a terminal.
 
-    :param length: of the result; longer text is cut, and ends with dots.
+    :param length: the length of the result; longer text is cut, and ends with dots.
 
     >>> printable("red \033[31m", length=20), printable("lambd=0.25", length=8)
     ('red ?[31m', 'lambd...')

@@ -20,14 +20,14 @@ _COMMAND = "avalanche-gd-report"
 
 
 def write_report(folders: Sequence[Path], out: Path) -> None:
-    """Write a report on runs, and print its tables and where its page is.
+    """Write a report on runs, and print its tables and the path of its page.
 
     The files are ``report.html``, ``runs.csv``, ``table.csv``, ``table.tex``, and each
     figure as ``figures/*.pdf`` and ``figures/*.svg``. All is read and drawn before the
     first file is written.
 
-    :param folders: of runs, at any depth.
-    :param out: where the report goes; what else is there stays.
+    :param folders: folders with runs, at any depth.
+    :param out: the folder of the report; other files in it stay.
     :raises ValueError: if there is no run, one is damaged or contradicts itself, two
         contradict each other, or the files cannot be written.
     """
@@ -44,7 +44,7 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
         "table.csv": as_csv(sections),
         "table.tex": as_tex(sections),
     }
-    # Names of files may hold bytes that are no text.
+    # Names of files may have bytes that are not text.
     files = {name: text.encode(errors="backslashreplace") for name, text in texts.items()}
     for drawing in (drawing for view in views for drawing in view.drawings):
         files[f"figures/{drawing.name}.pdf"] = drawing.pdf
@@ -58,21 +58,24 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write a report, and end with one line and status 2 on a wrong value.
+    """Write a report; on a wrong value, print one line and exit with status 2.
 
-    Status 130 if it is interrupted.
+    The status is 130 after an interruption.
     """
     parser = OneLineParser(
         prog=_COMMAND,
-        description="Write one page, tables and figures on all runs below some folders.",
+        description="Write one page, tables and figures on all runs in some folders.",
     )
     parser.add_argument(
-        "folders", nargs="+", type=Path, metavar="FOLDER", help="a folder of runs"
+        "folders", nargs="+", type=Path, metavar="FOLDER", help="a folder with runs"
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("report"), help="where to (default: report)"
+        "--out",
+        type=Path,
+        default=Path("report"),
+        help="the folder of the report (default: report)",
     )
-    line = f"{_COMMAND}: interrupted; run it again for a whole report"
+    line = f"{_COMMAND}: interrupted; run it again for a complete report"
     with ending_when_interrupted(line), ending_with_one_line(_COMMAND, reraise=False):
         options = parser.parse_args(arguments)
         write_report(options.folders, options.out)

@@ -1,4 +1,4 @@
-"""The settings of runs: which decide the result, and in which runs differ."""
+"""The settings of runs: those that decide the result, and those that differ."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,14 +12,14 @@ _CALLED = {
     "threshold": ("snr_threshold",),
     "scale": ("guidance_scale",),
 }
-"""Arguments of plugins, and the settings of methods that say the same under other names."""
+"""Arguments of plugins, and settings of methods with other names and the same meaning."""
 
 
 def flatten(config: dict[str, Any]) -> dict[str, Any]:
-    """The settings of an experiment by dotted name, without its seed and its place.
+    """The settings of a run by dotted name, without its seed and its folder.
 
-    An argument of a plugin that only repeats a setting of the method is left out, as is
-    what is empty.
+    An argument of a plugin that only repeats a setting of the method is left out, and so is
+    an empty setting.
 
     >>> flatten({"seed": 1, "method": {"name": "naive", "lambd": 2, "plugins": []}})
     {'method.name': 'naive', 'method.lambd': 2}
@@ -31,17 +31,17 @@ def flatten(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def of_method(run: RunResult) -> dict[str, Any]:
-    """Those flat settings that are the method's own."""
+    """The method's own settings, by dotted name."""
     return flatten({"method": run.config["method"]})
 
 
 def outside_method(run: RunResult) -> dict[str, Any]:
-    """Those flat settings that methods must share to be compared."""
+    """The settings, by dotted name, that methods must share to be compared."""
     return flatten({key: part for key, part in run.config.items() if key != "method"})
 
 
 def differing(several: Sequence[dict[str, Any]]) -> list[str]:
-    """The names of flat settings that are not the same in all.
+    """The names of settings that are not the same in all.
 
     >>> differing([{"seed": 1, "steps": 2}, {"seed": 1, "steps": 3}])
     ['steps']
@@ -51,9 +51,9 @@ def differing(several: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def by_method(runs: Sequence[RunResult]) -> dict[str, list[RunResult]]:
-    """The runs by method, in the order given; its settings that differ are in the label.
+    """Group the runs by method, in the given order; settings that differ are in the label.
 
-    But for options that are off, which are None.
+    Settings that are None are left out of the label, as such an option is off.
     """
     groups: dict[str, list[RunResult]] = {}
     for method in dict.fromkeys(run.method for run in runs):

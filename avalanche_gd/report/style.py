@@ -1,18 +1,18 @@
-"""How a method is drawn: the same in all figures."""
+"""How a method is drawn, the same in all figures."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from avalanche_gd.report.collect import Section
 
-# Okabe and Ito's palette for colour-blind readers, without its yellow and black, which
-# do not show on white and on black.
+# Okabe and Ito's palette for colour-blind readers, without yellow and black, which are hard
+# to see on white and on black.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _LINES = ("-", "--", ":", "-.")
 
 Style = dict[str, Any]
-"""A method's ``color``, marker and line, as matplotlib's ``plot`` takes them."""
+"""A method's ``color``, marker and line, for matplotlib's ``plot``."""
 
 
 def styles_of(sections: Sequence[Section]) -> dict[str, Style]:
@@ -21,7 +21,7 @@ def styles_of(sections: Sequence[Section]) -> dict[str, Style]:
 
 
 def styles_for(labels: Iterable[str]) -> dict[str, Style]:
-    """A style for each label; one that no other has, for up to 28."""
+    """A style for each label; for up to 28 labels all are different."""
     return {
         label: {
             "color": _COLOURS[i % len(_COLOURS)],

@@ -12,30 +12,30 @@ from avalanche_gd.report.printable import printable
 from avalanche_gd.runs.columns import COSTS, METRICS, Column
 from avalanche_gd.runs.results import csv_text
 
-_WIDTH = 88  # of a table of one seed in a terminal
-_LABEL = 200  # characters of a label or a title there
+_WIDTH = 88  # characters of a table of one seed in a terminal
+_LABEL = 200  # characters of a label or a title in a terminal
 
 
 @dataclass
 class Cell:
-    """A value of the table; ``estimate`` is None where nothing was recorded."""
+    """A value of the table; ``estimate`` is None if nothing was recorded."""
 
     column: Column
     estimate: Estimate | None
     seeds: int
-    """Of the method: more than the estimate is over, where some runs lack the metric."""
+    """The method's seeds; the estimate has fewer if some runs lack the metric."""
     is_best: bool = False
 
     @property
     def mean(self) -> str:
-        """As shown."""
+        """The mean as text."""
         return self.column.text(self.estimate and self.estimate.mean)
 
     @property
     def spread(self) -> str:
-        """What follows the mean: its interval, and over how many seeds if not over all.
+        """What follows the mean: the interval, and the number of seeds if some lack it.
 
-        Empty where there is neither, or a count is exact.
+        Empty if there is neither, or if a count is exact.
         """
         if self.estimate is None:
             return ""
@@ -47,7 +47,7 @@ class Cell:
 
     @property
     def text(self) -> str:
-        """All of it."""
+        """The mean and the interval."""
         return self.mean + self.spread
 
 
@@ -61,11 +61,11 @@ class Line:
 
 
 def lines_of(section: Section, place: str = "") -> list[Line]:
-    """The table's lines; the best of each column is marked, where methods compete.
+    """The lines of the table; the best value of a column is marked if methods compete.
 
-    Without the columns that no run has.
+    Columns that no run has are left out.
 
-    :param place: of the table, which leaves out columns that say so.
+    :param place: where the table is, for columns that are left out there.
     """
     columns = [
         column
@@ -86,12 +86,12 @@ def lines_of(section: Section, place: str = "") -> list[Line]:
 
 
 def headings_of(lines: Sequence[Line]) -> list[str]:
-    """What the columns of lines are called."""
+    """The headings of the columns."""
     return ["Method", "Seeds", *(cell.column.heading for cell in lines[0].cells)]
 
 
 def caption_of(section: Section, lines: Sequence[Line]) -> str:
-    """What the numbers of a table are."""
+    """The caption of a table: what its numbers are."""
     has_interval = any("±" in cell.spread for line in lines for cell in line.cells)
     names = [cell.column.word for cell in lines[0].cells if cell.column.in_features]
     interval = " ± 95% confidence interval (Student's t)" if has_interval else ""
@@ -105,7 +105,7 @@ def caption_of(section: Section, lines: Sequence[Line]) -> str:
 
 
 def as_text(sections: Sequence[Section]) -> str:
-    """The tables for a terminal."""
+    """The tables as text for a terminal."""
     tables = []
     for section in sections:
         lines = lines_of(section, "terminal")
@@ -124,7 +124,7 @@ def as_text(sections: Sequence[Section]) -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells below each other: the first column to the left, others to the right."""
+    """Rows of cells in columns: the first column to the left, others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(
@@ -136,7 +136,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 
 
 def as_csv(sections: Sequence[Section]) -> str:
-    """``table.csv``: a line for each method and metric, in full precision."""
+    """``table.csv``: a line for each method and metric, with all digits."""
     rows: list[list[Any]] = []
     for section in sections:
         for line in lines_of(section):
@@ -178,7 +178,7 @@ def runs_as_csv(sections: Sequence[Section]) -> str:
 
 
 def _mark_best(cells: Sequence[Cell]) -> None:
-    """The best mean, and what is the same in print; no interval is looked at."""
+    """Mark the best mean, and those that look the same; intervals are not used."""
     known = [
         (cell.estimate.mean, cell)
         for cell in cells

@@ -21,7 +21,7 @@ _ESCAPES = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     '"': r"\char34{}",
-    "[": "{[}",  # which would be an argument of the line's end before it
+    "[": "{[}",  # LaTeX would read it as an argument of the end of the line before
     "*": "{*}",
     "\N{EN DASH}": "--",
     "\N{MINUS SIGN}": "$-$",
@@ -34,14 +34,15 @@ _ESCAPES = {
 def as_tex(sections: Sequence[Section]) -> str:
     r"""``table.tex``: a ``table`` for each section, at most as wide as the text.
 
-    Asks for ``booktabs`` and ``graphicx``. Seconds and F in all are left to ``table.csv``.
+    It needs ``booktabs`` and ``graphicx``. Seconds and F in total are only in
+    ``table.csv``.
     """
     head = "% By avalanche-gd-report. In the preamble: \\usepackage{booktabs,graphicx}\n"
     return head + "".join("\n" + _table(section) for section in sections)
 
 
 def escape(text: str) -> str:
-    r"""Text as LaTeX prints it, in one line; what it has no sign for is shown by number.
+    r"""Text for LaTeX, in one line; characters that LaTeX does not have become numbers.
 
     >>> print(escape("generative_replay, 50%"))
     generative\_replay, 50\%
@@ -88,7 +89,7 @@ def _escaped(character: str) -> str:
     if character.isspace():
         return " "
     has_sign = character.isascii() and character.isprintable()
-    is_latin1 = character.isalpha() and ord(character) < 256  # which every TeX has
+    is_latin1 = character.isalpha() and ord(character) < 256  # every TeX has these
     return character if has_sign or is_latin1 else f"{{[}}U+{ord(character):04X}]"
 
 

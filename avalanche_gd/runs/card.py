@@ -40,7 +40,7 @@ A diffusion model of images, trained by avalanche-gd.
 
 ## Metrics
 
-After the last experience, of {judged:,} images by {steps} sampling steps. FID is in the
+After the last experience, on {judged:,} images from {steps} sampling steps. FID uses the
 features of {features}.
 
 | Metric | Value |
@@ -58,9 +58,9 @@ Seed {seed}. Versions: {versions}.
 {loading}
 ## Licence
 
-Not chosen yet. Who publishes this model says here, and as `license:` in the head of this
-file, how it may be used. Its training images have terms of their own; the MIT licence of
-avalanche-gd is of its code alone.
+Not chosen yet. Whoever publishes this model must say here, and as `license:` at the top of
+this file, how it may be used. Its training images have their own terms; the MIT licence of
+avalanche-gd is for its code only.
 """
 _LOADING = """\
 ```python
@@ -93,20 +93,20 @@ def model_card(
     rows: Sequence[Row],
     versions: Mapping[str, str | None],
 ) -> str:
-    """The text of a card, which has no path of the machine in it.
+    """The text of a card, without any path of the machine.
 
-    :param config: of the run.
-    :param model: that is saved.
-    :param train_stream: of the run's benchmark.
-    :param rows: its metrics.
-    :param versions: of packages.
+    :param config: the settings of the run.
+    :param model: the saved model.
+    :param train_stream: the training stream of the run's benchmark.
+    :param rows: the metrics of the run.
+    :param versions: the versions of packages.
     """
     benchmark, method, evaluation = config.benchmark, config.method, config.evaluation
     head: dict[str, Any] = {"library_name": "diffusers"}
     loading, steps = _LOADING, evaluation.steps
     if not is_of_diffusers(model.denoiser):
         head, loading = {}, _OF_ONES_OWN.format(denoiser=type(model.denoiser).__name__)
-    elif model.num_classes is None:  # a pipeline has no place for a class
+    elif model.num_classes is None:  # a pipeline cannot be given a class
         head["pipeline_tag"] = "unconditional-image-generation"
         pipeline = "DDPMPipeline" if is_flow(model.noise_scheduler) else "DDIMPipeline"
         loading += _PIPELINE.format(pipeline=pipeline, steps=steps)
@@ -151,9 +151,9 @@ def model_card(
 
 
 def _command(config: RunConfig) -> str | None:
-    """The command that makes the same run; None if its choices are not the package's.
+    """The command that makes the same run; None if it uses choices of the user's own.
 
-    Paths are ``PATH`` in it.
+    Paths are replaced by ``PATH``.
     """
     names = (("benchmark", config.benchmark.name), ("method", config.method.name))
     given = dict([*names, ("seed", config.seed)])
@@ -170,14 +170,14 @@ def _command(config: RunConfig) -> str | None:
         place = {"out": config.out, "device": config.device}
         if run_digest(compose_config(_overrides(given | place))) != run_digest(config):
             return None
-    except Exception:  # whatever is composed from choices that there are not
+    except Exception:  # the user's choices may raise errors of any kind
         return None
     hidden = {n: "PATH" if os.sep in str(value) else value for n, value in given.items()}
     return shlex.join(["avalanche-gd", *_overrides(hidden)])
 
 
 def _leaves(content: Any, above: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested settings by dotted name; a list is one."""
+    """Nested settings by dotted name; lists are not split."""
     for name, value in content.items():
         if isinstance(value, Mapping):
             yield from _leaves(value, f"{above}{name}.")
@@ -186,7 +186,7 @@ def _leaves(content: Any, above: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _overrides(settings: Mapping[str, Any]) -> list[str]:
-    """Settings as a command line has them."""
+    """Settings in the form of a command line."""
     return [
         f"{name}={json.dumps(value).strip(chr(34))}" for name, value in settings.items()
     ]

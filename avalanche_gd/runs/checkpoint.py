@@ -1,4 +1,4 @@
-"""Checkpoints of a run: one file an experience, of which the last two are kept."""
+"""Checkpoints of a run: one file per experience; the last two are kept."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,19 +12,19 @@ _KEPT = 2
 
 
 class Checkpoint(NamedTuple):
-    """What a run has reached."""
+    """A saved state of a run."""
 
     experience: int
-    """The index of the last experience that it holds."""
+    """The index of the last experience that was trained."""
     state: dict[str, Any]
 
 
 def save_checkpoint(folder: Path, run: str, experience: int, state: dict[str, Any]) -> None:
-    """Keep the state after an experience, and what it is the state of.
+    """Save the state after an experience, with what identifies it.
 
-    :param folder: of the checkpoints.
+    :param folder: the folder of the checkpoints.
     :param run: the digest of the settings that decide the run's result.
-    :param experience: its index.
+    :param experience: the index of the experience.
     :param state: tensors and plain containers only.
     :raises ValueError: if it cannot be written.
     """
@@ -42,16 +42,16 @@ def load_checkpoint(
     device: torch.device,
     refused: Callable[[str], None],
 ) -> Checkpoint | None:
-    """The last checkpoint that is whole and this run's; None if there is none.
+    """Load the last complete checkpoint of this run; None if there is none.
 
-    It is unpickled as tensors and plain containers only. Those that are no longer kept
+    Only tensors and plain containers are unpickled. Older checkpoints than the last two
     are removed.
 
-    :param folder: of the checkpoints.
-    :param run: as it was saved with.
-    :param n_experiences: of the run.
+    :param folder: the folder of the checkpoints.
+    :param run: the same digest as when it was saved.
+    :param n_experiences: the number of experiences of the run.
     :param device: where the tensors go.
-    :param refused: called with a line about each later one that cannot be used.
+    :param refused: called with a message for each later checkpoint that cannot be used.
     """
     for experience in reversed(range(n_experiences)):
         path = _path(folder, experience)
@@ -61,7 +61,7 @@ def load_checkpoint(
             content = torch.load(path, map_location=device, weights_only=True)
             digest = content.pop("digest")
             whole = digest == content_digest(content)
-        except Exception:  # whatever zipfile, pickle and torch raise
+        except Exception:  # zipfile, pickle and torch raise errors of many kinds
             whole = False
         if not whole:
             refused(f"{path} is cut short or damaged")
@@ -70,7 +70,7 @@ def load_checkpoint(
         elif content["experience"] != experience:
             refused(f"{path} is of experience {content['experience'] + 1}")
         else:
-            _remove_old(folder, experience)  # if a kill came before
+            _remove_old(folder, experience)  # a kill may have come before that
             return Checkpoint(experience, content["state"])
     return None
 

@@ -1,4 +1,4 @@
-"""What there is to choose, as the files of ``conf/`` and their comments say it."""
+"""The choices of methods, benchmarks and presets, from the files of ``conf/``."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,17 +14,17 @@ from avalanche_gd.runs.plain_yaml import load_plain_yaml
 _COST = re.compile(r"([\d.]+F(?: to [\d.]+F)?) a step")
 _SETTING = re.compile(r"( *)(\w+):.*")
 _GENERATORS = {
-    "diffusion": "Methods of a diffusion model, and a solver that may replay from it:",
-    "vae": "With a VAE in its place:",
-    "none": "Of the solver alone:",
+    "diffusion": "For a diffusion model (most also train a solver that replays from it):",
+    "vae": "For a VAE instead:",
+    "none": "For a solver alone, without a generator:",
 }
 
 
 class Choice:
-    """A file of a group of ``conf/``, with what it says in comments.
+    """A file of a group of ``conf/``, with its settings and comments.
 
-    :param path: of the file.
-    :param section: that its settings are in, unless it says that they are of the whole.
+    :param path: the path of the file.
+    :param section: the section of its settings, unless the file says that they are global.
     """
 
     def __init__(self, path: Any, section: str):
@@ -35,29 +35,29 @@ class Choice:
 
     @property
     def about(self) -> str:
-        """The comment at its head: a sentence, and more."""
+        """The comment at the top of the file."""
         head = re.match(r"(?:# @package.*\n)?((?:#.*\n)*)", self.text)
         return " ".join(head[1].replace("#", " ").split()) if head else ""
 
     @property
     def sentence(self) -> str:
-        """The first of that comment."""
+        """The first sentence of that comment."""
         return re.split(r"(?<=\.)\s(?=[A-Z\d])", self.about)[0]
 
     @property
     def cost(self) -> str:
-        """Of a step of a method, in F; empty without a denoiser."""
+        """The cost of a method's step in F; empty if it has no denoiser."""
         found = _COST.search(self.about)
         return found[1] if found else ""
 
     @property
     def preset(self) -> str:
-        """The one that it chooses; empty if it leaves that to others."""
+        """The preset that it chooses; empty if it chooses none."""
         chosen = (one for one in self.content.get("defaults", ()) if isinstance(one, dict))
         return next((one[key] for one in chosen for key in one if "/model" in key), "")
 
     def comments(self) -> dict[str, str]:
-        """What it says of its settings, by dotted name; of some over several lines."""
+        """The comments on its settings, by dotted name; some have several lines."""
         found: dict[str, str] = {}
         setting = ""
         for line, name in named_lines(self.text, self.section):
@@ -71,9 +71,9 @@ class Choice:
 
 
 def named_lines(text: str, section: str = "") -> Iterator[tuple[str, str]]:
-    """The lines of a YAML text, each with the dotted name of the setting that it is of.
+    """The lines of a YAML text, each with the dotted name of its setting.
 
-    :param section: that all are in.
+    :param section: the section of all settings.
 
     >>> list(named_lines("model:\\n  compile: false\\n", "a"))
     [('model:', 'a.model'), ('  compile: false', 'a.model.compile')]
@@ -91,8 +91,8 @@ def named_lines(text: str, section: str = "") -> Iterator[tuple[str, str]]:
 def choices(group: str, more: Iterable[Path] = ()) -> dict[str, Choice]:
     """The files of a group, by name.
 
-    :param group: a folder of ``conf/``.
-    :param more: folders like ``conf/``, as ``--config-dir`` takes them.
+    :param group: the name of a folder in ``conf/``.
+    :param more: folders like ``conf/``, from ``--config-dir``.
     """
     folders = [folder / group for folder in (files("avalanche_gd.conf"), *more)]
     paths = [path for folder in folders if folder.is_dir() for path in folder.iterdir()]
@@ -102,12 +102,12 @@ def choices(group: str, more: Iterable[Path] = ()) -> dict[str, Choice]:
 
 
 def methods() -> str:
-    """The methods, a line each, by what they train."""
+    """The list of methods, one line each, by what they train."""
     own = choices("method").values()
     lines = [
-        "method=NAME, and what a step costs: F is a forward pass of the denoiser over a"
+        "Choose with method=NAME. F is the cost of a step: F is one forward pass of the"
     ]
-    lines += ["batch, at k = 2. avalanche-gd method=NAME --help says more."]
+    lines += ["denoiser over a batch, for k = 2. More: avalanche-gd method=NAME --help"]
     for kind, title in _GENERATORS.items():
         chosen = [m for m in own if m.content.get("generator", "diffusion") == kind]
         lines += ["", title, *_in_columns([(m.name, m.cost, m.sentence) for m in chosen])]
@@ -115,7 +115,7 @@ def methods() -> str:
 
 
 def benchmarks() -> str:
-    """The benchmarks, a line each: images, classes and experiences."""
+    """The list of benchmarks, one line each: images, classes and experiences."""
     rows = [("benchmark=NAME", "images", "classes", "experiences", "")]
     for choice in choices("benchmark").values():
         settings = choice.content["benchmark"]
@@ -126,7 +126,7 @@ def benchmarks() -> str:
 
 
 def presets() -> str:
-    """The presets, a line each: images, parameters, and what they are the default of."""
+    """The list of presets, one line each: images, parameters, benchmarks."""
     takers = [*choices("benchmark").values(), *choices("experiment").values()]
     rows = [("model=NAME", "images", "parameters", "default of", "")]
     for choice in choices("model").values():
@@ -140,7 +140,7 @@ def presets() -> str:
 
 
 LISTS = {"methods": methods, "benchmarks": benchmarks, "presets": presets}
-"""By the argument of ``avalanche-gd``."""
+"""The functions by the argument of ``avalanche-gd``."""
 
 
 def _shape(preset: str) -> str:

@@ -1,4 +1,4 @@
-"""What tables and figures show of a run: a line for each metric and each cost."""
+"""What tables and figures show of a run: one entry for each metric and each cost."""
 
 import math
 import re
@@ -19,7 +19,7 @@ from avalanche_gd.metrics import (
 )
 
 DASH = "\N{EN DASH}"
-"""What stands for a value that was not recorded."""
+"""Shown instead of a value that was not recorded."""
 
 _STREAM = "eval_phase/test_stream"
 _ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
@@ -27,51 +27,51 @@ _ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
 
 @dataclass(frozen=True)
 class Column:
-    """A metric or a cost: where it is found, and how it is shown."""
+    """A metric or a cost: where it is read, and how it is shown."""
 
     name: str
-    """In the CSVs."""
+    """Its name in the CSV files."""
     word: str
-    """In tables."""
+    """Its name in tables."""
     digits: int
-    """Behind the point."""
+    """Digits after the point."""
     better: str
-    """Which values are: the ``lower``, the ``higher``, or neither, which is empty."""
+    """Which values are better: ``lower``, ``higher``, or neither, which is empty."""
     key: str
-    """Of a metric, in ``metrics.csv``; of a cost, in ``run.json``, with dots."""
+    """A metric's name in ``metrics.csv``; a cost's name in ``run.json``, with dots."""
     title: str = ""
-    """In figures, over experiences or as a cost; without one, it is in none."""
+    """Its title in figures; without one, it is in no figure."""
     scale: str = "linear"
-    """``linear``; ``log``, where values are far apart; or ``share``, from 0 to 1."""
+    """``linear``; ``log``, if values are far apart; or ``share``, from 0 to 1."""
     is_quality: bool = False
     """True if figures show the metric against costs."""
     unit: str = ""
-    """Of a cost that figures show metrics against."""
+    """The unit of a cost that figures show metrics against."""
     left_out_of: tuple[str, ...] = ()
-    """Narrow tables without it: of a ``paper`` (and the README), of a ``terminal``."""
+    """Narrow tables without it: ``paper`` (and the README), ``terminal``."""
     lowest: float = -math.inf
-    """What the metric can be at least."""
+    """The lowest possible value of the metric."""
     highest: float = math.inf
-    """What the metric can be at most."""
+    """The highest possible value of the metric."""
     measure: Callable[..., Any] | None = None
-    """Makes the generator's plugin metric from its ``sampling``; once if it gives two."""
+    """Makes the generator's plugin metric from ``sampling``; once if it gives two."""
     in_features: bool = False
     """True if it depends on ``features``, which ``measure`` then takes too."""
     is_labelled: bool = False
-    """True if it depends on who labels generated images, ``measure``'s ``classifier``."""
+    """True if it depends on what labels generated images, ``measure``'s ``classifier``."""
     asked_as: str = ""
-    """In ``evaluation.measures``; empty if it is measured without being asked for."""
+    """Its name in ``evaluation.measures``; empty if it is always measured."""
     of_some_methods: bool = False
-    """True if runs of other methods have none."""
+    """True if runs of some methods do not have it."""
 
     @property
     def heading(self) -> str:
-        """Of a table, with an arrow towards the better values."""
+        """Its name at the top of a table, with an arrow towards the better values."""
         return self.word + _ARROWS[self.better]
 
     @property
     def label(self) -> str:
-        """Of a figure: the title, and which values are better."""
+        """Its name in a figure: the title, and which values are better."""
         return f"{self.title} ({self.better} is better)" if self.better else self.title
 
     @property
@@ -82,9 +82,9 @@ class Column:
         return f"{self.lowest:g} or more"
 
     def is_possible(self, value: float) -> bool:
-        """True if the metric can have a value, or is not a number.
+        """True if the metric can have this value, or if the value is NaN.
 
-        As shown: a sum of single precision may be a little beyond the range.
+        The value is rounded as it is shown, as single precision has rounding errors.
 
         >>> METRICS[0].is_possible(-1e-5), METRICS[0].is_possible(-1)
         (True, False)
@@ -93,7 +93,7 @@ class Column:
         return math.isnan(value) or self.lowest <= shown <= self.highest
 
     def measures(self, key: str) -> bool:
-        """True if a line of ``metrics.csv`` is this metric, of any experiences.
+        """True if a line of ``metrics.csv`` is this metric, for any experiences.
 
         >>> METRICS[0].measures("generator/FID_Exp/eval_phase/test_stream/Exp001")
         True
@@ -296,7 +296,7 @@ METRICS = [
         of_some_methods=True,
     ),
 ]
-"""The metrics, in the order of tables; one of your own may be appended."""
+"""The metrics, in the order of tables; you can append your own."""
 
 COSTS = [
     Column(
@@ -321,7 +321,7 @@ COSTS = [
         left_out_of=("paper", "terminal"),
     ),
 ]
-"""What a run spent, after the metrics in tables."""
+"""What a run spent, which tables show after the metrics."""
 
 
 def generation_metrics(
@@ -331,14 +331,14 @@ def generation_metrics(
     labeller: Any = None,
     columns: Sequence[Column] = METRICS,
 ) -> list[Any]:
-    """The plugin metrics of a generator that tables show.
+    """Make the plugin metrics of a generator that tables show.
 
-    :param sampling: how its images are drawn.
-    :param features: what :func:`~avalanche_gd.metrics.fid_metrics` takes.
-    :param measures: those that are asked for, of :func:`measure_names`.
+    :param sampling: how images are generated.
+    :param features: as in :func:`~avalanche_gd.metrics.fid_metrics`.
+    :param measures: additional metrics, from :func:`measure_names`.
     :param labeller: a classifier that labels generated images; None for the oracle.
     :param columns: the metrics of the tables.
-    :raises ValueError: for another name, or if one cannot be had with this sampling.
+    :raises ValueError: for another name, or if one is not possible with this sampling.
     """
     for name in measures:
         if name not in measure_names():
@@ -357,12 +357,12 @@ def generation_metrics(
 
 
 def measure_names() -> list[str]:
-    """What can be asked for beside what is always measured."""
+    """The names of metrics that can be added to those that are always measured."""
     return list(dict.fromkeys(m.asked_as for m in METRICS if m.asked_as))
 
 
 def features_in_words(evaluation: Mapping[str, Any]) -> str:
-    """What the features of an evaluation are of, as tables and figures say.
+    """The name of the features of an evaluation, for tables and figures.
 
     :param evaluation: the settings of that section.
 

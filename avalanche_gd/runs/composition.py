@@ -1,4 +1,4 @@
-"""The configuration of a run as Hydra composes it, checked."""
+"""Compose the settings of a run with Hydra, and check them."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,8 +34,8 @@ from avalanche_gd.runs.identity import flatten
 from avalanche_gd.runs.names import check_name
 from avalanche_gd.runs.strategies import make_generator, solver_replay
 
-_HIGHEST_SEED = 2**63 - 1  # of torch
-_MOST_THREADS = 1024  # so many that torch can start
+_HIGHEST_SEED = 2**63 - 1  # torch's limit
+_MOST_THREADS = 1024  # torch can start so many
 _GENERATORS = ("diffusion", "vae", "none")
 _LOWEST = {
     "threads": 1,
@@ -49,30 +49,30 @@ _LOWEST = {
     "solver.batch_size": 1,
     "method.memory": 1,
 }
-"""What no object checks."""
+"""The lowest values of settings that no object checks."""
 
 
 def method_names() -> list[str]:
-    """All methods of the registry, ``conf/method``, but those that need a setting."""
+    """All methods in ``conf/method``, except those that need a setting."""
     paths = files("avalanche_gd.conf").joinpath("method").iterdir()
     own = [path for path in paths if path.name.endswith(".yaml")]
     return sorted(p.name.removesuffix(".yaml") for p in own if "???" not in p.read_text())
 
 
 def compose_config(overrides: Sequence[str]) -> RunConfig:
-    """The checked configuration of a run by overrides of the defaults.
+    """Compose and check the settings of a run, from overrides of the defaults.
 
     :param overrides: Hydra's, such as ``["benchmark=split_digits", "seed=1"]``.
-    :raises ValueError: for a value that is not allowed, with what is.
+    :raises ValueError: for a value that is not allowed; the message says what is.
     """
     with initialize_config_module("avalanche_gd.conf", version_base="1.3"):
         return read_config(compose("config", list(overrides), return_hydra_config=True))
 
 
 def read_config(composed: DictConfig) -> RunConfig:
-    """The checked configuration of what Hydra composed.
+    """Check the settings that Hydra composed.
 
-    :raises ValueError: for a value that is not allowed, with what is.
+    :raises ValueError: for a value that is not allowed; the message says what is.
     """
     content: Any = OmegaConf.to_container(composed)
     hydra: Any = content.pop("hydra", None) or HydraConfig.get()
@@ -93,9 +93,9 @@ def read_config(composed: DictConfig) -> RunConfig:
 
 
 def _check(config: RunConfig) -> None:
-    """Raise ValueError unless all can be built that the run is built from.
+    """Raise ValueError unless all parts of the run can be built.
 
-    A preset's denoiser without its weights, so that it takes neither memory nor time.
+    A preset's denoiser is built without its weights, to save memory and time.
     """
     check_name("benchmark.name", config.benchmark.name)
     check_name("method.name", config.method.name)
@@ -129,21 +129,21 @@ def _check(config: RunConfig) -> None:
             generator_first = config.solver.samples_only_from is not None
             if guidance and guidance.towards == "confused" and generator_first:
                 raise ValueError(
-                    "it is guided by the solver of the same experience, which is trained "
-                    "last with solver.samples_only_from; give null"
+                    "it is guided by the solver of the same experience, but with "
+                    "solver.samples_only_from that is trained last; give null"
                 )
     if process_count() > 1:
         _check_processes(config, plugins)
 
 
 def _check_kinds(settings: Any, content: Mapping[str, Any], above: str = "") -> None:
-    """Raise ValueError for what OmegaConf would read as something else, or not name.
+    """Raise ValueError for values that OmegaConf would convert, or not name in its error.
 
-    Those are a number where true or false is meant, and a list where values by name are,
-    or the other way round.
+    These are a number instead of true or false, and a list instead of values by name, or
+    the other way round.
 
     :param settings: a data class.
-    :param content: of the configuration, before it is one.
+    :param content: the settings as they were composed.
     :param above: the dotted name of the section.
     """
     types = get_type_hints(settings)
@@ -164,7 +164,7 @@ def _check_kinds(settings: Any, content: Mapping[str, Any], above: str = "") -> 
 
 
 def _wrong_values(config: RunConfig) -> Iterator[str]:
-    """What no object checks, and settings that exclude each other.
+    """Errors in settings that no object checks, or that cannot be used together.
 
     :raises ValueError: for a number out of its range.
     """
@@ -188,10 +188,10 @@ def _wrong_values(config: RunConfig) -> Iterator[str]:
     if config.threads > _MOST_THREADS:
         yield f"threads must be {_MOST_THREADS} or less, got {config.threads}"
     out = Path(config.out).expanduser()
-    while not out.exists():  # the closest folder above it
+    while not out.exists():  # find the closest folder above that exists
         out = out.parent
     if not out.is_dir() or not os.access(out, os.W_OK | os.X_OK):
-        yield f"out={config.out} cannot be written, as {out} is no folder that can"
+        yield f"out={config.out} cannot be written, because {out} cannot"
     method = config.method
     if method.generator not in _GENERATORS:
         allowed = ", ".join(_GENERATORS)
@@ -214,9 +214,9 @@ def _wrong_values(config: RunConfig) -> Iterator[str]:
 
 
 def _wrong_budget(name: str, budget: BudgetConfig) -> Iterator[str]:
-    """Why a budget is none: it is in steps or in epochs.
+    """Errors in a budget, which is in steps or in epochs.
 
-    :param name: of its model.
+    :param name: the name of the model.
     """
     if budget.steps is not None and budget.epochs is not None:
         yield (
@@ -228,7 +228,7 @@ def _wrong_budget(name: str, budget: BudgetConfig) -> Iterator[str]:
 
 
 def _wrong_device(config: RunConfig) -> Iterator[str]:
-    """Why there is no such device for each of the processes."""
+    """The error if there is no such device for each of the processes."""
     try:
         kind = config.torch_device.type
     except RuntimeError:
@@ -248,9 +248,9 @@ def _wrong_device(config: RunConfig) -> Iterator[str]:
 
 @torch.no_grad()
 def _make_model(config: RunConfig) -> DiffusionModel:
-    """The model, without a preset's weights; a denoiser of one's own is tried once.
+    """Make the model without a preset's weights; try the user's own denoiser once.
 
-    :raises ValueError: if it gives another shape than that of the images.
+    :raises ValueError: if its output does not have the shape of the images.
     """
     not_compiled = replace(config.model, compile=False)
     model = not_compiled.make(config.benchmark.n_classes, weights=False)
@@ -267,13 +267,13 @@ def _make_model(config: RunConfig) -> DiffusionModel:
 def _check_processes(config: RunConfig, plugins: dict[str, list[Any]]) -> None:
     """Raise ValueError unless the processes can share the batches of both models.
 
-    :param plugins: of the method, by the name of their model.
+    :param plugins: those of the method, by the name of their model.
     """
     count = process_count()
     for name, own in plugins.items():
         batch_size = getattr(config, name).batch_size
         check_shares(f"{name}.batch_size", batch_size, count)
-        # The last batches of a ReplayPlugin's memory are of any size.
+        # A ReplayPlugin's memory ends in batches of any size.
         divisible = all(
             plugin.supports_distributed and not isinstance(plugin, ReplayPlugin)
             for plugin in own

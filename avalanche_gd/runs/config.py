@@ -1,4 +1,4 @@
-"""The configuration of a run, with its types."""
+"""The settings of a run, with their types."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,19 +27,19 @@ from avalanche_gd.runs.errors import naming
 from avalanche_gd.runs.identity import run_digest
 
 LABELLERS = ("oracle", "resnet18")
-"""Who may label generated images."""
+"""What can label generated images."""
 
 
 @dataclass
 class ModelConfig:
-    """The diffusion model: with the denoiser of a preset, or one of one's own.
+    """The diffusion model: with a preset's denoiser, or with the user's own.
 
-    :raises ValueError: for both of them, for neither, or for half of the second.
+    :raises ValueError: for both of them, for neither, or if a part of the second lacks.
     """
 
     preset: str | None = None
     _target_: str | None = None
-    """The class of a denoiser of one's own."""
+    """The class of the user's own denoiser."""
     options: dict[str, Any] | None = None
     """Its arguments."""
     sample_shape: list[int] | None = None
@@ -49,13 +49,13 @@ class ModelConfig:
     condition_dropout: float = 0.1
     guidance: float = 1.0
     precision: str = "float32"
-    """What the denoiser computes in: ``float32`` or ``bfloat16``."""
+    """The number format of the denoiser: ``float32`` or ``bfloat16``."""
     channels_last: bool = False
     compile: bool = False
     terminal_alpha_bar: float | None = None
     """The last ``alpha_bar`` of a schedule rescaled to zero terminal SNR."""
     process: str = "ddpm"
-    """Of the noise: ``ddpm``, or ``flow`` for flow matching."""
+    """The noise process: ``ddpm``, or ``flow`` for flow matching."""
 
     def __post_init__(self) -> None:
         own = self._target_ is not None
@@ -79,12 +79,12 @@ class ModelConfig:
         return channels, height, width
 
     def make(self, n_classes: int, *, weights: bool = True) -> DiffusionModel:
-        """The model, with random weights.
+        """Make the model, with random weights.
 
-        :param n_classes: of the benchmark.
-        :param weights: False leaves those of a preset out: the model takes no memory,
-            and refuses what it would with them.
-        :raises ValueError: for an unknown value, or values that do not go together.
+        :param n_classes: the number of classes of the benchmark.
+        :param weights: False to make a preset's model without weights: it needs no memory,
+            but raises the same errors.
+        :raises ValueError: for an unknown value, or values that cannot be used together.
         """
         num_classes = n_classes if self.conditional else None
         if self.preset is None:
@@ -108,7 +108,7 @@ class ModelConfig:
 class BenchmarkConfig:
     """The stream: a function of ``n_experiences``, ``seed``, ``image_size`` and options.
 
-    And of ``shuffle`` where that is false.
+    If ``shuffle`` is false, the function gets this argument too.
     """
 
     name: str
@@ -118,7 +118,7 @@ class BenchmarkConfig:
     horizontal_flips: bool = False
     """True if half of the images of each batch are mirrored, left and right."""
     shuffle: bool = True
-    """False for the classes in their own order, whatever the seed."""
+    """False to keep the classes in their own order, whatever the seed."""
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -130,10 +130,10 @@ class MethodConfig:
     generator: str = "diffusion"
     """The generative model: ``diffusion``, ``vae`` or ``none``."""
     cumulative: bool = False
-    """True if an experience brings the data of those before along."""
+    """True to train an experience also on the data of those before it."""
     all_at_once: bool = False
-    """True if only the last experience is trained, with the budget of all: if cumulative,
-    on the data of the whole stream."""
+    """True to train only in the last experience, with the budget of all of them; with
+    ``cumulative``, on the data of the whole stream."""
     solver: bool = True
     """False if there is no classifier."""
     solver_replays: bool = False
@@ -149,25 +149,25 @@ class MethodConfig:
     replay_ratio: float = 1.0
     """Replayed samples for each current one."""
     look_ahead: int = LOOK_AHEAD
-    """Steps that the teacher samples for at once."""
+    """For how many steps at once the teacher samples."""
     pool_size: int | None = None
-    """Samples that the teacher generates once an experience, to draw from."""
+    """How many samples the teacher makes once an experience, for a pool."""
     pool_per_class: int | None = None
-    """The same, of each class that a conditioned teacher knows."""
+    """The same, for each class that a conditioned teacher knows."""
     pool_refresh: int | None = None
-    """Steps after which the pool is filled anew."""
+    """After how many steps the pool is filled again."""
     pool_of: str = "samples"
-    """What it holds: ``samples``, or ``pairs`` with the teacher's predictions."""
+    """What the pool has: ``samples``, or ``pairs`` with the teacher's predictions."""
     teacher_sampler: str = "own"
     teacher_eta: float = 0.0
     teacher_ema_decay: float | None = None
-    """With which the teacher follows the student within an experience."""
+    """The decay with which the teacher follows the student within an experience."""
     unconditional_weight: float | None = None
-    """Of what a conditioned teacher predicts without the class, taught beside."""
+    """The weight of a conditioned teacher's predictions without the class."""
     guidance_scale: float = 1.0
-    """Of the guidance of the teacher's sampling by the solver."""
+    """The scale of the guidance of the teacher's sampling by the solver."""
     snr_threshold: float = 1.0
-    """Above which samples are taught, and current data below."""
+    """Samples are taught above this signal-to-noise ratio, current data below."""
     replay_start_timestep: int = 0
     """The lowest timestep that replay draws."""
     increasing_replay_size: bool = False
@@ -175,21 +175,22 @@ class MethodConfig:
     teacher: str | None = None
     """The folder of a saved model that teaches a new one."""
     source: str = "generation"
-    """Of what it teaches."""
+    """The source for that teacher."""
     penalty: float = 15_000.0
-    """The weight of a penalty on the weights, beside replay."""
+    """The weight of a penalty on the weights, for methods that also replay."""
     control: str | None = None
-    """What stands in the place of the rank-1 penalty's direction."""
+    """What replaces the direction of the rank-1 penalty."""
     memory: int = 200
-    """Images that a method with a memory keeps; GEM and A-GEM, of each experience."""
+    """Images in the memory of a method; for GEM and A-GEM, per experience."""
 
 
 @dataclass
 class BudgetConfig:
-    """What a model may spend in each experience: so many steps, or so many epochs.
+    """What a model may spend in each experience: a number of steps, or of epochs.
 
+    Epochs include their last, smaller batch, and are over all data of the experience: joint
     Epochs keep their last, smaller batch, and are over all that the experience brings:
-    joint training sees all data so far as often.
+    training sees all data so far in each epoch.
     """
 
     steps: int | None
@@ -197,7 +198,7 @@ class BudgetConfig:
     learning_rate: float
     epochs: int | None = field(default=None, kw_only=True)
     reset_optimizer: bool = field(default=False, kw_only=True)
-    """True if each experience begins with a new state of Adam."""
+    """True to start each experience with a new state of Adam."""
 
 
 @dataclass
@@ -205,9 +206,9 @@ class GeneratorConfig(BudgetConfig):
     """The diffusion model's budget."""
 
     decay_steps: int
-    """The last steps of an experience, over which the learning rate falls to 0."""
+    """The learning rate falls to 0 over so many last steps of an experience."""
     ema_decay: float | None = None
-    """Of the weights' moving average, with which an experience ends."""
+    """The decay of a moving average of the weights, with which an experience ends."""
 
 
 @dataclass
@@ -217,19 +218,19 @@ class SolverConfig(BudgetConfig):
     replay_steps: int
     temperature: float
     look_ahead: int = LOOK_AHEAD
-    """Steps that its generator samples for at once."""
+    """For how many steps at once its generator samples."""
     pool_size: int | None = None
-    """Samples that its generator makes once an experience, to replay from."""
+    """How many samples its generator makes once an experience, for a pool."""
     replay_labels: str = "solver"
-    """Who labels its replay: the old ``solver``, or the generator's ``condition``."""
+    """What labels its replay: the old ``solver``, or the generator's ``condition``."""
     replay_eta: float = 0.0
-    """With which its generator samples."""
+    """The eta of its generator's sampling."""
     increasing_replay_size: bool = False
     """True for n - 1 times as many replayed samples in the n-th experience."""
     samples_only_from: int | None = None
-    """The step from which on it is taught on samples only, with the generator first."""
+    """From this step on it sees samples only, and its generator is trained before."""
     regenerate_from: int | None = None
-    """The timestep to which current images are then noised."""
+    """The timestep to which current images are noised for that."""
     guidance: str | None = None
     """Classes that its replay is guided towards: ``missing`` or ``confused``."""
     guidance_scale: float = 1.0
@@ -239,7 +240,7 @@ class SolverConfig(BudgetConfig):
 
 @dataclass
 class EvaluationConfig:
-    """What the metrics of generated images are, and what they are computed on.
+    """The metrics of generated images, and what they are computed on.
 
     :raises ValueError: for an unknown value, or too few images for a measure.
     """
@@ -248,15 +249,15 @@ class EvaluationConfig:
     steps: int
     batch_size: int
     features: str = "oracle"
-    """That FID is in: ``oracle``, ``inception``, or a classifier of torchvision."""
+    """The features of FID: ``oracle``, ``inception``, or a classifier of torchvision."""
     weights_path: str | None = None
-    """The file of their weights."""
+    """The file of the features' weights."""
     measures: list[str] = field(default_factory=list)
-    """What is measured beside what always is."""
+    """Metrics in addition to those that are always measured."""
     labeller: str = "oracle"
-    """Who labels generated images: the ``oracle``, or a ``resnet18`` as in the paper."""
+    """What labels generated images: ``oracle``, or ``resnet18`` as in the paper."""
     labeller_weights: str | None = None
-    """The file of that one's ImageNet weights."""
+    """The file of the ImageNet weights of ``resnet18``."""
 
     def __post_init__(self) -> None:
         with naming("evaluation"):
@@ -265,17 +266,17 @@ class EvaluationConfig:
             generation_metrics(self.sampling(), "oracle", self.measures)
 
     def sampling(self) -> Sampling:
-        """The same, for the metrics."""
+        """The settings of sampling, for the metrics."""
         return Sampling(self.images, self.steps, batch_size=self.batch_size)
 
     def metrics(
         self, labeller: Any = None, columns: Sequence[Column] = METRICS
     ) -> list[Any]:
-        """The plugin metrics that tables show, new.
+        """Make the plugin metrics that tables show.
 
         :param labeller: labels generated images; None for the oracle.
-        :param columns: of the tables.
-        :raises ValueError: if the weights of the features cannot be had.
+        :param columns: the columns of the tables.
+        :raises ValueError: if the weights of the features cannot be found or read.
         """
         with naming("evaluation"):
             extractor = feature_extractor(self.features, self.weights_path)
@@ -284,9 +285,9 @@ class EvaluationConfig:
         return generation_metrics(*how, columns)
 
     def check_weights(self) -> None:
-        """Raise ValueError if weights cannot be had.
+        """Raise ValueError if weights cannot be found or read.
 
-        Those of the labeller only if they are given: it may be trained already.
+        Those of the labeller are checked only if given, as it may be trained already.
         """
         with naming("evaluation"):
             feature_extractor(self.features, self.weights_path)
@@ -330,14 +331,14 @@ class RunConfig:
 
     @property
     def folder(self) -> Path:
-        """Where the run is kept; another experiment has another folder."""
+        """The folder of the run; runs with other settings have other folders."""
         name = f"seed-{self.seed}-{run_digest(self)[:8]}"
         out = Path(self.out).expanduser()
         return out / self.benchmark.name / self.method.name / name
 
     @property
     def first_experience(self) -> int:
-        """The index of the first that is trained."""
+        """The index of the first experience that is trained."""
         return self.benchmark.n_experiences - 1 if self.method.all_at_once else 0
 
     def budget(self, model_name: str) -> Any:
@@ -356,7 +357,7 @@ class RunConfig:
 
     @property
     def torch_device(self) -> torch.device:
-        """The device, found if it is ``auto``; of several processes, each its own GPU."""
+        """The device, chosen if ``auto``; with several processes, each its own GPU."""
         name = self.device
         if name == "auto":
             name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -365,7 +366,7 @@ class RunConfig:
         return torch.device(name)
 
     def replaced(self, values: Mapping[str, Any]) -> "RunConfig":
-        """The same run but for some settings.
+        """The same run with some settings replaced.
 
         :param values: by dotted name, such as ``generator.steps``.
         :raises TypeError: if there is no such setting.
@@ -378,10 +379,10 @@ class RunConfig:
         return config
 
     def make_plugins(self, model_name: str = "generator") -> list[Any]:
-        """The method's plugins of a model, new.
+        """Make the method's plugins of a model.
 
         :param model_name: ``generator`` or ``solver``.
-        :raises ValueError: if one is no Avalanche plugin, or refuses its arguments.
+        :raises ValueError: if one is not an Avalanche plugin, or refuses its arguments.
         """
         method = self.method
         own = {"generator": method.plugins, "solver": method.solver_plugins}[model_name]
@@ -390,9 +391,9 @@ class RunConfig:
 
 
 def _plugin(arguments: Any) -> Any:
-    """An Avalanche plugin of its ``_target_`` and arguments.
+    """Make an Avalanche plugin from its ``_target_`` and arguments.
 
-    :raises ValueError: if they make none.
+    :raises ValueError: if they do not make one.
     """
     if not isinstance(arguments, Mapping) or "_target_" not in arguments:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""A dry run: does everything work here, and how long would it take?"""
+"""A dry run: test that everything works here, and estimate how long it takes."""
 
 import copy
 import math
@@ -28,30 +28,29 @@ from avalanche_gd.runs.seeds import seed_everything
 from avalanche_gd.runs.strategies import make_generator
 
 _LEAST, _MOST = 3, 12  # steps of each model in an experience
-_SECONDS = 0.5  # after which the least will do, and that a pass may take
-_LONG = 20  # seconds, after which one step will do
-_SMALLEST = 4  # images of a part of a batch, or of a pass
-_IMAGES = 8  # that are sampled, by one step
+_SECONDS = 0.5  # then the least is enough; also the limit for one pass
+_LONG = 20  # seconds, after which one step is enough
+_SMALLEST = 4  # images in a part of a batch, or in a pass
+_IMAGES = 8  # sampled images, with one step
 _OF_THEIR_OWN = (AGEMPlugin, GEMPlugin, MIRPlugin)
-"""Whose steps pass batches of a size that does not follow that of the data."""
+"""Plugins that pass batches of other sizes than the data's."""
 
 
 def dry_run(config: RunConfig, benchmark: Any) -> str:
     """Take a few steps of each model in two experiences, evaluate, and estimate the time.
 
-    The estimate takes the second experience, which replays, for all but the first, and
-    the fastest step for all but its first: others warm up, or wait for what else the
-    machine does. Epochs over more data take as many more steps; replay that increases takes
-    as much more of a step. What an experience takes beside its steps is in it: what is done
-    at its end, such as the importances of EWC, is timed on a few images, and for as many
-    more as there are; a pool and the samples of evaluations are so many passes of the
-    denoiser. Where a pass over a batch takes more than half a second, steps are timed on a
-    part of it, and so many more are counted. The reading of the data, the training of the
-    oracle or of another labeller (in whose place an untrained classifier is here) and what
-    metrics do after sampling are not in it.
+    The estimate uses the second experience, which replays, for all but the first one, and
+    the fastest step for all but the first step, as slower ones warm up or wait for other
+    work of the machine. Epochs over more data count for more steps, and increasing replay
+    for longer steps. The end of an experience, such as EWC's importances, is timed on a few
+    images and scaled to all. Pools and the samples of evaluations count as passes of the
+    denoiser. If a pass over a batch takes more than half a second, steps are timed on a
+    part of it and scaled. Not included are the reading of the data, the training of the
+    oracle or of another labeller (an untrained classifier replaces it here), and the work
+    of metrics after sampling.
 
-    :return: a line with the estimate.
-    :raises ValueError: if the weights that a labeller begins with cannot be had.
+    :return: one line with the estimate.
+    :raises ValueError: if the pretrained weights of a labeller cannot be found or read.
     """
     if config.evaluation.labeller != "oracle" and config.method.generator != "none":
         with naming("evaluation"):
@@ -96,19 +95,19 @@ def dry_run(config: RunConfig, benchmark: Any) -> str:
 
 @contextmanager
 def trial(config: RunConfig) -> Iterator[Learner]:
-    """A learner that leaves nothing behind."""
+    """Make a learner that leaves no files."""
     seed_everything(config.seed)
     with TemporaryDirectory() as out, closing(Learner(replace(config, out=out))) as learner:
         yield learner
 
 
 def least_steps(config: RunConfig) -> int:
-    """The fewest steps of an experience that the method can do with."""
+    """The fewest steps of an experience that the method needs."""
     return max((getattr(p, "delta_t", 1) for p in config.make_plugins()), default=1)
 
 
 def look_no_further(strategy: Any) -> None:
-    """Have the teachers of a strategy sample for one step at a time, and in each step."""
+    """Make the teachers of a strategy sample for one step at a time, and in each step."""
     for plugin in strategy.plugins:
         if hasattr(plugin, "look_ahead"):
             plugin.look_ahead = 1
@@ -117,13 +116,13 @@ def look_no_further(strategy: Any) -> None:
 
 
 class _StepClock(SupervisedPlugin, supports_distributed=True):
-    """Times the steps of an experience, and ends it once that suffices.
+    """Times the steps of an experience, and ends it when there are enough.
 
-    All steps do the same work: a teacher that would look ahead does not, and a solver that
-    would be taught on samples only later is from the first step on, which takes longer.
+    All steps do the same work: a teacher does not look ahead, and a solver that would see
+    samples only from a later step on sees them from the first step, which takes longer.
 
-    :param strategy: which it joins.
-    :param needed: steps to take in any case.
+    :param strategy: the strategy that it joins.
+    :param needed: the lowest number of steps.
     :param sizes: the images of each experience, of which the strategy trains on a few.
     """
 
@@ -139,7 +138,7 @@ class _StepClock(SupervisedPlugin, supports_distributed=True):
         self.budget = 0
         """The steps of the last experience."""
         self.seconds_after = 0.0
-        """What its end took after them."""
+        """The seconds of its end, after the steps."""
         look_no_further(strategy)
         strategy.plugins.append(self)
 
@@ -152,11 +151,11 @@ class _StepClock(SupervisedPlugin, supports_distributed=True):
         self._sizes: list[int] = []
 
     def before_forward(self, strategy: Any, **kwargs: Any) -> None:
-        if not self._ends:  # and the generator that may be trained before the first
+        if not self._ends:  # includes a generator that is trained before the first step
             self._began = time.perf_counter()
 
     def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
-        strategy.loss.item()  # an accelerator may still be at it
+        strategy.loss.item()  # waits for an accelerator
         self._ends.append(time.perf_counter())
         self._sizes.append(len(strategy.mb_x))
         if on_main(self._suffices) and len(self._ends) < self.budget:
@@ -176,16 +175,16 @@ class _StepClock(SupervisedPlugin, supports_distributed=True):
         self.seconds_after = time.perf_counter() - self._ends[-1]
 
     def seconds_left(self) -> float:
-        """What the budget takes beyond the steps taken, at the pace of the fastest."""
+        """The seconds of the remaining steps, at the speed of the fastest one."""
         if len(self._ends) == self.budget:
             return 0.0
         return (self.budget - 1) * self._fastest[-1] - (self._ends[-1] - self._ends[0])
 
     def seconds_more(self, index: int, growth: float) -> float:
-        """What the steps of a later experience take more than those of the second.
+        """How many more seconds the steps of a later experience take than the second's.
 
-        :param index: of the experience, from 2.
-        :param growth: its data by those of the second.
+        :param index: the index of the experience, from 2.
+        :param growth: the size of its data, divided by that of the second.
         """
         first, second = self._fastest
         step = first + index * (second - first) if self._increases else second
@@ -194,27 +193,27 @@ class _StepClock(SupervisedPlugin, supports_distributed=True):
 
 
 def seconds_an_image(config: RunConfig) -> float:
-    """What a pass takes for an image in sampling; 0 without a diffusion model."""
+    """The seconds of a pass per image in sampling; 0 without a diffusion model."""
     model = make_generator(config)
     if not isinstance(model, DiffusionModel):
         return 0.0
 
     def sample() -> None:
         condition = None if model.num_classes is None else torch.zeros(count).long()
-        model.generate(count, condition, steps=1).cpu()  # which waits for it
+        model.generate(count, condition, steps=1).cpu()  # waits for an accelerator
 
     count = _SMALLEST
     while True:
         took = min(timeit.repeat(sample, timer=time.perf_counter, number=1, repeat=2))
         if took > _SECONDS / 4 or count >= 256:
             return took / count
-        count *= 4  # small batches of a small model say little
+        count *= 4  # small batches of a small model are not typical
 
 
 def _smaller(config: RunConfig, image_pass: float) -> RunConfig:
-    """The same run with less of an evaluation, and smaller batches where one is slow.
+    """The same run with a smaller evaluation, and smaller batches if a pass is slow.
 
-    :param image_pass: the seconds of a pass of an image.
+    :param image_pass: the seconds of a pass per image.
     """
     evaluation = replace(config.evaluation, images=_IMAGES, steps=1, measures=[])
     values: dict[str, Any] = {"generator.decay_steps": 0}
@@ -232,11 +231,11 @@ def _smaller(config: RunConfig, image_pass: float) -> RunConfig:
 
 
 def _few_images(benchmark: Any, count: int) -> StreamsBenchmark:
-    """The streams with up to so many images of each experience, and of the first test."""
+    """The streams with up to ``count`` images per experience, and only the first test."""
 
     def few(experience: Any, count: int) -> Any:
         size = len(experience.dataset)
-        indices = [i * size // count for i in range(count)]  # of all classes
+        indices = [i * size // count for i in range(count)]  # spread over the classes
         return experience.dataset.subset(indices) if size > count else experience.dataset
 
     train = [few(experience, count) for experience in benchmark.train_stream]
@@ -244,7 +243,7 @@ def _few_images(benchmark: Any, count: int) -> StreamsBenchmark:
 
 
 def _judge_untrained(learner: Learner) -> None:
-    """Have a new classifier in the place of the oracle, whose training takes long."""
+    """Replace the oracle, whose training takes long, by a new classifier."""
     config = learner.config
     judge = SmallCNN(config.model.shape, config.benchmark.n_classes).eval()
     for strategy in learner.strategies.values():
@@ -253,11 +252,11 @@ def _judge_untrained(learner: Learner) -> None:
 
 
 def _cut_pools(learner: Learner) -> list[list[tuple[Any, int]]]:
-    """Have each pool filled with a few quick samples.
+    """Make each pool be filled with only a few samples.
 
-    :return: the pools as they were and the passes of each sample, by strategy.
+    :return: the original pools and the passes of each sample, by strategy.
 
-    :raises ValueError: for one that the memory cannot hold.
+    :raises ValueError: for one that does not fit into memory.
     """
     pools: list[list[tuple[Any, int]]] = []
     n_classes = learner.config.benchmark.n_classes
@@ -305,7 +304,7 @@ def _evaluation_passes(config: RunConfig, benchmark: Any) -> int:
 
 
 def duration(seconds: float) -> str:
-    """So many seconds, as a person says them."""
+    """A duration in words."""
     if seconds < 120:
         return f"{seconds:.0f} seconds"
     if seconds < 7200:

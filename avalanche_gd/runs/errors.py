@@ -1,4 +1,4 @@
-"""Errors as a line that a user can act on."""
+"""Show errors as one line that tells the user what to do."""
 
 import argparse
 import logging
@@ -34,33 +34,33 @@ USER_ERRORS = (
     OmegaConfBaseException,
     NonFiniteLossError,
 )
-"""What a user can mend."""
+"""Errors that a user can mend."""
 
 INTERRUPTED = 130
-"""The status of what is ended by SIGINT."""
+"""The exit status after SIGINT."""
 
 PIPE_CLOSED = 141
-"""The status of what nobody reads any more, as of SIGPIPE."""
+"""The exit status if nobody reads the output any more, as after SIGPIPE."""
 
 
 class SaidInterrupt(KeyboardInterrupt):
-    """An interrupt of which a line has told where it came, and how to go on."""
+    """An interrupt for which a message was printed that says how to continue."""
 
 
 _STATUS = 2
-_OF_METHOD = "${protocol}/${method}"  # which conf/config.yaml looks settings up by
-_ONE_LINE = "AVALANCHE_GD_ONE_LINE"  # which a sweep's launcher hands on to its processes
+_OF_METHOD = "${protocol}/${method}"  # where conf/config.yaml looks for settings
+_ONE_LINE = "AVALANCHE_GD_ONE_LINE"  # a sweep's launcher passes it on to its processes
 
 
 def quiet() -> None:
-    """Keep out warnings that a user can do nothing about."""
+    """Hide warnings about which a user can do nothing."""
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     logging.getLogger("diffusers").setLevel(logging.ERROR)
 
 
 def one_line(error: BaseException) -> str:
-    """The line that an error is shown as."""
+    """The one-line message of an error."""
     if isinstance(error, MissingConfigException) and error.options:
         group, _, name = (error.missing_cfg_file or "").rpartition("/")
         return f"no {group} {name!r}; choose from {', '.join(sorted(error.options))}"
@@ -82,7 +82,7 @@ def one_line(error: BaseException) -> str:
 
 
 def _hint(error: OmegaConfBaseException, key: str) -> str:
-    """What a setting that there is not may have been meant to be."""
+    """A hint for an unknown setting: a similar name, or the known names."""
     if ".options." in key:
         return f"; to add it, give +{key}=VALUE"
     absent = isinstance(error, ConfigKeyError | ConfigAttributeError)
@@ -95,10 +95,10 @@ def _hint(error: OmegaConfBaseException, key: str) -> str:
 
 @contextmanager
 def naming(section: str) -> Iterator[None]:
-    """Have what an object refuses begin with the section that it is made from.
+    """Begin the error message of an object with the section of its settings.
 
-    :param section: of the configuration, or one of its settings.
-    :raises ValueError: in the place of the object's error.
+    :param section: a section of the settings, or one setting.
+    :raises ValueError: instead of the object's error.
     """
     try:
         yield
@@ -111,7 +111,7 @@ def naming(section: str) -> Iterator[None]:
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """Raises what is wrong with a command line, as a line; takes flags by whole names."""
+    """Raises a one-line error for a wrong command line; flags cannot be abbreviated."""
 
     def __init__(self, **options: Any):
         super().__init__(**options, allow_abbrev=False)
@@ -125,16 +125,17 @@ class OneLineParser(argparse.ArgumentParser):
 def ending_with_one_line(
     command: str = "avalanche-gd", *, reraise: bool = True
 ) -> Iterator[None]:
-    """End a command with status 2 on a wrong value, a wrong file or a run that diverged.
+    """Exit with status 2 and one line for a wrong value, a wrong file or a diverged run.
 
-    Quietly, with status 141, if it writes to a pipe that is closed, such as of ``head``.
+    If the output goes to a closed pipe, such as after ``head``, exit with status 141 and
+    print nothing.
 
-    Here and now, not by an exception, which Hydra would print in many lines, as its own
-    errors. There are tracebacks if the user asks for them with ``HYDRA_FULL_ERROR=1``.
+    The process exits here, as Hydra would print an exception in many lines. With
+    ``HYDRA_FULL_ERROR=1`` the user gets a traceback instead.
 
-    :param command: which the line begins with.
-    :param reraise: has an exception end it if tracebacks are wanted; in a callback, Hydra
-        would only warn of it, and go on.
+    :param command: the beginning of the line.
+    :param reraise: True to raise the exception if the user wants a traceback; in a callback
+        Hydra would only print a warning and continue.
     """
     if os.environ.get("HYDRA_FULL_ERROR") != "1":
         os.environ["HYDRA_FULL_ERROR"] = os.environ[_ONE_LINE] = "1"
@@ -142,7 +143,7 @@ def ending_with_one_line(
         try:
             yield
         finally:
-            print(end="", flush=True)  # here, where a closed pipe can still be met
+            print(end="", flush=True)  # here a closed pipe can still be handled
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(PIPE_CLOSED)
@@ -160,9 +161,9 @@ def ending_with_one_line(
 
 @contextmanager
 def ending_when_interrupted(line: str) -> Iterator[None]:
-    """End a command with status 130 when it is interrupted.
+    """Exit with status 130 on an interrupt.
 
-    :param line: that tells how to go on, unless it has been told.
+    :param line: says how to continue; printed unless such a message was printed before.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Which settings decide a run's result, and the digest that names it."""
+"""Which settings decide a run's result, and the digest that names the run."""
 
 import hashlib
 import json
@@ -9,14 +9,14 @@ from typing import Any
 
 from avalanche_gd.storage import folder_digest
 
-_VERSION = 1  # of the rules below; another one names all runs anew
+_VERSION = 1  # of the rules below; another number gives all runs new names
 
 NOT_DECIDING = frozenset(
     {
         *("out", "device", "threads", "check"),
-        "benchmark.options.root",  # where the data lie, not what they are
+        "benchmark.options.root",  # where the data are, not what they are
         "evaluation.batch_size",
-        "evaluation.labeller_weights",  # which are known by their digest
+        "evaluation.labeller_weights",  # the file is known by its digest
     }
 )
 """Settings by dotted name that do not decide a run's result."""
@@ -31,7 +31,7 @@ _OFF = {
     **dict(weighting="experiences", pool_per_class=None, pool_of="samples"),
     **dict(teacher_ema_decay=None, fit="resize", unconditional_weight=None),
 }
-"""Arguments of plugins and benchmarks that came later, as they decide nothing."""
+"""Arguments of plugins and benchmarks that were added later, with values that are off."""
 _OF_A_CONDITION = ("condition_dropout", "guidance")
 
 
@@ -54,10 +54,9 @@ def flatten(value: Any, name: str = "") -> dict[str, Any]:
 def deciding_settings(config: Any) -> dict[str, Any]:
     """The settings that decide a run's result, by dotted name.
 
-    Left out are :data:`NOT_DECIDING`; those of what the run does not have or do: a model
-    without a condition, a method without a generator or a replaying solver; and those of
-    the method that only its plugins read, as the plugins have them, but for options that
-    are off and that came later.
+    Left out are :data:`NOT_DECIDING`, and settings of what the run does not have: of a
+    condition, a generator or a replaying solver. Settings of the method that only its
+    plugins use are taken from the plugins, without later options that are off.
 
     :param config: a :class:`~avalanche_gd.runs.config.RunConfig`.
     """
@@ -78,10 +77,10 @@ def deciding_settings(config: Any) -> dict[str, Any]:
         for name in _OF_REPLAY:
             del settings["solver"][name]
     for plugin in settings["method"]["plugins"]:
-        if isinstance(plugin.get("teacher"), str):  # not where it is, but what
+        if isinstance(plugin.get("teacher"), str):  # its content and not its path
             plugin["teacher"] = folder_digest(Path(plugin["teacher"]))
     evaluation = settings.get("evaluation", {})
-    if evaluation.get("weights_path") is not None:  # whose name says which file it is
+    if evaluation.get("weights_path") is not None:  # the name of the file identifies it
         evaluation["weights_path"] = PurePath(evaluation["weights_path"]).name
     flat = flatten(settings)
     return {
@@ -92,16 +91,16 @@ def deciding_settings(config: Any) -> dict[str, Any]:
 
 
 def _is_off(name: str, value: Any) -> bool:
-    """True for an argument of a plugin or benchmark that is as if it were not there."""
+    """True for an argument of a plugin or benchmark that is off, as if it was not given."""
     section, _, option = name.rpartition(".")
     later = ("method.plugins.", "method.solver_plugins.", "benchmark.options")
     return section.startswith(later) and option in _OFF and value == _OFF[option]
 
 
 def run_digest(config: Any) -> str:
-    """The SHA-256 of the settings that decide a run's result, its seed among them.
+    """The SHA-256 of the settings that decide a run's result, with its seed.
 
-    A setting that has its default counts for nothing, so that a later version may add one.
+    A setting with its default value is not included, so that a later version can add one.
 
     :param config: a :class:`~avalanche_gd.runs.config.RunConfig`.
     """
@@ -113,7 +112,7 @@ def run_digest(config: Any) -> str:
 
 
 def _defaults(config: Any) -> dict[str, Any]:
-    """The defaults of the fields of nested data classes; those that have one."""
+    """The defaults of the fields of nested data classes that have one."""
     defaults: dict[str, Any] = {}
     for field in fields(config):
         value = getattr(config, field.name)

@@ -25,13 +25,13 @@ from avalanche_gd.runs.strategies import (
 from avalanche_gd.training.plugin_state import remembers
 from avalanche_gd.training.strategy_state import load_strategy_state, strategy_state
 
-_NUMBERS = {"generator": 1, "solver": 2}  # of their random states
+_NUMBERS = {"generator": 1, "solver": 2}  # which tell their random states apart
 
 
 class Learner:
     """A generator, or none, and a classifier under one method.
 
-    :param config: of the run.
+    :param config: the settings of the run.
     :param labeller: labels generated images; None for the oracle.
     """
 
@@ -42,9 +42,9 @@ class Learner:
         self.strategies: dict[str, Any] = {}
         """The strategies by the name of their model: generator, solver."""
         self.method_plugins: dict[str, list[Any]] = {}
-        """The plugins of the method by the same names: what a checkpoint remembers."""
+        """The method's plugins by the same names, whose state a checkpoint saves."""
         self.seconds = {"evaluation": 0.0}
-        """The time that each phase has taken so far."""
+        """The seconds of each phase so far."""
         replay = []
         if self.model is not None:
             plugins = self._plugins("generator")
@@ -69,7 +69,7 @@ class Learner:
             self.strategies["generator"].train(experience, eval_streams=[])
 
     def evaluate(self, stream: Any) -> dict[str, float]:
-        """The metrics of both by ``generator/NAME`` and ``solver/NAME``."""
+        """The metrics of both models, as ``generator/NAME`` and ``solver/NAME``."""
         started = time.perf_counter()
         values = {}
         for prefix, strategy in self.strategies.items():
@@ -88,7 +88,7 @@ class Learner:
         return SharedImages.of(self.strategies["generator"]).images(self.model, sampling)
 
     def cost(self) -> dict[str, float]:
-        """The passes of the denoiser; empty without a diffusion model."""
+        """The cost in passes of the denoiser; empty without a diffusion model."""
         if not isinstance(self.model, DiffusionModel):
             return {}
         trained = self.strategies["generator"].clock.train_exp_iterations
@@ -96,19 +96,19 @@ class Learner:
         return self.counter.summary(steps or max(1, trained))
 
     def oracle_digests(self) -> list[str]:
-        """The SHA-256 of the weights of each oracle that judged the images so far."""
+        """The SHA-256 of the weights of each oracle that was used so far."""
         if "generator" not in self.strategies:
             return []
         return SharedImages.of(self.strategies["generator"]).oracle_digests()
 
     def close(self) -> None:
-        """Write what TensorBoard's files still lack."""
+        """Write the end of TensorBoard's files."""
         for strategy in self.strategies.values():
             for logger in strategy.evaluator.loggers:
                 logger.writer.close()
 
     def can_go_on(self) -> bool:
-        """True if a checkpoint holds all that the method's plugins remember."""
+        """True if a checkpoint can save all that the method's plugins remember."""
         return all(map(remembers, chain(*self.method_plugins.values())))
 
     def state_dict(self) -> dict[str, Any]:
@@ -123,7 +123,7 @@ class Learner:
         }
 
     def load_state_dict(self, state: dict[str, Any], seen: Any) -> None:
-        """Go on from a state.
+        """Restore a state.
 
         :param state: from :meth:`state_dict`.
         :param seen: the training experiences that led to it.

@@ -1,4 +1,4 @@
-"""What a benchmark and a method may be called: their names are parts of paths."""
+"""Names of benchmarks and methods, which are parts of paths."""
 
 import re
 
@@ -7,10 +7,10 @@ _NAME = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{0,{_LENGTH - 1}}}")
 
 
 def check_name(what: str, name: object) -> str:
-    """A name, if it can be a part of a path, of an address and of a LaTeX label.
+    """Return a name if it can be a part of a path, of a URL and of a LaTeX label.
 
-    :param what: it names, for the error.
-    :param name: of a benchmark or a method.
+    :param what: what it names, for the error message.
+    :param name: the name of a benchmark or a method.
     :raises ValueError: unless it is such a text.
 
     >>> check_name("method.name", "naive")

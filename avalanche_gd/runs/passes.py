@@ -1,4 +1,4 @@
-"""What a run costs in passes of the denoiser."""
+"""The cost of a run in passes of the denoiser."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -11,9 +11,9 @@ from avalanche_gd.distributed.shares import sharing_processes
 from avalanche_gd.models import DiffusionModel
 
 Passes = Counter[tuple[int, int]]
-"""How many passes were made of so many images with so many backward passes after each."""
+"""How many passes there were, by the number of images and of backward passes after it."""
 
-_BACKWARD = 2  # what a backward pass costs, in forward passes over as many images
+_BACKWARD = 2  # the cost of a backward pass, in forward passes over as many images
 
 
 def images_passed(passes: Passes) -> int:
@@ -27,16 +27,16 @@ def images_passed(passes: Passes) -> int:
 class PassCounter:
     """Counts the passes of a denoiser and its copies in the training of each model.
 
-    Of several processes that share a batch, those of all. A backward pass counts where
-    its forward pass was made.
+    With several processes that share a batch, it counts those of all. A backward pass
+    counts for the training in which its forward pass was made.
 
-    :param model: whose passes are counted from now on; only a diffusion model has any.
-    :param batch_size: of the batch that F, one forward pass over it, stands for.
+    :param model: the model whose passes are counted; only a diffusion model has any.
+    :param batch_size: the size of the batch in F, one forward pass over a batch.
     """
 
     def __init__(self, model: nn.Module | None, batch_size: int):
         self.passes: dict[str, list[Passes]] = {"generator": [], "solver": []}
-        """By the model in whose training they were made and by experience."""
+        """By the model in training when they were made, and by experience."""
         self.training: str | None = None
         """The model in training; None outside, as in an evaluation."""
         self._batch_size = batch_size
@@ -60,13 +60,13 @@ class PassCounter:
             model.pass_hooks.append(note)
 
     def plugin(self, model_name: str) -> "_CountedPlugin":
-        """Counts what a strategy's training takes, as that of this model."""
+        """A plugin that counts a strategy's training as that of a model."""
         return _CountedPlugin(self, model_name)
 
     def summary(self, steps: int) -> dict[str, float]:
-        """F in all, and F a step in the last experience, for ``run.json``.
+        """F in total, and F per step in the last experience, for ``run.json``.
 
-        :param steps: of the generator in the last experience.
+        :param steps: the steps of the generator in the last experience.
         """
         generator, solver = (
             [images_passed(passes) / self._batch_size for passes in self.passes[name]]
@@ -83,7 +83,7 @@ class _CountedPlugin(SupervisedPlugin, supports_distributed=True):
         self._counter, self._name = counter, model_name
 
     def before_training(self, strategy: Any, **kwargs: Any) -> None:
-        self._outside = self._counter.training  # a model may be trained within another's
+        self._outside = self._counter.training  # one training can run inside another
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         self._counter.training = self._name

@@ -1,4 +1,4 @@
-"""The pictures of a run: generated images, and its curves."""
+"""The pictures of a run: generated images, and curves of metrics."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ _SMALLEST_PIXELS = 512  # a grid is enlarged to this height
 
 
 def save_samples(images: Tensor, path: Path) -> None:
-    """A PNG with the first 64 images in a grid of 8 by 8, white where there are fewer.
+    """Save a PNG with the first 64 images in a grid of 8 by 8, filled up with white.
 
     :param images: in model space, ``(N, C, H, W)``.
     """
@@ -32,9 +32,9 @@ def save_samples(images: Tensor, path: Path) -> None:
 
 
 def save_curves(rows: list[Row], path: Path, *, features: str) -> None:
-    """A figure of a run: those metrics over its experiences that figures show.
+    """Save a figure of the metrics of a run over its experiences.
 
-    :param features: what those are of that FID is in.
+    :param features: the name of the features of FID.
     """
     points = [(metric, curve(rows, metric)) for metric in METRICS if metric.title]
     shown = [(metric, own) for metric, own in points if own or not metric.asked_as]
@@ -48,7 +48,7 @@ def save_curves(rows: list[Row], path: Path, *, features: str) -> None:
 
 
 def decorate(axis: Axes, label: str) -> None:
-    """A title, and whole experiences along the bottom."""
+    """Add a title, and whole numbers of experiences along the bottom."""
     axis.set(xlabel="experience", title=label)
     axis.title.set_fontsize("medium")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))

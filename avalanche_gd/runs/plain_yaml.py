@@ -1,4 +1,4 @@
-"""YAML of plain content, whose result is no larger than its text."""
+"""Read YAML of plain content, whose result is not larger than its text."""
 
 from collections import Counter
 from typing import Any
@@ -8,7 +8,7 @@ from yaml.nodes import MappingNode
 
 
 class _PlainLoader(SafeLoader):
-    """Refuses aliases, by which few lines become many, and names given twice."""
+    """Refuses aliases, with which a few lines can become many, and repeated names."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(AliasEvent):
@@ -24,9 +24,9 @@ class _PlainLoader(SafeLoader):
 
 
 def load_plain_yaml(text: str) -> Any:
-    """The content of a YAML document.
+    """Read the content of a YAML document.
 
-    :raises YAMLError: unless it is one, without aliases and names given twice.
+    :raises YAMLError: if it is not one, or has aliases or repeated names.
     """
     try:
         return load(text, _PlainLoader)
@@ -34,5 +34,5 @@ def load_plain_yaml(text: str) -> Any:
         raise YAMLError("nested too deeply") from error
     except (YAMLError, ValueError) as error:
         raise YAMLError(str(error).splitlines()[0]) from error
-    except Exception as error:  # PyYAML raises whatever its constructors do
+    except Exception as error:  # PyYAML's constructors raise errors of many kinds
         raise YAMLError("a value is not of its tag") from error

@@ -1,4 +1,4 @@
-"""Progress and seconds of a training, as an Avalanche plugin."""
+"""Show the progress of a training and measure its time, as an Avalanche plugin."""
 
 import sys
 import time
@@ -10,24 +10,24 @@ from tqdm import tqdm
 from avalanche_gd.distributed.launch import is_main
 from avalanche_gd.distributed.shares import sharing_processes
 
-_SHOW_EVERY = 0.5  # seconds; reading a loss makes an accelerator wait
+_SHOW_EVERY = 0.5  # seconds, as reading a loss makes an accelerator wait
 
 
 def experience_steps(strategy: Any) -> int:
-    """The steps of the experience that a strategy begins to train."""
+    """The steps of the experience that a strategy is about to train."""
     if strategy.train_steps is not None:
         return strategy.train_steps
     return strategy.train_epochs * len(strategy.dataloader)
 
 
 class Progress(SupervisedPlugin, supports_distributed=True):
-    """Shows experience, step, loss, images a second and the time left.
+    """Shows experience, step, loss, images per second and the time left.
 
-    Only on a terminal, and in the main process; elsewhere it just keeps the time.
+    It is shown on a terminal, by the main process; elsewhere only the time is measured.
 
-    :param model_name: what is trained, as shown.
-    :param n_experiences: of the stream.
-    :param seconds: of training so far by model, which it adds to.
+    :param model_name: the name of the model that is shown.
+    :param n_experiences: the number of experiences in the stream.
+    :param seconds: the seconds of training so far by model; this plugin adds to them.
     """
 
     def __init__(self, model_name: str, n_experiences: int, seconds: dict[str, float]):
@@ -37,7 +37,7 @@ class Progress(SupervisedPlugin, supports_distributed=True):
         self.seconds = seconds
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Begin a bar."""
+        """Start a bar."""
         self._started, self._others = time.perf_counter(), self._seconds_of_others()
         number = strategy.experience.current_experience + 1
         self._steps = experience_steps(strategy)
@@ -56,7 +56,7 @@ class Progress(SupervisedPlugin, supports_distributed=True):
         )
 
     def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
-        """Move the bar on."""
+        """Update the bar."""
         if self._bar.update(len(strategy.mb_x) * sharing_processes()):  # it was shown
             step = strategy.clock.train_exp_iterations + 1
             self._bar.set_postfix_str(
@@ -70,5 +70,5 @@ class Progress(SupervisedPlugin, supports_distributed=True):
         self.seconds[self.model_name] += time.perf_counter() - self._started - within
 
     def _seconds_of_others(self) -> float:
-        """Of models that may be trained within this training."""
+        """The seconds of models that are trained within this training."""
         return sum(self.seconds.values()) - self.seconds[self.model_name]

@@ -1,4 +1,4 @@
-"""``run.json``: what a run says of itself."""
+"""``run.json``: information about a run."""
 
 import hashlib
 import json
@@ -15,11 +15,11 @@ _DIGESTED = ("config.yaml", "metrics.csv")
 
 
 class Record:
-    """Writes ``run.json``, with an entry for each time that the run begins or goes on.
+    """Writes ``run.json``, with an entry for each time that the run starts or continues.
 
-    :param config: of the run.
-    :param learner: of the run.
-    :param done: how many experiences it has learned before this time.
+    :param config: the settings of the run.
+    :param learner: the learner of the run.
+    :param done: how many experiences were learned before this time.
     """
 
     def __init__(self, config: RunConfig, learner: Learner, done: int):
@@ -30,7 +30,7 @@ class Record:
         self.times = [*earlier, now]
 
     def write(self, *, completed: bool = False) -> None:
-        """Write it; once completed, with digests of what the result is read from."""
+        """Write it; if the run is complete, with digests of the files of its result."""
         config, learner = self.config, self.learner
         content: dict[str, Any] = {
             "completed": completed,
@@ -48,7 +48,7 @@ class Record:
 
 
 def _earlier_times(path: Path) -> list[Any]:
-    """The entries of earlier times, as far as they can be read: they are only told on."""
+    """The entries of earlier times that can be read; they are only copied."""
     try:
         return list(json.loads(path.read_text())["times"])
     except (OSError, ValueError, KeyError, TypeError):

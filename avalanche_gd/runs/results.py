@@ -1,4 +1,4 @@
-"""A run's result, read back from its folder: one of one run, whole."""
+"""Read back the result of a run from its folder, and check that it is complete."""
 
 import csv
 import io
@@ -40,18 +40,18 @@ class RunResult:
 
     @property
     def n_experiences(self) -> int:
-        """Of the benchmark."""
+        """The number of experiences of the benchmark."""
         return self.config["benchmark"]["n_experiences"]
 
     @property
     def experiences(self) -> range:
-        """The indices of those that it trains."""
+        """The indices of the experiences that it trains."""
         first = self.n_experiences - 1 if self.config["method"]["all_at_once"] else 0
         return range(first, self.n_experiences)
 
     @property
     def times(self) -> list[dict[str, Any]]:
-        """``versions``, ``commit`` and ``machine``, each time that it began or went on."""
+        """``versions``, ``commit`` and ``machine`` of each time it started or continued."""
         return self.info["times"]
 
     def curve(self, metric: Column) -> dict[int, float]:
@@ -75,7 +75,7 @@ def curve(rows: list[Row], metric: Column) -> dict[int, float]:
 
 
 def is_complete(folder: Path) -> bool:
-    """True if the folder holds a run that reached its end, whole.
+    """True if the folder has a run that reached its end, with all its files.
 
     :raises ValueError: if a file of it is damaged, or a complete run has lost one.
     """
@@ -98,7 +98,7 @@ def read_run(folder: Path) -> RunResult:
     """
     info = read_info(folder)
     if not info.get("completed"):
-        raise ValueError(f"no complete run in {folder}; run it again to go on")
+        raise ValueError(f"no complete run in {folder}; run it again to continue")
     run = _read_checked(folder, info)
     with reading(folder / "metrics.csv"):
         _check_rows(run.rows, run.experiences)
@@ -117,7 +117,7 @@ def read_unfinished(folder: Path) -> RunResult:
 
 
 def csv_text(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """The text of a CSV file: a line of names, and the rows; a NUL is spelled out.
+    """The text of a CSV file: a line of names, then the rows; a NUL is written as text.
 
     >>> csv_text(["name"], [["a\\0b"]])
     'name\\na\\\\x00b\\n'
@@ -131,7 +131,7 @@ def csv_text(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def _read_checked(folder: Path, info: dict[str, Any]) -> RunResult:
-    """The files of a folder, which must be of one run; without metrics if it has none."""
+    """Read the files of a folder, which must be of one run; it may have no metrics."""
     files = info.get("files", {})
     config = read_settings(folder, files)
     has_rows = info.get("completed") or (folder / "metrics.csv").exists()
@@ -140,7 +140,7 @@ def _read_checked(folder: Path, info: dict[str, Any]) -> RunResult:
         said, meant = info.get(name), getattr(run, name)
         if info and said != meant:
             raise ValueError(
-                f"{folder / 'run.json'} says {name} {said!r:.80}, but config.yaml "
+                f"{folder / 'run.json'} says {name} {said!r:.80}, but config.yaml says "
                 f"{meant!r}; delete their folder and run it again"
             )
     _check_folder(run)
@@ -148,10 +148,10 @@ def _read_checked(folder: Path, info: dict[str, Any]) -> RunResult:
 
 
 def _check_folder(run: RunResult) -> None:
-    """Raise ValueError if a folder in its place is of another run, by the names there.
+    """Raise ValueError if the names of the folders above contradict the run.
 
-    A run is in ``BENCHMARK/METHOD/seed-N-DIGEST``. It may be moved elsewhere: so one of
-    the first two must be right for the other to be wrong.
+    A run is in ``BENCHMARK/METHOD/seed-N-DIGEST``. It may be moved to any other place, so
+    one of the first two must be right for the other to be wrong.
     """
     *_, benchmark, method, own = ("", "", *run.folder.resolve().parts)
     wrong = []
@@ -161,7 +161,7 @@ def _check_folder(run: RunResult) -> None:
         wrong.append(f"{run.benchmark}/{run.method}")
     if wrong:
         raise ValueError(
-            f"{run.folder} holds a run of {' and '.join(wrong)} by its config.yaml; "
+            f"{run.folder} has a run of {' and '.join(wrong)} by its config.yaml; "
             "leave it out, or move it to where it was"
         )
 
@@ -173,10 +173,10 @@ def _check_rows(rows: list[Row], trained: range, *, is_complete: bool = True) ->
     """
     experiences = {row.experience for row in rows}
     count = len(experiences)
-    # Counted first: a damaged number of experiences may be more than memory holds.
+    # This is checked first: a damaged number of experiences may not fit into memory.
     is_whole = count == len(trained) if is_complete else count <= len(trained)
     if not is_whole or experiences != set(trained[:count]):
-        raise ValueError(f"it has not the run's {len(trained)} experiences")
+        raise ValueError(f"it does not have the run's {len(trained)} experiences")
     for metric in METRICS:
         missing = experiences - curve(rows, metric).keys()
         if missing and missing != experiences:

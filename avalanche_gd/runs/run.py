@@ -1,4 +1,4 @@
-"""One run: a method on a benchmark with a seed, in a folder of its own."""
+"""One run: a method on a benchmark with a seed, in its own folder."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -33,16 +33,16 @@ from avalanche_gd.storage import held, remove_leftovers, write_text, write_whole
 
 
 def run(config: RunConfig) -> Path:
-    """Train and evaluate, experience by experience, from where an earlier try stopped.
+    """Train and evaluate, experience by experience; continue an earlier, stopped run.
 
-    Each model begins each experience from a random state that only the seed decides, so
-    that a run that goes on reaches the numbers of one that was never stopped. Of several
-    processes, each trains on its share, and the main one writes.
+    The seed decides the random state in which a model begins an experience. So a run that
+    is continued reaches the numbers of one that was never stopped. With several processes,
+    each trains on its share, and the main one writes.
 
-    :param config: a checked configuration.
-    :return: the run's folder, which a check leaves alone.
+    :param config: checked settings.
+    :return: the run's folder, in which ``check`` changes nothing.
     :raises ValueError: if the benchmark cannot be read, the folder cannot be written, or
-        the run is running already.
+        another process makes the same run.
     """
     folder = config.folder
     if not config.check and on_main(lambda: is_complete(folder)):
@@ -67,7 +67,7 @@ def run(config: RunConfig) -> Path:
 
 
 def _run(config: RunConfig, benchmark: Any, folder: Path) -> None:
-    with DistributedHelper.main_process_first():  # which may train and cache it
+    with DistributedHelper.main_process_first():  # the main one may train and cache it
         labeller = make_labeller(config, benchmark)
     seed_everything(config.seed)  # here: the context steps all random states
     learner = Learner(config, labeller)
@@ -94,17 +94,20 @@ def _run(config: RunConfig, benchmark: Any, folder: Path) -> None:
             record.write(completed=True)
     except KeyboardInterrupt as interrupt:
         place = f"after experience {done}/{config.benchmark.n_experiences}"
-        say(f"{run_name(config)}: interrupted; the same command goes on {place}")
+        say(
+            f"{run_name(config)}: interrupted; run the same command again to continue "
+            f"{place}"
+        )
         raise SaidInterrupt from interrupt
     except OSError as error:
         if error.filename is not None or isinstance(error, BrokenPipeError):
             raise
-        # Of TensorBoard's files, whose errors do not name them.
+        # TensorBoard's errors do not name its files.
         raise ValueError(f"cannot write {folder}: {error.strerror or error}") from error
 
 
 def _from_checkpoint(learner: Learner, train_stream: Any) -> tuple[int, list[Row]]:
-    """How many experiences are learned already, and the metrics of those."""
+    """How many experiences are learned already, and their metrics."""
     config = learner.config
     checkpoint = load_checkpoint(
         config.folder / "checkpoints",
@@ -117,7 +120,7 @@ def _from_checkpoint(learner: Learner, train_stream: Any) -> tuple[int, list[Row
         return 0, []
     if not learner.can_go_on():
         reason = "a plugin of the method has no state_dict for checkpoints"
-        say(f"{run_name(config)}: beginning anew: {reason}")
+        say(f"{run_name(config)}: starting again: {reason}")
         return 0, []
     done, state = checkpoint.experience + 1, checkpoint.state
     try:
@@ -125,10 +128,10 @@ def _from_checkpoint(learner: Learner, train_stream: Any) -> tuple[int, list[Row
     except Exception as error:  # whatever torch and plugins raise
         raise ValueError(
             f"the checkpoints in {config.folder} are of another version of this package or "
-            "its dependencies; go on with that, or delete the folder"
+            "its dependencies; use that version, or delete the folder"
         ) from error
     place = f"{done}/{config.benchmark.n_experiences}"
-    say(f"{run_name(config)}: going on after experience {place}")
+    say(f"{run_name(config)}: continuing after experience {place}")
     return done, [Row(*row) for row in state["rows"]]
 
 
@@ -153,7 +156,7 @@ def _write_end(
     if isinstance(model, DiffusionModel):
         if is_of_diffusers(model.denoiser):
             model.save_pretrained(folder / "model")
-        else:  # of one's own, for which diffusers has no layout
+        else:  # the user's own denoiser, for which diffusers has no layout
             weights = folder / "model" / "denoiser.safetensors"
             write_whole(weights, lambda path: save_model(model.denoiser, str(path)))
         card = model_card(learner.config, model, train_stream, rows, versions)
@@ -167,18 +170,18 @@ def _write_end(
 
 
 def make_benchmark(config: RunConfig) -> Any:
-    """The benchmark of a run, on its device.
+    """Make the benchmark of a run, on its device.
 
-    :raises ValueError: if it cannot be read, or is another than the settings say.
+    :raises ValueError: if it cannot be read, or differs from the settings.
     """
     settings = config.benchmark
     options: dict[str, Any] = dict(seed=config.seed, image_size=config.model.shape[1])
-    if not settings.shuffle:  # which a function of one's own need not know
+    if not settings.shuffle:  # a user's own function need not have this argument
         options["shuffle"] = False
     target = {"_target_": settings._target_, "_partial_": True, "_convert_": "all"}
     with naming("benchmark"):
         make = instantiate(target | options | settings.options)
-    # The main process may download.
+    # The main process may download it.
     with naming("benchmark"), DistributedHelper.main_process_first():
         benchmark = make(settings.n_experiences)
     shape = tuple(benchmark.train_stream[0].dataset[0][0].shape)
@@ -200,7 +203,7 @@ def make_benchmark(config: RunConfig) -> Any:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Keep a second process out of the folder, and remove what a killed one left."""
+    """Lock the folder, and remove what a killed process left in it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".lock").touch()
@@ -219,7 +222,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def run_name(config: RunConfig) -> str:
-    """What a run is called where several speak."""
+    """The name of a run in messages."""
     return f"{config.method.name}, seed {config.seed}"
 
 

@@ -37,15 +37,15 @@ _FLAGS: dict[str, tuple[str, ...] | None] = {
     ),
     **dict.fromkeys(("--config-dir", "-cd", "--experimental-rerun"), ()),
 }
-"""The flags: of Hydra, and ``--help-all``; and the values of those that take one.
+"""The flags, of Hydra and ``--help-all``, with the values that each accepts.
 
-Any value if there are none.
+An empty tuple accepts any value.
 """
 
 
 @hydra.main(version_base="1.3", config_path="pkg://avalanche_gd.conf", config_name="config")
 def _job(composed: DictConfig) -> str | None:
-    """One run; of a sweep, what went wrong."""
+    """Run one run; in a sweep, return the error message."""
     with ending_all(), ending_with_one_line():
         config = read_config(composed)
         join_processes(config.torch_device)
@@ -59,11 +59,11 @@ def _job(composed: DictConfig) -> str | None:
 
 
 def _ordered(arguments: Sequence[str]) -> list[str]:
-    """Flags before settings, as Hydra takes them, and ``--check`` as a setting.
+    """Put flags before settings, as Hydra needs them; make ``--check`` a setting.
 
-    A folder for results may be below ``~``.
+    Also replace ``~`` in the folder of the results.
 
-    :raises ValueError: for a flag that there is not, or a value that it cannot have.
+    :raises ValueError: for an unknown flag, or a value that it does not accept.
     """
     flags, settings = [], []
     rest = list(arguments)
@@ -72,25 +72,25 @@ def _ordered(arguments: Sequence[str]) -> list[str]:
         name, given, value = argument.partition("=")
         if argument == "--check":
             settings.append("check=true")
-        elif argument.startswith("out=~"):  # which a shell leaves to the command
+        elif argument.startswith("out=~"):  # the shell does not replace this ~
             settings.append(f"out={Path(argument[4:]).expanduser()}")
         elif not argument.startswith("-"):
             settings.append(argument)
         elif name not in _FLAGS:
             close = get_close_matches(name, ["--check", *_FLAGS], n=1)
             hint = f"did you mean {close[0]}?" if close else "see avalanche-gd --help"
-            raise ValueError(f"no flag {name}; {hint}")
+            raise ValueError(f"unknown flag {name}; {hint}")
         else:
             flags.append(_flag(name, value if given else None, rest))
     return [*flags, *settings]
 
 
 def _flag(name: str, value: str | None, rest: list[str]) -> str:
-    """A flag of Hydra's with its value.
+    """A flag of Hydra with its value.
 
-    :param value: None if it is the next argument, or left out.
-    :param rest: the arguments that follow, of which a value is taken.
-    :raises ValueError: for a value that it cannot have.
+    :param value: None if it is the next argument, or missing.
+    :param rest: the arguments that follow; the value is removed from them.
+    :raises ValueError: for a value that it does not accept.
     """
     allowed = _FLAGS[name]
     if allowed is None:
@@ -110,12 +110,12 @@ def _flag(name: str, value: str | None, rest: list[str]) -> str:
 
 
 def main() -> None:
-    """Run Hydra, and end with one line and status 2 on a wrong value.
+    """Run Hydra; on a wrong value, print one line and exit with status 2.
 
-    Status 130 if it is interrupted.
+    The status is 130 after an interruption.
     """
     quiet()
-    line = "avalanche-gd: interrupted; the same command goes on with what is missing"
+    line = "avalanche-gd: interrupted; run the same command again to continue"
     with ending_when_interrupted(line):
         with ending_with_one_line():
             arguments = _ordered(sys.argv[1:])

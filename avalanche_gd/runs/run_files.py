@@ -1,4 +1,4 @@
-"""The three files that say what a run's result is, each read back and checked."""
+"""The three files with a run's result, which are checked when they are read back."""
 
 import csv
 import hashlib
@@ -21,8 +21,8 @@ from avalanche_gd.runs.typed import typed
 
 _MIB = 2**20
 _LIMITS = {"config.yaml": _MIB // 4, "run.json": _MIB, "metrics.csv": 64 * _MIB}
-_LARGEST = 1e100  # in means and figures, the squares of larger numbers are infinite
-_SEEDS = 2**64  # what torch takes
+_LARGEST = 1e100  # the squares of larger numbers are infinite, in means and figures
+_SEEDS = 2**64  # torch's limit
 _INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?|nan|-?inf")
 
@@ -37,7 +37,7 @@ class Row(NamedTuple):
 
 @dataclass
 class _Time:
-    """When a run began or went on: which code, on which machine."""
+    """When a run started or continued: with which code, on which machine."""
 
     versions: dict[str, str | None] = field(default_factory=dict)
     commit: str | None = None
@@ -46,7 +46,7 @@ class _Time:
 
 @dataclass(kw_only=True)
 class _RunInfo(_Time):
-    """``run.json``; that of an earlier version is of one time only."""
+    """``run.json``; in an earlier version it had only one time."""
 
     completed: bool
     benchmark: str
@@ -55,16 +55,16 @@ class _RunInfo(_Time):
     seconds: dict[str, float]
     cost: dict[str, float] = field(default_factory=dict)
     oracles: list[str] = field(default_factory=list)
-    """The SHA-256 of the weights of those that judged its images."""
+    """The SHA-256 of the weights of the oracles that were used."""
     times: list[_Time] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
-    """The SHA-256 of those that the result is read from."""
+    """The SHA-256 of the files of the result, by name."""
     digest: str | None = None
-    """Of all the rest; an earlier version wrote none."""
+    """The digest of all the rest; an earlier version wrote none."""
 
 
 def info_digest(info: Mapping[str, Any]) -> str:
-    """The SHA-256 of the content of ``run.json``, but for the digest itself."""
+    """The SHA-256 of the content of ``run.json``, without the digest itself."""
     rest = {name: part for name, part in info.items() if name != "digest"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
@@ -94,9 +94,9 @@ def read_info(folder: Path) -> dict[str, Any]:
 
 
 def read_settings(folder: Path, files: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The content of ``config.yaml``, with the defaults of settings it is too old for.
+    """The content of ``config.yaml``, with defaults for settings that are newer.
 
-    :param files: SHA-256 by name, which the file must have if it is in there.
+    :param files: SHA-256 by name; if the file is in it, it must have this one.
     :raises ValueError: if it is absent or damaged.
     """
     path = folder / "config.yaml"
@@ -112,7 +112,7 @@ def read_settings(folder: Path, files: Mapping[str, str] | None = None) -> dict[
 
 
 def is_of_hydra(path: Path) -> bool:
-    """True if a ``config.yaml`` is one that runs are composed from, and not of a run.
+    """True if a ``config.yaml`` is Hydra's, from which runs are composed, not a run's.
 
     :raises ValueError: if it cannot be read.
     """
@@ -123,9 +123,9 @@ def is_of_hydra(path: Path) -> bool:
 def read_rows(folder: Path, files: Mapping[str, str] | None = None) -> list[Row]:
     """The lines of ``metrics.csv``.
 
-    :param files: SHA-256 by name, which the file must have if it is in there.
-    :raises ValueError: if it is absent or damaged, a line is no number of a metric after
-        an experience, or there are two for one.
+    :param files: SHA-256 by name; if the file is in it, it must have this one.
+    :raises ValueError: if it is absent or damaged, if a line is not a number of a metric
+        after an experience, or if there are two for one.
     """
     path = folder / "metrics.csv"
     with reading(path):
@@ -142,7 +142,7 @@ def read_rows(folder: Path, files: Mapping[str, str] | None = None) -> list[Row]
 
 
 def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """The names and values of JSON, unless one is there twice."""
+    """The names and values of JSON; ValueError if a name is repeated."""
     content = dict(pairs)
     if len(content) < len(pairs):
         raise ValueError("a name is there twice")
@@ -164,9 +164,9 @@ def _row(line: Sequence[str]) -> Row:
         raise ValueError(f"a line has {len(line)} columns, not {len(Row._fields)}")
     experience, metric, value = line
     if not _INDEX.fullmatch(experience):
-        raise ValueError(f"no index of an experience: {experience!r:.80}")
+        raise ValueError(f"not an index of an experience: {experience!r:.80}")
     if not _NUMBER.fullmatch(value):
-        raise ValueError(f"no number: {value!r:.80}")
+        raise ValueError(f"not a number: {value!r:.80}")
     number = float(value)
     if abs(number) > _LARGEST and "inf" not in value:
         raise ValueError(f"a number above {_LARGEST:g}: {value!r:.80}")
@@ -175,10 +175,10 @@ def _row(line: Sequence[str]) -> Row:
 
 @contextmanager
 def reading(path: Path, mend: str = "delete its folder and run it again") -> Iterator[None]:
-    """Have an error of what is read name the file, and how to mend it.
+    """Make an error of reading name the file, and how to mend it.
 
-    :param path: what is read.
-    :param mend: if it is damaged.
+    :param path: the file.
+    :param mend: what to do if it is damaged.
     """
     try:
         yield

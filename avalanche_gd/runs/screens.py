@@ -1,4 +1,4 @@
-"""What ``avalanche-gd`` shows in place of a run: lists, ``--help`` and ``--help-all``."""
+"""What ``avalanche-gd`` prints instead of a run: lists, ``--help`` and ``--help-all``."""
 
 import io
 import re
@@ -16,24 +16,24 @@ from avalanche_gd.runs.provenance import package_version
 
 _WIDTH = 100  # columns
 _NOT_SET = re.compile(r"\.(name|_target_)$|plugins\.")
-"""What nobody changes of a choice."""
+"""Settings of a choice that users do not change."""
 
 _HELP = """\
-Trains a diffusion model on a stream of experiences by a method of continual learning, and a
-classifier beside it. Evaluates both after each experience. The result is a folder; the same
-command again goes on with what is missing.
+Trains a diffusion model, and a classifier with it, on a stream of experiences, by a method
+of continual learning. Evaluates both after each experience. The result is a folder. The
+same command again continues an interrupted run.
 
   avalanche-gd [KEY=VALUE ...] [--check] [-m]
-  avalanche-gd methods | benchmarks | presets     what there is, a line each
+  avalanche-gd methods | benchmarks | presets     list what you can choose
 
-  method=NAME       how it learns (default: generative_distillation)
-  benchmark=NAME    the images, and their experiences (default: split_digits)
-  model=NAME        the preset of the denoiser (default: the benchmark's)
-  seed=N            class order, initial weights and all randomness (default: 0)
+  method=NAME       the method of continual learning (default: generative_distillation)
+  benchmark=NAME    the images and their experiences (default: split_digits)
+  model=NAME        the preset of the denoiser (default: depends on the benchmark)
+  seed=N            decides class order, initial weights and all randomness (default: 0)
   KEY=VALUE         another setting, such as generator.steps=400 or out=FOLDER
   --check           only take a few steps, evaluate, and estimate the time
-  -m                a sweep: each combination of values with commas is a run; then a report
-  --cfg job         show the settings, and run nothing
+  -m                a sweep: one run for each combination of VALUE,VALUE,...; then a report
+  --cfg job         print the settings, and run nothing
 
 Examples:
 
@@ -41,25 +41,25 @@ Examples:
   avalanche-gd benchmark=split_fmnist method=generative_replay --check
   avalanche-gd -m method=generative_replay,generative_distillation seed=0,1,2
 
-Where to go on:
+More help:
 
-  avalanche-gd method=NAME --help       what a method is, its settings and what they mean
-  avalanche-gd KEY=VALUE --help-all     all settings as they are composed, and all groups
+  avalanche-gd method=NAME --help       explains a method and its settings
+  avalanche-gd KEY=VALUE --help-all     all settings with their values, and all choices
   avalanche-gd --hydra-help             flags of Hydra, such as --shell-completion
-  avalanche-gd-report FOLDER            tables, figures and a page on all runs of a folder
-  avalanche-gd-evaluate FOLDER          a saved model, by sampler and steps"""
+  avalanche-gd-report FOLDER            tables, figures and a page on all runs in a folder
+  avalanche-gd-evaluate FOLDER          compares samplers and steps for a saved model"""
 
 
 def screen(arguments: Sequence[str], run_hydra: Callable[[], object]) -> str | None:
-    """What the arguments ask for in place of a run; None if they ask for a run.
+    """The text to print instead of a run; None if the arguments ask for a run.
 
     :param arguments: flags, each with its value, before settings.
-    :param run_hydra: does what ``sys.argv`` says.
-    :raises ValueError: for a list with other arguments, or a choice that there is not.
+    :param run_hydra: runs Hydra with the arguments in ``sys.argv``.
+    :raises ValueError: for a list with other arguments, or an unknown choice.
     """
     if wanted := next((name for name in LISTS if name in arguments), None):
         if len(arguments) > 1:
-            raise ValueError(f"{wanted} lists what there is; leave out all else")
+            raise ValueError(f"{wanted} prints a list; remove all other arguments")
         return LISTS[wanted]()
     if "--version" in arguments:
         packages = ("avalanche-gd", "avalanche-lib", "diffusers", "hydra-core", "torch")
@@ -77,7 +77,7 @@ def screen(arguments: Sequence[str], run_hydra: Callable[[], object]) -> str | N
 
 
 def _of_choice(group: str, name: str, more: Sequence[Path]) -> str:
-    """What is chosen, and its settings, each with what it means."""
+    """A choice and its settings, each with what it means."""
     known = choices(group, more)
     if name not in known:
         raise ValueError(f"no {group} {name!r}; choose from {', '.join(sorted(known))}")
@@ -94,7 +94,7 @@ def _of_choice(group: str, name: str, more: Sequence[Path]) -> str:
         fill(setting.ljust(width) + comment, _WIDTH, subsequent_indent=indent)
         for setting, comment in rows
     ]
-    own = ["Its own settings, as they are by default:", "", *lines, ""] if lines else []
+    own = ["Its own settings, with their default values:", "", *lines, ""] if lines else []
     everything = f"All settings: avalanche-gd {group}={name} --help-all"
     return "\n".join(
         [fill(f"{group}={name}: {choice.about}", _WIDTH), "", *own, everything]
@@ -104,7 +104,7 @@ def _of_choice(group: str, name: str, more: Sequence[Path]) -> str:
 def _all_settings(
     arguments: Sequence[str], more: Sequence[Path], run_hydra: Callable[[], object]
 ) -> str:
-    """Hydra's own help, with the comments of ``conf/`` behind the settings."""
+    """Hydra's own help, with the comments of ``conf/`` after the settings."""
     given = [argument for argument in arguments if argument != "--help-all"]
     sys.argv = [sys.argv[0], "--help", *given]
     with redirect_stdout(io.StringIO()) as said, suppress(SystemExit):

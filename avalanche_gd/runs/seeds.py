@@ -1,4 +1,4 @@
-"""One seed decides everything: the random states of a run's stages."""
+"""Random states: one seed decides those of all stages of a run."""
 
 from typing import Any
 
@@ -8,22 +8,22 @@ from avalanche.training.determinism.rng_manager import RNGManager
 
 
 def seed_everything(seed: int, *stage: int) -> None:
-    """Set all random states to what the seed says for a stage of the run.
+    """Set all random states as the seed and the stage of the run decide.
 
-    :param seed: of the run.
-    :param stage: numbers that tell the stage apart from all others.
+    :param seed: the seed of the run.
+    :param stage: numbers that distinguish the stage from all others.
     """
     number = int(np.random.SeedSequence((seed, *stage)).generate_state(1)[0])
     RNGManager.set_random_seeds(number)
 
 
 class SeedPlugin(SupervisedPlugin, supports_distributed=True):
-    """Begins each experience from a random state that the seed and its index decide.
+    """Begins each experience with a random state that the seed and its index decide.
 
-    So a run that goes on from a checkpoint draws what it would have drawn, and what a
-    generator draws does not depend on what its solver has drawn before.
+    So a run that continues from a checkpoint draws what it would have drawn, and the
+    generator's random numbers do not depend on those of its solver.
 
-    :param model_number: tells the strategies of a run apart.
+    :param model_number: distinguishes the strategies of a run.
     """
 
     def __init__(self, seed: int, model_number: int):
@@ -32,6 +32,6 @@ class SeedPlugin(SupervisedPlugin, supports_distributed=True):
         self.model_number = model_number
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Seed."""
+        """Set the random states."""
         index = strategy.experience.current_experience
         seed_everything(self.seed, self.model_number, index)

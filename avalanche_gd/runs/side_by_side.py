@@ -1,4 +1,4 @@
-"""Runs one after another, or several at a time, of which none stops the others."""
+"""Make runs one after another, or several at a time; a failed one does not stop others."""
 
 import gc
 import multiprocessing
@@ -29,13 +29,13 @@ from avalanche_gd.runs.run import run, run_name
 
 
 class Countdown:
-    """Says after each run how many of how many are done, and about how long the rest takes.
+    """Prints after each run how many are done, and about how long the rest takes.
 
-    The rest takes as long as those that trained here took on average, at so many a time.
-    Of a check, of which nothing is left, it says nothing.
+    The estimate uses the average time of the runs that trained here, and ``jobs``. For a
+    check, after which nothing is left to train, it prints nothing.
 
-    :param configs: of the runs.
-    :param jobs: how many run at a time.
+    :param configs: the settings of the runs.
+    :param jobs: how many runs at a time.
     """
 
     def __init__(self, configs: Sequence[RunConfig], jobs: int = 1):
@@ -45,13 +45,13 @@ class Countdown:
         self._took: list[float] = []
 
     def begin(self, config: RunConfig) -> None:
-        """Note that a run begins."""
+        """Note that a run starts."""
         self._began[config.folder] = time.perf_counter()
 
     def end(self, config: RunConfig, failure: str | None) -> None:
-        """Note that a run has ended, and say what is left."""
+        """Note that a run has ended, and print what is left."""
         now, folder = time.perf_counter(), config.folder
-        took = now - self._began.pop(folder, now)  # of two that are the same, once
+        took = now - self._began.pop(folder, now)  # if two are the same, only once
         self.done += 1
         if folder in self._waiting:
             self._waiting.remove(folder)
@@ -68,7 +68,7 @@ class Countdown:
 
 
 def _is_complete(config: RunConfig) -> bool:
-    """True if there is nothing left to do, also where that is only to say it is damaged."""
+    """True if nothing is left to do, also if the run is damaged."""
     try:
         return says_complete(config.folder)
     except ValueError:
@@ -76,14 +76,14 @@ def _is_complete(config: RunConfig) -> bool:
 
 
 def run_all(configs: Sequence[RunConfig], jobs: int) -> dict[Path, str]:
-    """Run what is missing, so many at a time, each in a process of its own.
+    """Make the missing runs, ``jobs`` at a time, each in its own process.
 
-    A run that fails, or whose process is killed, is said at once and does not stop the
-    others. The processes end with this one.
+    If a run fails, or its process is killed, a message is printed at once, and the others
+    continue. The processes end with this one.
 
-    :param configs: of the runs, in the order to begin them.
-    :param jobs: how many at a time; of one, the runs are made in this process.
-    :return: what went wrong, by the folder of the run.
+    :param configs: the settings of the runs, in the order to start them.
+    :param jobs: how many at a time; with one, the runs are made in this process.
+    :return: error messages by the folder of the run.
     """
     countdown = Countdown(configs, jobs)
     failures: dict[Path, str | None] = {}
@@ -98,7 +98,7 @@ def run_all(configs: Sequence[RunConfig], jobs: int) -> dict[Path, str]:
 
 
 def end_with_failures(failures: dict[Path, str]) -> None:
-    """List what went wrong, and end with status 1 if anything did."""
+    """Print the error messages, and exit with status 1 if there are any."""
     if failures:
         print(f"\n{len(failures)} failed:", file=sys.stderr)
         for folder, failure in failures.items():
@@ -107,14 +107,14 @@ def end_with_failures(failures: dict[Path, str]) -> None:
 
 
 def attempt(config: RunConfig) -> str | None:
-    """Run, and say what went wrong in a line; None if nothing did.
+    """Make a run, and return its error message; None if it worked.
 
-    Of an error that nobody expected, there is a traceback too.
+    After an unexpected error there is a traceback too.
     """
     try:
         run(config)
         return None
-    except BrokenPipeError:  # of what a run says: the others can say nothing either
+    except BrokenPipeError:  # the other runs could not print either
         raise
     except Exception as error:
         if not isinstance(error, USER_ERRORS):
@@ -157,8 +157,8 @@ def _attempt_side_by_side(
 
 
 def _attempt_here(config: RunConfig, sender: Connection) -> None:
-    """Attempt a run in this process, which ends with its parent or by SIGINT."""
-    gc.freeze()  # what the parent left may have threads, which a copy does not have
+    """Make a run in this process, which ends with its parent or by SIGINT."""
+    gc.freeze()  # objects of the parent may have threads, which a copy does not have
     threading.Thread(target=_end_with_parent, daemon=True).start()
     quiet()
     try:
@@ -177,10 +177,10 @@ def _end_with_parent() -> None:
 
 
 def _context() -> Any:
-    """How processes start: as copies of this one, where that is safe.
+    """How to start processes: as copies of this one, if that is safe.
 
-    A copy has imported everything, which else takes each process some seconds. It must
-    not inherit a GPU that is in use, nor, with more than one thread, OpenMP's threads.
+    A copy has imported all modules already, which takes some seconds otherwise. It must
+    not inherit a GPU that is in use, nor OpenMP's threads if there are more than one.
     """
     copies = sys.platform == "linux" and not torch.cuda.is_available()
     return multiprocessing.get_context("fork" if copies else "spawn")

@@ -1,4 +1,4 @@
-"""Files that are read whole: regular ones, of a size that they may have."""
+"""Read a whole file, if it is a regular one of limited size."""
 
 import os
 import stat
@@ -10,17 +10,17 @@ _MIB = 2**20
 def read_small(path: Path, *, limit: int) -> bytes:
     """The content of a regular file.
 
-    A named pipe, which would keep the reader waiting, or a device is not read.
+    A named pipe, on which the reader would wait, or a device is not read.
 
-    :param path: of the file, or of a link to it.
-    :param limit: the most bytes that it may have.
+    :param path: the path of the file, or of a link to it.
+    :param limit: the highest number of bytes that is allowed.
     :raises OSError: if it cannot be read.
-    :raises ValueError: if it is something else than a regular file, or larger.
+    :raises ValueError: if it is not a regular file, or is larger.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ValueError("it is no regular file")
+            raise ValueError("it is not a regular file")
         with open(descriptor, "rb", closefd=False) as file:
             content = file.read(limit + 1)
     finally:

@@ -40,37 +40,37 @@ class BudgetedVAETraining(BudgetedTemplate, VAETraining):
 
 
 class CumulativePlugin(SupervisedPlugin, supports_distributed=True):
-    """Trains an experience on its data and that of all experiences before it."""
+    """Trains an experience on its data and on that of all experiences before it."""
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Have metrics count those too, where they were not trained by themselves."""
+        """Make metrics count those too, if they were not trained by themselves."""
         experience = strategy.experience
         for before in experience.origin_stream[: experience.current_experience]:
             SharedImages.of(strategy).observe(before)
 
     def after_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
-        """Bring the data of the experiences before along."""
+        """Add the data of the experiences before."""
         experience = strategy.experience
         so_far = experience.origin_stream[: experience.current_experience + 1]
         strategy.adapted_dataset = concat_datasets([exp.dataset for exp in so_far])
 
 
 class NewOptimizerStatePlugin(SupervisedPlugin, supports_distributed=True):
-    """Begins each experience with a new state of the optimizer."""
+    """Starts each experience with a new state of the optimizer."""
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Forget the state."""
+        """Delete the old state."""
         strategy.make_optimizer(reset_optimizer_state=True)
 
 
 class _LinearDecayPlugin(  # type: ignore[call-arg]
     LRSchedulerPlugin, supports_distributed=True
 ):
-    """Lets a learning rate fall, in one process or several: it asks for no metric."""
+    """Lowers a learning rate, in one process or several, as it needs no metric."""
 
 
 class _PrefixedTensorboardLogger(TensorboardLogger):
-    """Keeps the losses of generator and solver apart."""
+    """Separates the losses of generator and solver by a prefix."""
 
     def __init__(self, folder: Path, prefix: str):
         super().__init__(folder, filename_suffix=f".{prefix}")
@@ -81,7 +81,7 @@ class _PrefixedTensorboardLogger(TensorboardLogger):
 
 
 def make_generator(config: RunConfig) -> torch.nn.Module | None:
-    """The generative model of the method, with random weights; None if it has none."""
+    """Make the generative model of the method, with random weights; None without one."""
     device = config.torch_device
     kind = config.method.generator
     if kind == "none":
@@ -95,9 +95,9 @@ def make_generator(config: RunConfig) -> torch.nn.Module | None:
 
 
 def make_labeller(config: RunConfig, benchmark: Any) -> torch.nn.Module | None:
-    """Who labels the generated images of a run, trained; None for the oracle.
+    """Make or load the labeller of a run's generated images; None for the oracle.
 
-    :raises ValueError: if its weights cannot be had.
+    :raises ValueError: if its weights cannot be found or read.
     """
     evaluation = config.evaluation
     if evaluation.labeller == "oracle" or config.method.generator == "none":
@@ -113,11 +113,11 @@ def generator_strategy(
     plugins: list[Any],
     labeller: torch.nn.Module | None = None,
 ) -> BudgetedTemplate:
-    """What trains the generator.
+    """Make the strategy that trains the generator.
 
-    :param model: of :func:`make_generator`.
-    :param plugins: all of its plugins but the one of the learning rate.
-    :param labeller: of :func:`make_labeller`.
+    :param model: from :func:`make_generator`.
+    :param plugins: all its plugins except the one of the learning rate.
+    :param labeller: from :func:`make_labeller`.
     """
     sampling = config.evaluation.sampling()
     metrics: list[Any] = [
@@ -142,9 +142,9 @@ def generator_strategy(
 
 
 def solver_strategy(config: RunConfig, plugins: list[Any]) -> BudgetedTemplate:
-    """What trains the solver.
+    """Make the strategy that trains the solver.
 
-    :param plugins: all of its plugins, those of :func:`solver_replay` last.
+    :param plugins: all its plugins, those of :func:`solver_replay` last.
     """
     architecture, shape = config.solver.architecture, config.model.shape
     solver = classifier(architecture, shape, config.benchmark.n_classes)
@@ -158,11 +158,11 @@ def solver_strategy(config: RunConfig, plugins: list[Any]) -> BudgetedTemplate:
 
 
 def solver_replay(config: SolverConfig, strategy: Any) -> list[Any]:
-    """The plugins that replay a generator in a solver, and then have it trained.
+    """Make the plugins with which a solver replays a generator and then trains it.
 
-    :param strategy: what trains the generator.
+    :param strategy: the strategy that trains the generator.
     """
-    if not isinstance(strategy.model, DiffusionModel):  # as Avalanche's GenerativeReplay
+    if not isinstance(strategy.model, DiffusionModel):  # like Avalanche's GenerativeReplay
         return [GenerativeReplayPlugin(strategy), TrainGeneratorAfterExpPlugin()]
     guidance = None
     if config.guidance is not None:
@@ -186,9 +186,9 @@ def solver_replay(config: SolverConfig, strategy: Any) -> list[Any]:
 def _options(
     config: RunConfig, name: str, model: torch.nn.Module, metrics: list[Any]
 ) -> dict[str, Any]:
-    """What the template of a model takes, but for its plugins.
+    """The arguments of a model's template, without its plugins.
 
-    :param name: of the model, as in the configuration.
+    :param name: the name of the model in the settings.
     """
     budget = config.budget(name)
     spent: dict[str, int | None] = {"train_steps": budget.steps}

@@ -1,4 +1,4 @@
-"""A suite: methods and seeds on one benchmark, run side by side and reported."""
+"""A suite: several methods and seeds on one benchmark, with a report."""
 
 import argparse
 import os
@@ -20,13 +20,13 @@ from avalanche_gd.runs.errors import (
 from avalanche_gd.runs.side_by_side import end_with_failures, run_all
 
 MAIN_METHODS = ("generative_distillation", "generative_replay", "joint", "naive")
-"""What a suite compares unless it is told otherwise, the longest first."""
+"""The default methods of a suite, the longest first."""
 
 _FLAGS = {"out": "--out", "check": "--check", "method": "--methods", "seed": "--seeds"}
-"""Settings that a suite gives its runs by flags of its own."""
+"""Settings that a suite sets by its own flags."""
 
 Overrides = Sequence[str]
-"""Hydra's, such as ``["benchmark=split_digits", "generator.steps=100"]``."""
+"""Hydra's overrides, such as ``["benchmark=split_digits", "generator.steps=100"]``."""
 
 
 def main(
@@ -36,21 +36,21 @@ def main(
     methods: Sequence[str] = MAIN_METHODS,
     arguments: Sequence[str] | None = None,
 ) -> None:
-    """The command line of a suite.
+    """Run the command line of a suite.
 
     :param description: what it compares, on which data and how long it takes.
     :param scales: the overrides by scale; the first is the default.
     :param methods: the default methods.
-    :param arguments: of the command line; None for the process's own.
+    :param arguments: those of the command line; None for the process's own.
     """
-    line = "interrupted; the same command goes on with what is missing"
+    line = "interrupted; run the same command again to continue"
     with ending_when_interrupted(line), ending_with_one_line():
         if process_count() > 1:
-            raise ValueError("a suite starts processes itself (--jobs); leave out torchrun")
+            raise ValueError("a suite starts its own processes (--jobs); remove torchrun")
         options = _parser(description, scales, methods).parse_intermixed_args(arguments)
         for override in options.overrides:
             if flag := _FLAGS.get(override.partition("=")[0]):
-                raise ValueError(f"{override}: a suite takes that by {flag}")
+                raise ValueError(f"{override}: for a suite, use {flag} instead")
         if options.jobs < 1:
             raise ValueError(f"--jobs must be 1 or more, got {options.jobs}")
         threads = []
@@ -70,11 +70,11 @@ def main(
 
 
 def run_and_report(configs: Sequence[RunConfig], jobs: int, report: Path | None) -> None:
-    """Run what is missing, report what is complete, and end with what went wrong.
+    """Run what is missing, report complete runs, and list the errors at the end.
 
-    :param configs: of the runs, in the order to begin them.
-    :param jobs: how many at a time.
-    :param report: the folder of the report; None for none.
+    :param configs: the settings of the runs, in the order to start them.
+    :param jobs: how many runs at a time.
+    :param report: the folder of the report; None for no report.
     """
     failures = run_all(configs, jobs)
     folders = [c.folder for c in configs if c.folder not in failures]
@@ -110,12 +110,14 @@ def _parser(
         action="store_true",
         help="only take a few steps of each run, evaluate, and estimate the time",
     )
-    parser.add_argument("--out", default="runs", help="the folder of all runs")
+    parser.add_argument(
+        "--out", default="runs", help="the folder of all runs (default: %(default)s)"
+    )
     parser.add_argument(
         "overrides",
         nargs="*",
         metavar="KEY=VALUE",
-        help="settings of the runs, as avalanche-gd takes them",
+        help="settings of the runs, as in avalanche-gd",
     )
     return parser
 

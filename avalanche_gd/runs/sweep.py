@@ -1,4 +1,4 @@
-"""What a sweep does before its first run and after its last."""
+"""What happens before the first run of a sweep and after its last."""
 
 import hashlib
 import shutil
@@ -24,9 +24,9 @@ from avalanche_gd.runs.side_by_side import Countdown, end_with_failures
 
 
 class SweepCallback(Callback):
-    """Checks all runs of a sweep before the first begins, and reports them at the end.
+    """Checks all runs of a sweep before the first starts, and makes a report at the end.
 
-    Where runs are made in this process, it also says after each what is left.
+    If the runs are made in this process, it also prints after each what is left.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class SweepCallback(Callback):
         self.failures: dict[Path, str] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """As new in a launcher's process, which does not know of the others' runs."""
+        """Start as new in a launcher's process, which does not know the other runs."""
         return vars(SweepCallback())
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -43,16 +43,16 @@ class SweepCallback(Callback):
             _check_launcher(config)
             self.configs = [read_config(job) for job in _compose_jobs(config)]
             if not self.configs:
-                raise ValueError("the sweep has no run: a glob of it matches no choice")
+                raise ValueError("the sweep has no run: its pattern fits no choice")
             self.countdown = Countdown(self.configs)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Note when it began."""
+        """Note the start time."""
         if self.configs:
             self.countdown.begin(self.configs[config.hydra.job.num])
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Note what went wrong, and say what is left."""
+        """Note the error message, and print what is left."""
         if not self.configs or job_return.status is not JobStatus.COMPLETED:
             return
         run, failure = self.configs[config.hydra.job.num], job_return.return_value
@@ -62,7 +62,7 @@ class SweepCallback(Callback):
             self.countdown.end(run, failure)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Report the complete runs, print the tables, and list what went wrong."""
+        """Make a report of the complete runs, print the tables, and list the errors."""
         if not is_main():
             return
         if not self.configs[0].check:
@@ -83,7 +83,7 @@ class SweepCallback(Callback):
 
 
 def _is_whole(folder: Path) -> bool:
-    """True for a complete run; one that is damaged has been said."""
+    """True for a complete run; an error message was printed if it is damaged."""
     try:
         return is_complete(folder)
     except ValueError:
@@ -91,10 +91,10 @@ def _is_whole(folder: Path) -> bool:
 
 
 def split_sweep(overrides: Sequence[Override]) -> list[list[str]]:
-    """The overrides of each run of a sweep, the last one's values turning fastest.
+    """The overrides of each run of a sweep; the values of the last key change fastest.
 
-    As Hydra's own sweeper splits them: of two for one key the later holds, in the place
-    of the earlier.
+    Split as Hydra's own sweeper does: if there are two for one key, the later one is used,
+    at the place of the earlier one.
 
     :raises HydraException: for a sweep over an interval, which has no values.
     """
@@ -111,24 +111,24 @@ def split_sweep(overrides: Sequence[Override]) -> list[list[str]]:
 def _check_launcher(config: DictConfig) -> None:
     """Raise ValueError if a launcher would start processes where it cannot."""
     name = config.hydra.launcher._target_.rpartition(".")[2]
-    if name == "BasicLauncher":  # which runs in this process
+    if name == "BasicLauncher":  # it runs in this process
         return
     if process_count() > 1:
         raise ValueError(
-            f"hydra/launcher={name} starts processes of its own; leave it out, or torchrun"
+            f"hydra/launcher={name} starts its own processes; remove it, or torchrun"
         )
-    if config.check:  # of which nothing is left to tell what failed elsewhere
+    if config.check:  # it leaves no file that shows which run failed elsewhere
         raise ValueError(
-            f"hydra/launcher={name} cannot tell which check failed; leave it out of --check"
+            f"hydra/launcher={name} cannot tell which check failed; remove it for --check"
         )
     if name == "SlurmLauncher" and shutil.which("srun") is None:
         raise ValueError(
-            "hydra/launcher=submitit_slurm finds no srun here; go where Slurm is"
+            "hydra/launcher=submitit_slurm finds no srun here; use a machine with Slurm"
         )
     if name == "RayLauncher" and not Path(config.out).expanduser().is_absolute():
         raise ValueError(
-            f"out={config.out} is another folder where hydra/launcher=ray runs; give the "
-            "whole path of one that all machines see"
+            f"with hydra/launcher=ray, out={config.out} differs from machine to machine; "
+            "give the absolute path of a folder that all machines see"
         )
 
 

@@ -1,4 +1,4 @@
-"""Content that was read from YAML or JSON, against the types that a dataclass declares."""
+"""Check content from YAML or JSON against the types that a dataclass declares."""
 
 import reprlib
 from collections.abc import Iterator
@@ -18,16 +18,16 @@ _WORDS = {
 
 
 def typed(kind: Any, content: Any, name: str = "") -> Any:
-    """Content of a declared type, with the defaults of what it lacks.
+    """Return content of a declared type, with defaults for what is missing.
 
-    Nothing is converted, but an integer where a float is declared. What is not declared
-    is kept: another version may know it.
+    Nothing is converted, except an integer where a float is declared. Fields that are not
+    declared are kept, as another version may know them.
 
     :param kind: a dataclass, or the type of one of its fields.
-    :param content: as YAML or JSON gives it.
-    :param name: of the content, with dots, for errors.
+    :param content: as it was read from YAML or JSON.
+    :param name: the dotted name of the content, for error messages.
     :return: plain content: a dataclass becomes a dictionary.
-    :raises ValueError: if something of another type is there, or something is missing.
+    :raises ValueError: if a part has another type, or is missing.
     """
     if is_dataclass(kind):
         return dict(_fields(kind, _of_type(dict, content, name), name))
@@ -60,7 +60,7 @@ def _fields(kind: Any, content: dict[Any, Any], name: str) -> Iterator[tuple[str
         else:
             yield field.name, _default(field, own)
     for key in (key for key in content if key not in hints):
-        # A dot would make it the name of a setting of a section.
+        # With a dot it would look like a setting of a section.
         if not (isinstance(key, str) and key.isidentifier()):
             raise ValueError(f"{reprlib.repr(key)} is not the name of a setting")
         yield key, _plain(content[key], _below(name, key))
@@ -75,7 +75,7 @@ def _default(field: "Field[Any]", name: str) -> Any:
 
 
 def _plain(content: Any, name: str) -> Any:
-    """Any content that is not a date, a set or another of YAML's further types."""
+    """Check that content has no date, set or other special type of YAML."""
     if type(content) is dict:
         return {key: _plain(part, _below(name, key)) for key, part in content.items()}
     if type(content) is list:

@@ -22,7 +22,7 @@ from avalanche_gd.training.template import BudgetedTemplate
 
 
 def default_diffusion_evaluator() -> EvaluationPlugin:
-    """The denoising loss, printed: a diffusion model has no accuracy."""
+    """Print the denoising loss, as a diffusion model has no accuracy."""
     return EvaluationPlugin(
         loss_metrics(epoch=True, experience=True, stream=True),
         loggers=default_loggers,
@@ -30,26 +30,26 @@ def default_diffusion_evaluator() -> EvaluationPlugin:
 
 
 class DiffusionTraining(BudgetedTemplate):
-    """Train a diffusion model, as Avalanche's ``VAETraining`` does a VAE.
+    """Train a diffusion model, as Avalanche's ``VAETraining`` trains a VAE.
 
-    A ``SupervisedTemplate`` with the defaults of diffusion: the denoising loss and
+    It is a ``SupervisedTemplate`` with defaults for diffusion: the denoising loss, and
     gradients clipped to norm 1. Add :class:`~avalanche_gd.GenerativeDistillationPlugin`
-    or :class:`~avalanche_gd.GenerativeReplayPlugin` to learn continually.
+    or :class:`~avalanche_gd.GenerativeReplayPlugin` for continual learning.
 
     :param model: a :class:`~avalanche_gd.DiffusionModel`.
-    :param optimizer: over the model's parameters. The paper: Adam, 2e-4.
+    :param optimizer: of the model's parameters. The paper's is Adam, 2e-4.
     :param criterion: called with a :class:`~avalanche_gd.Denoising` and labels.
     :param plugins: Avalanche plugins.
     :param evaluator: an ``EvaluationPlugin``, or a function that makes one.
-    :param ema_decay: ends each experience with the moving average of its weights
-        (:class:`~avalanche_gd.plugins.EMAPlugin`); None for the last weights.
-    :param max_grad_norm: gradients are clipped to this norm; None not to clip.
+    :param ema_decay: ends each experience with the moving average of its weights, with this
+        decay (:class:`~avalanche_gd.plugins.EMAPlugin`); None for the last weights.
+    :param max_grad_norm: gradients are clipped to this norm; None for no clipping.
     :param kwargs: further arguments of :class:`~avalanche_gd.training.BudgetedTemplate`:
         the budget in steps or epochs, batch sizes, the device, ...
     :raises ValueError: if ``max_grad_norm`` is not a finite number above 0, ``ema_decay``
-        is not in ``[0, 1)``, the optimizer holds none of the model's parameters, the
-        criterion weights by another noise scheduler than the model's, the budget is
-        refused, or a metric or plugin of Avalanche's cannot work
+        is not in ``[0, 1)``, the optimizer has none of the model's parameters, the
+        criterion's weights are for another noise scheduler than the model's, the budget is
+        not valid, or a metric or plugin of Avalanche cannot work with a diffusion model
         (:func:`~avalanche_gd.plugins.compatibility.check_compatible`).
     :raises TypeError: if the model is not a diffusion model.
     """
@@ -91,7 +91,7 @@ class DiffusionTraining(BudgetedTemplate):
         self.max_grad_norm = max_grad_norm
 
     def check_experience(self, experience: Any) -> None:
-        """Raise ValueError if it is empty, or has a class that the model has not."""
+        """Raise ValueError if it is empty, or has a class that the model does not know."""
         super().check_experience(experience)
         number = self.model.num_classes
         classes = dataset_classes(experience.dataset)
@@ -102,7 +102,7 @@ class DiffusionTraining(BudgetedTemplate):
             )
 
     def _train_exp(self, *arguments: Any, **kwargs: Any) -> None:
-        """Train; of several processes, with gradients averaged in the backward pass."""
+        """Train; with several processes, average gradients during the backward pass."""
         if not DistributedHelper.is_distributed:
             super()._train_exp(*arguments, **kwargs)
             return
@@ -110,7 +110,7 @@ class DiffusionTraining(BudgetedTemplate):
             super()._train_exp(*arguments, **kwargs)
 
     def average_gradients(self) -> None:
-        """Do nothing: the gradients are averaged already."""
+        """Do nothing: the gradients were averaged before."""
 
     def _before_update(self, **kwargs: Any) -> None:
         super()._before_update(**kwargs)
@@ -118,8 +118,8 @@ class DiffusionTraining(BudgetedTemplate):
             return
         groups = self.optimizer.param_groups
         moved = [p for group in groups for p in group["params"] if p.grad is not None]
-        # In most steps, clipping multiplies all gradients by 1. To find that out takes half
-        # the time of doing so, but an accelerator would wait for the answer.
+        # In most steps, clipping multiplies all gradients by 1. A check for that takes half
+        # the time of the multiplication, but an accelerator would have to wait for it.
         if self.device.type == "cpu" and moved:
             norms = torch.stack([torch.linalg.vector_norm(p.grad) for p in moved])
             if norms.norm() < 0.99 * self.max_grad_norm:

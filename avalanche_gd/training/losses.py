@@ -21,19 +21,19 @@ class DenoisingLoss(nn.Module, SupervisedPlugin, supports_distributed=True):
     as the criterion of an Avalanche strategy.
 
     With ``min_snr_gamma``, each sample is weighted by its timestep
-    (:meth:`~avalanche_gd.models.prediction.NoiseProcess.min_snr_weights`). Distillation is
-    weighted alike, as plugins use the strategy's criterion.
+    (:meth:`~avalanche_gd.models.prediction.NoiseProcess.min_snr_weights`). Distillation has
+    the same weights, as plugins use the strategy's criterion.
 
-    Avalanche takes a criterion that is a plugin among a strategy's plugins. So this one can
-    refuse, before training or an evaluation, what cannot work with a diffusion model
-    (:func:`~avalanche_gd.plugins.compatibility.check_compatible`).
+    The criterion is also a plugin, which Avalanche adds to the strategy's plugins. So it
+    can raise an error, before training or an evaluation, for what cannot work with a
+    diffusion model (:func:`~avalanche_gd.plugins.compatibility.check_compatible`).
 
-    :param reduction: ``"mean"`` over the batch, or ``"none"`` for one loss a sample;
-        an attribute, as some of Avalanche's plugins change it for a while.
-    :param min_snr_gamma: gamma, above 0; the authors' choice is 5. None for no weights.
-    :param noise_scheduler: the model's, which knows alpha_bar; with ``min_snr_gamma``.
+    :param reduction: ``"mean"`` over the batch, or ``"none"`` for one loss per sample. It
+        is an attribute, as some of Avalanche's plugins change it for a while.
+    :param min_snr_gamma: gamma, above 0; its authors use 5. None for no weights.
+    :param noise_scheduler: the model's, needed with ``min_snr_gamma``.
     :raises ValueError: for another reduction, a gamma that is not a finite number above 0,
-        or one of gamma and scheduler without the other.
+        or for only one of gamma and scheduler.
     """
 
     def __init__(
@@ -57,9 +57,9 @@ class DenoisingLoss(nn.Module, SupervisedPlugin, supports_distributed=True):
             self._weights = NoiseProcess(noise_scheduler).min_snr_weights(self._gamma)
 
     def check_process(self, process: NoiseProcess) -> None:
-        """Raise ValueError if the weights are those of another noise process.
+        """Raise ValueError if the weights are for another noise process.
 
-        :param process: of the model that is trained.
+        :param process: the process of the model in training.
         """
         if self._weights is None:
             return
@@ -71,22 +71,22 @@ class DenoisingLoss(nn.Module, SupervisedPlugin, supports_distributed=True):
             )
 
     def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Raise ValueError for what cannot work with a diffusion model."""
+        """Raise ValueError if a part of the strategy cannot work with a diffusion model."""
         check_compatible(strategy)
 
     def before_eval(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Raise ValueError for what cannot work with a diffusion model."""
+        """Raise ValueError if a part of the strategy cannot work with a diffusion model."""
         check_compatible(strategy)
 
     def forward(
         self, denoising: Denoising | NoisyImages, y: Tensor | None = None
     ) -> Tensor:
-        """The loss.
+        """Compute the loss.
 
         :param denoising: the output of a :class:`~avalanche_gd.DiffusionModel`.
-        :param y: the classes, ``(N,)``, which condition a conditioned model; else ignored.
+        :param y: the classes, ``(N,)``, for a conditioned model; else not used.
         :return: a scalar, or ``(N,)`` with the reduction ``"none"``.
-        :raises ValueError: if a conditioned model gets no labels, or such as do not fit.
+        :raises ValueError: if a conditioned model gets no labels, or wrong ones.
         """
         if isinstance(denoising, NoisyImages):
             denoising = denoising.given(y)

@@ -40,15 +40,15 @@ REMEMBERED: dict[type, tuple[str, ...]] = {
     MIRPlugin: ("storage_policy",),
     avalanche_plugins.LwFPlugin: ("lwf",),
 }
-"""Attributes by plugin; a subclass of this package remembers what its base does."""
+"""Attributes by plugin; a subclass in this package remembers what its base does."""
 
 _PACKAGES = ("avalanche", "avalanche_gd")
 
 
 def remembers(plugin: Any) -> bool:
-    """Whether a checkpoint can hold the plugin: it is known, or has a ``state_dict``.
+    """Whether a checkpoint can save the plugin: it is known, or has a ``state_dict``.
 
-    A user's subclass of a known one is not: it may remember more.
+    A user's subclass of a known plugin cannot be saved, as it may remember more.
     """
     is_known = isinstance(plugin, tuple(REMEMBERED))
     package = type(plugin).__module__.partition(".")[0]
@@ -61,11 +61,11 @@ def plugin_states(plugins: Iterable[Any]) -> list[Any]:
 
 
 def load_plugin_states(plugins: Iterable[Any], states: list[Any], model: nn.Module) -> None:
-    """Bring plugins back to their states.
+    """Restore the states of plugins.
 
-    :param plugins: new, in the order they were in.
-    :param states: of :func:`plugin_states`.
-    :param model: the strategy's, which a remembered model is a copy of.
+    :param plugins: new ones, in the same order.
+    :param states: from :func:`plugin_states`.
+    :param model: the strategy's; a remembered model is a copy of it.
     """
     for plugin, state in zip(plugins, states, strict=True):
         if hasattr(plugin, "load_state_dict"):
@@ -102,11 +102,11 @@ def _encode(value: Any) -> Any:
     if isinstance(value, BalancedExemplarsBuffer | LearningWithoutForgetting):
         attributes = {name: part for name, part in vars(value).items() if name != "_buffer"}
         return "object", {name: _encode(part) for name, part in attributes.items()}
-    raise TypeError(f"a checkpoint cannot hold a {type(value).__name__}")
+    raise TypeError(f"a checkpoint cannot save a {type(value).__name__}")
 
 
 def _decode(value: Any, now: Any, model: nn.Module) -> Any:
-    """What was encoded; an object, or a dictionary, is the one that is there ``now``."""
+    """Decode a value; an object or a dictionary is the existing one, ``now``, changed."""
     if not isinstance(value, tuple):
         return value
     kind, content = value
@@ -139,7 +139,7 @@ def _decode(value: Any, now: Any, model: nn.Module) -> Any:
 
 
 def _make_loaders(plugin: Any) -> None:
-    """Make the infinite data loaders anew that hang on what a plugin remembers."""
+    """Make the infinite data loaders again that depend on what a plugin remembers."""
     if isinstance(plugin, avalanche_plugins.AGEMPlugin) and plugin.buffers:
         plugin.buffer_dataloader = GroupBalancedInfiniteDataLoader(
             plugin.buffers, batch_size=plugin.sample_size // len(plugin.buffers)

@@ -14,26 +14,27 @@ from avalanche_gd.training.template import BudgetedTemplate
 class SoftGenerativeReplay(BudgetedTemplate):
     """Train a solver and then its generator, experience by experience.
 
-    Avalanche's ``GenerativeReplay`` with soft labels and the weights of the experiences. In
-    each experience the solver is trained first, on the data and on samples of the generator
-    of the experience before; then the generator is trained on the same data::
+    It is Avalanche's ``GenerativeReplay`` with soft labels, and with losses weighted by the
+    number of experiences. In each experience the solver is trained first, on the data and
+    on samples of the generator from the previous experience. Then the generator is trained
+    on the same data::
 
         SoftGenerativeReplay(
             model=solver, optimizer=optimizer, replay=SoftGenerativeReplayPlugin(generator)
         )
 
     :param model: the solver, from images to logits.
-    :param optimizer: over the solver's parameters.
-    :param replay: made with the strategy that trains the generator, for example a
-        :class:`~avalanche_gd.DiffusionTraining` with its own plugins, and with the options
-        of the replay.
+    :param optimizer: of the solver's parameters.
+    :param replay: the plugin, made with the strategy that trains the generator, for example
+        a :class:`~avalanche_gd.DiffusionTraining` with its own plugins, and with the
+        options of the replay.
     :param criterion: of logits and labels, on current data; cross-entropy by default.
     :param plugins: further Avalanche plugins, which come before ``replay``.
     :param kwargs: further arguments of :class:`~avalanche_gd.training.BudgetedTemplate`.
     :raises TypeError: if ``replay`` is not a
         :class:`~avalanche_gd.SoftGenerativeReplayPlugin`.
-    :raises ValueError: if the optimizer holds none of the solver's parameters, or the
-        budget is refused.
+    :raises ValueError: if the optimizer has none of the solver's parameters, or the budget
+        is not valid.
     """
 
     def __init__(

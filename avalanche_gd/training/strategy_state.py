@@ -7,16 +7,16 @@ from avalanche_gd.training.plugin_state import load_plugin_states, plugin_states
 
 
 def strategy_state(strategy: Any, plugins: list[Any]) -> dict[str, Any]:
-    """All that its next experience depends on, in tensors and plain containers.
+    """All that the strategy's next experience depends on, in tensors and plain containers.
 
-    :param strategy: of Avalanche.
+    :param strategy: a strategy of Avalanche.
     :param plugins: those of its plugins that remember something.
-    :raises ValueError: between the pieces of an experience, in an online stream, where a
-        teacher and an average of the weights are kept too.
+    :raises ValueError: between the pieces of an experience in an online stream, as the
+        teacher and the average of the weights would have to be saved too.
     """
     if ExperienceCount.of(strategy).is_in_pieces:
         raise ValueError(
-            "a checkpoint holds a strategy between experiences, not between the pieces of "
+            "a checkpoint can be made between experiences, but not between the pieces of "
             "an online stream; train on whole experiences"
         )
     return {
@@ -38,11 +38,11 @@ def strategy_state(strategy: Any, plugins: list[Any]) -> dict[str, Any]:
 
 
 def load_strategy_state(strategy: Any, plugins: list[Any], state: dict[str, Any]) -> None:
-    """Go on from a state.
+    """Restore a state.
 
-    :param strategy: new.
-    :param plugins: new, in the order they were in.
-    :param state: of :func:`strategy_state`.
+    :param strategy: a new one.
+    :param plugins: new ones, in the same order.
+    :param state: from :func:`strategy_state`.
     """
     strategy.model.load_state_dict(state["model"])
     # Avalanche empties the optimizer the first time it sees the model: let it do so now.

@@ -1,4 +1,4 @@
-"""What the templates of generators and solvers have in common."""
+"""What the templates of generators and solvers share."""
 
 import math
 import sys
@@ -24,7 +24,7 @@ from avalanche_gd.distributed.shares import check_shares, own_share, sharing, un
 from avalanche_gd.models.diffusion import DiffusionModel
 from avalanche_gd.plugins.teacher import default_generator
 
-_CHECK_EVERY = 50  # steps between looks at the loss on an accelerator, which must wait
+_CHECK_EVERY = 50  # steps between checks of the loss on an accelerator, which must wait
 _EVALUATION_SEED = 0
 
 
@@ -36,28 +36,28 @@ class BudgetedTemplate(SupervisedTemplate):
     """Avalanche's ``SupervisedTemplate`` with a budget in steps.
 
     - With ``train_steps``, an experience is trained for that many optimizer steps on
-      full batches, however much data it has, so that methods can be compared. So it is
-      with what Avalanche's ``ReplayPlugin`` adds to a batch. (Data, or a memory, of fewer
-      than a batch are the whole batch.)
-    - An evaluation by ``eval_every`` is also made at the end of an experience, once.
-    - Evaluation draws from a random state of its own, the same each time: it leaves
-      the training's alone, and its losses can be compared.
-    - A loss that is not finite stops the training and says at which step.
+      full batches, however much data it has, so that methods can be compared. This is also
+      true for what Avalanche's ``ReplayPlugin`` adds to a batch. (If data or a memory are
+      smaller than a batch, they are the whole batch.)
+    - With ``eval_every`` there is also one evaluation at the end of an experience.
+    - Evaluation draws from a random state of its own, the same each time: it does not
+      change the training, and its losses can be compared.
+    - A loss that is not finite stops the training with an error that names the step.
     - An empty experience is refused before any is trained.
-    - A diffusion model that is not conditioned needs no labels: a dataset's items may be
-      images alone, bare or as tuples of one.
+    - A diffusion model that is not conditioned needs no labels: the items of a dataset can
+      be images only, alone or as tuples of one.
     - Several processes train one model together
       (:mod:`avalanche_gd.distributed.gradients`).
 
-    :param train_steps: optimizer steps an experience; None to train ``train_epochs``.
+    :param train_steps: optimizer steps an experience; None to use ``train_epochs``.
     :param train_mb_size: batch size in training.
     :param eval_mb_size: batch size in evaluation.
     :param kwargs: the other arguments of Avalanche's ``SupervisedTemplate``: ``model``,
         ``optimizer``, ``criterion``, ``train_epochs``, ``device``, ``plugins``,
         ``evaluator``, ``eval_every``, ...
     :raises ValueError: unless steps and batch sizes are integers of 1 or more and epochs
-        of 0 or more, for both steps and epochs, or if the optimizer holds none of the
-        model's parameters.
+        of 0 or more, for both steps and epochs, or if the optimizer has none of the model's
+        parameters.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class BudgetedTemplate(SupervisedTemplate):
             train_steps = check_integer("train_steps", train_steps)
             if "train_epochs" in kwargs:
                 raise ValueError(
-                    "train_steps and train_epochs exclude each other; give one"
+                    "train_steps and train_epochs cannot both be given; give one"
                 )
             kwargs["train_epochs"] = sys.maxsize
         check_integer("train_epochs", kwargs.get("train_epochs", 1), 0)
@@ -98,7 +98,7 @@ class BudgetedTemplate(SupervisedTemplate):
         return super().train(experiences, eval_streams, **kwargs)
 
     def check_experience(self, experience: Any) -> None:
-        """Raise ValueError if an experience is empty, or lacks labels that are needed."""
+        """Raise ValueError if an experience is empty, or has no labels but needs them."""
         dataset = getattr(experience, "dataset", None)
         if dataset is None or len(dataset) == 0:
             lack = "has no dataset" if dataset is None else "is empty"
@@ -117,22 +117,22 @@ class BudgetedTemplate(SupervisedTemplate):
             return
         if not has_label(item, dataset):
             raise ValueError(
-                f"experience {experience.current_experience + 1} has no labels, which a "
-                f"{type(self.model).__name__} is trained on; only a diffusion model "
+                f"experience {experience.current_experience + 1} has no labels, but a "
+                f"{type(self.model).__name__} is trained with them; only a diffusion model "
                 "without num_classes needs none"
             )
 
     @torch.no_grad()
     def eval(self, exp_list: Any, **kwargs: Any) -> Any:
-        """Evaluate, as Avalanche does, without touching the random state."""
+        """Evaluate, as Avalanche does, without a change of the random state."""
         cuda = [self.device] if self.device.type == "cuda" else []
         with unshared(), torch.random.fork_rng(devices=cuda):
-            for device in (torch.device("cpu"), self.device):  # torch's is for all devices
+            for device in (torch.device("cpu"), self.device):  # torch's seeds all devices
                 default_generator(device).manual_seed(_EVALUATION_SEED)
             return super().eval(exp_list, **kwargs)
 
     def make_train_dataloader(self, **kwargs: Any) -> None:
-        """Avalanche's data loader; with ``train_steps``, without a last small batch."""
+        """Make Avalanche's data loader; ``train_steps`` is without a last small batch."""
         if self.train_steps is not None:
             has_a_batch = len(self.adapted_dataset) >= self.train_mb_size
             kwargs.setdefault("drop_last", has_a_batch)
@@ -143,7 +143,7 @@ class BudgetedTemplate(SupervisedTemplate):
         super().make_train_dataloader(**kwargs)
 
     def training_epoch(self, **kwargs: Any) -> None:
-        """Train, on this process's share of each batch where there are several."""
+        """Train; with several processes, on this process's share of each batch."""
         if hasattr(self.dataloader, "distributed_sampling"):  # a plugin may have made it
             self.dataloader.distributed_sampling = False
         if self.train_steps is not None:
@@ -153,18 +153,18 @@ class BudgetedTemplate(SupervisedTemplate):
             super().training_epoch(**kwargs)
 
     def _drop_small_batches(self) -> None:
-        """Give full batches from a loader of several datasets, as replay makes one, too."""
+        """Make a loader of several datasets, as for replay, give full batches only, too."""
         loader = self.dataloader
         if isinstance(loader, MultiDatasetDataLoader):
             parts = zip(loader.datasets, loader.batch_sizes, strict=True)
-            # None is dropped as a whole for being smaller than its share of a batch.
+            # A dataset smaller than its share of a batch is still used.
             loader.batch_sizes = [min(len(data), size) for data, size in parts]
             loader.loader_kwargs["drop_last"] = True
 
     def backward(self) -> None:
-        """Run the backward pass, and stop on a loss that is not finite.
+        """Run the backward pass, and raise an error if the loss is not finite.
 
-        Of several processes, each then has the mean loss and the mean gradients of all.
+        With several processes, each gets the mean loss and the mean gradients of all.
         """
         super().backward()
         if DistributedHelper.is_distributed:
@@ -188,9 +188,9 @@ class BudgetedTemplate(SupervisedTemplate):
                 )
 
     def _obtain_common_dataloader_parameters(self, **kwargs: Any) -> dict[str, Any]:
-        """Avalanche's, but for data on a GPU, and for whole batches in every process.
+        """Change Avalanche's parameters for data on a GPU, and for several processes.
 
-        Only what is in the CPU's memory can be pinned.
+        Only data in the CPU's memory can be pinned, and all processes load whole batches.
         """
         first = image_of(self.adapted_dataset[0])
         if isinstance(first, torch.Tensor) and first.device.type != "cpu":
@@ -204,7 +204,7 @@ class BudgetedTemplate(SupervisedTemplate):
         super()._before_eval_exp(**kwargs)
 
     def _unpack_minibatch(self) -> None:
-        """Avalanche's, of this process's share, with labels of -1 where there are none."""
+        """Unpack this process's share of a batch; missing labels become -1."""
         parts = [self.mbatch] if isinstance(self.mbatch, Tensor) else list(self.mbatch)
         if not has_label(parts, self.adapted_dataset):
             parts.insert(1, torch.full((len(parts[0]),), -1))
@@ -212,9 +212,9 @@ class BudgetedTemplate(SupervisedTemplate):
         super()._unpack_minibatch()
 
     def _after_training_exp(self, **kwargs: Any) -> None:
-        """Evaluate at the end unless the last periodic evaluation was there.
+        """Evaluate at the end, unless the last periodic evaluation was there.
 
-        Avalanche decides that from ``train_epochs`` when an experience begins.
+        Avalanche decides that from ``train_epochs`` at the beginning of an experience.
         """
         for plugin in self.plugins:
             if isinstance(plugin, PeriodicEval):
@@ -227,7 +227,7 @@ class BudgetedTemplate(SupervisedTemplate):
             return every >= 0
         iterations, epochs = self.clock.train_exp_iterations, self.clock.train_exp_epochs
         trained = iterations if mode == "iteration" else epochs
-        return (trained - 1) % every != 0  # Avalanche's first is after the first of them
+        return (trained - 1) % every != 0  # Avalanche's first one is after the first step
 
     def _after_training_iteration(self, **kwargs: Any) -> None:
         super()._after_training_iteration(**kwargs)
@@ -236,15 +236,16 @@ class BudgetedTemplate(SupervisedTemplate):
 
 
 def _check_optimizer(optimizer: Any, model: Any) -> None:
-    """Raise ValueError if an optimizer holds none of a model's parameters.
+    """Raise ValueError if an optimizer has none of a model's parameters.
 
-    As where the model was copied or made anew since. Without either, Avalanche raises.
+    This happens if the model was copied or made again after the optimizer. If the model or
+    the optimizer has no parameters at all, Avalanche raises an error.
     """
     if optimizer is None or model is None:
         return
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     if held.isdisjoint(map(id, model.parameters())):
         raise ValueError(
-            "the optimizer holds none of the model's parameters; make it of "
-            "model.parameters() of the very model that is trained"
+            "the optimizer has none of the model's parameters; make it from the "
+            "model.parameters() of the model that you train"
         )

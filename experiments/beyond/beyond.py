@@ -1,4 +1,4 @@
-"""Generative distillation and what the field has put beside it, on digits.
+"""Generative distillation and other ideas of the field to improve it, on digits.
 
 python experiments/beyond/beyond.py --seeds 0,1,2 --jobs 2
 """
@@ -14,7 +14,7 @@ from avalanche_gd.runs.errors import (
 from avalanche_gd.runs.suite import run_and_report
 
 CONDITIONED = ("method=generative_distillation", "model.conditional=true")
-# A solver that is guided in its replay cannot take it from a pool made before it learns.
+# A solver that guides its own replay cannot use a pool that is made before it learns.
 FRESH = ("method=generative_distillation", "solver.pool_size=null")
 VARIANTS = [
     ("method=generative_distillation",),
@@ -37,7 +37,7 @@ VARIANTS = [
         for towards in ("missing", "confused")
     ),
 ]
-"""The settings of each, all with the budget of the benchmark."""
+"""The settings of the variants, all with the budget of the benchmark."""
 
 
 def main() -> None:
@@ -57,6 +57,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    line = "interrupted; the same command goes on with what is missing"
+    line = "interrupted; run the same command again to continue"
     with ending_when_interrupted(line), ending_with_one_line():
         main()

@@ -1,11 +1,11 @@
-"""What MobileNetV2's features, and the oracle's, see of changes to real images.
+"""How features of MobileNetV2 and of the oracle react to changes of real images.
 
     python experiments/features/features.py --weights mobilenet_v2-b0353104.pth \
         --cifar10 FOLDER --fashion-mnist FOLDER
 
 CIFAR-10 is a folder of ``train/CLASS/IMAGE`` and ``test/CLASS/IMAGE``. Writes ``real.csv``.
-With ``--runs FOLDER``, of finished runs on Fashion-MNIST at 16x16 with seed 0, writes
-``ranking.csv`` instead: FID of what their models generate, in either features.
+With ``--runs FOLDER``, a folder with runs on Fashion-MNIST at 16x16 with seed 0, it writes
+``ranking.csv`` instead: FID of what their models generate, in both kinds of features.
 """
 
 import argparse
@@ -29,15 +29,15 @@ from avalanche_gd.metrics.precision_recall import precision_recall
 from avalanche_gd.metrics.shared_images import SharedImages, in_batches
 from avalanche_gd.metrics.trained import StreamKey
 
-COUNT = 1000  # images a side
+COUNT = 1000  # real images, and as many to compare with them
 
 Row = dict[str, Any]
 
 
 def functions(benchmark: Any, weights: Path) -> dict[str, Any]:
-    """From images to features, of MobileNetV2 and of the benchmark's oracle."""
+    """Functions from images to features, of MobileNetV2 and of the benchmark's oracle."""
     mobilenet = feature_extractor("mobilenet_v2", weights)
-    mobilenet.to(memory_format=torch.channels_last)  # half the time
+    mobilenet.to(memory_format=torch.channels_last)  # takes half the time
     oracle = SharedImages().oracle(StreamKey(benchmark, "train"), torch.device("cpu"))
     of = partial(in_batches, batch_size=16)
     return {
@@ -58,16 +58,16 @@ def measured(real: Tensor, features: Tensor) -> dict[str, float]:
 
 
 def of_real_images(data: str, benchmark: Any, weights: Path) -> list[Row]:
-    """Half of some test images against the other half: as it is, changed, of few classes.
+    """Compare half of some test images with the other: unchanged, changed, fewer classes.
 
-    All classes have as many images in either half.
+    All classes have the same number of images in both halves.
     """
     generator = torch.Generator().manual_seed(0)
     images, labels = stream_tensors(benchmark.test_stream)
     mixed = torch.randperm(len(labels), generator=generator)
     by_class = torch.stack([mixed[labels[mixed] == label] for label in range(10)])
     half, rest = by_class[:, : COUNT // 10], by_class[:, COUNT // 10 :]
-    chosen = {  # places of images, the classes by turns
+    chosen = {  # indices of images, one class after the other in turns
         "half": half.T.flatten(),
         "other half": rest[:, : COUNT // 10].T.flatten(),
         "5 of 10 classes": rest[:5, : COUNT // 5].T.flatten(),
@@ -114,7 +114,7 @@ def of_runs(runs: Path, benchmark: Any, weights: Path) -> list[Row]:
 
 
 def write(name: str, rows: list[Row]) -> None:
-    """Write a CSV beside this file."""
+    """Write a CSV next to this file."""
     with open(Path(__file__).with_name(name), "w", newline="") as file:
         writer = csv.DictWriter(file, rows[0], lineterminator="\n")
         writer.writeheader()

@@ -1,14 +1,15 @@
-"""What closes the gap of a solver that replays, whose newest classes crowd out the others.
+"""What helps a solver that replays, whose newest classes displace the older ones.
 
 python experiments/solver_gap/solver_gap.py benchmark=image_folder \\
     benchmark.options.root=CIFAR10 benchmark.n_classes=10
 
-A diffusion model learns the stream once by generative distillation, conditioned on the
-class and not; what it was after each experience is kept below --out. Then solvers learn the
-same stream from it, each in its own way: with real images of the current classes or samples
-of them, their replay labelled by themselves, or by an oracle, which a stream does not have.
-At the end a new solver learns from samples of the last model alone, labelled by what they
-were asked for, or by the oracle. What is in solver_gap.csv already is not measured again.
+A diffusion model learns the stream once by generative distillation, with and without
+conditioning on the class; its state after each experience is saved below --out. Then
+solvers learn the same stream from it in different ways: with real images of the current
+classes or samples of them, and with replay that is labelled by the solver itself, by the
+condition, or by an oracle, which is not available in a real stream. At the end a new solver
+learns only from samples of the last model, labelled by the condition or by the oracle.
+Results that are in solver_gap.csv already are not measured again.
 """
 
 import argparse
@@ -48,16 +49,16 @@ WAYS: dict[str, tuple[str, ...]] = {
     "samples only from step 150": ("solver.samples_only_from=150",),
     "samples only": ("solver.samples_only_from=0",),
 }
-"""The settings of each."""
+"""The settings of the ways."""
 CONDITIONED = ("model.conditional=true", "solver.replay_labels=condition")
 SOLVER_SEEDS = range(2)
 HERE = Path(__file__).parent
 
 
 class OracleLabels(SupervisedPlugin):
-    """Has an oracle label what a solver replays.
+    """Makes an oracle label what a solver replays.
 
-    :param replay: the solver's plugin.
+    :param replay: the solver's replay plugin.
     """
 
     def __init__(self, replay: Any, oracle: torch.nn.Module):
@@ -65,25 +66,25 @@ class OracleLabels(SupervisedPlugin):
         self.replay, self.oracle = replay, oracle
 
     def before_forward(self, strategy: Any, **kwargs: Any) -> None:
-        """In the place of the old solver."""
+        """Replace the old solver by the oracle."""
         if self.replay.old_model is not None:
             self.replay.old_model = self.oracle
 
 
 class Recorded:
-    """In the place of the strategy that trains a generator: it becomes what it was."""
+    """Replaces the strategy that trains a generator: it loads saved states."""
 
     def __init__(self, model: torch.nn.Module, folder: Path):
         self.model, self.folder = model, folder
 
     def train(self, experience: Any, **kwargs: Any) -> None:
-        """Take over the weights after an experience."""
+        """Load the weights from after an experience."""
         path = self.folder / f"experience_{experience.current_experience}.pt"
         self.model.load_state_dict(torch.load(path, weights_only=True))
 
 
 def record(config: RunConfig, stream: Any, folder: Path) -> None:
-    """Train a generator and keep what it is after each experience, unless that is done."""
+    """Train a generator and save its state after each experience, unless that is done."""
     last = stream.train_stream[-1].current_experience
     if (folder / f"experience_{last}.pt").is_file():
         return
@@ -134,13 +135,13 @@ def oracle_of(stream: Any) -> torch.nn.Module:
 
 
 def known(solver: torch.nn.Module, *experiences: Any) -> float:
-    """The share of the images of experiences whose classes a solver knows."""
+    """The share of the images of experiences that a solver classifies correctly."""
     images, labels = stream_tensors(experiences)
     return float((classifier_labels(solver, images, 500) == labels).double().mean())
 
 
 def of_samples_alone(config: RunConfig, stream: Any, folder: Path, seed: int) -> list[Any]:
-    """The same of a new solver that saw samples of the last model alone, in 600 steps."""
+    """The same for a new solver that saw only samples of the last model, in 600 steps."""
     model = config.model.make(config.benchmark.n_classes)
     Recorded(model, folder).train(stream.train_stream[-1])
     images, labels = generate_samples(model, Sampling(5000, config.solver.replay_steps))

@@ -242,7 +242,7 @@ def test_a_root_without_the_data_set_is_refused(tmp_path, idx_folder):
         with pytest.raises(ValueError, match=f"no {name} in"):
             make(5, root=tmp_path)
     (idx_folder / NAMES[3]).unlink()
-    with pytest.raises(ValueError, match="give the folder that holds them"):
+    with pytest.raises(ValueError, match="give the folder that has them"):
         SplitFMNIST(5, root=idx_folder)
 
 

@@ -151,7 +151,7 @@ def test_a_damaged_cache_is_decoded_anew(flat_root):
     first = rows(SplitImageFolder(2, root=flat_root).train_stream)
     (cached,) = cache_folder().iterdir()
     truncate(cached)
-    with pytest.warns(UserWarning, match="cannot use the cached .*images.*; made anew"):
+    with pytest.warns(UserWarning, match="cannot use the cached .*images.*; it is made"):
         second = rows(SplitImageFolder(2, root=flat_root).train_stream)
     assert first == second
     assert [path.name for path in cache_folder().iterdir()] == [cached.name]
@@ -181,7 +181,7 @@ def test_a_class_folder_without_images_is_refused(flat_root):
 
 def test_one_class_only_is_refused(tmp_path):
     write_classes(tmp_path / "root", "a")
-    refused("root has one class only, a; .* needs the folders of 2", tmp_path / "root", 1)
+    refused("root has only one class, a; .* needs the folders of 2", tmp_path / "root", 1)
 
 
 def test_a_class_with_nothing_to_test_on_is_refused(tmp_path):
@@ -201,7 +201,7 @@ def test_training_images_without_a_test_folder_are_refused(split_root):
 
 
 def test_classes_that_cannot_be_dealt_evenly_are_refused(flat_root):
-    refused("4 classes cannot be dealt evenly to 3 experiences", flat_root, 3)
+    refused("4 classes cannot be shared equally by 3 experiences", flat_root, 3)
 
 
 def test_an_image_cut_short_is_refused_by_name(flat_root):
@@ -222,7 +222,7 @@ def test_a_link_that_leads_nowhere_is_refused_by_name(flat_root):
 def test_pixels_of_more_than_8_bits_are_refused_by_name(flat_root):
     deep = np.full((32, 32), 40_000, dtype=np.uint16)
     Image.fromarray(deep).save(flat_root / "b" / "9.png")
-    refused("root/b/9.png .more than 8 bits a channel", flat_root)
+    refused("root/b/9.png .more than 8 bits per channel", flat_root)
 
 
 PAGES = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\nshowpage\n%%EOF\n"
@@ -253,7 +253,7 @@ def test_an_image_of_too_many_pixels_is_refused_by_name(flat_root, side):
 
 def test_a_pipe_is_refused_by_name(flat_root):
     os.mkfifo(flat_root / "b" / "9.png")
-    refused("root/b/9.png .no regular file", flat_root)
+    refused("root/b/9.png .not a regular file", flat_root)
 
 
 @pytest.mark.skipif(

@@ -44,7 +44,7 @@ NORMALIZED = (torch.eye(8).expand(4, 1, 8, 8) - 0.2860) / 0.3530  # as by Normal
 )
 def test_floats_outside_of_both_ranges_are_refused(images):
     benchmark = two_experiences(images)
-    message = r"in \[0, 1\], or in \[-1, 1\] .* leave out a Normalize"
+    message = r"in \[0, 1\], or in \[-1, 1\] .* remove a Normalize"
     with pytest.raises(ValueError, match=message) as caught:
         to_model_space(benchmark, (1, 8, 8))
     assert len(str(caught.value).splitlines()) == 1

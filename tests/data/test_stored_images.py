@@ -93,7 +93,7 @@ def test_a_damaged_file_is_made_anew(damage):
     stored()
     (path,) = cache_folder().iterdir()
     damage(path)
-    with pytest.warns(UserWarning, match="cannot use the cached .*test.*; made anew"):
+    with pytest.warns(UserWarning, match="cannot use the cached .*test.*; it is made"):
         assert torch.equal(read(stored()), PIXELS)
     assert torch.equal(read(stored(make=None)), PIXELS)
 

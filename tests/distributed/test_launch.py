@@ -37,7 +37,7 @@ def test_two_processes_go_on_to_the_numbers_and_the_folder_of_one(tmp_path):
     ended = forked(tmp_path / "logs", "avalanche_gd", "-m", *options)
     assert not ended.failure, ended.errors
     lines = ended.output.splitlines()
-    assert sum("going on after experience 1/2" in line for line in lines) == 1
+    assert sum("continuing after experience 1/2" in line for line in lines) == 1
     assert sum("experience 2/2: FID" in line for line in lines) == 2
     assert sum(line.split()[:2] == ["generative_distillation", "2"] for line in lines) == 1
     for folder in one:
@@ -76,7 +76,7 @@ MESSAGES = {
     "a VAE": "method=naive cannot be trained by several processes",
     "a VAE's plugin": "method=vae_replay cannot be trained by several processes",
     "a sweep": "method=mir cannot be trained by several processes",
-    "a launcher": "hydra/launcher=Launcher starts processes of its own",
+    "a launcher": "hydra/launcher=Launcher starts its own processes",
     "a folder in use": "is in use by another process; wait for it",
 }
 

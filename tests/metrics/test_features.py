@@ -53,15 +53,15 @@ class GivesFeatures(nn.Module):
 
 
 REFUSED = {
-    "maps": (lambda x: x, r"of 1 images they are \(1, 1, 8, 8\); pool or flatten"),
+    "maps": (lambda x: x, r"for 1 images they are \(1, 1, 8, 8\); pool or flatten"),
     "numbers": (lambda x: x.flatten(1).mean(1), r"they are \(1,\)"),
     "none": (lambda x: x.flatten(1)[:, :0], r"they are \(1, 0\)"),
     "of all images": (lambda x: x.flatten(1).mean(0)[None, :4].expand(2, 4), r"\(2, 4\)"),
     "too many": (
         lambda x: torch.zeros(1, 1).expand(len(x), 2**24),
-        r"D from 1 to 8192, but of 1 images they are \(1, 16777216\)",
+        r"D from 1 to 8192, but for 1 images they are \(1, 16777216\)",
     ),
-    "not a tensor": (lambda x: x.flatten(1).numpy(), "not ndarray"),
+    "not a tensor": (lambda x: x.flatten(1).numpy(), "got ndarray"),
     "not a number": (lambda x: x.flatten(1)[:, :4] * float("nan"), "must be finite"),
     "infinite": (lambda x: x.flatten(1)[:, :4] / 0, "must be finite"),
     "integers": (lambda x: x.flatten(1)[:, :4].long(), "torch.int64"),
@@ -116,7 +116,7 @@ def test_pixels_are_cut_as_torchmetrics_cuts_them():
 
 
 def test_images_of_other_channels_have_no_pixels():
-    with pytest.raises(ValueError, match="need 1 or 3 channels, got 2; give a module"):
+    with pytest.raises(ValueError, match="need 1 or 3 channels, got 2; give your own"):
         as_pixels(torch.zeros(1, 2, 8, 8))
 
 

@@ -151,8 +151,8 @@ def test_images_are_mirrored_turned_moved_and_made_noisy():
     [
         (dict(epochs=0), "epochs must be an integer of 1 or more, got 0"),
         (dict(seed=-1), "seed must be an integer of 0 or more, got -1"),
-        (dict(count=3), "needs 4 images or more of 1 or 3 channels, got 3 of 1"),
-        (dict(channels=2), "needs 4 images or more of 1 or 3 channels, got 8 of 2"),
+        (dict(count=3), "needs 4 images or more with 1 or 3 channels, got 3 with 1"),
+        (dict(channels=2), "needs 4 images or more with 1 or 3 channels, got 8 with 2"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(options, message):

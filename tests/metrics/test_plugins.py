@@ -215,13 +215,13 @@ def test_a_grid_of_the_same_images_reaches_tensorboard(tiny_model, digits, tmp_p
 
 
 def test_more_images_than_there_are_cannot_be_shown():
-    with pytest.raises(ValueError, match="shown must be from 1 to the 60"):
+    with pytest.raises(ValueError, match="shown must be from 1 to 60"):
         generated_image_metrics(sampling=SAMPLING, shown=61)
 
 
 def test_before_any_training_there_is_nothing_to_judge(tiny_model, digits):
     strategy = trained(tiny_model, digits, fid_metrics(sampling=SAMPLING), experiences=0)
-    with pytest.warns(UserWarning, match="nothing to judge"):
+    with pytest.warns(UserWarning, match="there is no value"):
         assert FID not in strategy.eval(digits.test_stream)
 
 
@@ -296,7 +296,7 @@ def test_samplings_of_nothing_are_refused(bad):
 def test_unknown_features_are_refused():
     with pytest.raises(ValueError, match="choose from oracle, inception"):
         fid_metrics(features="vgg")
-    with pytest.raises(ValueError, match="weights_path goes with"):
+    with pytest.raises(ValueError, match="weights_path is for"):
         fid_metrics(weights_path="weights.pth")
     with pytest.raises(TypeError, match="name or a module"):
         fid_metrics(features=3)

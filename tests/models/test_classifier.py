@@ -60,7 +60,7 @@ def test_the_others_are_what_they_are_named_after():
     ("arguments", "message"),
     [
         (("resnet", (1, 8, 8), 10), "no solver architecture 'resnet'; choose from small_"),
-        (("simple_cnn", (1, 9, 32), 10), "takes images of 10x10 or more, got 9x32"),
+        (("simple_cnn", (1, 9, 32), 10), "needs images of 10x10 or more, got 9x32"),
         (("small_cnn", (1, 3, 8), 10), "images must be at least 4x4, got 3x8"),
         (("mlp", (8, 8), 10), r"sample_shape must be \(C, H, W\)"),
         (("mlp", (1, 8, 8), 0), "num_classes must be an integer of 1 or more, got 0"),

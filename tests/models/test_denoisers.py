@@ -160,13 +160,17 @@ def test_a_model_without_an_embedding_for_none_says_so_where_none_is_asked_for()
     made = model(small_unet(num_class_embeds=10), num_classes=10)
     for guidance in (0.0, 2.0):
         with pytest.raises(
-            ValueError, match="need an embedding for none; the denoiser has"
+            ValueError, match="need an embedding for no class; the denoiser has"
         ):
             model(small_unet(num_class_embeds=10), num_classes=10, guidance=guidance)
-    with pytest.raises(ValueError, match="has no embedding for none, and always needs a"):
+    with pytest.raises(
+        ValueError, match="has no embedding for no class, so it always needs one"
+    ):
         made.get_features(images(2))
     noise, none = made.draw_noise(2, seeded()), torch.tensor([1, 10])
-    with pytest.raises(ValueError, match="from 0 to 9, where none is not known, got 10"):
+    with pytest.raises(
+        ValueError, match="from 0 to 9, where no value means no class, got 10"
+    ):
         made.reverse(noise, none, steps=1)
     with pytest.raises(ValueError, match="seen no class yet"):
         made.generate(2, steps=1)
@@ -175,13 +179,13 @@ def test_a_model_without_an_embedding_for_none_says_so_where_none_is_asked_for()
 @pytest.mark.parametrize("condition", [[0, 11], [-1, 0]])
 def test_a_condition_that_there_is_not_is_refused(condition):
     made = model(ClassDenoiser(), num_classes=10)
-    with pytest.raises(ValueError, match="from 0 to 10, where 10 is none, got"):
+    with pytest.raises(ValueError, match="from 0 to 10, where 10 means no class, got"):
         made.denoise(images(2), torch.zeros(2).long(), torch.tensor(condition))
 
 
 def test_a_denoiser_that_gives_another_shape_is_refused_where_a_loss_would_broadcast():
     with pytest.raises(
-        ValueError, match=r"must give \(2, 1, 8, 8\).*Widening gives \(2, 3"
+        ValueError, match=r"must return \(2, 1, 8, 8\).*Widening returns \(2, 3"
     ):
         model(Widening())(images(2))
 

@@ -127,7 +127,7 @@ def test_other_schedulers_sample(scheduler):
 
 def test_eta_is_refused_by_schedulers_that_do_not_know_it():
     model = DiffusionModel(TinyDenoiser(), DDPMScheduler(), SHAPE)
-    with pytest.raises(ValueError, match="does not know eta"):
+    with pytest.raises(ValueError, match="does not have eta"):
         model.generate(2, steps=4, eta=1.0)
 
 

@@ -141,7 +141,7 @@ def test_a_preset_takes_a_process_or_says_which_there_are():
 
 def test_a_flow_knows_no_eta():
     with pytest.raises(
-        ValueError, match="FlowMatchEulerDiscreteScheduler does not know eta"
+        ValueError, match="FlowMatchEulerDiscreteScheduler does not have eta"
     ):
         tiny(flow_scheduler()).generate(1, eta=0.5)
 

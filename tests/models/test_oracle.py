@@ -95,7 +95,7 @@ def test_a_damaged_cache_is_trained_anew(empty_cache):
     first = oracle_classifier(x, y, steps=3)
     (cached,) = empty_cache.iterdir()
     truncate(cached)
-    with pytest.warns(UserWarning, match="cannot use the cached .*oracle.*; made anew"):
+    with pytest.warns(UserWarning, match="cannot use the cached .*oracle.*; it is made"):
         second = oracle_classifier(x, y, steps=3)
     assert same_bits(weights(first), weights(second))
 

@@ -136,7 +136,7 @@ def test_each_embedding_of_a_pipeline_is_a_class_unless_one_is_left_for_none(tmp
     assert model.generate(9, steps=1).shape == (9, 1, 8, 8)
     with pytest.raises(ValueError, match=r"needs num_classes of 10 or, .* 9, got 5"):
         DiffusionModel.from_pretrained(tmp_path, num_classes=5)
-    with pytest.raises(ValueError, match="need an embedding for none"):
+    with pytest.raises(ValueError, match="need an embedding for no class"):
         DiffusionModel.from_pretrained(tmp_path, condition_dropout=0.1)
 
 

@@ -107,7 +107,7 @@ def without_none():
 
 @pytest.mark.parametrize("make", [tiny, without_none])
 def test_a_model_that_does_not_know_both_is_refused_when_training_starts(digits, make):
-    message = "unconditional_weight needs a model that is conditioned on the class and has"
+    message = "unconditional_weight needs a model that can predict both with and without"
     plugin = GenerativeDistillationPlugin(unconditional_weight=1.0)
     with pytest.raises(ValueError, match=message) as refused:
         train_generator(make(), digits.train_stream[:1], plugin)

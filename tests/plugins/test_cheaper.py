@@ -173,9 +173,9 @@ def test_a_pool_of_pairs_that_depend_on_the_current_batch_is_refused(source):
 
 
 def test_a_pool_of_a_source_that_does_not_sample_is_refused():
-    with pytest.raises(ValueError, match="are for sources that take samples"):
+    with pytest.raises(ValueError, match="are for sources that take the teacher's samples"):
         GenerativeDistillationPlugin(source="current", pool_size=10)
-    with pytest.raises(ValueError, match="are for sources that take samples"):
+    with pytest.raises(ValueError, match="are for sources that take the teacher's samples"):
         GenerativeDistillationPlugin(source="trajectory", teacher_sampler="unipc")
 
 

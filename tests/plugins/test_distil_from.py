@@ -148,8 +148,10 @@ def other_size():
 
 OTHERS = {
     "the teacher's scheduler adds other noise": (other_noise, other_target, other_times),
-    r"the teacher has sample_shape \(1, 4, 4\), and its student \(1, 8, 8\)": (other_size,),
-    "the teacher has num_classes 10, and its student None": (conditioned,),
+    r"the teacher has sample_shape \(1, 4, 4\), but its student has \(1, 8, 8\)": (
+        other_size,
+    ),
+    "the teacher has num_classes 10, but its student has None": (conditioned,),
 }
 
 

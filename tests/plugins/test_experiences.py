@@ -213,7 +213,7 @@ def test_a_stream_without_origin_experiences_is_refused(tiny_model, digits, plug
         digits.train_stream[:2], 20, iters_per_virtual_epoch=2, beta=2, shuffle=True
     )
     before = weights(tiny_model)
-    with pytest.raises(ValueError, match="make it with split_online_stream"):
+    with pytest.raises(ValueError, match="make the stream with split_online_stream"):
         train_generator(tiny_model, stream, plugin())
     assert same_bits(weights(tiny_model), before)
 

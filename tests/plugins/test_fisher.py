@@ -363,21 +363,23 @@ def test_what_cannot_be_held_is_refused_when_training_starts(digits):
     experience, plugin = digits.train_stream[0], RankOneEWCPlugin()
     with pytest.raises(TypeError, match="needs a DiffusionModel; SmallCNN has no method"):
         plain(SmallCNN(SHAPE, 10), plugin).train(experience)
-    with pytest.raises(ValueError, match="CrossEntropyLoss is no loss of a diffusion"):
+    with pytest.raises(ValueError, match="CrossEntropyLoss is not a loss for diffusion"):
         plain(tiny(), plugin, criterion=torch.nn.CrossEntropyLoss()).train(experience)
     criterion = lambda output, y: DenoisingLoss()(output, y)  # noqa: E731
     with pytest.raises(ValueError, match="a criterion with reduction, such as Denois"):
         plain(tiny(), plugin, criterion=criterion).train(experience)
-    with pytest.raises(ValueError, match=r"EMAPlugin .*; put it before that in plugins"):
+    with pytest.raises(
+        ValueError, match=r"EMAPlugin .*; put EMAPlugin before it in plugins"
+    ):
         plain(tiny(), plugin, EMAPlugin(0.9)).train(experience)
     plain(tiny(), EMAPlugin(0.9), plugin).train(experience, eval_streams=[])
 
 
 def test_a_penalty_without_an_experience_is_refused(digits):
-    with pytest.raises(ValueError, match="no experience was learned yet"):
+    with pytest.raises(ValueError, match="the penalty needs the anchor"):
         RankOneEWCPlugin().penalty(tiny())
     plugin, model = after_two(digits, None)
-    with pytest.raises(ValueError, match="no experience was learned yet"):
+    with pytest.raises(ValueError, match="the penalty needs the anchor"):
         plugin.penalty(model, before=1)
 
 

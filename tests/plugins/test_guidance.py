@@ -263,7 +263,9 @@ def test_a_run_is_guided_by_its_solver_before_or_after_the_experience(
 
 
 def test_what_is_no_guidance_is_refused():
-    with pytest.raises(ValueError, match="guidance by a classifier in training mode; call"):
+    with pytest.raises(
+        ValueError, match="the classifier of the guidance is in training mode; call"
+    ):
         ClassifierGuidance(SmallCNN(SHAPE, 3))
     with pytest.raises(TypeError, match="the classifier must be a module, got 'solver'"):
         ClassifierGuidance("solver")
@@ -272,15 +274,17 @@ def test_what_is_no_guidance_is_refused():
     with pytest.raises(TypeError, match="guidance must be a ClassifierGuidance, got 3"):
         GenerativeDistillationPlugin(guidance=3)
     for source in ("gaussian", "current", "partial_generation", "trajectory"):
-        with pytest.raises(ValueError, match=r"guidance, .* for sources that take samples"):
+        with pytest.raises(
+            ValueError, match=r"guidance, .* for sources that take the teacher's samples"
+        ):
             GenerativeDistillationPlugin(source=source, guidance=ClassifierGuidance())
 
 
 @pytest.mark.parametrize(
     ("judge", "message"),
     [
-        (None, "guidance has no classifier; give one, or a GuidingSolverPlugin"),
-        (classifier(), "guidance by a classifier in training mode"),
+        (None, "guidance has no classifier; give it one, or add a GuidingSolverPlugin"),
+        (classifier(), "the classifier of the guidance is in training mode"),
         (classifier(1), "the classifier has 1 logits and does not know class"),
     ],
 )

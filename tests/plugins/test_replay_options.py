@@ -154,7 +154,7 @@ def test_a_solvers_replay_increases_as_in_avalanche(digits, is_increasing):
 BAD = [
     (dict(teacher_eta=1.5), r"teacher_eta must be in \[0, 1\], got 1.5"),
     (dict(teacher_eta=float("nan")), r"teacher_eta must be in \[0, 1\], a finite"),
-    (dict(teacher_eta=0.5, teacher_sampler="unipc"), 'is for teacher_sampler="own", not'),
+    (dict(teacher_eta=0.5, teacher_sampler="unipc"), 'is for teacher_sampler="own"; '),
     (dict(replay_start_timestep=-1), "replay_start_timestep must be an integer of 0"),
     (dict(replay_start_timestep=1.5), "replay_start_timestep must be an integer of 0"),
 ]
@@ -169,7 +169,9 @@ def test_what_cannot_be_is_refused_by_the_constructor(make, options, message):
 
 @pytest.mark.parametrize("source", ["gaussian", "current", "trajectory"])
 def test_an_eta_is_refused_where_nothing_is_sampled(source):
-    with pytest.raises(ValueError, match="teacher_eta are for sources that take samples"):
+    with pytest.raises(
+        ValueError, match="teacher_eta are for sources that take the teacher's samples"
+    ):
         GenerativeDistillationPlugin(source=source, teacher_eta=0.5)
 
 
@@ -202,7 +204,7 @@ def test_an_eta_has_to_be_known_to_the_models_scheduler(make):
     scheduler = UniPCMultistepScheduler.from_config(ddim_scheduler().config)
     model = DiffusionModel(TinyDenoiser(), scheduler, SHAPE)
     make().check_model(model)
-    with pytest.raises(ValueError, match="UniPCMultistepScheduler does not know eta"):
+    with pytest.raises(ValueError, match="UniPCMultistepScheduler does not have eta"):
         make(teacher_eta=0.5).check_model(model)
 
 

@@ -268,7 +268,7 @@ def test_only_a_diffusion_model_makes_images_again():
         def generate(self, count):
             return images(count)
 
-    with pytest.raises(TypeError, match="needs a DiffusionModel that makes images again"):
+    with pytest.raises(TypeError, match="needs a DiffusionModel, as it makes images again"):
         SoftGenerativeReplayPlugin(fake_strategy(Other()), samples_only_from=0)
 
 
@@ -280,7 +280,7 @@ def test_only_a_diffusion_model_makes_images_again():
         (["solver.regenerate_from=3"], "regenerate_from needs samples_only_from"),
         (
             ["solver.samples_only_from=0", "method=guide_distillation"],
-            "which is trained last with solver.samples_only_from",
+            "with solver.samples_only_from that is trained last",
         ),
         (["solver.samples_only_from=0", "method=vae_replay"], "needs a diffusion model"),
         (["solver.guidance=missing", "method=vae_replay"], "needs a diffusion model"),
@@ -303,7 +303,9 @@ def test_a_solver_that_is_trained_last_guides_nobody_before(digits):
         replay=replay,
         evaluator=None,
     )
-    with pytest.raises(ValueError, match="trained last with samples_only_from; leave that"):
+    with pytest.raises(
+        ValueError, match="with samples_only_from it is trained last; leave"
+    ):
         strategy.train(digits.train_stream[0], eval_streams=[])
 
 

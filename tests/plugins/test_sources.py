@@ -99,7 +99,9 @@ def test_a_split_heeds_the_lowest_timestep(tiny_model):
 
 def test_a_source_that_is_independent_has_no_current_batch(tiny_model):
     request = request_of(tiny_model, images(4))
-    with pytest.raises(ValueError, match="a source with independent = True has no current"):
+    with pytest.raises(
+        ValueError, match="a source with independent = True gets no current"
+    ):
         TeachingRequest(**(vars(request) | {"images": None})).current  # noqa: B018
 
 

@@ -311,7 +311,7 @@ def test_a_folder_in_the_place_of_another_run_is_refused(call, folder, place):
     moved = folder.parents[2] / place
     moved.parent.mkdir(parents=True, exist_ok=True)
     folder.rename(moved)
-    assert f"{moved} holds a run of" in refused(call, moved)
+    assert f"{moved} has a run of" in refused(call, moved)
 
 
 def test_a_folder_that_is_moved_elsewhere_is_read(folder):

@@ -84,7 +84,7 @@ def test_the_same_seed_with_different_results_is_refused(command, tmp_path):
     status, errors = command(tmp_path / "a", tmp_path / "b")
     (line,) = errors.splitlines()
     assert status == 2 and all(str(folder) in line for folder in folders)
-    assert "same method, seed and settings and different results" in line
+    assert "same method, seed and settings but different results" in line
     assert not (tmp_path / "report").exists()
 
 

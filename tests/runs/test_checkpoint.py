@@ -83,7 +83,7 @@ def test_a_broken_checkpoint_is_said_and_the_one_before_is_taken(
     folder = run(config)
     output = capsys.readouterr().out
     assert f"naive, seed 0: {path} is cut short or damaged" in output
-    assert "naive, seed 0: going on after experience 2/5" in output
+    assert "naive, seed 0: continuing after experience 2/5" in output
     assert metrics(folder) == killed[1]
 
 
@@ -115,7 +115,7 @@ def test_the_checkpoint_of_another_run_is_refused(killed, config, capsys, other)
     assert metrics(run(config)) == killed[1]
     output = capsys.readouterr().out
     assert f"{path} is of another run" in output
-    assert "going on after experience 2/5" in output
+    assert "continuing after experience 2/5" in output
 
 
 @pytest.mark.parametrize("name", ["exp_003.pt", "exp_004.pt", "exp_009.pt", "exp_abc.pt"])
@@ -124,7 +124,7 @@ def test_the_checkpoint_of_another_experience_is_refused(killed, config, capsys,
     shutil.copy(folder / "exp_001.pt", folder / name)
     assert metrics(run(config)) == killed[1]
     output = capsys.readouterr().out
-    assert "going on after experience 3/5" in output
+    assert "continuing after experience 3/5" in output
     assert (f"{folder / name} is of experience 2" in output) == (name < "exp_005")
 
 

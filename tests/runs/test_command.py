@@ -150,7 +150,7 @@ BAD = {
     ),
     "an eta of a flow": (
         ["model.process=flow", "method.teacher_eta=1"],
-        "method=generative_distillation: FlowMatchEulerDiscreteScheduler does not know eta",
+        "method=generative_distillation: FlowMatchEulerDiscreteScheduler does not have eta",
     ),
     "an eta above 1": (
         ["method.teacher_eta=2"],
@@ -244,7 +244,7 @@ BAD = {
     "a misspelt setting": (["generator.step=5"], "generator.step: Key 'step' is not in"),
     "a misspelt setting, with a hint": (["generator.step=5"], "did you mean steps?"),
     "a misspelt section": (["generatr.steps=5"], "did you mean generator?"),
-    "a misspelt flag": (["--multrun"], "no flag --multrun; did you mean --multirun?"),
+    "a misspelt flag": (["--multrun"], "unknown flag --multrun; did you mean --multirun?"),
     "two methods in one run": (["method=[naive,joint]"], "method must be one choice"),
     "a number for a flag": (
         ["benchmark.horizontal_flips=5"],
@@ -319,7 +319,7 @@ BAD = {
     ),
     "a pool that memory cannot hold": (
         ["method.pool_size=1000000000000"],
-        "method=generative_distillation: a pool of 1000000000000 samples takes",
+        "method=generative_distillation: a pool of 1000000000000 samples needs",
     ),
     "a look-ahead of no step": (
         ["method.look_ahead=0"],
@@ -520,8 +520,8 @@ def test_an_interrupted_run_says_where_it_stands(command, monkeypatch):
     monkeypatch.setattr(Learner, "train", interrupted)
     status, output, errors = command("method=naive")
     assert status == 130 and not errors
-    line = "naive, seed 0: interrupted; the same command goes on after experience 2/5"
-    assert output.splitlines()[-1] == line
+    line = "interrupted; run the same command again to continue after experience 2/5"
+    assert output.splitlines()[-1] == f"naive, seed 0: {line}"
 
 
 def test_a_run_that_diverges_keeps_its_last_checkpoint(command, tmp_path, monkeypatch):

@@ -179,7 +179,7 @@ BAD = {
     ),
     "both pools": (
         ["method.pool_size=100"],
-        "method=generative_distillation: a pool has pool_size or pool_per_class; give one",
+        "method=generative_distillation: give pool_size or pool_per_class, not both",
     ),
     "an unknown weighting": (
         ["method.weighting=equal"],

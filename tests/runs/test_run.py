@@ -142,7 +142,7 @@ def test_a_plugin_of_ones_own_goes_on_only_if_it_has_a_state(
     run(config)
     output = capsys.readouterr().out
     assert [int(n) for n in re.findall(r"seen (\d)", output)] == list(range(first, 5))
-    assert ("beginning anew" in output) == (first == 0)
+    assert ("starting again" in output) == (first == 0)
 
 
 def test_the_seed_alone_decides_the_initial_weights(tmp_path, monkeypatch):

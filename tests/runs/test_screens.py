@@ -155,7 +155,7 @@ def test_presets_say_their_images_parameters_and_benchmarks(shown):
     count = sum(weight.numel() for weight in weights)
     assert re.search(rf"^  digits +1x8x8 +{count:,} +split_digits +The", text, re.MULTILINE)
     assert re.search(
-        r"^  paper-fmnist +1x32x32 +42,855,873 +paper_fmnist +Of", text, re.MULTILINE
+        r"^  paper-fmnist +1x32x32 +42,855,873 +paper_fmnist +As", text, re.MULTILINE
     )
     assert re.search(r"^  cifar-small .* image_folder, split_cifar10, ", text, re.MULTILINE)
 
@@ -163,10 +163,10 @@ def test_presets_say_their_images_parameters_and_benchmarks(shown):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["methods", "seed=1"], "methods lists what there is; leave out all else"),
+        (["methods", "seed=1"], "methods prints a list; remove all other arguments"),
         (["method=magic", "--help"], "no method 'magic'; choose from agem, "),
         (["method=magic", "--help-all"], "no method 'magic'; choose from agem, "),
-        (["--help-al"], "no flag --help-al; did you mean --help-all?"),
+        (["--help-al"], "unknown flag --help-al; did you mean --help-all?"),
     ],
 )
 def test_a_wrong_question_is_answered_in_one_line(call, arguments, message):

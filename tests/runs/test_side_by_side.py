@@ -72,7 +72,7 @@ def test_the_processes_of_a_suite_end_with_it(tmp_path, number):
         finally:
             process.kill()
     wait_until(lambda: not processes_of(process.pid))
-    assert ("the same command goes on" in output) == (number == signal.SIGINT)
+    assert ("run the same command again" in output) == (number == signal.SIGINT)
     assert process.returncode == (130 if number == signal.SIGINT else -number)
 
 

@@ -125,8 +125,8 @@ def test_runs_in_processes_reach_the_numbers_of_runs_in_one_and_outlive_a_failur
         (["--methods", "magic"], "no method 'magic'; choose from"),
         (["generator.steps=0"], "generator.steps must be 1 or more"),
         (["--see", "0"], "unrecognized arguments: --see; see"),
-        (["method=joint"], "method=joint: a suite takes that by --methods"),
-        (["seed=3"], "seed=3: a suite takes that by --seeds"),
+        (["method=joint"], "method=joint: for a suite, use --methods"),
+        (["seed=3"], "seed=3: for a suite, use --seeds"),
     ],
 )
 def test_a_wrong_argument_ends_with_one_line(suite, tmp_path, arguments, message):

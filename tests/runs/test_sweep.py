@@ -105,9 +105,10 @@ def test_a_copy_in_a_launchers_process_does_not_count_the_runs_of_others(capsys,
 
 
 LAUNCHERS = {
-    "SlurmLauncher": "hydra/launcher=submitit_slurm finds no srun here; go where Slurm is",
-    "RayLauncher": "out=here is another folder where hydra/launcher=ray runs; "
-    "give the whole path of one that all machines see",
+    "SlurmLauncher": "hydra/launcher=submitit_slurm finds no srun here; "
+    "use a machine with Slurm",
+    "RayLauncher": "with hydra/launcher=ray, out=here differs from machine to machine; "
+    "give the absolute path of a folder that all machines see",
 }
 
 

@@ -148,7 +148,7 @@ def test_a_cache_that_cannot_be_written(tmp_path, read_only, monkeypatch, whole,
     begun = Begun(run_in(tmp_path), tmp_path / "log")
     assert begun.ended() == 0
     (line,) = [line for line in begun.errors.splitlines() if "UserWarning" in line]
-    assert "set AVALANCHE_GD_CACHE to a folder that can be written" in line
+    assert "set AVALANCHE_GD_CACHE to a folder that you can write to" in line
     assert result_files(folder_in(tmp_path)) == whole
 
 

@@ -120,7 +120,7 @@ def test_a_process_of_a_run_that_is_killed_ends_the_others(tmp_path, shared, num
     assert not list(tmp_path.rglob("model_index.json"))
     again = torchrun(tmp_path, rank, step)
     assert not again.failure
-    assert ("going on after experience 1/2" in again.output) == (step >= 2)
+    assert ("continuing after experience 1/2" in again.output) == (step >= 2)
     assert metrics(next(tmp_path.rglob("metrics.csv")).parent) == shared
 
 

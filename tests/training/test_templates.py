@@ -302,7 +302,7 @@ def test_what_needs_labels_says_so_before_training(kind, with_tasks):
     on_solver = BudgetedTemplate(
         model=solver, optimizer=torch.optim.Adam(solver.parameters()), evaluator=None
     )
-    message = "has no labels, which a (DiffusionModel|SmallCNN) is trained on"
+    message = "has no labels, but a (DiffusionModel|SmallCNN) is trained with them"
     if kind == "bare" and with_tasks:  # which Avalanche cannot read
         message = "appends task labels to tuples, not to bare images: give"
     for strategy in (diffusion_training(conditioned()), on_solver):
