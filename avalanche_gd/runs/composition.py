@@ -184,7 +184,7 @@ def _wrong_values(config: RunConfig) -> Iterator[str]:
         yield "generator.decay_steps needs generator.steps; with epochs, give 0"
     elif steps is not None and decay_steps > steps:
         allowed = f"from 0 to generator.steps, {steps}"
-        yield f"generator.decay_steps must be {allowed}, got {decay_steps}"
+        yield f"generator.decay_steps must be {allowed}, got {decay_steps}; give both"
     if config.threads > _MOST_THREADS:
         yield f"threads must be {_MOST_THREADS} or less, got {config.threads}"
     out = Path(config.out).expanduser()

@@ -233,7 +233,7 @@ BAD = {
     "no steps": (["generator.steps=0"], "generator.steps must be 1 or more, got 0"),
     "a decay longer than the budget": (
         ["generator.decay_steps=3"],
-        "generator.decay_steps must be from 0 to generator.steps, 2, got 3",
+        "generator.decay_steps must be from 0 to generator.steps, 2, got 3; give both",
     ),
     "a learning rate of 0": (
         ["solver.learning_rate=0"],
