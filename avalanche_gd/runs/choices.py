@@ -104,10 +104,8 @@ def choices(group: str, more: Iterable[Path] = ()) -> dict[str, Choice]:
 def methods() -> str:
     """The list of methods, one line each, by what they train."""
     own = choices("method").values()
-    lines = [
-        "Choose with method=NAME. F is the cost of a step: F is one forward pass of the"
-    ]
-    lines += ["denoiser over a batch, for k = 2. More: avalanche-gd method=NAME --help"]
+    lines = ["Choose with method=NAME. The cost of a step is in F, one forward pass of the"]
+    lines += ["denoiser over a batch, at k = 2. More: avalanche-gd method=NAME --help"]
     for kind, title in _GENERATORS.items():
         chosen = [m for m in own if m.content.get("generator", "diffusion") == kind]
         lines += ["", title, *_in_columns([(m.name, m.cost, m.sentence) for m in chosen])]
