@@ -55,9 +55,9 @@ MESSAGES = {
     "a replay ratio": f"times the batch size 16 must be a multiple of 2 {SHARED} 3",
     "a replay size": f"replay_size must be a multiple of 2 {SHARED} 5",
     "a trajectory": f"must be a multiple of 6 {SHARED} 16",
-    "batch normalization": "BatchNorm2d would know only a process's share",
-    "other weights": "the processes have other weights or random states",
-    "other draws": "the processes have other weights or random states",
+    "batch normalization": "BatchNorm2d would see only a process's share",
+    "other weights": "the processes have different weights or random",
+    "other draws": "the processes have different weights or random",
     "not a number": "is nan at step 3 of experience 1",
 }
 

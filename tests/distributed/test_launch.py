@@ -134,4 +134,4 @@ def test_a_suite_is_refused_under_torchrun(call, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
     status, _, errors = call(lambda: suite("", {"small": []}))
-    assert status == 2 and "a suite starts processes itself" in errors
+    assert status == 2 and "a suite starts its own processes" in errors

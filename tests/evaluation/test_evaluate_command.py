@@ -134,7 +134,7 @@ REFUSED = {
     "a part of a flag": (["model", "--step", "2"], "unrecognized arguments: --step"),
     "no model": ([], "no MODEL is given; see avalanche-gd-evaluate --help"),
     "no folder": (["nowhere"], "no folder nowhere; give one of a saved model or of a run"),
-    "a folder that is no model": (["."], "no whole model in .: "),
+    "a folder that is no model": (["."], "no complete model in .: "),
     "steps above T": (["plain", "--steps", "2,1001"], "from 1 to 1000, got 1001"),
     "no steps": (["plain", "--steps", "0"], "sampling steps must be an integer from 1 to"),
     "steps that are no number": (["plain", "--steps", "a"], "argument --steps: "),
@@ -230,7 +230,7 @@ def test_nothing_that_a_run_names_is_called(tmp_path):
     assert config.benchmark._target_ == "avalanche_gd.SplitDigits"
     assert (config.seed, config.evaluation.images) == (1, 80)
     reading = settings_of_a_run(evaluation__weights_path="${oc.env:HOME}")
-    with pytest.raises(ValueError, match="cannot go by the setting"):
+    with pytest.raises(ValueError, match="cannot use the setting"):
         composed(tmp_path, reading)
 
 

@@ -182,7 +182,7 @@ def test_arguments_take_the_place_of_what_was_saved(tmp_path):
 def test_a_saved_model_cut_short_is_refused(tmp_path, name):
     DiffusionModel.from_preset("digits").save_pretrained(tmp_path / "model")
     truncate(next((tmp_path / "model").rglob(name)))
-    with pytest.raises(ValueError, match="no whole model in"):
+    with pytest.raises(ValueError, match="no complete model in"):
         DiffusionModel.from_pretrained(tmp_path / "model")
 
 
@@ -234,7 +234,7 @@ def test_a_folder_is_never_unpickled(tmp_path, is_hostile):
     content = {"conv_in.weight": Hostile()} if is_hostile else model.denoiser.state_dict()
     torch.save(content, file.with_suffix(".bin"))
     file.unlink()
-    with pytest.raises(ValueError, match="no whole model in"):
+    with pytest.raises(ValueError, match="no complete model in"):
         DiffusionModel.from_pretrained(tmp_path / "model")
 
 
@@ -243,7 +243,9 @@ def test_a_class_that_is_no_denoiser_is_not_called(tmp_path, name):
     DiffusionModel.from_preset("digits").save_pretrained(tmp_path / "model")
     index = tmp_path / "model" / "model_index.json"
     index.write_text(index.read_text().replace("UNet2DModel", name))
-    with pytest.raises(ValueError, match=f"its unet is a {name}, which diffusers has not"):
+    with pytest.raises(
+        ValueError, match=f"its unet is a {name}, which diffusers does not have"
+    ):
         DiffusionModel.from_pretrained(tmp_path / "model")
 
 

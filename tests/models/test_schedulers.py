@@ -263,10 +263,10 @@ def test_a_sampler_takes_levels_over_that_no_configuration_knows():
         (dict(trained_betas=[0.1] * 50), "has 50 betas, but num_train_timesteps is 1000"),
         (dict(num_train_timesteps=20), "does not sample .* with betas that end in noise"),
         (dict(trained_betas=[-0.1] * 1000), "must fall, from below 1"),
-        (dict(rescale_betas_zero_snr=True), "zero terminal SNR, the noise says nothing"),
+        (dict(rescale_betas_zero_snr=True), "zero terminal SNR, the noise tells nothing"),
         (
             dict(prediction_type="flow_prediction"),
-            "^DDIMScheduler knows no prediction_type 'flow_prediction'; choose from "
+            "^DDIMScheduler has no prediction_type 'flow_prediction'; choose from "
             "epsilon, sample, v_prediction$",
         ),
     ],
@@ -281,7 +281,7 @@ def test_noise_that_cannot_be_learned_is_refused(options, message):
     [
         (
             dict(prediction_type="epsilon"),
-            "^FlowMatchEulerDiscreteScheduler knows no prediction_type 'epsilon'; choose "
+            "^FlowMatchEulerDiscreteScheduler has no prediction_type 'epsilon'; choose "
             "from sample, v_prediction, flow_prediction$",
         ),
         (dict(shift=0.0), "^shift must be above 0, got 0.0"),
@@ -310,7 +310,7 @@ def test_a_scheduler_that_is_told_to_be_of_flow_matching_is(kind):
     pixels = model.generate(64, steps=50, generator=seeded())
     assert pixels.mean().item() == pytest.approx(MEAN, abs=0.03)
     assert pixels.std().item() == pytest.approx(STD, abs=0.06)
-    with pytest.raises(ValueError, match="knows no prediction_type 'flow_prediction'"):
+    with pytest.raises(ValueError, match="has no prediction_type 'flow_prediction'"):
         perfect_model(kind(use_flow_sigmas=False, **options))
 
 

@@ -164,7 +164,9 @@ def test_a_teacher_of_another_kind_is_refused_before_training(digits, message, m
 
 
 def test_what_is_no_teacher_or_source_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"no whole model in .*; give a folder written by"):
+    with pytest.raises(
+        ValueError, match=r"no complete model in .*; give a folder written by"
+    ):
         DistillFromPlugin(tmp_path)
     with pytest.raises(
         TypeError, match="teacher must be a DiffusionModel or a folder, got 5"

@@ -200,7 +200,7 @@ def test_more_experiences_than_a_report_has_room_for_are_refused(command, tmp_pa
     (folder / "metrics.csv").write_text(f"experience,metric,value\n{rows}")
     status, errors = command("runs")
     (line,) = errors.splitlines()
-    assert status == 2 and "has 201 experiences" in line and "room for 200" in line
+    assert status == 2 and "has 201 experiences" in line and "up to 200" in line
 
 
 def test_folders_in_folders_are_searched_however_deep(command, tmp_path, monkeypatch):

@@ -68,15 +68,15 @@ def test_a_card_says_what_the_model_is(folder):
     for experience in benchmark.train_stream:
         classes = sorted(experience.classes_in_this_experience)
         assert ", ".join(map(str, classes)) in plain
-    assert "taught the teacher's predictions on its samples. 9F a step" in plain
-    assert "70 images by 2 sampling steps. FID is in the features of an oracle" in plain
+    assert "learn the teacher's predictions on the teacher's samples. 9F a step" in plain
+    assert "70 images from 2 sampling steps. FID uses the features of an oracle" in plain
     last = {r.metric.split("/")[1]: r.value for r in result.rows if r.experience == 1}
     assert f"| FID ↓ | {last['FID_Stream']:.1f} |" in card
     assert f"| Solver: Accuracy ↑ | {last['Top1_Acc_Stream']:.3f} |" in card
     assert (
         f"Seed 0. Versions: python {result.times[0]['versions']['python']}, torch " in plain
     )
-    assert "## Licence Not chosen yet. Who publishes this model says here" in plain
+    assert "## Licence Not chosen yet. Whoever publishes this model must say here" in plain
     assert "license" not in head_of(card)
     assert str(folder.parents[3]) not in card
 

@@ -133,7 +133,7 @@ def test_a_run_without_a_good_checkpoint_begins_anew(killed, config, capsys):
         truncate(path)
     assert metrics(run(config)) == killed[1]
     output = capsys.readouterr().out
-    assert output.count("is cut short or damaged") == 2 and "going on" not in output
+    assert output.count("is cut short or damaged") == 2 and "continuing" not in output
 
 
 def test_a_checkpoint_of_another_structure_is_one_line(config):

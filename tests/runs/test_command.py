@@ -130,7 +130,7 @@ BAD = {
     ),
     "an architecture for larger images": (
         ["solver.architecture=simple_cnn"],
-        "solver: simple_cnn takes images of 10x10 or more, got 8x8; choose small_cnn",
+        "solver: simple_cnn needs images of 10x10 or more, got 8x8; choose small_cnn",
     ),
     "a terminal alpha_bar of 0": (
         ["model.terminal_alpha_bar=0"],
@@ -138,7 +138,7 @@ BAD = {
     ),
     "a terminal alpha_bar that leaves signal": (
         ["model.terminal_alpha_bar=0.1"],
-        "model: terminal_alpha_bar must be from 1e-10 to 4.04e-05, what the last timestep",
+        "model: terminal_alpha_bar must be from 1e-10 to 4.04e-05, its value without",
     ),
     "an unknown process": (
         ["model.process=sde"],
@@ -146,7 +146,7 @@ BAD = {
     ),
     "a terminal alpha_bar of a flow": (
         ["model.process=flow", "model.terminal_alpha_bar=1e-8"],
-        "model: terminal_alpha_bar goes with process=ddpm; flow matching ends in pure",
+        "model: terminal_alpha_bar is for process=ddpm; flow matching ends in pure",
     ),
     "an eta of a flow": (
         ["model.process=flow", "method.teacher_eta=1"],
@@ -459,8 +459,8 @@ BAD = {
     ),
     "a denoiser that changes the shape": (
         [*OWN, "model._target_=tests.helpers.own_denoisers.Widening"],
-        "a denoiser must give (2, 1, 8, 8), the shape of its noisy images, but "
-        "tests.helpers.own_denoisers.Widening gives (2, 3, 8, 8)",
+        "a denoiser must return (2, 1, 8, 8), the shape of its images, but "
+        "tests.helpers.own_denoisers.Widening returns (2, 3, 8, 8)",
     ),
     "a denoiser that takes no class": (
         [*OWN, "model.conditional=true"],

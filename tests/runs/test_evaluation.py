@@ -147,7 +147,7 @@ REFUSED = {
     ),
     "weights of an oracle": (
         ["evaluation.weights_path=weights.pth"],
-        "evaluation: weights_path goes with features=",
+        "evaluation: weights_path is for features=",
     ),
     "an unknown measure": (
         ["evaluation.measures=[kid,fd]"],

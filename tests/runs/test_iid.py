@@ -132,7 +132,7 @@ REFUSED = {
     ),
     "a teacher that is not there": (
         ["method=iid_distillation", "method.teacher=nowhere"],
-        "method=iid_distillation: no whole model in nowhere",
+        "method=iid_distillation: no complete model in nowhere",
     ),
     "replay in no solver": (
         ["method=generative_replay", "+method.solver=false"],

@@ -51,7 +51,7 @@ def test_help_fits_a_screen_and_says_where_to_go_on(shown, flag):
 
 def test_the_examples_of_the_help_compose_and_its_defaults_are_those(shown):
     text = shown("--help")
-    examples = text.split("Examples:")[1].split("Where")[0].split("avalanche-gd ")[1:]
+    examples = text.split("Examples:")[1].split("More help:")[0].split("avalanche-gd ")[1:]
     assert len(examples) == 3
     for example in examples:
         own = [part.partition(",")[0] for part in example.split() if "=" in part]
@@ -129,7 +129,7 @@ def test_each_choice_is_listed_once_with_a_sentence(shown, listed):
 
 
 def test_methods_say_their_cost_and_those_of_a_solver_alone_stand_apart(shown):
-    generating, vae, alone = re.split("(?:With|Of) .*:\n", shown("methods"))
+    generating, vae, alone = re.split("For a (?:VAE|solver) .*:\n", shown("methods"))
     costs = {line.split()[0]: line.split()[1] for line in generating.splitlines()[4:-1]}
     assert all(re.fullmatch(r"[\d.]+F", cost) for cost in costs.values())
     table = METHODS_PAGE.read_text().split("| cost of a step |")[1].split("\n\n")[0]

@@ -159,7 +159,7 @@ def test_in_a_saved_model(put, tmp_path):
     each([path for path in folder.rglob("*") if path.is_file()], put, read)
     put(pickled)
     weights.unlink()
-    with pytest.raises(ValueError, match="no whole model in"):
+    with pytest.raises(ValueError, match="no complete model in"):
         read()
 
 
