@@ -19,6 +19,7 @@ from avalanche_gd.metrics.trained import (
     origin,
     whole_stream,
 )
+from avalanche_gd.models.conditioning import PassHooks
 
 
 class FIDTransfer(FID):
@@ -49,7 +50,9 @@ class FIDTransfer(FID):
             return
         model = strategy.model
         every = range(getattr(model, "num_classes", None) or 0) if number == 0 else None
-        images, _ = generate_samples(model, self.sampling, classes=every)
+        hooks: PassHooks = getattr(model, "pass_hooks", None) or PassHooks()
+        with hooks.silent():  # training does not cost what a metric does
+            images, _ = generate_samples(model, self.sampling, classes=every)
         unseen = Counted(frozenset(), 0, 0, training)
         extractor = self.choice.extractor_for(strategy, unseen)
         generated = self.features(strategy, extractor, images)

@@ -1,6 +1,7 @@
 """A denoiser with or without a condition, the class of the images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -24,6 +25,16 @@ class PassHooks(list[Callable[[int], Callable[[], None]]]):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "PassHooks":
         return PassHooks(self)
+
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """Call none of them, as for the passes of a metric in the midst of training."""
+        hooks = self[:]
+        self.clear()
+        try:
+            yield
+        finally:
+            self[:] = hooks
 
 
 class ConditionedDenoiser(nn.Module):

@@ -85,6 +85,14 @@ def test_passes_are_counted_in_f(tmp_path):
     assert costs["ewc"]["F_total"] > 24
 
 
+def test_what_a_metric_generates_in_training_is_no_cost(tmp_path):
+    measures = "evaluation.measures=[transfer]"
+    folder = run(small_config(tmp_path, "method=naive", "generator.steps=4", measures))
+    cost = json.loads((folder / "run.json").read_text())["cost"]
+    assert cost["F_per_step"] == 3
+    assert metrics(folder)
+
+
 def test_a_solver_with_a_pool_costs_its_generation_once_an_experience(tmp_path):
     options = ["solver.pool_size=32", "solver.steps=10"]
     folder = run(small_config(tmp_path, *options))
