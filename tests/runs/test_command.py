@@ -412,7 +412,7 @@ BAD = {
     ),
     "both predictions of a model without classes": (
         ["method.unconditional_weight=1"],
-        "method=generative_distillation: unconditional_weight needs a model that is",
+        "method=generative_distillation: unconditional_weight needs a model that can",
     ),
     "guidance without a solver": (
         [
