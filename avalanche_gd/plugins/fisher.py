@@ -36,6 +36,7 @@ class RankOneEWCPlugin(SupervisedPlugin, supports_distributed=True):
 
     g is the gradient of one sample's loss at a uniform t, and theta_k are the weights at
     the end of experience k. The loss of experience n gets the term (arXiv 2509.23593)::
+
         (lambda/2) sum_{k<n} c_k (mu_k . (theta - theta_k))^2
         mu_k = E[g],   c_k = E[(mu_k . g)^2] / ||mu_k||^4
 
