@@ -246,5 +246,5 @@ def test_runs_that_differ_are_told_apart_unless_a_setting_is_given(tmp_path):
 def test_help_is_in_plain_words(call):
     status, output, _ = call(main, "--help")
     assert status == 0
-    words = ("MODEL is a folder", "how many steps are enough", "--samplers", "written again")
+    words = ("MODEL is a folder", "how many steps are enough", "--samplers", "is written")
     assert [word for word in words if word not in output] == []
