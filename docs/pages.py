@@ -198,9 +198,8 @@ def experiment(name: str) -> str:
     text = re.sub(r"\]\(([\w-]+\.(?!md)\w+)\)", rf"]({up}/\1)", text)
     names = (figure.name for figure in sorted(folder.glob("*.png")))
     figures = [f"![]({up}/{name})" for name in names if f"/{name})" not in text]
-    runs, told = folder / "runs.csv", results.BEGIN in text
-    table = []
-    if runs.is_file() and not told:
+    runs, table = folder / "runs.csv", []
+    if runs.is_file() and results.BEGIN not in text:
         table = ["## Means over seeds", results.table(runs)]
     return "\n\n".join([text, *figures, *table])
 

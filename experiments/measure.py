@@ -398,6 +398,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    line = "interrupted; the same command goes on with what is missing"
+    line = "interrupted; run the same command again to continue"
     with ending_when_interrupted(line), ending_with_one_line():
         main()

@@ -14,8 +14,6 @@ from avalanche_gd.runs.errors import (
 from avalanche_gd.runs.suite import run_and_report
 
 CONDITIONED = ("method=generative_distillation", "model.conditional=true")
-# A solver that guides its own replay cannot use a pool that is made before it learns.
-FRESH = ("method=generative_distillation", "solver.pool_size=null")
 VARIANTS = [
     ("method=generative_distillation",),
     *(("method=rank1_distillation", f"method.penalty={w}") for w in (100, 15000)),
@@ -31,11 +29,6 @@ VARIANTS = [
     *(("method=pair_distillation", f"method.pool_size={n}") for n in (2000, 8000)),
     ("method=balanced_distillation", "method.guidance_scale=0.3"),
     ("method=guide_distillation", "method.guidance_scale=0.3"),
-    FRESH,
-    *(
-        (*FRESH, f"solver.guidance={towards}", "solver.guidance_scale=0.3")
-        for towards in ("missing", "confused")
-    ),
 ]
 """The settings of the variants, all with the budget of the benchmark."""
 

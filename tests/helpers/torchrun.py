@@ -7,7 +7,6 @@ import sys
 import threading
 from pathlib import Path
 from typing import Any, NamedTuple
-from unittest import mock
 
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -74,8 +73,7 @@ def forked(folder: Path, *arguments: str) -> Ended:
 
     def launch() -> None:
         try:
-            with mock.patch("signal.signal"):  # torch 2.4 sets some, which a thread may not
-                elastic_launch(config, run_module)(*arguments)
+            elastic_launch(config, run_module)(*arguments)
         except ChildFailedError as error:
             failures.append(error)
 
