@@ -107,7 +107,7 @@ MEASURES = "evaluation.measures=[kid,precision_recall,afid,transfer]"
 DISTILLATION = "generative_distillation"
 # At most 5F a step with what a pool costs: 4.5F, and 11 passes for each of 1,000 pairs.
 FEW_PASSES = ("method.replay_ratio=0.5", "method.teacher_steps=10", "method.pool_size=1000")
-SMALL_POOL = ("method=pooled_distillation", "method.replay_ratio=0.34", "method.pool_size=1500")
+SMALL_POOL = ("method.replay_ratio=0.34", "method.pool_size=1500")
 SOLVERS = [
     *plain("solver_naive", "solver_cumulative", "solver_replay"),
     tuned("solver_ewc", "lambd", 1000),
@@ -121,7 +121,7 @@ FASHION_MNIST = [
     *plain("naive", "joint", "iid"),
     tuned("pair_distillation", "lambd", 0.75, *FEW_PASSES),
     tuned("pooled_distillation", "lambd", 0.75),
-    Method(SMALL_POOL, beside="pooled_distillation"),
+    Method(("method=pooled_distillation", *SMALL_POOL), beside="pooled_distillation"),
     tuned("gaussian_distillation", "lambd", 8),
     tuned("symmetric_gaussian_distillation", "lambd", 8),
     tuned("current_distillation", "lambd", 1.25),
