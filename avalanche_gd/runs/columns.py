@@ -338,13 +338,16 @@ def generation_metrics(
     :param measures: additional metrics, from :func:`measure_names`.
     :param labeller: a classifier that labels generated images; None for the oracle.
     :param columns: the metrics of the tables.
-    :raises ValueError: for another name, or if one is not possible with this sampling.
+    :raises ValueError: for another name or one that is named twice, or if one is not
+        possible with this sampling.
     """
     for name in measures:
         if name not in measure_names():
             raise ValueError(
                 f"no measure {name!r}; choose from {', '.join(measure_names())}"
             )
+    if len(set(measures)) < len(measures):
+        raise ValueError(f"a measure is named twice: {', '.join(measures)}")
     return [
         metric.measure(
             sampling=sampling,

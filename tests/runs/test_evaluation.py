@@ -149,6 +149,10 @@ REFUSED = {
         ["evaluation.weights_path=weights.pth"],
         "evaluation: weights_path is for features=",
     ),
+    "a measure twice": (
+        ["evaluation.measures=[afid,kid,afid]"],
+        "evaluation: a measure is named twice: afid, kid, afid",
+    ),
     "an unknown measure": (
         ["evaluation.measures=[kid,fd]"],
         "evaluation: no measure 'fd'; choose from kid, precision_recall, afid, transfer, ",
