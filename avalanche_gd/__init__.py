@@ -1,5 +1,6 @@
 """Continual learning of diffusion models for Avalanche: generative distillation."""
 
+import avalanche_gd.quiet_import  # noqa: F401, before Avalanche is imported
 from avalanche_gd import functional
 from avalanche_gd.data import (
     SplitCIFAR10,

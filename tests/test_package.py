@@ -120,3 +120,20 @@ def test_the_public_workflow_has_the_classified_pythons_and_the_commands_of_ci()
     readme = (ROOT / "README.md").read_text()
     commands = re.findall(r"<!-- ci: test -->\n *(.*)\n", readme)[0]
     assert set(commands.split(" && ")) < set(steps)
+
+
+def test_nothing_is_said_of_a_solver_that_only_gem_needs():
+    lines = (
+        "import sys",
+        "sys.modules['quadprog'] = None",  # as where it is not installed
+        "import warnings",
+        "warnings.filterwarnings('error', '.*QP solver')",
+        "import avalanche_gd",
+        "import qpsolvers",
+        "print(qpsolvers.available_solvers)",
+    )
+    found = called(
+        sys.executable, "-c", "\n".join(lines), folder=ROOT, PYTHONPATH=str(ROOT)
+    )
+    if "[]" not in found:
+        pytest.skip("another solver is installed, with which there is no warning")
