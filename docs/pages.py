@@ -63,7 +63,8 @@ def examples() -> str:
     """The scripts of ``examples/``, each under its title, with what one should see."""
     parts = [
         "# Examples\n\nEach is one file in `examples/`, runs on scikit-learn's digits with "
-        "nothing to download, and takes about a minute or two. `--help` has the settings."
+        "nothing to download, and takes about a minute or two; on a machine that others use "
+        "too, set `OMP_NUM_THREADS=1`. `--help` has the settings."
     ]
     for path in sorted((ROOT / "examples").glob("*.py")):
         head, _, text = (ast.get_docstring(ast.parse(path.read_text())) or "").partition(
