@@ -1,7 +1,7 @@
 """Compare methods on scikit-learn's digits, two classes at a time.
 
 For a first look: the 8x8 images come with a dependency, nothing is downloaded. Generative
-distillation, generative replay, joint training and finetuning together take 1 to 5 minutes
+distillation, generative replay, joint training and finetuning together take 1 to 6 minutes
 on two cores; --check estimates what other methods take.
 
     python benchmarks/split_digits.py

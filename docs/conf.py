@@ -69,7 +69,19 @@ def link_names(app: Any, name: str, source: list[str]) -> None:
         )
 
 
+def break_names(app: Any, name: str, template: str, context: Any, doctree: Any) -> None:
+    """Let long names break after an underscore, in titles, code and the list of pages."""
+    start = r'(<h1>|<span class="pre">|<li class="toctree[^>]*><a [^>]*>)([^<]*)'
+
+    def broken(found: re.Match[str]) -> str:
+        return found[1] + re.sub(r"(?<=\w{3})_(?=\w{3})", "_<wbr>", found[2])
+
+    for part in {"body", "furo_navigation_tree"} & context.keys():
+        context[part] = re.sub(start, broken, context[part])
+
+
 def setup(app: Any) -> None:
     """Write what is generated, before Sphinx looks for pages."""
     pages.write(HERE / "generated")
     app.connect("source-read", link_names)
+    app.connect("html-page-context", break_names, priority=900)  # after the theme

@@ -63,7 +63,8 @@ def examples() -> str:
     """The scripts of ``examples/``, each under its title, with what one should see."""
     parts = [
         "# Examples\n\nEach is one file in `examples/`, runs on scikit-learn's digits with "
-        "nothing to download, and takes about a minute or two. `--help` has the settings."
+        "nothing to download, and takes about a minute or two; on a machine that others "
+        "use too, set `OMP_NUM_THREADS=1`. `--help` has the settings."
     ]
     for path in sorted((ROOT / "examples").glob("*.py")):
         head, _, text = (ast.get_docstring(ast.parse(path.read_text())) or "").partition(
@@ -158,7 +159,7 @@ def part_of_method(name: str, one: Any) -> str:
 
 def settings(choice: Choice) -> str:
     """The method's own settings with their defaults, as a table."""
-    rows = ["| setting and default | |", "| --- | --- |"]
+    rows = ["| setting and default | what it is |", "| --- | --- |"]
     for name, comment in choice.comments().items():
         value = choice.content.get(name.rpartition(".")[2])
         shown = value if isinstance(value, str) else json.dumps(value)

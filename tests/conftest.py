@@ -78,6 +78,7 @@ def call(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
     """``call(main, *arguments)`` in an empty folder gives status, output and errors."""
+    monkeypatch.setattr(sys, "path", sys.path[:])  # main appends to it
     monkeypatch.chdir(tmp_path)
     for name in ("HYDRA_FULL_ERROR", "AVALANCHE_GD_ONE_LINE"):
         monkeypatch.setenv(name, "0")  # so that it is restored, whatever main sets

@@ -2,7 +2,9 @@
 
 import csv
 import re
+import runpy
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -66,7 +68,9 @@ def test_the_page_has_a_file_of_each_addition():
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_the_commands_of_the_page_run(folder, command, line):
+def test_the_commands_of_the_page_run(folder, command, line, monkeypatch):
+    outside = [part for part in sys.path if part not in ("", str(folder))]
+    monkeypatch.setattr(sys, "path", outside)  # as an installed script has it
     status, _, errors = command(*line.split(), "benchmark.n_experiences=2")
     assert status == 0, errors
     (written,) = folder.rglob("metrics.csv")
@@ -85,11 +89,10 @@ def test_a_source_teaches(folder, digits):
     assert losses[0].item() < 1e-12 < losses[-1].item()
 
 
-def test_a_metric_with_its_line_is_in_the_tables(folder, command):
-    import my_column  # noqa: F401
-
-    sweep = ("-m", "method=naive", "seed=0,1", "benchmark.n_experiences=1")
-    _, output, _ = command(*sweep)
+def test_a_metric_with_its_line_is_in_the_tables(folder, call):
+    (line,) = re.findall(r"^    python my_column.py (.*)$", PAGE, re.MULTILINE)
+    script = partial(runpy.run_path, "my_column.py", run_name="__main__")
+    _, output, _ = call(script, *SMALL, *line.split(), "benchmark.n_experiences=1")
     assert "Contrast ↑" in output
     (table,) = folder.rglob("runs.csv")
     values = [

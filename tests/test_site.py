@@ -206,6 +206,8 @@ def test_the_site_builds_without_a_warning_a_broken_link_or_the_network(tmp_path
     assert built.returncode == 0, built.stdout + built.stderr
     read = {p.resolve(): Links(p) for p in (tmp_path / "site").rglob("*.html")}
     assert len(read) > len(choices("method"))
+    page = tmp_path / "site/generated/methods/generative_distillation.html"
+    assert "<h1>generative_<wbr>distillation<" in page.read_text()
     broken = []
     for path, page in read.items():
         for link in page.links:

@@ -115,6 +115,7 @@ def main() -> None:
     The status is 130 after an interruption.
     """
     quiet()
+    sys.path.append("")  # for modules of the user's, as python -m has it
     line = "avalanche-gd: interrupted; run the same command again to continue"
     with ending_when_interrupted(line):
         with ending_with_one_line():
