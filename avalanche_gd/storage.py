@@ -67,7 +67,7 @@ def write_folder(path: Path, write: Callable[[Path], Any]) -> None:
             _flush(file)
         if path.exists():
             path.rename(beside.with_name(_name_beside(path)))
-        beside.rename(path)
+        os.rename(beside, path)
         remove_leftovers(path.parent)
 
 

@@ -18,6 +18,7 @@ from tests.helpers.repository import ROOT
 PROJECT = (ROOT / "pyproject.toml").read_text()
 (VERSION,) = re.findall(r'^version = "(.*)"$', PROJECT, re.MULTILINE)
 PAGE = (ROOT / "docs" / "api.md").read_text()
+WORKFLOW = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
 
 
 def called(*command, folder: Path, **environment: str) -> str:
@@ -110,10 +111,9 @@ def test_the_package_is_described_by_the_same_version_everywhere():
 
 
 def test_the_public_workflow_has_the_classified_pythons_and_the_commands_of_ci():
-    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
-    pythons = workflow["jobs"]["test"]["strategy"]["matrix"]["python"]
+    pythons = WORKFLOW["jobs"]["test"]["strategy"]["matrix"]["python"]
     assert pythons == re.findall(r"Python :: (3\.\d+)\"", PROJECT)
-    steps = [step.get("run") for job in workflow["jobs"].values() for step in job["steps"]]
+    steps = [step.get("run") for job in WORKFLOW["jobs"].values() for step in job["steps"]]
     for command in (ROOT / ".ci/run").read_text().splitlines():
         if command.startswith(("python ", "ruff ", "mypy")):
             assert command in steps
@@ -137,3 +137,19 @@ def test_nothing_is_said_of_a_solver_that_only_gem_needs():
     )
     if "[]" not in found:
         pytest.skip("another solver is installed, with which there is no warning")
+
+
+def test_the_public_workflow_installs_the_lower_bounds_as_the_oldest(tmp_path):
+    (script,) = (
+        step["run"]
+        for step in WORKFLOW["jobs"]["test"]["steps"]
+        if step.get("if") == "matrix.dependencies == 'oldest'"
+    )
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    variables = tmp_path / "variables"
+    called("bash", "-ec", script, folder=tmp_path, GITHUB_ENV=str(variables))
+    path = variables.read_text().removeprefix("PIP_CONSTRAINT=").strip()
+    (declared,) = re.findall(r"(?ms)^dependencies = \[\n(.*?)^\]", PROJECT)
+    bounds = re.findall(r'"([\w-]+)>=([\d.]+)",\n', declared)
+    assert len(bounds) == len(declared.splitlines())
+    assert Path(path).read_text().splitlines() == ["==".join(bound) for bound in bounds]

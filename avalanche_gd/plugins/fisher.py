@@ -328,6 +328,11 @@ class _SampleLosses(nn.Module):
         self.criterion = criterion
         named = self.denoiser.named_parameters("denoiser")
         self.weights = {name: p.detach() for name, p in named if p.requires_grad}
+        if torch.__version__ < "2.14.1":
+            # Its normalization has no derivative in forward mode for other layouts.
+            for module in self.denoiser.modules():
+                if isinstance(module, nn.GroupNorm):
+                    module.register_forward_pre_hook(_contiguous)
 
     def forward(
         self,
@@ -404,6 +409,10 @@ def _denoiser(model: Any) -> nn.Module:
 
 def _trained(model: Any) -> list[nn.Parameter]:
     return [p for p in _denoiser(model).parameters() if p.requires_grad]
+
+
+def _contiguous(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(tensor.contiguous() for tensor in inputs)
 
 
 def _flat(tensors: Iterable[Tensor]) -> Tensor:

@@ -82,7 +82,7 @@ def outcome(strategy: Any, *watched: Any, **options: Any) -> dict[str, Any]:
     recorded = watched[-1].evaluator.get_all_metrics()
     return {
         "losses": [value for noted in losses for value in noted.values],
-        "sizes": {size for noted in losses for size in noted.sizes},
+        "sizes": [size for noted in losses for size in noted.sizes],
         "weights": [weights(one.model) for one in watched],
         "values": {name: values for name, (_, values) in recorded.items()},
     }

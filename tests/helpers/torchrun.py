@@ -7,6 +7,7 @@ import sys
 import threading
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -73,7 +74,8 @@ def forked(folder: Path, *arguments: str) -> Ended:
 
     def launch() -> None:
         try:
-            elastic_launch(config, run_module)(*arguments)
+            with mock.patch("signal.signal"):  # torch 2.4 sets some, which a thread may not
+                elastic_launch(config, run_module)(*arguments)
         except ChildFailedError as error:
             failures.append(error)
 

@@ -120,6 +120,7 @@ def test_progress_counts_the_steps_of_epochs(tmp_path, digits, monkeypatch):
     terminal = io.StringIO()
     terminal.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("COLUMNS", "120")  # else those of the terminal that tests run in
     monkeypatch.setattr("avalanche_gd.runs.progress._SHOW_EVERY", 0.0)
     stream = digits.train_stream[:1]
     _, watches = watched(tmp_path, stream, "method=naive", *EPOCHS)
