@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from avalanche_gd import DiffusionModel, GenerativeDistillationPlugin, ddim_scheduler
+from avalanche_gd.evaluation import evaluate_command
+from avalanche_gd.evaluation.subjects import Subject
 from avalanche_gd.runs import columns
 from avalanche_gd.runs.run_command import main
 from tests.helpers.lessons import note_losses
@@ -22,6 +24,12 @@ pytestmark = pytest.mark.usefixtures("sketched")
 PAGE = (ROOT / "docs" / "extending.md").read_text()
 FILES = dict(re.findall(r"`([\w/]+\.(?:py|yaml))`:\n\n```\w+\n(.*?)```", PAGE, re.DOTALL))
 COMMANDS = re.findall(r"^    avalanche-gd (.*)$", PAGE, re.MULTILINE)
+(EVALUATED,) = re.findall(r"`avalanche-gd-evaluate RUN '(.*)'`", PAGE)
+
+
+def forget_modules():
+    for module in [name for name in sys.modules if name.startswith("my_")]:
+        del sys.modules[module]
 
 
 @pytest.fixture
@@ -37,8 +45,7 @@ def folder(tmp_path, monkeypatch):
     appended = len(columns.METRICS)
     yield tmp_path
     del columns.METRICS[appended:]
-    for module in [name for name in sys.modules if name.startswith("my_")]:
-        del sys.modules[module]
+    forget_modules()
 
 
 @pytest.fixture
@@ -67,10 +74,16 @@ def test_the_page_has_a_file_of_each_addition():
     assert len(COMMANDS) == 3
 
 
+def outside(folder, monkeypatch):
+    """Make Python find modules as an installed script does."""
+    found = [part for part in sys.path if part not in ("", str(folder))]
+    monkeypatch.setattr(sys, "path", found)
+    forget_modules()
+
+
 @pytest.mark.parametrize("line", COMMANDS)
 def test_the_commands_of_the_page_run(folder, command, line, monkeypatch):
-    outside = [part for part in sys.path if part not in ("", str(folder))]
-    monkeypatch.setattr(sys, "path", outside)  # as an installed script has it
+    outside(folder, monkeypatch)
     status, _, errors = command(*line.split(), "benchmark.n_experiences=2")
     assert status == 0, errors
     (written,) = folder.rglob("metrics.csv")
@@ -78,6 +91,15 @@ def test_the_commands_of_the_page_run(folder, command, line, monkeypatch):
     assert {row["experience"] for row in rows} == {"0", "1"}
     named = re.findall(r"=(\w+)", line)[-1]
     assert named == "mine" or named in str(written)
+    outside(folder, monkeypatch)
+    if "model=mine" not in line:
+        own = [EVALUATED] if "benchmark" in line else []
+        few = ["--steps", "1", "--images", "70"]
+        evaluate_command.main([str(written.parent), *own, *few])
+        assert (folder / "evaluation" / "evaluation.csv").is_file()
+        return
+    with pytest.raises(ValueError, match=r"has a denoiser of your own, my_denoiser\.Den"):
+        Subject.of(str(written.parent))
 
 
 def test_a_source_teaches(folder, digits):

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -59,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     The status is 130 after an interruption.
     """
     quiet()
+    sys.path.append("")  # for modules of the user's, as python -m has it
     line = f"{_COMMAND}: interrupted; run it again for a complete evaluation"
     with ending_when_interrupted(line), ending_with_one_line(_COMMAND, reraise=False):
         options = _parser().parse_intermixed_args(arguments)

@@ -38,7 +38,8 @@ class Subject:
     def of(cls, label: str) -> "Subject":
         """The model of a folder, or of a run's folder.
 
-        :raises ValueError: if there is none, or its run is damaged or not complete.
+        :raises ValueError: if there is none, its run is damaged or not complete, or has a
+            denoiser of the user's own.
         """
         folder = Path(label).expanduser()
         if not folder.is_dir():
@@ -48,6 +49,11 @@ class Subject:
         run = read_run(folder)
         if not (folder / "model").is_dir():
             raise ValueError(f"the run {label} has no model; it trains no diffusion model")
+        if own := run.config["model"].get("_target_"):
+            raise ValueError(
+                f"the run {label} has a denoiser of your own, {own:.80}; only a U-Net of "
+                "diffusers can be loaded, so evaluate that model in Python"
+            )
         return cls(label, folder / "model", run.config)
 
     def digest(self) -> str:

@@ -93,11 +93,10 @@ def _run(config: RunConfig, benchmark: Any, folder: Path) -> None:
             _write_end(learner, folder, rows, benchmark.train_stream, versions)
             record.write(completed=True)
     except KeyboardInterrupt as interrupt:
-        place = f"after experience {done}/{config.benchmark.n_experiences}"
-        say(
-            f"{run_name(config)}: interrupted; run the same command again to continue "
-            f"{place}"
-        )
+        again = f"continue after experience {done}/{config.benchmark.n_experiences}"
+        if not done:
+            again = "start over, as no experience was finished"
+        say(f"{run_name(config)}: interrupted; run the same command again to {again}")
         raise SaidInterrupt from interrupt
     except OSError as error:
         if error.filename is not None or isinstance(error, BrokenPipeError):

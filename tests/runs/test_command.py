@@ -507,20 +507,27 @@ def test_one_failing_run_of_a_sweep_does_not_stop_the_others(command, tmp_path):
     assert line.split()[1] == "1"  # the other run is reported
 
 
-def test_an_interrupted_run_says_where_it_stands(command, monkeypatch):
+@pytest.mark.parametrize(
+    ("done", "again"),
+    [
+        (0, "start over, as no experience was finished"),
+        (2, "continue after experience 2/5"),
+    ],
+)
+def test_an_interrupted_run_says_where_it_stands(command, monkeypatch, done, again):
     from avalanche_gd.runs.learner import Learner
 
     train = Learner.train
 
     def interrupted(self, experience):
-        if experience.current_experience == 2:
+        if experience.current_experience == done:
             raise KeyboardInterrupt
         train(self, experience)
 
     monkeypatch.setattr(Learner, "train", interrupted)
     status, output, errors = command("method=naive")
     assert status == 130 and not errors
-    line = "interrupted; run the same command again to continue after experience 2/5"
+    line = f"interrupted; run the same command again to {again}"
     assert output.splitlines()[-1] == f"naive, seed 0: {line}"
 
 
