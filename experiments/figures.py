@@ -145,7 +145,8 @@ def read(path: Path, *needed: Column) -> list[Measured]:
     found: dict[tuple[str, str], Measured] = {}
     for row in rows:
         settings, method = row.get("settings") or "", row["method"]
-        label = ", ".join(filter(None, [method, difference(settings, first)]))
+        short = method.replace("method.", "")
+        label = ", ".join(filter(None, [short, difference(settings, first)]))
         own = Measured(method, settings, label, settings != first)
         own = found.setdefault((settings, method), own)
         own.rows.setdefault(row["seed"], []).append(row)
@@ -329,7 +330,10 @@ def forgetting(folder: Path) -> tuple[Figure, str]:
             axis.plot(list(points), list(points.values()), color=color, lw=0.7, alpha=0.6)
         axis.plot(*mean_curve(m, FID), color=color, lw=2)
         decorate(axis, "")
-        axis.set_title(plain(m.label), fontsize=7.5, loc="left")
+        title = plain(m.label)
+        if len(title) > LONGEST_BESIDE:
+            title = title.replace(", ", ",\n", 1)
+        axis.set_title(title, fontsize=7.5, loc="left")
         in_log(axis.yaxis, (1, 3))
         axis.set(ylim=(0.85 * min(values), 1.15 * max(values)))
         axis.label_outer()

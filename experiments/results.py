@@ -5,6 +5,7 @@ python experiments/results.py --check    # fail if it is not what the CSVs say
 """
 
 import csv
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -20,7 +21,8 @@ BEGIN, END = "<!-- results: experiments/results.py -->\n", "<!-- results end -->
 
 EXPERIMENTS = {
     "split_digits": "digits at 8x8, 140 steps of batch 64 an experience",
-    "split_fmnist_small": "Fashion-MNIST at 16x16, 400 steps of batch 64 an experience",
+    "split_fmnist_small": "Fashion-MNIST at 16x16, 400 steps of batch 64 an experience, "
+    "weights of losses tuned",
     "split_digits_conditional": "digits, a model conditioned on the class",
     "teacher_steps": "the teacher's sampling steps k, on digits",
     "lambda": "the weight lambda of replay or distillation, on digits",
@@ -52,14 +54,22 @@ def section(names: Iterable[str] = EXPERIMENTS, shown: Sequence[str] = ()) -> st
 def finals(path: Path) -> dict[str, dict[str, dict[str, str]]]:
     """The rows after the last experience, by method and seed.
 
-    Settings that tell a report's sections apart are part of the method here.
+    Settings that tell a report's section from its first are part of the method here.
     """
     found: dict[str, dict[str, dict[str, str]]] = defaultdict(dict)
     with open(path, newline="") as file:
-        for row in csv.DictReader(file):
-            label = ", ".join(filter(None, [row["method"], row.get("settings")]))
-            found[label][row["seed"]] = row  # the last experience stays
+        rows = list(csv.DictReader(file))
+    first, *_ = (settings_of(row) for row in rows)
+    for row in rows:
+        own = [part.replace(" = ", "=") for part in settings_of(row) if part not in first]
+        found[", ".join([row["method"], *own])][row["seed"]] = row  # the last stays
     return found
+
+
+def settings_of(row: dict[str, str]) -> list[str]:
+    """The settings that tell a report's sections apart, each as ``name = value``."""
+    text = row.get("settings") or ""
+    return re.split(r", (?=[\w.]+ = )", text) if text else []
 
 
 def table(path: Path, shown: Sequence[str] = ()) -> str:
