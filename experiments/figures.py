@@ -9,7 +9,6 @@ something is left out, and why is said.
 import csv
 import io
 import math
-import re
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 from PIL import Image
 
+from avalanche_gd.report.collect import split_difference
 from avalanche_gd.report.drawing import draw, panels, plain
 from avalanche_gd.report.style import Style, styles_for
 from avalanche_gd.runs.columns import COSTS, METRICS, Column
@@ -165,9 +165,7 @@ def difference(settings: str, first: str) -> str:
     >>> difference("model.conditional = True", "model.conditional = False")
     'conditional'
     """
-    own, other = (
-        re.split(r", (?=[\w.]+ = )", text) if text else [] for text in (settings, first)
-    )
+    own, other = split_difference(settings), split_difference(first)
     name, _, value = next((part for part in own if part not in other), "").partition(" = ")
     return name.rpartition(".")[2] if value == "True" else value
 

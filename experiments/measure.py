@@ -140,7 +140,7 @@ FASHION_MNIST = [
     *plain("experience_replay", "gem", "agem", "mir", "vae_replay"),
     *SOLVERS,
     Method((f"method={DISTILLATION}", "model.process=flow"), beside=DISTILLATION),
-    Method(("method=generative_replay", "model.process=flow")),
+    Method(("method=generative_replay", "model.process=flow"), beside="generative_replay"),
     Method(("method=naive", "model.process=flow")),
     Method(("method=joint", "model.process=flow")),
 ]

@@ -5,12 +5,12 @@ python experiments/results.py --check    # fail if it is not what the CSVs say
 """
 
 import csv
-import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from avalanche_gd.report.collect import split_difference
 from avalanche_gd.report.estimates import estimate
 from avalanche_gd.report.tables import Cell
 from avalanche_gd.runs.columns import COSTS, METRICS
@@ -59,17 +59,11 @@ def finals(path: Path) -> dict[str, dict[str, dict[str, str]]]:
     found: dict[str, dict[str, dict[str, str]]] = defaultdict(dict)
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
-    first, *_ = (settings_of(row) for row in rows)
-    for row in rows:
-        own = [part.replace(" = ", "=") for part in settings_of(row) if part not in first]
-        found[", ".join([row["method"], *own])][row["seed"]] = row  # the last stays
+    settings = [split_difference(row.get("settings") or "") for row in rows]
+    for row, own in zip(rows, settings, strict=True):
+        others = [part.replace(" = ", "=") for part in own if part not in settings[0]]
+        found[", ".join([row["method"], *others])][row["seed"]] = row  # the last stays
     return found
-
-
-def settings_of(row: dict[str, str]) -> list[str]:
-    """The settings that tell a report's sections apart, each as ``name = value``."""
-    text = row.get("settings") or ""
-    return re.split(r", (?=[\w.]+ = )", text) if text else []
 
 
 def table(path: Path, shown: Sequence[str] = ()) -> str:

@@ -13,7 +13,7 @@ from avalanche_gd.runs.run import run
 from experiments import measure
 from experiments.measure import EXPERIMENTS, Method, Trials, overrides, tuned
 from tests.helpers.fake_data import write_class_folders
-from tests.helpers.small_runs import small_config
+from tests.helpers.small_runs import SMALL, small_config
 
 ONE = tuned("generative_distillation", "lambd", 0.75)
 BESIDE = tuned("rank1_distillation", "penalty", 100, beside=ONE.name)
@@ -45,6 +45,10 @@ def test_the_methods_of_an_experiment_are_runs_that_differ(name, tmp_path):
     assert len({config.folder for config in configs}) == len(configs)
     names = {method.name for method in experiment.methods}
     assert all(not method.beside or method.beside in names for method in experiment.methods)
+    alone = {m.name for m in experiment.methods if m.weight and len(m.settings) == 1}
+    for method in experiment.methods:  # none is left at a default where its like is tuned
+        name = method.settings[0].removeprefix("method=")
+        assert name not in alone or method.weight or method.beside
 
 
 @pytest.mark.parametrize(
@@ -85,6 +89,16 @@ def test_a_trial_that_diverges_is_no_number_and_stops_nothing(monkeypatch):
     few = ("generator.decay_steps=0", "solver.steps=1", "evaluation.images=70")
     result, seconds = measure.trial([*settings, *few, "seed=100", "threads=1"])
     assert math.isnan(result) and seconds > 0
+
+
+@pytest.mark.parametrize("method", ["generative_distillation", "balanced_distillation"])
+def test_a_trial_has_the_result_of_a_run(method, tmp_path):
+    config = small_config(tmp_path, f"method={method}", "evaluation.measures=[transfer]")
+    values = {
+        row.metric: row.value for row in read_run(run(config)).rows if row.experience == 2
+    }
+    settings = [*SMALL, f"method={method}", "evaluation.measures=[transfer]"]
+    assert measure.trial(settings)[0] == values[measure.criterion(config).key]
 
 
 def test_when_all_trials_diverge_that_is_said(tmp_path):

@@ -1,6 +1,7 @@
 """Find the runs in some folders, and group those that may be averaged together."""
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,6 +96,15 @@ class Section:
     def title(self) -> str:
         """The benchmark, and how it differs from its other sections."""
         return ": ".join(filter(None, [self.benchmark, self.difference]))
+
+
+def split_difference(text: str) -> list[str]:
+    """The settings in a section's ``difference``, each as ``name = value``.
+
+    >>> split_difference("model.process = flow, benchmark.sizes = [8, 16]")
+    ['model.process = flow', 'benchmark.sizes = [8, 16]']
+    """
+    return re.split(r", (?=[\w.]+ = )", text) if text else []
 
 
 @dataclass
