@@ -138,8 +138,9 @@ def _is_bytes(kept: LabelledImages) -> bool:
 
 
 def _has_transform(data: Any, group: str) -> bool:
-    both = data._frozen_transform_groups, data._transform_groups
-    return any(groups.transform_groups.get(group) is not None for groups in both)
+    names = ("_frozen_transform_groups", "_transform_groups")
+    both = (getattr(data, name, None) for name in names)  # a part may have neither
+    return any(groups and groups.transform_groups.get(group) for groups in both)
 
 
 def kept_image(dataset: Any, index: int) -> Any:
