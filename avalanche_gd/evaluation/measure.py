@@ -25,7 +25,7 @@ _PREFIX = "generator/"
 COLUMNS = [
     replace(column, measure=fid_metrics) if column.name == "FID" else column
     for column in METRICS
-    if column.key.startswith(_PREFIX)
+    if column.key.startswith(_PREFIX) and not column.of_training
 ]
 """What is measured; FID of the whole test stream only."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from avalanche_gd.models import DiffusionModel
+from avalanche_gd.runs.columns import METRICS
 from avalanche_gd.runs.composition import compose_config
 from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.errors import naming
@@ -22,6 +23,10 @@ _OF_A_RUN = (
     "labeller_weights",
 )
 """The settings that are taken from a model's run unless others are given."""
+
+_OF_TRAINING = {c.asked_as for c in METRICS if c.of_training}
+_OF_TRAINING -= {c.asked_as for c in METRICS if not c.of_training}
+"""The measures that compare a model with what it was earlier."""
 
 
 @dataclass
@@ -85,6 +90,8 @@ class Subject:
             "threads": self.run["threads"],
             **{f"evaluation.{name}": evaluation[name] for name in _OF_A_RUN},
         }
+        measures = [name for name in evaluation["measures"] if name not in _OF_TRAINING]
+        found["evaluation.measures"] = measures
         options = benchmark["options"]
         found |= {f"++benchmark.options.{name}": options[name] for name in options}
         return {name: f"{name}={_quoted(value)}" for name, value in found.items()}
@@ -100,7 +107,8 @@ def compose_settings(
 
     :param settings: as in ``avalanche-gd``, such as ``["benchmark=split_digits"]``.
     :param out: the folder of the result.
-    :raises ValueError: for a value that is not allowed, or if the runs differ in one.
+    :raises ValueError: for a value that is not allowed, or if the runs differ in one; for a
+        measure that a saved model has no value of.
     """
     given = {setting.partition("=")[0].lstrip("+"): setting for setting in settings}
     common: dict[str, str] = {}
@@ -119,6 +127,11 @@ def compose_settings(
                 )
     place = f"out={_quoted(str(out))}"
     config = compose_config(["method=naive", *common.values(), *given.values(), place])
+    if lost := sorted(_OF_TRAINING & set(config.evaluation.measures)):
+        raise ValueError(
+            f"evaluation.measures: {', '.join(lost)} compares a model with what it was "
+            "earlier in its training, which a saved model does not know; leave it out"
+        )
     for subject in subjects:
         made, meant = config.benchmark._target_, subject.run.get("benchmark", {})
         if "benchmark" not in given and meant.get("_target_", made) != made:

@@ -63,6 +63,8 @@ class Column:
     """Its name in ``evaluation.measures``; empty if it is always measured."""
     of_some_methods: bool = False
     """True if runs of some methods do not have it."""
+    of_training: bool = False
+    """True if it compares a model with what it was earlier: a saved one has no such value."""
 
     @property
     def heading(self) -> str:
@@ -251,6 +253,7 @@ METRICS = [
         f"generator/F/{_STREAM}",
         in_features=True,
         asked_as="afid",
+        of_training=True,
     ),
     Column(
         "backward_transfer",
@@ -261,6 +264,7 @@ METRICS = [
         measure=fid_transfer_metrics,
         in_features=True,
         asked_as="transfer",
+        of_training=True,
     ),
     Column(
         "forward_transfer",
@@ -270,6 +274,7 @@ METRICS = [
         f"generator/FID_ForwardTransfer/{_STREAM}",
         in_features=True,
         asked_as="transfer",
+        of_training=True,
     ),
     Column(
         "CAS",

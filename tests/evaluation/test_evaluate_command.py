@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from avalanche_gd.data import stream_tensors
 from avalanche_gd.evaluation.evaluate_command import main
 from avalanche_gd.evaluation.subjects import Subject, compose_settings
 from avalanche_gd.models.sampler import SAMPLERS
+from avalanche_gd.runs.columns import measure_names
 from avalanche_gd.runs.run import run
 from tests.helpers.plain_fid import plain_fid
 from tests.helpers.small_models import seeded
@@ -31,7 +33,8 @@ def models(tmp_path_factory):
     conditioned.classes_seen.fill_(True)
     conditioned.save_pretrained(folder / "conditioned")
     settings = ("method=naive", "seed=1", "benchmark.n_experiences=2")
-    run(small_config(folder, *settings)).rename(folder / "run")
+    measured = "evaluation.measures=[afid,transfer]"
+    run(small_config(folder, *settings, measured)).rename(folder / "run")
     unshuffled = small_config(folder, *settings, "benchmark.shuffle=false")
     run(unshuffled).rename(folder / "unshuffled")
     return folder
@@ -106,6 +109,29 @@ def test_the_same_seed_gives_the_same_bits(evaluated, tmp_path):
 def test_measures_that_are_asked_for_are_columns(evaluated):
     (line,) = evaluated("plain", "--images", "100", "evaluation.measures=[kid]")
     assert float(line["KID"]) > 0 and "precision" not in line
+
+
+@pytest.mark.usefixtures("sketched")
+@pytest.mark.parametrize("measure", sorted({*measure_names()} - {"transfer"}))
+def test_every_measure_of_a_saved_model_is_a_number(evaluated, measure):
+    measures = f"evaluation.measures=[{measure}]"
+    (plain,) = evaluated("plain", out="plain")
+    (line,) = evaluated("plain", "--images", "100", measures)
+    more = line.keys() - plain.keys()
+    assert more and all(math.isfinite(float(line[name])) for name in more)
+
+
+@pytest.mark.usefixtures("sketched")
+def test_what_only_a_training_shows_is_left_out_of_a_run_and_refused(
+    call, models, evaluated
+):
+    (line,) = evaluated("run")
+    assert float(line["AFID"]) > 0
+    assert not {"F_of_FID", "backward_transfer", "forward_transfer"} & line.keys()
+    transfer = "evaluation.measures=[kid,transfer]"
+    status, _, errors = call(main, models / "plain", *QUICK, transfer)
+    assert status == 2 and errors.count("\n") == 1
+    assert "transfer compares a model with what it was earlier" in errors
 
 
 @pytest.mark.usefixtures("sketched")
