@@ -27,10 +27,11 @@ from avalanche_gd import (
 from avalanche_gd.plugins import Teacher
 from avalanche_gd.runs.composition import compose_config, method_names
 from avalanche_gd.runs.learner import Learner
+from avalanche_gd.runs.run import run
 from avalanche_gd.training.plugin_state import load_plugin_states, plugin_states
 from tests.helpers.bits import same_bits, weights
 from tests.helpers.repository import METHODS_PAGE
-from tests.helpers.small_runs import small_config
+from tests.helpers.small_runs import metrics, small_config
 
 METHODS = method_names()
 STEPS = {method: 12 if method == "rwalk" else 4 for method in METHODS}  # scores every 10
@@ -187,6 +188,13 @@ def test_every_method_trains_has_its_effect_and_survives_a_checkpoint(
                 effect(plugin, watch, strategy)
     if conditional:
         assert again.model.classes_seen.sum() == 4
+
+
+@pytest.mark.parametrize("method", ["experience_replay", "gem", "agem", "mir"])
+def test_a_memory_lasts_over_five_experiences(method, tmp_path):
+    """Its parts are nested more deeply after each."""
+    values = metrics(run(small_config(tmp_path, f"method={method}", "generator.steps=3")))
+    assert "\n4,generator/FID_Final/" in values
 
 
 @pytest.mark.parametrize("method", METHODS)
