@@ -64,7 +64,7 @@ class Column:
     of_some_methods: bool = False
     """True if runs of some methods do not have it."""
     of_training: bool = False
-    """True if it compares a model with what it was earlier: a saved one has no such value."""
+    """True if it compares a model with what it was earlier, which a saved one forgot."""
 
     @property
     def heading(self) -> str:
