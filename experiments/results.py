@@ -26,7 +26,8 @@ EXPERIMENTS = {
     "split_digits_conditional": "digits, a model conditioned on the class",
     "teacher_steps": "the teacher's sampling steps k, on digits",
     "lambda": "the weight lambda of replay or distillation, on digits",
-    "split_cifar10_small": "CIFAR-10 at 16x16, 800 steps of batch 64 an experience",
+    "split_cifar10_small": "CIFAR-10 at 16x16, 3,000 steps of batch 64 an experience, "
+    "weights of losses from Fashion-MNIST",
     "cost_and_quality": "what cheaper replay costs, in forward passes F of the denoiser, "
     "and keeps, on Fashion-MNIST at 16x16",
 }
