@@ -139,8 +139,8 @@ def _is_bytes(kept: LabelledImages) -> bool:
 
 def _has_transform(data: Any, group: str) -> bool:
     names = ("_frozen_transform_groups", "_transform_groups")
-    both = (getattr(data, name, None) for name in names)  # a part may have neither
-    return any(groups and groups.transform_groups.get(group) for groups in both)
+    both = [getattr(data, name) for name in names if hasattr(data, name)]  # or neither
+    return any(groups.transform_groups.get(group) is not None for groups in both)
 
 
 def kept_image(dataset: Any, index: int) -> Any:

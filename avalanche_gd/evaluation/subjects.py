@@ -24,8 +24,10 @@ _OF_A_RUN = (
 )
 """The settings that are taken from a model's run unless others are given."""
 
-_OF_TRAINING = {c.asked_as for c in METRICS if c.of_training}
-_OF_TRAINING -= {c.asked_as for c in METRICS if not c.of_training}
+_OF_TRAINING = sorted(
+    {c.asked_as for c in METRICS if c.of_training}
+    - {c.asked_as for c in METRICS if not c.of_training}
+)
 """The measures that compare a model with what it was earlier."""
 
 
@@ -90,8 +92,10 @@ class Subject:
             "threads": self.run["threads"],
             **{f"evaluation.{name}": evaluation[name] for name in _OF_A_RUN},
         }
-        measures = [name for name in evaluation["measures"] if name not in _OF_TRAINING]
-        found["evaluation.measures"] = measures
+        measures = evaluation["measures"]
+        if isinstance(measures, list):  # otherwise refused later
+            kept = [name for name in measures if name not in _OF_TRAINING]
+            found["evaluation.measures"] = kept
         options = benchmark["options"]
         found |= {f"++benchmark.options.{name}": options[name] for name in options}
         return {name: f"{name}={_quoted(value)}" for name, value in found.items()}
@@ -127,7 +131,7 @@ def compose_settings(
                 )
     place = f"out={_quoted(str(out))}"
     config = compose_config(["method=naive", *common.values(), *given.values(), place])
-    if lost := sorted(_OF_TRAINING & set(config.evaluation.measures)):
+    if lost := [name for name in _OF_TRAINING if name in config.evaluation.measures]:
         raise ValueError(
             f"evaluation.measures: {', '.join(lost)} compares a model with what it was "
             "earlier in its training, which a saved model does not know; leave it out"

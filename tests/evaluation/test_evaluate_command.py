@@ -245,6 +245,12 @@ def composed(tmp_path, *runs, given=()):
     return compose_settings(subjects, given, tmp_path)
 
 
+@pytest.mark.parametrize("measures", [None, "kid", 3, [["kid"]], ["fid"]])
+def test_measures_of_a_run_that_are_no_names_are_refused(tmp_path, measures):
+    with pytest.raises(ValueError, match="measure"):
+        composed(tmp_path, settings_of_a_run(evaluation__measures=measures))
+
+
 def test_nothing_that_a_run_names_is_called(tmp_path):
     hostile = settings_of_a_run(benchmark___target_="os.system")
     with pytest.raises(
