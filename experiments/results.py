@@ -57,9 +57,8 @@ def section(
         title = EXPERIMENTS[name]
         path = HERE / name / "runs.csv"
         if path.is_file():
-            parts.append(
-                f"[`{name}`](experiments/{name}): {title}.\n\n{table(path, shown, methods)}\n"
-            )
+            rows = table(path, shown, methods)
+            parts.append(f"[`{name}`](experiments/{name}): {title}.\n\n{rows}\n")
     return "\n".join(parts)
 
 
