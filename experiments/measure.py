@@ -155,7 +155,7 @@ CIFAR10 = [method for method in FASHION_MNIST if method.name in ON_CIFAR10]
 
 
 def conditioned(method: Method) -> Method:
-    """The same, with a model conditioned on the class, and what that does for the solver."""
+    """The same with a model conditioned on the class, and a solver that uses this."""
     more = () if method.name in ("naive", "joint") else CLOSED
     return Method(method.settings + CONDITIONED + more, beside=method.name)
 
