@@ -36,14 +36,16 @@ from avalanche_gd.storage import write_json, write_whole
 _COMMAND = "avalanche-gd-evaluate"
 _STEPS = [2, 5, 10, 20, 50]
 _LARGEST_RECORD = 2**20  # bytes
+_EXECUTION = {"model.precision", "model.channels_last", "model.compile"}
+_DECIDING = {"seed", "benchmark", "evaluation"} | _EXECUTION
 _DESCRIPTION = """\
 Find out which sampler and how many steps are enough for a saved model. The command
 generates images with each sampler, number of steps and guidance, and compares them with all
 test images of a benchmark.
 
 MODEL is a folder that DiffusionModel.save_pretrained wrote, or the folder of a complete
-run. From a run it takes the model, and the benchmark, the seed and evaluation.* unless
-others are given. KEY=VALUE are settings as in avalanche-gd, such as
+run. From a run it takes the model and its precision, and the benchmark, the seed and
+evaluation.* unless others are given. KEY=VALUE are settings as in avalanche-gd, such as
 benchmark=split_fmnist, evaluation.features=inception or evaluation.measures=[kid].
 
     avalanche-gd-evaluate runs/split_digits/joint/seed-0-* --samplers own,unipc
@@ -129,7 +131,7 @@ def _record(subjects: Sequence[Subject], config: RunConfig, plan: Plan) -> dict[
     settings = {
         name: value
         for name, value in deciding_settings(config).items()
-        if name.partition(".")[0] in ("seed", "benchmark", "evaluation")
+        if {name, name.partition(".")[0]} & _DECIDING
         and name not in ("evaluation.images", "evaluation.steps")
     }
     models = {subject.label: subject.digest() for subject in subjects}

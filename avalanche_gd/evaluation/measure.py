@@ -96,7 +96,8 @@ class Judge:
         """The outcomes of a model, one after another."""
         plan = self.plan
         for guidance in plan.guidance:
-            model = subject.load(guidance).to(self.config.torch_device).eval()
+            model = subject.load(guidance, self.config.model.execution)
+            model = model.to(self.config.torch_device).eval()
             for sampler, steps in product(plan.samplers, plan.steps):
                 sampling = Sampling(
                     max(plan.images),

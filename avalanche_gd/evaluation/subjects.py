@@ -1,12 +1,13 @@
 """What is evaluated: saved models, with the settings of their runs."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from avalanche_gd.models import DiffusionModel
+from avalanche_gd.models.execution import Execution
 from avalanche_gd.runs.columns import METRICS
 from avalanche_gd.runs.composition import compose_config
 from avalanche_gd.runs.config import RunConfig
@@ -29,6 +30,18 @@ _OF_TRAINING = sorted(
     - {c.asked_as for c in METRICS if not c.of_training}
 )
 """The measures that compare a model with what it was earlier."""
+
+_USED = ("benchmark", "evaluation", "seed", "threads", "device", "experiment", "protocol")
+_USED_OF_MODEL = (
+    *("preset", "_target_", "sample_shape", "options"),
+    *("precision", "channels_last", "compile"),
+)
+_BY_OPTION = {
+    "out": "--out",
+    "evaluation.steps": "--steps",
+    "model.guidance": "--guidance",
+}
+"""Settings that an option of the command replaces."""
 
 
 @dataclass
@@ -67,13 +80,17 @@ class Subject:
         """The SHA-256 of its files."""
         return folder_digest(self.folder)
 
-    def load(self, guidance: float | None = None) -> DiffusionModel:
+    def load(
+        self, guidance: float | None = None, execution: Execution | None = None
+    ) -> DiffusionModel:
         """Load the model.
 
         :param guidance: the guidance of its sampling; None for its own.
+        :param execution: how it computes, which is not saved with it.
         :raises ValueError: if the folder does not hold a model, or it cannot be guided.
         """
-        options = {} if guidance is None else {"guidance": guidance}
+        options: dict[str, Any] = {} if guidance is None else {"guidance": guidance}
+        options["execution"] = execution
         with naming(self.label):
             return DiffusionModel.from_pretrained(self.folder, **options)
 
@@ -88,6 +105,7 @@ class Subject:
             "benchmark.n_classes": benchmark["n_classes"],
             "benchmark.shuffle": benchmark["shuffle"],
             "model.preset": self.run["model"]["preset"],
+            "model.precision": self.run["model"].get("precision", "float32"),
             "seed": self.run["seed"],
             "threads": self.run["threads"],
             **{f"evaluation.{name}": evaluation[name] for name in _OF_A_RUN},
@@ -112,9 +130,10 @@ def compose_settings(
     :param settings: as in ``avalanche-gd``, such as ``["benchmark=split_digits"]``.
     :param out: the folder of the result.
     :raises ValueError: for a value that is not allowed, or if the runs differ in one; for a
-        measure that a saved model has no value of.
+        setting that changes no evaluation, or a measure that a saved model has no value of.
     """
     given = {setting.partition("=")[0].lstrip("+"): setting for setting in settings}
+    _check_used(given)
     common: dict[str, str] = {}
     for subject in subjects:
         for name, setting in subject.settings().items():
@@ -144,6 +163,20 @@ def compose_settings(
                 f"{meant['_target_']:.80}; give benchmark=NAME"
             )
     return config
+
+
+def _check_used(names: Iterable[str]) -> None:
+    """Raise ValueError for a setting that would change nothing."""
+    for name in names:
+        section, _, rest = name.partition(".")
+        if name in _BY_OPTION:
+            raise ValueError(f"{name} changes no evaluation; give {_BY_OPTION[name]}")
+        used = rest.partition(".")[0] in ("", *_USED_OF_MODEL)
+        if not (used if section == "model" else section in (*_USED, "hydra")):
+            raise ValueError(
+                f"{name:.80} changes no evaluation; what does is {', '.join(_USED)}, "
+                f"model=NAME and model.{', model.'.join(_USED_OF_MODEL)}"
+            )
 
 
 def check_fits(label: str, model: DiffusionModel, config: RunConfig) -> None:

@@ -78,6 +78,14 @@ class ModelConfig:
         channels, height, width = self.sample_shape or []
         return channels, height, width
 
+    @property
+    def execution(self) -> Execution:
+        """How the denoiser computes.
+
+        :raises ValueError: for an unknown precision.
+        """
+        return Execution(self.precision, self.channels_last, self.compile)
+
     def make(self, n_classes: int, *, weights: bool = True) -> DiffusionModel:
         """Make the model, with random weights.
 
@@ -100,7 +108,7 @@ class ModelConfig:
             num_classes=num_classes,
             condition_dropout=self.condition_dropout if self.conditional else 0.0,
             guidance=self.guidance,
-            execution=Execution(self.precision, self.channels_last, self.compile),
+            execution=self.execution,
         )
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from dataclasses import fields
 
 import pytest
 import torch
@@ -10,9 +11,15 @@ import torch
 from avalanche_gd import DiffusionModel, oracle_classifier
 from avalanche_gd.data import stream_tensors
 from avalanche_gd.evaluation.evaluate_command import main
-from avalanche_gd.evaluation.subjects import Subject, compose_settings
+from avalanche_gd.evaluation.subjects import (
+    _USED,
+    _USED_OF_MODEL,
+    Subject,
+    compose_settings,
+)
 from avalanche_gd.models.sampler import SAMPLERS
 from avalanche_gd.runs.columns import measure_names
+from avalanche_gd.runs.config import ModelConfig, RunConfig
 from avalanche_gd.runs.run import run
 from tests.helpers.plain_fid import plain_fid
 from tests.helpers.small_models import seeded
@@ -37,6 +44,8 @@ def models(tmp_path_factory):
     run(small_config(folder, *settings, measured)).rename(folder / "run")
     unshuffled = small_config(folder, *settings, "benchmark.shuffle=false")
     run(unshuffled).rename(folder / "unshuffled")
+    coarse = small_config(folder, *settings, "model.precision=bfloat16")
+    run(coarse).rename(folder / "bfloat16")
     return folder
 
 
@@ -56,13 +65,47 @@ def evaluated(call, models, tmp_path):
 
 
 @pytest.mark.usefixtures("sketched")
-@pytest.mark.parametrize("name", ["run", "unshuffled"])
+@pytest.mark.parametrize("name", ["run", "unshuffled", "bfloat16"])
 def test_a_model_of_a_run_is_judged_as_in_the_run(evaluated, models, name):
     (line,) = evaluated(name)
     rows = csv.DictReader(metrics(models / name).splitlines())
     last = {row["metric"]: row["value"] for row in rows if row["experience"] == "1"}
     for metric in ("FID", "KLD", "ARD"):
         assert line[metric] == last[f"generator/{metric}_Stream/eval_phase/test_stream"]
+
+
+@pytest.mark.usefixtures("sketched")
+@pytest.mark.parametrize("name", ["plain", "bfloat16"])
+def test_a_precision_that_is_given_is_used(evaluated, name):
+    found = {
+        given: evaluated(name, f"model.precision={given}", out=given)[0]["FID"]
+        for given in ("float32", "bfloat16")
+    }
+    assert found["float32"] != found["bfloat16"]
+    (line,) = evaluated(name)
+    assert line["FID"] == found["float32" if name == "plain" else name]
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *("generator.steps=5", "solver.steps=5", "method=joint", "model.conditional=true"),
+        *("out=mine", "check=true", "evaluation.steps=5", "model.guidance=2"),
+        *("model.process=flow", "model.terminal_alpha_bar=null", "+generator.steps=5"),
+    ],
+)
+def test_settings_that_would_change_nothing_are_refused(call, models, setting):
+    status, output, errors = call(main, models / "plain", *QUICK, setting)
+    assert (status, output) == (2, "") and errors.count("\n") == 1
+    name = setting.partition("=")[0].lstrip("+")
+    assert f"{name} changes no evaluation; " in errors
+
+
+def test_every_setting_that_an_evaluation_uses_is_one():
+    """What the message names is there, and every section is named or refused."""
+    sections = {field.name for field in fields(RunConfig)}
+    assert {*_USED} - {"experiment", "protocol"} <= sections
+    assert {*_USED_OF_MODEL} <= {field.name for field in fields(ModelConfig)}
 
 
 @pytest.mark.usefixtures("sketched")
