@@ -23,6 +23,7 @@ EXPERIMENTS = {
     "split_digits": "digits at 8x8, 140 steps of batch 64 an experience",
     "split_fmnist_small": "Fashion-MNIST at 16x16, 400 steps of batch 64 an experience, "
     "weights of losses tuned",
+    "split_fmnist_h200": "the same on a GPU, seed 0 with other draws",
     "split_digits_conditional": "digits, a model conditioned on the class",
     "teacher_steps": "the teacher's sampling steps k, on digits",
     "lambda": "the weight lambda of replay or distillation, on digits",

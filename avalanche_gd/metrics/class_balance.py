@@ -95,7 +95,8 @@ def class_balance_metrics(
 
     They are logged as ``KLD_Stream/eval_phase/test_stream`` and ``ARD_Stream/...``, over
     the evaluated experiences that were trained on so far (arXiv 2311.14028, section 4); 0
-    is perfect.
+    is perfect. Where a class is nearly missing, KLD hangs on single images: of ten equal
+    classes, one that has 1 image in 10,000 adds 0.69, one that has none 1.61. ARD does not.
 
     :param histogram: also log the ratio of each class among the generated images, as
         ``ClassRatio_Stream/eval_phase/test_stream/Class003``.

@@ -25,7 +25,9 @@ class Execution:
     :param channels_last: keeps weights and images with the channels innermost, which is
         faster on a GPU's tensor cores.
     :param compile: lets torch.compile fuse the denoiser's operations. That takes a minute
-        or more at the first pass of a batch size, with gradients and without.
+        or more at the first pass of a batch size, with gradients and without. With torch
+        2.11 on an H200, the paper's U-Net ended in its first backward pass with CUDA's
+        "misaligned address", in a kernel that torch had made.
     :raises ValueError: for an unknown precision.
     """
 

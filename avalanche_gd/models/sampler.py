@@ -166,7 +166,6 @@ class Sampler:
         """The arguments of a step in addition to the prediction.
 
         Where no signal is left, new noise has the same distribution as ``x_t``, while
-        diffusers' step with eta = 1 can end in the root of a number just below 0.
         diffusers' step with eta = 1 may end in the root of a number just below 0.
         """
         if self.process.alpha_bar[timestep] < _NO_SIGNAL:

@@ -48,6 +48,16 @@ def test_a_class_that_is_never_generated_costs_but_is_finite():
     assert kl_divergence(p, q) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize(("images", "adds"), [(1, 0.69), (0, 1.61)])
+def test_kld_hangs_on_the_last_image_of_a_class_and_ard_does_not(images, adds):
+    p = torch.full((10,), 0.1, dtype=torch.float64)
+    q = torch.full((10,), (10_000 - images) / 90_000, dtype=torch.float64)
+    q[3] = images / 10_000
+    others = 0.9 * np.log(0.1 / q[0].item())
+    assert kl_divergence(p, q) - others == pytest.approx(adds, abs=5e-3)
+    assert absolute_ratio_difference(p, q) == pytest.approx(0.1, abs=2e-4)
+
+
 ratios = st.lists(st.integers(1, 50), min_size=5, max_size=5).map(
     lambda counts: torch.tensor(counts, dtype=torch.float64) / sum(counts)
 )
