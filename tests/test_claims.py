@@ -328,6 +328,9 @@ CLAIMS: dict[str, dict[str, list[str]]] = {
         "on each evaluated experience": [
             "tests/metrics/test_denoising_loss.py::test_each_band_has_the_mean_of_its_timesteps",
         ],
+        "are the same in each evaluation": [
+            "tests/metrics/test_denoising_loss.py::test_the_timesteps_and_the_noise_are_the_same_in_each_evaluation",
+        ],
     },
     "fid_metrics": {
         ":param experience: also log FID for each experience": [

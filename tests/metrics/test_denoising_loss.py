@@ -47,6 +47,20 @@ def test_each_band_has_the_mean_of_its_timesteps(digits, bands, scheduler):
         assert values[name] == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_timesteps_and_the_noise_are_the_same_in_each_evaluation(digits):
+    models = [tiny(), tiny()]
+    with torch.no_grad():
+        next(models[1].parameters()).add_(0.1)
+    drawn = []
+    for model in (*models, models[0]):
+        torch.rand(7)  # the random state is another each time
+        values, outputs = evaluated(model, digits, 4, batch_size=20)
+        drawn.append((values, [(o.timesteps, o.target) for o in outputs]))
+    assert drawn[0][0] == drawn[2][0] != drawn[1][0]
+    for first, second in zip(drawn[0][1], drawn[1][1], strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
 def test_no_band_is_refused():
     with pytest.raises(ValueError, match="bands must be 1 or more"):
         denoising_loss_metrics(bands=0)
