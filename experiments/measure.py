@@ -52,6 +52,14 @@ TRIED = (0.1, 1.0, 10.0)
 FEATURES = ("method", "settings", "seed", "features", "images", "FID", "model")
 """Of ``features.csv``; the last is the SHA-256 of what was evaluated."""
 
+DECIDED = {
+    "seed": "give --seeds",
+    "out": "give --out",
+    "method": "give --only",
+    "threads": "each run has one; give --jobs",
+}
+"""Settings that are not taken, by name, and what to do."""
+
 Settings = tuple[str, ...]
 
 
@@ -339,6 +347,20 @@ def write_features(sections: Sequence[Section], settings: Settings, path: Path) 
         write_text(path, csv_text(FEATURES, done))
 
 
+def methods_of(experiment: str, only: str) -> list[Method]:
+    """The methods of an experiment, or those of them that are named, by commas.
+
+    :raises ValueError: for a name that it does not have.
+    """
+    methods = EXPERIMENTS[experiment].methods
+    named = [method.settings[0].removeprefix("method=") for method in methods]
+    asked = list(filter(None, only.split(","))) or named
+    if unknown := sorted({*asked} - {*named}):
+        known = ", ".join(sorted({*named}))
+        raise ValueError(f"--only: no {unknown[0]} in {experiment}, but {known}")
+    return [method for method, name in zip(methods, named, strict=True) if name in asked]
+
+
 def copy_samples(sections: Sequence[Section], folder: Path) -> None:
     """Copy the pictures of seed 0 after the last experience, as ``LABEL.png``."""
     folder.mkdir(exist_ok=True)
@@ -365,16 +387,18 @@ def main() -> None:
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="of all runs")
     options = parser.parse_intermixed_args()
     check_integer("--images", options.images, 2)
+    check_integer("--jobs", options.jobs)
+    for setting in options.settings:
+        if (name := setting.lstrip("+").partition("=")[0]) in DECIDED:
+            raise ValueError(f"{name} is not taken here; {DECIDED[name]}")
     if options.weights:
         feature_extractor("mobilenet_v2", options.weights)  # before the work of hours
     experiment = EXPERIMENTS[options.experiment]
-    only = set(filter(None, options.only.split(",")))
-    chosen = [
-        method
-        for method in experiment.methods
-        if not only or method.settings[0].removeprefix("method=") in only
-    ]
-    seeds = [int(seed) for seed in options.seeds.split(",") if seed] or experiment.seeds
+    chosen = methods_of(options.experiment, options.only)
+    seeds = [
+        check_integer("--seeds", int(seed) if seed.isdecimal() else seed, 0)
+        for seed in filter(None, options.seeds.split(","))
+    ] or experiment.seeds
     folder, more = HERE / options.experiment, tuple(options.settings)
     trials = Trials(HERE / (experiment.tuned_in or options.experiment) / "trials.csv")
     if not experiment.tuned_in:

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 
 import pytest
 
@@ -144,6 +145,31 @@ def test_an_experiment_whose_weights_are_not_tuned_elsewhere_is_refused(
     with pytest.raises(ValueError, match="split_fmnist_small tunes ewc, ewc model"):
         monkeypatch.setattr("sys.argv", ["", "split_cifar10_small", "--only", "ewc,naive"])
         measure.main()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["seed=3"], "seed is not taken here; give --seeds"),
+        (["out=mine"], "out is not taken here; give --out"),
+        (["method=naive"], "method is not taken here; give --only"),
+        (["++threads=2"], "threads is not taken here; each run has one; give --jobs"),
+        (["--only", "naive,mine"], "--only: no mine in split_digits, but generative_dist"),
+        (["--seeds", "0,one"], "--seeds must be an integer"),
+        (["--jobs", "0"], "--jobs must be an integer of 1 or more"),
+        (["--images", "1"], "--images must be an integer of 2 or more"),
+    ],
+)
+def test_what_would_be_left_aside_is_refused_before_any_work(
+    monkeypatch, tmp_path, words, message
+):
+    monkeypatch.setattr(measure, "HERE", tmp_path)
+    for work in ("run_all", "tune"):
+        monkeypatch.setattr(measure, work, pytest.fail)
+    monkeypatch.setattr("sys.argv", ["", "split_digits", *words])
+    with pytest.raises(ValueError, match=re.escape(message)):
+        measure.main()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture(scope="module")
