@@ -332,7 +332,8 @@ def forgetting(folder: Path) -> tuple[Figure, str]:
         if len(title) > LONGEST_BESIDE:
             title = title.replace(", ", ",\n", 1)
         axis.set_title(title, fontsize=7.5, loc="left")
-        in_log(axis.yaxis, (1, 3))
+        # LogLocator puts many ticks where it finds fewer than two of these.
+        in_log(axis.yaxis, (1, 3) if max(values) > 10 * min(values) else (1, 2, 5))
         axis.set(ylim=(0.85 * min(values), 1.15 * max(values)))
         axis.label_outer()
         if place + 2 < len(shown):
