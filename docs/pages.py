@@ -197,7 +197,7 @@ def experiment(name: str) -> str:
     folder, up = EXPERIMENTS / name, f"../../../experiments/{name}"
     text = re.sub(r"\]\(\.\./(\w+)\)", r"](\1.md)", (folder / "README.md").read_text())
     text = text.replace("](../../docs/", "](../../")
-    text = re.sub(r"\]\(([\w-]+\.(?!md)\w+)\)", rf"]({up}/\1)", text)
+    text = re.sub(r"\]\(((?:[\w-]+/)*[\w-]+\.(?!md)\w+)\)", rf"]({up}/\1)", text)
     names = (figure.name for figure in sorted(folder.glob("*.png")))
     figures = [f"![]({up}/{name})" for name in names if f"/{name})" not in text]
     runs, table = folder / "runs.csv", []

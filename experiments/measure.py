@@ -188,6 +188,7 @@ EXPERIMENTS = {
         [*CIFAR10, *map(conditioned, CIFAR10)],
         range(1),
         tuned_in="split_fmnist_small",  # each trial would be of 9,000 steps
+        shows_samples=True,
     ),
 }
 
