@@ -102,7 +102,7 @@ def test_settings_that_would_change_nothing_are_refused(call, models, setting):
 
 
 def test_every_setting_that_an_evaluation_uses_is_one():
-    """What the message names is there, and every section is named or refused."""
+    """What the message names can be set."""
     sections = {field.name for field in fields(RunConfig)}
     assert {*_USED} - {"experiment", "protocol"} <= sections
     assert {*_USED_OF_MODEL} <= {field.name for field in fields(ModelConfig)}
