@@ -66,6 +66,11 @@ class Section:
         return len(seeds) == 1
 
     @property
+    def oracles(self) -> list[str]:
+        """The different oracles that measured its runs, by the SHA-256 of their weights."""
+        return list(dict.fromkeys(one for run in self.runs for one in run.info["oracles"]))
+
+    @property
     def n_experiences(self) -> int:
         """The number of experiences in the stream."""
         return self.settings["benchmark.n_experiences"]

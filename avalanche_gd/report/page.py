@@ -20,7 +20,7 @@ from avalanche_gd.report.tables import caption_of, headings_of, lines_of
 from avalanche_gd.runs.columns import COSTS, DASH
 from avalanche_gd.runs.results import RunResult
 
-_COMMIT = 12  # characters of a commit that are shown
+_SHOWN = 12  # characters of a commit or a digest
 
 
 class SectionView:
@@ -111,6 +111,7 @@ class Provenance:
     devices: str
     threads: str
     commits: str
+    oracles: str
 
     @classmethod
     def of(cls, run: RunResult) -> "Provenance":
@@ -119,7 +120,8 @@ class Provenance:
         return cls(
             _each(map(_device, machines)),
             _each(machine.get("threads") for machine in machines),
-            _each((time["commit"] or "")[:_COMMIT] for time in run.times),
+            _each((time["commit"] or "")[:_SHOWN] for time in run.times),
+            _each(oracle[:_SHOWN] for oracle in run.info["oracles"]),
         )
 
 

@@ -101,7 +101,11 @@ def caption_of(section: Section, lines: Sequence[Line]) -> str:
         listed = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
         verb = "is" if len(names) == 1 else "are"
         features = f" {listed} {verb} in the features of {section.features}."
-    return f"after {section.length}: mean over seeds{interval}{no_interval}.{features}"
+    oracles = ""
+    if (different := len(section.oracles)) > 1:
+        oracles = f" The runs were measured by {different} different oracles."
+    mean = f"mean over seeds{interval}{no_interval}."
+    return f"after {section.length}: {mean}{features}{oracles}"
 
 
 def as_text(sections: Sequence[Section]) -> str:

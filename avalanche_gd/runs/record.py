@@ -25,9 +25,10 @@ class Record:
     def __init__(self, config: RunConfig, learner: Learner, done: int):
         self.config, self.learner = config, learner
         self.path = config.folder / "run.json"
-        earlier = _earlier_times(self.path) if done else []
+        earlier = _earlier(self.path) if done else {}
         now = {"after_experience": done, **provenance(config.torch_device)}
-        self.times = [*earlier, now]
+        self.times = [*earlier.get("times", ()), now]
+        self.oracles = [one for one in earlier.get("oracles", ()) if isinstance(one, str)]
 
     def write(self, *, completed: bool = False) -> None:
         """Write it; if the run is complete, with digests of the files of its result."""
@@ -39,7 +40,7 @@ class Record:
             "seed": config.seed,
             "seconds": {name: round(took, 3) for name, took in learner.seconds.items()},
             "cost": learner.cost(),
-            "oracles": learner.oracle_digests(),
+            "oracles": list(dict.fromkeys([*self.oracles, *learner.oracle_digests()])),
             "times": self.times,
         }
         if completed:
@@ -47,12 +48,14 @@ class Record:
         write_json(self.path, {**content, "digest": info_digest(content)})
 
 
-def _earlier_times(path: Path) -> list[Any]:
-    """The entries of earlier times that can be read; they are only copied."""
+def _earlier(path: Path) -> dict[str, list[Any]]:
+    """What earlier times wrote in lists, as far as it can be read; it is only copied."""
     try:
-        return list(json.loads(path.read_text())["times"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
+        written = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    known = written if isinstance(written, dict) else {}
+    return {name: part for name, part in known.items() if isinstance(part, list)}
 
 
 def _sha256(path: Path) -> str:

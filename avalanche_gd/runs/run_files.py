@@ -55,7 +55,7 @@ class _RunInfo(_Time):
     seconds: dict[str, float]
     cost: dict[str, float] = field(default_factory=dict)
     oracles: list[str] = field(default_factory=list)
-    """The SHA-256 of the weights of the oracles that were used."""
+    """The SHA-256 of the weights of the oracles that were used, at all times."""
     times: list[_Time] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
     """The SHA-256 of the files of the result, by name."""

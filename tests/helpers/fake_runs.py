@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ def write_run(
     cost: dict[str, float] | None = None,
     seconds: float = 10.0,
     experiences: int = N_EXPERIENCES,
+    oracles: Sequence[str] = (),
 ) -> Path:
     """Write a run's folder.
 
@@ -34,6 +36,7 @@ def write_run(
     :param settings: of the configuration, by dotted name.
     :param generates: whether there are images, and metrics of images.
     :param experiences: that the run has got to: less than all is unfinished.
+    :param oracles: the digests of those that measured it.
     """
     folder = out / "split_digits" / method / f"seed-{seed}"
     folder.mkdir(parents=True)
@@ -59,6 +62,7 @@ def write_run(
         "method": config.method.name,
         "seed": config.seed,
         "seconds": {"generator": seconds, "solver": 0.0},
+        "oracles": [*oracles],
         "versions": {"torch": "2.4.0"},
         "commit": "0123456789abcdef",
         "machine": {"device": "cpu", "processor": "abacus", "threads": 1},

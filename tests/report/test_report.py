@@ -211,6 +211,24 @@ def test_the_terminal_shows_the_reports_table(tmp_path, capsys):
     assert page == str(tmp_path / "report" / "report.html")
 
 
+def test_the_report_tells_where_runs_were_measured_by_different_oracles(tmp_path, capsys):
+    oracles = {0: ["a" * 64], 1: ["a" * 64], 2: ["a" * 64, "b" * 64]}
+    told = "The runs were measured by 2 different oracles."
+    for seed, own in oracles.items():
+        write_run(tmp_path / "runs", "naive", seed, oracles=own)
+        write_run(tmp_path / "runs", "solver_naive", seed, generates=False)
+        report = tmp_path / f"after-{seed}"
+        write_report([tmp_path / "runs"], report)
+        shown = capsys.readouterr().out.replace("\n", " ")
+        page, paper = ((report / f).read_text() for f in ("report.html", "table.tex"))
+        several = len(own) > 1
+        assert all((told in text) == several for text in (shown, page, paper))
+        assert (">Oracle</th>" in page) == several
+    assert page.count(f"<code>{'a' * 12}</code>") == 2
+    assert page.count(f"<code>{'a' * 12}, {'b' * 12}</code>") == 1
+    assert page.count("<td><code>\N{EN DASH}</code></td>") == 3  # of solvers alone
+
+
 def test_columns_that_no_run_has_are_in_no_table(tmp_path, capsys):
     write_run(tmp_path, "solver_naive", generates=False)
     write_report([tmp_path], tmp_path / "report")

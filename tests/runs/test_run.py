@@ -248,6 +248,19 @@ def test_each_time_that_a_run_goes_on_is_told(tmp_path):
     assert all(time["machine"]["threads"] == 1 for time in times)
 
 
+def test_the_oracles_of_all_times_that_a_run_goes_on_are_told(tmp_path, monkeypatch):
+    config = small_config(tmp_path, "method=naive")
+    run_killed_after(1, config)
+    (first,) = json.loads((config.folder / "run.json").read_text())["oracles"]
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(Learner, "oracle_digests", lambda self: ["another"])
+        run_killed_after(3, config)
+    assert json.loads((run(config) / "run.json").read_text())["oracles"] == [
+        first,
+        "another",
+    ]
+
+
 def test_a_finished_run_is_not_run_twice(tmp_path, capsys, monkeypatch):
     config = small_config(tmp_path, "method=naive")
     folder = run(config)
