@@ -21,7 +21,7 @@ from avalanche_gd.runs.results import (
     read_unfinished,
     says_complete,
 )
-from avalanche_gd.runs.run_files import is_of_hydra
+from avalanche_gd.runs.run_files import JUDGES, is_of_hydra
 
 _MOST_EXPERIENCES = 200  # one picture each, side by side
 _SHOWN_PARTS = 3  # BENCHMARK/METHOD/seed-N-DIGEST
@@ -66,9 +66,12 @@ class Section:
         return len(seeds) == 1
 
     @property
-    def oracles(self) -> list[str]:
-        """The different oracles that measured its runs, by the SHA-256 of their weights."""
-        return list(dict.fromkeys(one for run in self.runs for one in run.info["oracles"]))
+    def judges(self) -> dict[str, int]:
+        """How many oracles and labellers measured its runs, where there are several."""
+        found = {
+            kind: {one for run in self.runs for one in run.info[kind]} for kind in JUDGES
+        }
+        return {kind: len(ones) for kind, ones in found.items() if len(ones) > 1}
 
     @property
     def n_experiences(self) -> int:

@@ -19,6 +19,7 @@ from avalanche_gd.report.style import Style
 from avalanche_gd.report.tables import caption_of, headings_of, lines_of
 from avalanche_gd.runs.columns import COSTS, DASH
 from avalanche_gd.runs.results import RunResult
+from avalanche_gd.runs.run_files import JUDGES
 
 _SHOWN = 12  # characters of a commit or a digest
 
@@ -111,7 +112,7 @@ class Provenance:
     devices: str
     threads: str
     commits: str
-    oracles: str
+    judges: str
 
     @classmethod
     def of(cls, run: RunResult) -> "Provenance":
@@ -121,7 +122,7 @@ class Provenance:
             _each(map(_device, machines)),
             _each(machine.get("threads") for machine in machines),
             _each((time["commit"] or "")[:_SHOWN] for time in run.times),
-            _each(oracle[:_SHOWN] for oracle in run.info["oracles"]),
+            _each(digest[:_SHOWN] for kind in JUDGES for digest in run.info[kind]),
         )
 
 

@@ -101,11 +101,10 @@ def caption_of(section: Section, lines: Sequence[Line]) -> str:
         listed = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
         verb = "is" if len(names) == 1 else "are"
         features = f" {listed} {verb} in the features of {section.features}."
-    oracles = ""
-    if (different := len(section.oracles)) > 1:
-        oracles = f" The runs were measured by {different} different oracles."
+    several = [f"{number} different {kind}" for kind, number in section.judges.items()]
+    judges = f" The runs were measured by {' and '.join(several)}." if several else ""
     mean = f"mean over seeds{interval}{no_interval}."
-    return f"after {section.length}: {mean}{features}{oracles}"
+    return f"after {section.length}: {mean}{features}{judges}"
 
 
 def as_text(sections: Sequence[Section]) -> str:

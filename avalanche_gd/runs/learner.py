@@ -13,6 +13,7 @@ from avalanche_gd.plugins import GuidingSolverPlugin
 from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.passes import PassCounter
 from avalanche_gd.runs.progress import Progress
+from avalanche_gd.runs.run_files import JUDGES
 from avalanche_gd.runs.seeds import SeedPlugin
 from avalanche_gd.runs.strategies import (
     CumulativePlugin,
@@ -22,6 +23,7 @@ from avalanche_gd.runs.strategies import (
     solver_replay,
     solver_strategy,
 )
+from avalanche_gd.storage import content_digest
 from avalanche_gd.training.plugin_state import remembers
 from avalanche_gd.training.strategy_state import load_strategy_state, strategy_state
 
@@ -36,7 +38,7 @@ class Learner:
     """
 
     def __init__(self, config: RunConfig, labeller: torch.nn.Module | None = None):
-        self.config = config
+        self.config, self.labeller = config, labeller
         self.model = make_generator(config)
         self.counter = PassCounter(self.model, config.generator.batch_size)
         self.strategies: dict[str, Any] = {}
@@ -95,11 +97,14 @@ class Learner:
         steps = self.config.budget("generator").steps
         return self.counter.summary(steps or max(1, trained))
 
-    def oracle_digests(self) -> list[str]:
-        """The SHA-256 of the weights of each oracle that was used so far."""
+    def judges(self) -> dict[str, list[str]]:
+        """The SHA-256 of the weights of the oracles and labellers that were used so far."""
         if "generator" not in self.strategies:
-            return []
-        return SharedImages.of(self.strategies["generator"]).oracle_digests()
+            return {kind: [] for kind in JUDGES}
+        oracles = SharedImages.of(self.strategies["generator"]).oracle_digests()
+        labellers = [] if self.labeller is None else [self.labeller]
+        digests = [content_digest(one.state_dict()) for one in labellers]
+        return dict(zip(JUDGES, (oracles, digests), strict=True))
 
     def close(self) -> None:
         """Write the end of TensorBoard's files."""

@@ -8,7 +8,7 @@ from typing import Any
 from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.learner import Learner
 from avalanche_gd.runs.provenance import provenance
-from avalanche_gd.runs.run_files import info_digest
+from avalanche_gd.runs.run_files import JUDGES, info_digest
 from avalanche_gd.storage import write_json
 
 _DIGESTED = ("config.yaml", "metrics.csv")
@@ -28,7 +28,10 @@ class Record:
         earlier = _earlier(self.path) if done else {}
         now = {"after_experience": done, **provenance(config.torch_device)}
         self.times = [*earlier.get("times", ()), now]
-        self.oracles = [one for one in earlier.get("oracles", ()) if isinstance(one, str)]
+        self.judges = {
+            kind: [digest for digest in earlier.get(kind, ()) if isinstance(digest, str)]
+            for kind in JUDGES
+        }
 
     def write(self, *, completed: bool = False) -> None:
         """Write it; if the run is complete, with digests of the files of its result."""
@@ -40,7 +43,10 @@ class Record:
             "seed": config.seed,
             "seconds": {name: round(took, 3) for name, took in learner.seconds.items()},
             "cost": learner.cost(),
-            "oracles": list(dict.fromkeys([*self.oracles, *learner.oracle_digests()])),
+            **{
+                kind: list(dict.fromkeys([*self.judges[kind], *digests]))
+                for kind, digests in learner.judges().items()
+            },
             "times": self.times,
         }
         if completed:

@@ -23,6 +23,8 @@ _MIB = 2**20
 _LIMITS = {"config.yaml": _MIB // 4, "run.json": _MIB, "metrics.csv": 64 * _MIB}
 _LARGEST = 1e100  # the squares of larger numbers are infinite, in means and figures
 _SEEDS = 2**64  # torch's limit
+JUDGES = ("oracles", "labellers")
+"""Classifiers that measure, by their names in ``run.json``."""
 _INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?|nan|-?inf")
 
@@ -56,6 +58,8 @@ class _RunInfo(_Time):
     cost: dict[str, float] = field(default_factory=dict)
     oracles: list[str] = field(default_factory=list)
     """The SHA-256 of the weights of the oracles that were used, at all times."""
+    labellers: list[str] = field(default_factory=list)
+    """The same of ResNet-18 labellers; an earlier version did not write them."""
     times: list[_Time] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
     """The SHA-256 of the files of the result, by name."""

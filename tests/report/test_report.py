@@ -223,7 +223,7 @@ def test_the_report_tells_where_runs_were_measured_by_different_oracles(tmp_path
         page, paper = ((report / f).read_text() for f in ("report.html", "table.tex"))
         several = len(own) > 1
         assert all((told in text) == several for text in (shown, page, paper))
-        assert (">Oracle</th>" in page) == several
+        assert (">Measured by</th>" in page) == several
     assert page.count(f"<code>{'a' * 12}</code>") == 2
     assert page.count(f"<code>{'a' * 12}, {'b' * 12}</code>") == 1
     assert page.count("<td><code>\N{EN DASH}</code></td>") == 3  # of solvers alone

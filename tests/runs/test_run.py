@@ -12,12 +12,13 @@ from avalanche.training.plugins import ReplayPlugin
 from PIL import Image
 
 import avalanche_gd.runs.run as runs
-from avalanche_gd import SplitDigits
+from avalanche_gd import SmallCNN, SplitDigits
 from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.learner import Learner
 from avalanche_gd.runs.results import read_run
 from avalanche_gd.runs.run import run
 from avalanche_gd.runs.seeds import seed_everything
+from avalanche_gd.storage import content_digest
 from tests.helpers.bits import same_bits, truncate, weights
 from tests.helpers.small_runs import (
     FILES,
@@ -248,17 +249,24 @@ def test_each_time_that_a_run_goes_on_is_told(tmp_path):
     assert all(time["machine"]["threads"] == 1 for time in times)
 
 
-def test_the_oracles_of_all_times_that_a_run_goes_on_are_told(tmp_path, monkeypatch):
+def test_the_oracles_and_labellers_of_all_times_are_told(tmp_path, monkeypatch):
     config = small_config(tmp_path, "method=naive")
     run_killed_after(1, config)
     (first,) = json.loads((config.folder / "run.json").read_text())["oracles"]
     with monkeypatch.context() as elsewhere:
-        elsewhere.setattr(Learner, "oracle_digests", lambda self: ["another"])
+        judges = {"oracles": ["another"], "labellers": ["a labeller"]}
+        elsewhere.setattr(Learner, "judges", lambda self: judges)
         run_killed_after(3, config)
-    assert json.loads((run(config) / "run.json").read_text())["oracles"] == [
-        first,
-        "another",
-    ]
+    info = json.loads((run(config) / "run.json").read_text())
+    assert info["oracles"] == [first, "another"] and info["labellers"] == ["a labeller"]
+
+
+def test_what_labels_the_images_instead_of_the_oracle_is_told(tmp_path):
+    labeller = SmallCNN((1, 8, 8), 10)
+    learner = Learner(small_config(tmp_path, "method=naive"), labeller)
+    assert learner.judges()["labellers"] == [content_digest(labeller.state_dict())]
+    learner = Learner(small_config(tmp_path, "method=solver_naive"), labeller)
+    assert learner.judges() == {"oracles": [], "labellers": []}
 
 
 def test_a_finished_run_is_not_run_twice(tmp_path, capsys, monkeypatch):
