@@ -1,11 +1,9 @@
 """The page: everything in one file, which loads nothing from a network."""
 
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -14,12 +12,11 @@ from avalanche_gd.report.collect import Collection, Section, shown
 from avalanche_gd.report.figures import cost_drawings, curve_drawings
 from avalanche_gd.report.images import image_drawing, strips
 from avalanche_gd.report.matrix import matrices, matrix_drawing
+from avalanche_gd.report.provenance import Provenance
 from avalanche_gd.report.settings import of_method
 from avalanche_gd.report.style import Style
 from avalanche_gd.report.tables import caption_of, headings_of, lines_of
 from avalanche_gd.runs.columns import COSTS, DASH
-from avalanche_gd.runs.results import RunResult
-from avalanche_gd.runs.run_files import JUDGES
 
 _SHOWN = 12  # characters of a commit or a digest
 
@@ -74,7 +71,7 @@ def render(
         styles=styles,
         n_runs=sum(len(section.runs) for section in collection.sections),
         shown=shown,
-        provenance=Provenance.of,
+        provenance=partial(Provenance.of, length=_SHOWN),
         address=partial(address, out=out),
         costs=COSTS,
         dash=DASH,
@@ -103,37 +100,6 @@ def _method_settings(section: Section) -> list[tuple[str, list[str]]]:
         (name.removeprefix("method."), [str(column.get(name, DASH)) for column in columns])
         for name in names
     ]
-
-
-@dataclass
-class Provenance:
-    """What a run was made with; if it was continued, of all times."""
-
-    devices: str
-    threads: str
-    commits: str
-    judges: str
-
-    @classmethod
-    def of(cls, run: RunResult) -> "Provenance":
-        """The provenance of a run, from all times that it started or continued."""
-        machines = [time["machine"] for time in run.times]
-        return cls(
-            _each(map(_device, machines)),
-            _each(machine.get("threads") for machine in machines),
-            _each((time["commit"] or "")[:_SHOWN] for time in run.times),
-            _each(digest[:_SHOWN] for kind in JUDGES for digest in run.info[kind]),
-        )
-
-
-def _each(found: Iterable[Any]) -> str:
-    """The known values, without repetition."""
-    return ", ".join(dict.fromkeys(str(one) for one in found if one)) or DASH
-
-
-def _device(machine: dict[str, Any]) -> str:
-    device, processor = machine.get("device"), machine.get("processor")
-    return f"cpu ({processor})" if device == "cpu" and processor else str(device or "")
 
 
 def _versions(section: Section) -> list[tuple[str, list[str]]]:

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from textwrap import fill
 from typing import Any
 
 from avalanche_gd.report.collect import Section
 from avalanche_gd.report.estimates import Estimate, estimate
 from avalanche_gd.report.printable import printable
+from avalanche_gd.report.provenance import Provenance
 from avalanche_gd.runs.columns import COSTS, METRICS, Column
 from avalanche_gd.runs.results import csv_text
 
@@ -157,7 +158,10 @@ def as_csv(sections: Sequence[Section]) -> str:
 
 
 def runs_as_csv(sections: Sequence[Section]) -> str:
-    """``runs.csv``: a line for each run and experience, the last one with its costs."""
+    """``runs.csv``: a line for each run and experience.
+
+    The last one of a run has its costs, and what it was made with and measured by.
+    """
     rows: list[list[Any]] = []
     every = [run for section in sections for run in section.runs]
     metrics = [
@@ -170,14 +174,17 @@ def runs_as_csv(sections: Sequence[Section]) -> str:
         for label, runs in section.methods.items():
             for run in runs:
                 what = [section.benchmark, section.difference, label, run.seed]
+                made = astuple(Provenance.of(run))
                 curves = [run.curve(metric) for metric in metrics]
                 for experience in run.experiences:
                     is_last = experience == section.n_experiences - 1
                     costs = [run.final(cost) if is_last else None for cost in COSTS]
                     values = [points.get(experience) for points in curves]
-                    rows.append([*what, experience + 1, *values, *costs])
+                    ending = made if is_last else [""] * len(made)
+                    rows.append([*what, experience + 1, *values, *costs, *ending])
     head = ["benchmark", "settings", "method", "seed", "experience"]
-    return csv_text([*head, *(column.name for column in (*metrics, *COSTS))], rows)
+    names = [column.name for column in (*metrics, *COSTS)]
+    return csv_text([*head, *names, *(part.name for part in fields(Provenance))], rows)
 
 
 def _mark_best(cells: Sequence[Cell]) -> None:

@@ -242,7 +242,8 @@ def test_columns_that_no_run_has_are_in_no_table(tmp_path, capsys):
 def test_runs_are_listed_by_experience_with_their_costs_at_the_end(tmp_path):
     for seed, fid in enumerate((10.0, 20.0)):
         cost = {"F_per_step": 3.0, "F_total": 6000.0}
-        write_run(tmp_path, "naive", seed, values={"FID": fid}, cost=cost)
+        own = ["ab" * 32] if seed else ()
+        write_run(tmp_path, "naive", seed, values={"FID": fid}, cost=cost, oracles=own)
     write_run(tmp_path / "b", "ewc", settings={"generator.steps": 9}, generates=False)
     write_report([tmp_path], tmp_path / "report")
     with open(tmp_path / "report" / "runs.csv", newline="") as file:
@@ -251,6 +252,7 @@ def test_runs_are_listed_by_experience_with_their_costs_at_the_end(tmp_path):
         *("benchmark", "settings", "method", "seed", "experience"),
         *("FID", "KLD", "ARD", "accuracy", "forgetting"),
         *("seconds", "F_per_step", "F_total"),
+        *("device", "threads", "commit", "measured_by"),
     ]
     found = [(row["method"], row["seed"], row["experience"], row["FID"]) for row in rows]
     assert found == [
@@ -265,6 +267,10 @@ def test_runs_are_listed_by_experience_with_their_costs_at_the_end(tmp_path):
     nothing = ("", "", "")
     assert costs[:6] == [nothing, nothing, ("10.0", "3.0", "6000.0")] * 2
     assert costs[6:] == [nothing, nothing, ("10.0", "", "")]
+    made = [list(row.values())[-4:] for row in rows]
+    assert all(part == "" for row in made[::3] + made[1::3] for part in row)
+    always = ["cpu (abacus)", "1", "0123456789abcdef"]
+    assert made[2::3] == [[*always, ""], [*always, "ab" * 32], [*always, ""]]
 
 
 @pytest.mark.parametrize("killed", [False, True])
