@@ -30,7 +30,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
             "torch": torch.__version__,  # with the tag of its build
             **{package: package_version(package) for package in _PACKAGES},
         },
-        "commit": _commit(),
+        "commit": commit_of(Path(__file__).parents[1]),
         "machine": {
             "system": f"{platform.system()} {platform.machine()}",
             "processor": _processor(),
@@ -49,16 +49,26 @@ def package_version(package: str) -> str | None:
         return None
 
 
-def _commit() -> str | None:
-    """The commit of the checkout this package is in; None if it is installed."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    is_tracked = [*git, "ls-files", "--error-unmatch", __file__]
-    describe = [*git, "describe", "--always", "--dirty", "--abbrev=40"]
+def commit_of(package: Path) -> str | None:
+    """The commit of the checkout that a package is in; None if it is in none.
+
+    It ends in ``-dirty`` if files of the package were changed. Others may have been, such
+    as results that a command wrote.
+
+    :param package: its folder.
+    """
+
+    def git(*command: str) -> str:
+        line = ["git", "-C", str(package), *command]
+        return subprocess.run(line, check=True, capture_output=True, text=True).stdout
+
     try:
-        subprocess.run(is_tracked, capture_output=True, check=True)
-        return subprocess.check_output(describe, text=True).strip()
+        git("ls-files", "--error-unmatch", ".")
+        commit = git("rev-parse", "HEAD").strip()
+        is_changed = git("status", "--porcelain", "--untracked-files=no", ".")
     except (OSError, subprocess.CalledProcessError):
         return None
+    return f"{commit}-dirty" if is_changed else commit
 
 
 def _processor() -> str:
