@@ -16,7 +16,9 @@ from tests.helpers.bits import same_bits
 from tests.helpers.shared_cases import CASES, begun_alike
 from tests.helpers.torchrun import forked
 
-TOLERANCE = 1e-5  # relative: a sum over a batch is rounded in another order
+# Relative: a sum over a batch is rounded in another order, and a large penalty multiplies
+# it; up to 2e-5 after eight steps on one of two processors.
+TOLERANCE = 1e-4
 
 
 @pytest.fixture(scope="module")
