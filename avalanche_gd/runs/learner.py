@@ -102,9 +102,9 @@ class Learner:
         if "generator" not in self.strategies:
             return {kind: [] for kind in JUDGES}
         oracles = SharedImages.of(self.strategies["generator"]).oracle_digests()
-        labellers = [] if self.labeller is None else [self.labeller]
-        digests = [content_digest(one.state_dict()) for one in labellers]
-        return dict(zip(JUDGES, (oracles, digests), strict=True))
+        used = self.labeller
+        labellers = [] if used is None else [content_digest(used.state_dict())]
+        return dict(zip(JUDGES, (oracles, labellers), strict=True))
 
     def close(self) -> None:
         """Write the end of TensorBoard's files."""
