@@ -3,10 +3,11 @@
 python experiments/measure.py split_fmnist_small --jobs 2
 
 The trials are kept in experiments/NAME/trials.csv, the runs below --out; both go on where
-they stopped. At the end the results of the runs are written beside the trials: runs.csv,
-and the metrics of each run in metrics/. Settings such as benchmark.options.root=FOLDER say
-where data are, and win over the experiment's; --only METHOD,... leaves the rest for later.
-With --weights FILE, FID of the saved models in MobileNetV2's features goes to features.csv.
+they stopped. At the end the settings, metrics and run.json of the complete ones are copied
+to experiments/NAME/runs, and runs.csv has all that are there, also those of other machines.
+Settings such as benchmark.options.root=FOLDER say where data are, and win over the
+experiment's; --only METHOD,... leaves the rest for later. With --weights FILE, FID of the
+saved models in MobileNetV2's features goes to features.csv.
 """
 
 import argparse
@@ -27,8 +28,9 @@ from avalanche_gd.checks import check_integer
 from avalanche_gd.evaluation.measure import Judge, Plan
 from avalanche_gd.evaluation.subjects import Subject, compose_settings
 from avalanche_gd.metrics.features import feature_extractor
-from avalanche_gd.report.collect import Section, collect
+from avalanche_gd.report.collect import Section, collect, shown
 from avalanche_gd.report.report_command import write_report
+from avalanche_gd.report.tables import runs_as_csv
 from avalanche_gd.runs.columns import METRICS, features_in_words
 from avalanche_gd.runs.composition import compose_config
 from avalanche_gd.runs.errors import (
@@ -49,8 +51,8 @@ TRIAL_SEED, TRIAL_EXPERIENCES = 100, 3
 TRIED = (0.1, 1.0, 10.0)
 """What is tried, as multiples of the value of a method's authors."""
 
-FEATURES = ("method", "settings", "seed", "features", "images", "FID", "model")
-"""Of ``features.csv``; the last is the SHA-256 of what was evaluated."""
+FEATURES = ("method", "settings", "seed", "features", "images", "FID", "model", "run")
+"""Of ``features.csv``; the model is known by the SHA-256 of what was evaluated."""
 
 DECIDED = {
     "seed": "give --seeds",
@@ -153,7 +155,7 @@ FASHION_MNIST = [
     Method(("method=joint", "model.process=flow")),
 ]
 CONDITIONED = ("model.conditional=true",)
-# What closes the solver's gap (experiments/solver_gap), where there is a replay.
+# What closes the solver's gap (experiments/solver_gap); without a replay, nothing changes.
 CLOSED = ("solver.replay_labels=condition", "solver.samples_only_from=0")
 ON_CIFAR10 = (
     *("naive", "joint", "generative_replay", "generative_distillation"),
@@ -164,8 +166,7 @@ CIFAR10 = [method for method in FASHION_MNIST if method.name in ON_CIFAR10]
 
 def conditioned(method: Method) -> Method:
     """The same with a model conditioned on the class, and a solver that uses this."""
-    more = () if method.name in ("naive", "joint") else CLOSED
-    return Method(method.settings + CONDITIONED + more, beside=method.name)
+    return Method(method.settings + CONDITIONED + CLOSED, beside=method.name)
 
 
 EXPERIMENTS = {
@@ -309,43 +310,61 @@ def tune(
                 print(*row, flush=True)
 
 
-def write_features(sections: Sequence[Section], settings: Settings, path: Path) -> None:
+def write_features(
+    sections: Sequence[Section], out: Path, settings: Settings, path: Path
+) -> None:
     """Write FID of saved models in other features, and evaluate those that the CSV lacks.
 
     Of a model's first images, sampled as in its run, and the test images of all classes.
+    Rows of models that are not here, and in other features, stay.
 
+    :param sections: the runs.
+    :param out: the folder in which those are that have a model here.
     :param settings: what differs, such as ``evaluation.features=mobilenet_v2``.
     """
-    runs = [
-        ([label, section.difference, run.seed], Subject.of(str(run.folder)))
+    heads = {
+        shown(run.folder): [label, section.difference, str(run.seed)]
         for section in sections
         for label, own in section.methods.items()
         for run in own
-        if (run.folder / "model").is_dir()
-    ]
-    subjects = [subject for _, subject in runs]
+    }
+    subjects = {
+        name: Subject.of(str(out / name))
+        for name in heads
+        if (out / name / "model").is_dir()
+    }
     # Whatever the seed, the test images of all classes are the same.
     shared = ("seed=0", "evaluation.measures=[]", *settings)
-    config = compose_settings(subjects, shared, path.parent)
+    config = compose_settings([*subjects.values()], shared, path.parent)
     sampling = config.evaluation
     way = [features_in_words(vars(sampling)), str(sampling.images)]
+    others: list[list[str]] = []
     known: dict[str, str] = {}
     if path.is_file():
         with open(path, newline="") as file:
-            rows = [r for r in csv.DictReader(file) if [r["features"], r["images"]] == way]
-        known = {row["model"]: row["FID"] for row in rows}
-    told = [(label, subject, subject.digest()) for label, subject in runs]
+            for row in csv.DictReader(file):
+                if row["run"] in subjects and [row["features"], row["images"]] == way:
+                    known[row["model"]] = row["FID"]
+                else:
+                    cells = [row[name] for name in FEATURES]
+                    others.append([*heads.get(row["run"], cells[:3]), *cells[3:]])
+    digests = {name: subject.digest() for name, subject in subjects.items()}
     judge = None
-    for label, subject, digest in told:
+    for name, digest in digests.items():
         if digest not in known:
+            subject = subjects[name]
             steps = subject.run["evaluation"]["steps"]
             plan = Plan(["own"], [steps], [sampling.images])
             judge = judge or Judge(config, make_benchmark(config), plan)
             (outcome,) = judge.outcomes(subject)
             known[digest] = str(outcome.values["FID"])
-            print(*label, *way, known[digest], flush=True)
-        done = [[*head, *way, known[d], d] for head, _, d in told if d in known]
-        write_text(path, csv_text(FEATURES, done))
+            print(*heads[name], *way, known[digest], flush=True)
+        done = [
+            [*heads[run], *way, known[of], of, run]
+            for run, of in digests.items()
+            if of in known
+        ]
+        write_text(path, csv_text(FEATURES, [*others, *done]))
 
 
 def methods_of(experiment: str, only: str) -> list[Method]:
@@ -362,15 +381,22 @@ def methods_of(experiment: str, only: str) -> list[Method]:
     return [method for method, name in zip(methods, named, strict=True) if name in asked]
 
 
-def copy_samples(sections: Sequence[Section], folder: Path) -> None:
-    """Copy the pictures of seed 0 after the last experience, as ``LABEL.png``."""
-    folder.mkdir(exist_ok=True)
+def copy_samples(sections: Sequence[Section], out: Path, folder: Path) -> None:
+    """Copy the pictures of seed 0 after the last experience.
+
+    As ``LABEL.png``, or below the name of the section if it is not the first.
+
+    :param sections: the runs.
+    :param out: the folder in which those are that have pictures here.
+    """
     for section in sections:
+        own = folder / section.slug if section.number > 1 else folder
         last = f"samples/exp_{section.n_experiences - 1:03d}.png"
         for label, runs in section.methods.items():
-            pictures = [run.folder / last for run in runs if run.seed == 0]
+            pictures = [out / shown(run.folder) / last for run in runs if run.seed == 0]
             for picture in filter(Path.is_file, pictures):  # a solver alone has none
-                shutil.copy(picture, folder / f"{label}.png")
+                own.mkdir(parents=True, exist_ok=True)
+                shutil.copy(picture, own / f"{label}.png")
 
 
 def main() -> None:
@@ -418,22 +444,19 @@ def main() -> None:
     known = [m for m in experiment.methods if is_tuned(experiment, m, trials)]
     every = sorted({*experiment.seeds, *seeds})
     folders = [config(m, seed).folder for seed in every for m in known]
+    out = Path(options.out)
     if done := [path for path in folders if is_complete(path)]:
-        report = Path(options.out) / f"{options.experiment}-report"
-        write_report(done, report)
-        shutil.copy(report / "runs.csv", folder / "runs.csv")
-        (folder / "metrics").mkdir(exist_ok=True)
-        for path in done:
-            name = "-".join(path.parts[-2:])
-            shutil.copy(path / "metrics.csv", folder / "metrics" / f"{name}.csv")
-        sections = collect(done).sections
+        published = folder / "runs"
+        write_report(done, out / f"{options.experiment}-report", publish_to=published)
+        sections = collect([published]).sections
+        write_text(folder / "runs.csv", runs_as_csv(sections))
         if experiment.shows_samples:
-            copy_samples(sections, folder / "samples")
+            copy_samples(sections, out, folder / "samples")
         if options.weights:
             weights = f"evaluation.weights_path='{options.weights}'"
             settings = (weights, "evaluation.features=mobilenet_v2")
             settings += (f"evaluation.images={options.images}",)
-            write_features(sections, settings, folder / "features.csv")
+            write_features(sections, out, settings, folder / "features.csv")
     end_with_failures(failures)
 
 

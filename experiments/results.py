@@ -1,7 +1,10 @@
-"""Writes the tables of results, in the README and beside the CSVs, from those CSVs.
+"""Writes runs.csv of the runs that are published, and from the CSVs the tables of results.
 
-python experiments/results.py            # write it
-python experiments/results.py --check    # fail if it is not what the CSVs say
+python experiments/results.py            # write them
+python experiments/results.py --check    # fail if they are not what the runs and CSVs say
+
+The published runs of an experiment are in experiments/NAME/runs, the tables in the README
+and beside the CSVs.
 """
 
 import csv
@@ -10,10 +13,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from avalanche_gd.report.collect import split_difference
+from avalanche_gd.report.collect import collect, split_difference
 from avalanche_gd.report.estimates import estimate
-from avalanche_gd.report.tables import Cell
+from avalanche_gd.report.tables import Cell, runs_as_csv
 from avalanche_gd.runs.columns import COSTS, METRICS
+from avalanche_gd.storage import write_text
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
@@ -117,18 +121,32 @@ def pages() -> dict[Path, str]:
     return found
 
 
+def published() -> dict[Path, str]:
+    """``runs.csv`` of each experiment whose runs are published, and what is to be in it."""
+    return {
+        folder.parent / "runs.csv": runs_as_csv(collect([folder]).sections)
+        for folder in sorted(HERE.glob("*/runs"))
+    }
+
+
+def settle(path: Path, text: str, written: str) -> None:
+    """Write what is to be in a file; with ``--check``, end if it is not there."""
+    if "--check" not in sys.argv[1:]:
+        write_text(path, written)
+    elif written != text:
+        name = path.relative_to(HERE.parent)
+        sys.exit(f"{name} does not say what was measured: run experiments/results.py")
+
+
 def main() -> None:
-    """Write the tables, or check them."""
+    """Write the CSVs and the tables, or check them."""
+    for path, written in published().items():
+        settle(path, path.read_text() if path.is_file() else "", written)
     for page, tables in pages().items():
         text = page.read_text()
         before, rest = text.split(BEGIN)
         _, after = rest.split(END)
-        written = f"{before}{BEGIN}\n{tables}\n{END}{after}"
-        if "--check" not in sys.argv[1:]:
-            page.write_text(written)
-        elif written != text:
-            name = page.relative_to(HERE.parent)
-            sys.exit(f"{name} does not say what the CSVs do: run experiments/results.py")
+        settle(page, text, f"{before}{BEGIN}\n{tables}\n{END}{after}")
 
 
 if __name__ == "__main__":

@@ -173,19 +173,22 @@ def test_what_would_be_left_aside_is_refused_before_any_work(
 
 
 @pytest.fixture(scope="module")
-def sections(tmp_path_factory):
+def out(tmp_path_factory):
     """Two seeds of a method that trains a diffusion model, and a solver alone."""
     out = tmp_path_factory.mktemp("runs")
     few = "benchmark.n_experiences=2"
     for settings in (("naive", "seed=0"), ("naive", "seed=1"), ("solver_naive", "seed=0")):
         run(small_config(out, f"method={settings[0]}", settings[1], few))
-    return collect([out]).sections
+    return out
 
 
-def test_other_features_are_measured_once_for_each_saved_model(
-    sections, tmp_path, monkeypatch
-):
-    judged, path = [], tmp_path / "features.csv"
+def written(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_other_features_are_measured_once_for_each_saved_model(out, tmp_path, monkeypatch):
+    judged, path, sections = [], tmp_path / "features.csv", collect([out]).sections
 
     class Judge(measure.Judge):
         def outcomes(self, subject):
@@ -197,25 +200,80 @@ def test_other_features_are_measured_once_for_each_saved_model(
     monkeypatch.setattr(measure, "Judge", Judge)
     settings = ("evaluation.features=oracle", "evaluation.images=70")
     with pytest.raises(KeyboardInterrupt):
-        measure.write_features(sections, settings, path)
+        measure.write_features(sections, out, settings, path)
     for _ in range(2):  # goes on with the second, and then has nothing to do
-        measure.write_features(sections, settings, path)
+        measure.write_features(sections, out, settings, path)
     assert [subject.run["seed"] for subject in judged] == [0, 1, 1]
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = written(path)
     assert tuple(rows[0]) == measure.FEATURES
     for row, done in zip(rows, sections[0].methods["naive"], strict=True):
         assert (row["method"], row["seed"]) == ("naive", str(done.seed))
         fid = read_run(done.folder).final(METRICS[0])
         assert float(row["FID"]) == pytest.approx(fid, rel=1e-3)
     more = (*settings[:1], "evaluation.images=60")
-    measure.write_features(sections, more, path)
-    assert len(judged) == 5 and ",60," in path.read_text()
+    measure.write_features(sections, out, more, path)
+    assert len(judged) == 5 and written(path)[:2] == rows
+    assert [row["images"] for row in written(path)] == ["70", "70", "60", "60"]
 
 
-def test_the_last_samples_of_the_first_seed_are_kept(sections, tmp_path):
-    measure.copy_samples(sections[:1], tmp_path / "samples")
-    (picture,) = (tmp_path / "samples").iterdir()
-    first = sections[0].methods["naive"][0]
-    assert picture.name == "naive.png"
-    assert picture.read_bytes() == (first.folder / "samples/exp_001.png").read_bytes()
+def test_features_of_models_that_are_not_here_stay(out, tmp_path):
+    path, sections = tmp_path / "features.csv", collect([out]).sections
+    row = ["old label", "", "1", "mine", "70", "3.5", "abc"]
+    (_, second) = sections[0].methods["naive"]
+    runs = [measure.shown(second.folder), "split_digits/naive/seed-7-89abcdef"]
+    csv_rows = [[*row, name] for name in runs]
+    path.write_text(measure.csv_text(measure.FEATURES, csv_rows))
+    settings = ("evaluation.features=oracle", "evaluation.images=70")
+    measure.write_features(sections, out, settings, path)
+    assert [(row["method"], row["FID"]) for row in written(path)][:2] == [
+        ("naive", "3.5"),  # named as the report names its run
+        ("old label", "3.5"),
+    ]
+    assert len(written(path)) == 4
+
+
+def test_the_last_samples_of_the_first_seed_are_kept(out, tmp_path):
+    run(small_config(out, "method=naive", "benchmark.n_experiences=2", "solver.steps=3"))
+    sections = collect([out]).sections
+    measure.copy_samples(sections, out, tmp_path / "samples")
+    pictures = {
+        str(path.relative_to(tmp_path / "samples")): path.read_bytes()
+        for path in (tmp_path / "samples").rglob("*.png")
+    }
+    assert pictures == {
+        name: (section.methods["naive"][0].folder / "samples/exp_001.png").read_bytes()
+        for name, section in zip(
+            ["naive.png", f"{sections[1].slug}/naive.png"], sections, strict=True
+        )
+    }
+    assert len(sections[0].runs) == 3 and len(sections[1].runs) == 1
+
+
+@pytest.fixture
+def small_experiment(tmp_path, monkeypatch):
+    """Two methods on one seed, in a folder of their own; measures those that are asked."""
+    methods = measure.plain("naive", "joint")
+    small = measure.Experiment(("benchmark.n_experiences=2", *SMALL), methods, [0])
+    monkeypatch.setattr(measure, "EXPERIMENTS", {"small": small})
+    monkeypatch.setattr(measure, "HERE", tmp_path / "experiments")
+
+    def call(out, *words):
+        words = ["", "small", "--jobs", "1", "--out", str(tmp_path / out), *words]
+        monkeypatch.setattr("sys.argv", words)
+        measure.main()
+        return written(tmp_path / "experiments/small/runs.csv")
+
+    return call
+
+
+def test_what_another_machine_measured_stays_in_the_table(small_experiment, tmp_path):
+    first = small_experiment("first", "--only", "naive")
+    assert {row["method"] for row in first} == {"naive"}
+    both = small_experiment("second", "--only", "joint")
+    assert both[: len(first)] == first and {row["method"] for row in both} == {
+        "naive",
+        "joint",
+    }
+    (naive, joint) = collect([tmp_path / "experiments/small/runs"]).sections[0].runs
+    assert not any(str(tmp_path) in file.read_text() for file in naive.folder.iterdir())
+    assert joint.config["out"] == "runs"

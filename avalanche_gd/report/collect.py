@@ -9,6 +9,7 @@ from typing import Any
 
 from avalanche_gd.report.settings import (
     by_method,
+    chosen,
     differing,
     flatten,
     of_method,
@@ -239,7 +240,7 @@ def _sections(runs: list[RunResult]) -> list[Section]:
         settings = outside_method(group[0])
         methods = by_method(sorted(group, key=_order))
         sections.append(Section(settings["benchmark.name"], settings, methods))
-    sections.sort(key=lambda section: (section.benchmark, -len(section.runs)))
+    sections.sort(key=lambda s: (s.benchmark, -len(s.runs), len(chosen(s.settings))))
     for benchmark in {section.benchmark for section in sections}:
         own = [section for section in sections if section.benchmark == benchmark]
         names = differing([section.settings for section in own])

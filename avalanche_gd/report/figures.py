@@ -2,6 +2,7 @@
 
 import math
 import statistics
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,6 +21,8 @@ _SHARES = (-0.03, 1.03)
 _SIZE = (4.4, 3.9)  # inches: a column of a page, or the width of a phone
 _FAR_APART = 4.0  # times the lowest
 _TICKS = 6  # so that numbers in the thousands have room
+_LEGEND_WIDTH = 60  # characters, in one column
+_LEGEND_ROWS, _ROW = 4, 0.21  # for which there is room; the inches of another
 
 
 def curve_drawings(section: Section, styles: dict[str, Style]) -> list[Drawing]:
@@ -118,7 +121,7 @@ def _points(
 
 
 def finished(figure: Figure, metric: Column, name: str, alt: str) -> Drawing:
-    """Draw the figure with the scale of the metric and the legend below."""
+    """Draw the figure with the scale of the metric, and higher by the legend below."""
     axis = figure.axes[0]
     low, high = axis.dataLim.y0, axis.dataLim.y1
     if metric.scale == "log" and low > 0 and high >= _FAR_APART * low:
@@ -129,15 +132,31 @@ def finished(figure: Figure, metric: Column, name: str, alt: str) -> Drawing:
     elif metric.scale == "share":
         axis.set_ylim(*_SHARES)
     handles, labels = axis.get_legend_handles_labels()
+    columns = 2 if max(map(len, labels)) < 26 else 1
+    labels = [_wrapped(label) for label in labels]
+    lines = sum(label.count("\n") + 1 for label in labels)
+    more = max(0, math.ceil(lines / columns) - _LEGEND_ROWS)
+    figure.set_figheight(figure.get_figheight() + _ROW * more)
     figure.legend(
         handles,
         labels,
         loc="outside lower center",
-        ncols=2 if max(map(len, labels)) < 26 else 1,
+        ncols=columns,
         fontsize="small",
         frameon=False,
     )
     return draw(figure, name, alt)
+
+
+def _wrapped(label: str) -> str:
+    r"""A label in lines for a legend; no escape of a dollar sign is split.
+
+    >>> print(_wrapped("naive, " + "a" * 58 + r"\$"))
+    naive,
+    aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\$
+    """
+    text = label.replace(r"\$", "$")
+    return textwrap.fill(text, _LEGEND_WIDTH).replace("$", r"\$")
 
 
 def _ranking(curves: dict[str, list[dict[int, float]]], metric: Column) -> str:

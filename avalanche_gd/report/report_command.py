@@ -14,12 +14,15 @@ from avalanche_gd.runs.errors import (
     ending_when_interrupted,
     ending_with_one_line,
 )
+from avalanche_gd.runs.publish import publish
 from avalanche_gd.storage import write_whole
 
 _COMMAND = "avalanche-gd-report"
 
 
-def write_report(folders: Sequence[Path], out: Path) -> None:
+def write_report(
+    folders: Sequence[Path], out: Path, *, publish_to: Path | None = None
+) -> None:
     """Write a report on runs, and print its tables and the path of its page.
 
     The files are ``report.html``, ``runs.csv``, ``table.csv``, ``table.tex``, and each
@@ -28,14 +31,19 @@ def write_report(folders: Sequence[Path], out: Path) -> None:
 
     :param folders: folders with runs, at any depth.
     :param out: the folder of the report; other files in it stay.
+    :param publish_to: where copies of the complete runs' results go, without pictures and
+        models, and without paths of this machine; None for no copies.
     :raises ValueError: if there is no run, one is damaged or contradicts itself, two
-        contradict each other, or the files cannot be written.
+        contradict each other, what is in ``publish_to`` is in the way, or the files cannot
+        be written.
     """
     for path in (out, out / "figures"):
         if path.exists() and not path.is_dir():
             raise ValueError(f"{path} is a file; choose a folder with --out")
     collection = collect(folders)
     sections = collection.sections
+    if publish_to is not None:
+        publish([run for section in sections for run in section.runs], publish_to)
     styles = styles_of(sections)
     views = [SectionView(section, styles) for section in sections]
     texts = {
@@ -75,10 +83,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         default=Path("report"),
         help="the folder of the report (default: report)",
     )
+    parser.add_argument(
+        "--publish",
+        type=Path,
+        metavar="FOLDER",
+        help="also copy settings, metrics and run.json of complete runs there, for others "
+        "to report on",
+    )
     line = f"{_COMMAND}: interrupted; run it again for a complete report"
     with ending_when_interrupted(line), ending_with_one_line(_COMMAND, reraise=False):
         options = parser.parse_args(arguments)
-        write_report(options.folders, options.out)
+        write_report(options.folders, options.out, publish_to=options.publish)
 
 
 if __name__ == "__main__":

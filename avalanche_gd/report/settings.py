@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from avalanche_gd.runs import identity
+from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.results import RunResult
 
 _CALLED = {
@@ -48,6 +49,16 @@ def differing(several: Sequence[dict[str, Any]]) -> list[str]:
     """
     names = dict.fromkeys(name for settings in several for name in settings)
     return [name for name in names if len({repr(own.get(name)) for own in several}) > 1]
+
+
+def chosen(settings: dict[str, Any]) -> list[str]:
+    """The names of settings that do not have their default, or that have none.
+
+    >>> chosen({"model.conditional": True, "model.process": "ddpm"})
+    ['model.conditional']
+    """
+    defaults = identity.flatten(identity.defaults_of(RunConfig))
+    return [n for n, v in settings.items() if n not in defaults or v != defaults[n]]
 
 
 def by_method(runs: Sequence[RunResult]) -> dict[str, list[RunResult]]:

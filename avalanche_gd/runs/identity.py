@@ -104,20 +104,20 @@ def run_digest(config: Any) -> str:
 
     :param config: a :class:`~avalanche_gd.runs.config.RunConfig`.
     """
-    defaults = flatten(_defaults(config))
+    defaults = flatten(defaults_of(config))
     settings = deciding_settings(config)
     other = {k: v for k, v in settings.items() if k not in defaults or v != defaults[k]}
     text = json.dumps({"version": _VERSION, **other}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _defaults(config: Any) -> dict[str, Any]:
-    """The defaults of the fields of nested data classes that have one."""
+def defaults_of(config: Any) -> dict[str, Any]:
+    """The defaults of the fields that have one, of nested data classes or their values."""
     defaults: dict[str, Any] = {}
     for field in fields(config):
-        value = getattr(config, field.name)
+        value = getattr(config, field.name, field.type)
         if is_dataclass(value):
-            defaults[field.name] = _defaults(value)
+            defaults[field.name] = defaults_of(value)
         elif field.default is not MISSING:
             defaults[field.name] = field.default
     return defaults
