@@ -24,7 +24,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 from PIL import Image
 
-from avalanche_gd.report.collect import split_difference
+from avalanche_gd.report.collect import short_difference
 from avalanche_gd.report.drawing import draw, panels, plain
 from avalanche_gd.report.style import Style, styles_for
 from avalanche_gd.runs.columns import COSTS, METRICS, Column
@@ -146,7 +146,7 @@ def read(path: Path, *needed: Column) -> list[Measured]:
     for row in rows:
         settings, method = row.get("settings") or "", row["method"]
         short = method.replace("method.", "")
-        label = ", ".join(filter(None, [short, difference(settings, first)]))
+        label = ", ".join(filter(None, [short, short_difference(settings, first)]))
         own = Measured(method, settings, label, settings != first)
         own = found.setdefault((settings, method), own)
         own.rows.setdefault(row["seed"], []).append(row)
@@ -155,19 +155,6 @@ def read(path: Path, *needed: Column) -> list[Measured]:
         for own in found.values()
         if all(own.curves(c) and math.isfinite(own.mean(c)) for c in needed)
     ]
-
-
-def difference(settings: str, first: str) -> str:
-    """What tells settings from the first of a CSV, in a word.
-
-    >>> difference("model.process = flow", "model.process = ddpm")
-    'flow'
-    >>> difference("model.conditional = True", "model.conditional = False")
-    'conditional'
-    """
-    own, other = split_difference(settings), split_difference(first)
-    name, _, value = next((part for part in own if part not in other), "").partition(" = ")
-    return name.rpartition(".")[2] if value == "True" else value
 
 
 def in_log(axis: Any, subs: tuple[float, ...]) -> None:

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from avalanche_gd.report.collect import collect, split_difference
+from avalanche_gd.report.collect import collect, short_difference, split_difference
 from avalanche_gd.report.estimates import estimate
 from avalanche_gd.report.tables import Cell, runs_as_csv
 from avalanche_gd.runs.columns import COSTS, METRICS
@@ -70,15 +70,24 @@ def section(
 def finals(path: Path) -> dict[str, dict[str, dict[str, str]]]:
     """The rows after the last experience, by method and seed.
 
-    Settings that tell a report's section from its first are part of the method here.
+    What tells a report's section from its first is part of the method here: in a word if
+    that is another for each section.
     """
     found: dict[str, dict[str, dict[str, str]]] = defaultdict(dict)
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
-    settings = [split_difference(row.get("settings") or "") for row in rows]
-    for row, own in zip(rows, settings, strict=True):
-        others = [part.replace(" = ", "=") for part in own if part not in settings[0]]
-        found[", ".join([row["method"], *others])][row["seed"]] = row  # the last stays
+    first = rows[0].get("settings") or ""
+    names = dict.fromkeys(row.get("settings") or "" for row in rows)
+    words = {own: short_difference(own, first) for own in names}
+    if len({*words.values()}) < len(words):
+        known = split_difference(first)
+        for own in words:
+            others = [part for part in split_difference(own) if part not in known]
+            words[own] = ", ".join(part.replace(" = ", "=") for part in others)
+    for row in rows:
+        word = words[row.get("settings") or ""]
+        method = ", ".join(filter(None, [row["method"], word]))
+        found[method][row["seed"]] = row  # the last stays
     return found
 
 

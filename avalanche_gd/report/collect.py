@@ -116,6 +116,19 @@ def split_difference(text: str) -> list[str]:
     return re.split(r", (?=[\w.]+ = )", text) if text else []
 
 
+def short_difference(text: str, other: str) -> str:
+    """What tells a section's ``difference`` from another's first, in a word.
+
+    >>> short_difference("model.process = flow", "model.process = ddpm")
+    'flow'
+    >>> short_difference("model.conditional = True", "model.conditional = False")
+    'conditional'
+    """
+    own, others = split_difference(text), split_difference(other)
+    name, _, value = next((part for part in own if part not in others), "").partition(" = ")
+    return name.rpartition(".")[2] if value == "True" else value
+
+
 @dataclass
 class Collection:
     """The runs that were found."""
