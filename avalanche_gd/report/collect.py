@@ -75,6 +75,16 @@ class Section:
         return {kind: len(ones) for kind, ones in found.items() if len(ones) > 1}
 
     @property
+    def not_known_by(self) -> int:
+        """How many runs do not say what measured their images, where others do.
+
+        Runs of earlier versions do not.
+        """
+        generating = [r for r in self.runs if r.config["method"]["generator"] != "none"]
+        silent = [run for run in generating if not any(run.info[kind] for kind in JUDGES)]
+        return len(silent) if len(silent) < len(generating) else 0
+
+    @property
     def n_experiences(self) -> int:
         """The number of experiences in the stream."""
         return self.settings["benchmark.n_experiences"]

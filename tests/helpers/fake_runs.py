@@ -28,7 +28,7 @@ def write_run(
     cost: dict[str, float] | None = None,
     seconds: float = 10.0,
     experiences: int = N_EXPERIENCES,
-    oracles: Sequence[str] = (),
+    measured_by: dict[str, Sequence[str]] | None = None,
 ) -> Path:
     """Write a run's folder.
 
@@ -36,7 +36,7 @@ def write_run(
     :param settings: of the configuration, by dotted name.
     :param generates: whether there are images, and metrics of images.
     :param experiences: that the run has got to: less than all is unfinished.
-    :param oracles: the digests of those that measured it.
+    :param measured_by: the digests of the oracles and the labellers.
     """
     folder = out / "split_digits" / method / f"seed-{seed}"
     folder.mkdir(parents=True)
@@ -62,7 +62,7 @@ def write_run(
         "method": config.method.name,
         "seed": config.seed,
         "seconds": {"generator": seconds, "solver": 0.0},
-        "oracles": [*oracles],
+        **(measured_by or {"oracles": []}),
         "versions": {"torch": "2.4.0"},
         "commit": "0123456789abcdef",
         "machine": {"device": "cpu", "processor": "abacus", "threads": 1},
@@ -95,6 +95,7 @@ def _config(method: str, seed: int) -> dict[str, Any]:
         },
         "method": {
             "name": method,
+            "generator": "none" if method.startswith("solver_") else "diffusion",
             "cumulative": method == "joint",
             "solver_replays": method not in ("naive", "joint"),
             "plugins": [{"_target_": "avalanche_gd.Plugin", "lambd": 1.0}],

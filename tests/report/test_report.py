@@ -211,11 +211,12 @@ def test_the_terminal_shows_the_reports_table(tmp_path, capsys):
     assert page == str(tmp_path / "report" / "report.html")
 
 
-def test_the_report_tells_where_runs_were_measured_by_different_oracles(tmp_path, capsys):
-    oracles = {0: ["a" * 64], 1: ["a" * 64], 2: ["a" * 64, "b" * 64]}
-    told = "The runs were measured by 2 different oracles."
-    for seed, own in oracles.items():
-        write_run(tmp_path / "runs", "naive", seed, oracles=own)
+@pytest.mark.parametrize("kind", ["oracles", "labellers"])
+def test_the_report_tells_where_runs_were_measured_by_different(tmp_path, capsys, kind):
+    measured_by = {0: ["a" * 64], 1: ["a" * 64], 2: ["a" * 64, "b" * 64]}
+    told = f"The runs were measured by 2 different {kind}."
+    for seed, own in measured_by.items():
+        write_run(tmp_path / "runs", "naive", seed, measured_by={kind: own})
         write_run(tmp_path / "runs", "solver_naive", seed, generates=False)
         report = tmp_path / f"after-{seed}"
         write_report([tmp_path / "runs"], report)
@@ -227,6 +228,18 @@ def test_the_report_tells_where_runs_were_measured_by_different_oracles(tmp_path
     assert page.count(f"<code>{'a' * 12}</code>") == 2
     assert page.count(f"<code>{'a' * 12}, {'b' * 12}</code>") == 1
     assert page.count("<td><code>\N{EN DASH}</code></td>") == 3  # of solvers alone
+
+
+def test_the_report_tells_how_many_runs_do_not_say_what_measured_them(tmp_path, capsys):
+    for seed, own in enumerate(([], [], ["a" * 64])):
+        write_run(tmp_path / "runs", "naive", seed, measured_by={"oracles": own})
+        write_run(tmp_path / "runs", "solver_naive", seed, generates=False)
+        write_report([tmp_path / "runs"], tmp_path / f"after-{seed}")
+        shown = capsys.readouterr().out.replace("\n", " ")
+        page = (tmp_path / f"after-{seed}" / "report.html").read_text()
+        is_told = "2 of the runs do not say by which oracle." in shown
+        assert is_told == (">Measured by</th>" in page) == bool(own)
+        assert "different oracles" not in shown
 
 
 def test_columns_that_no_run_has_are_in_no_table(tmp_path, capsys):
@@ -243,7 +256,7 @@ def test_runs_are_listed_by_experience_with_their_costs_at_the_end(tmp_path):
     for seed, fid in enumerate((10.0, 20.0)):
         cost = {"F_per_step": 3.0, "F_total": 6000.0}
         own = ["ab" * 32] if seed else ()
-        write_run(tmp_path, "naive", seed, values={"FID": fid}, cost=cost, oracles=own)
+        write_run(tmp_path, "naive", seed, values={"FID": fid}, cost=cost, measured_by={"oracles": own})
     write_run(tmp_path / "b", "ewc", settings={"generator.steps": 9}, generates=False)
     write_report([tmp_path], tmp_path / "report")
     with open(tmp_path / "report" / "runs.csv", newline="") as file:
