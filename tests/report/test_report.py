@@ -255,8 +255,8 @@ def test_columns_that_no_run_has_are_in_no_table(tmp_path, capsys):
 def test_runs_are_listed_by_experience_with_their_costs_at_the_end(tmp_path):
     for seed, fid in enumerate((10.0, 20.0)):
         cost = {"F_per_step": 3.0, "F_total": 6000.0}
-        own = ["ab" * 32] if seed else ()
-        write_run(tmp_path, "naive", seed, values={"FID": fid}, cost=cost, measured_by={"oracles": own})
+        own = {"oracles": ["ab" * 32] if seed else []}
+        write_run(tmp_path, "naive", seed, values={"FID": fid}, cost=cost, measured_by=own)
     write_run(tmp_path / "b", "ewc", settings={"generator.steps": 9}, generates=False)
     write_report([tmp_path], tmp_path / "report")
     with open(tmp_path / "report" / "runs.csv", newline="") as file:
