@@ -22,7 +22,7 @@ from avalanche_gd.models import (
 )
 from avalanche_gd.models.scheduler import scheduler_of
 from avalanche_gd.plugins.pool import LOOK_AHEAD
-from avalanche_gd.runs.columns import METRICS, Column, generation_metrics
+from avalanche_gd.runs.columns import METRICS, Column, generation_metrics, measure_names
 from avalanche_gd.runs.errors import naming
 from avalanche_gd.runs.identity import run_digest
 
@@ -261,7 +261,7 @@ class EvaluationConfig:
     weights_path: str | None = None
     """The file of the features' weights."""
     measures: list[str] = field(default_factory=list)
-    """Metrics in addition to those that are always measured."""
+    """Metrics in addition to those that are always measured; brought into their order."""
     labeller: str = "oracle"
     """What labels generated images: ``oracle``, or ``resnet18`` as in the paper."""
     labeller_weights: str | None = None
@@ -272,6 +272,7 @@ class EvaluationConfig:
             self._check_labeller()
             check_feature_choice(self.features, self.weights_path)
             generation_metrics(self.sampling(), "oracle", self.measures)
+        self.measures = [name for name in measure_names() if name in self.measures]
 
     def sampling(self) -> Sampling:
         """The settings of sampling, for the metrics."""

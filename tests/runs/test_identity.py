@@ -87,6 +87,12 @@ def test_what_does_not_decide_the_result_is_not_in_the_name(name):
     assert digest(*SAME[name]) == digest(*method)
 
 
+def test_the_order_in_which_measures_are_given_changes_nothing():
+    orders = ("afid,transfer", "transfer,afid")
+    configs = [small_config("runs", f"evaluation.measures=[{order}]") for order in orders]
+    assert configs[0] == configs[1] and configs[0].folder.name != digest()
+
+
 @pytest.mark.parametrize("name", OTHER)
 def test_what_decides_the_result_is_in_the_name(name):
     assert digest(*OTHER[name]) != digest()
