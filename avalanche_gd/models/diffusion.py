@@ -128,6 +128,7 @@ class DiffusionModel(ConditionedDenoiser, Generator):
         preset: str,
         *,
         process: str = "ddpm",
+        noise_scheduler: Any = None,
         num_classes: int | None = None,
         **options: Any,
     ) -> "DiffusionModel":
@@ -136,13 +137,16 @@ class DiffusionModel(ConditionedDenoiser, Generator):
         :param preset: a key of :data:`~avalanche_gd.models.unet.PRESETS`.
         :param process: ``"ddpm"`` for :func:`ddim_scheduler`, ``"flow"`` for
             :func:`flow_scheduler`.
+        :param noise_scheduler: as in the class, in the place of a ``process``.
         :param num_classes: as in the class.
         :param options: further arguments of the class.
         :raises ValueError: if there is no such preset or process, and as in the class.
+        :raises TypeError: as in the class.
         """
         # diffusers' classes are not typed as modules
         denoiser: Any = unet(preset, num_classes=num_classes)
-        scheduler, shape = scheduler_of(process), preset_shape(preset)
+        scheduler = scheduler_of(process) if noise_scheduler is None else noise_scheduler
+        shape = preset_shape(preset)
         return cls(denoiser, scheduler, shape, num_classes=num_classes, **options)
 
     @property
@@ -337,6 +341,9 @@ class DiffusionModel(ConditionedDenoiser, Generator):
 
         :param folder: an older folder of this name is replaced.
         :raises TypeError: if the denoiser or the noise scheduler is not of diffusers.
+        :raises ValueError: if the configuration of the noise scheduler, which is what is
+            saved, does not give the noise levels and the samples of this model; for
+            example after ``set_shift`` or a change of ``alphas_cumprod``.
         """
         state = {
             "sample_shape": self.sample_shape,
@@ -347,7 +354,8 @@ class DiffusionModel(ConditionedDenoiser, Generator):
             "classes_seen": self.classes_seen.nonzero().flatten().tolist(),
             "sampling_seed": int(self.sampling_seed),
         }
-        save_pipeline(self.denoiser, self.noise_scheduler, state, Path(folder))
+        own = self._samplers["own"]
+        save_pipeline(self.denoiser, self.noise_scheduler, own, state, Path(folder))
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **options: Any) -> "DiffusionModel":

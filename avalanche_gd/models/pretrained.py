@@ -8,6 +8,7 @@ import diffusers
 
 from avalanche_gd.models.denoiser_check import class_embeddings
 from avalanche_gd.models.prediction import is_flow
+from avalanche_gd.models.sampler import Sampler
 from avalanche_gd.storage import write_folder
 
 _STATE = "avalanche_gd.json"  # what diffusers' layout has no place for
@@ -19,10 +20,15 @@ def is_of_diffusers(part: Any) -> bool:
 
 
 def save_pipeline(
-    denoiser: Any, noise_scheduler: Any, state: dict[str, Any], folder: Path
+    denoiser: Any,
+    noise_scheduler: Any,
+    sampler: Sampler,
+    state: dict[str, Any],
+    folder: Path,
 ) -> None:
     """See :meth:`avalanche_gd.DiffusionModel.save_pretrained`.
 
+    :param sampler: the model's own, which is not saved.
     :param state: the model's other properties, which are saved as JSON.
     """
     for name, part in (("denoiser", denoiser), ("noise_scheduler", noise_scheduler)):
@@ -31,6 +37,12 @@ def save_pipeline(
                 f"save_pretrained needs a {name} of diffusers, not a "
                 f"{type(part).__name__}; save the state_dict of the model instead"
             )
+    kind = type(noise_scheduler)
+    if not sampler.is_that_of(kind.from_config(noise_scheduler.config)):
+        raise ValueError(
+            f"the {kind.__name__} has another configuration than the model uses, which "
+            "would be lost; make it with what was changed, such as trained_betas or shift"
+        )
     index = {
         # For flow matching, DDIMPipeline would make a DDIM scheduler instead.
         "_class_name": "DDPMPipeline" if is_flow(noise_scheduler) else "DDIMPipeline",

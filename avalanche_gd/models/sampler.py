@@ -115,6 +115,16 @@ class Sampler:
             )
         return x_t.clamp(-1, 1)
 
+    def is_that_of(self, noise_scheduler: Any) -> bool:
+        """True if a model with this scheduler would learn and sample the same."""
+        other = Sampler(noise_scheduler)
+        one, two = self.process, other.process
+        return (
+            one.prediction_type == two.prediction_type
+            and torch.equal(one.alpha_bar, two.alpha_bar)
+            and torch.equal(self._trial(), other._trial())
+        )
+
     def check_steps(self, steps: int) -> int:
         """Return the steps, or raise ValueError if the scheduler cannot make so many."""
         steps = check_integer("sampling steps", steps, 1, self.process.num_timesteps)
@@ -179,11 +189,8 @@ class Sampler:
         For pixels ``x_0 ~ N(mean, std^2)``, the expectation of ``x_0`` given ``x_t`` is
         known, and so is what a perfect denoiser predicts.
         """
-        generator = torch.Generator().manual_seed(0)
-        noise = torch.randn(16, 1, 8, 8, generator=generator)
-        steps = min(_TRIAL_STEPS, self.process.num_timesteps)
         try:
-            pixels = self.reverse(self._perfect, noise, steps, 0.0, generator)
+            pixels = self._trial()
             mean, std = pixels.mean().item(), pixels.std().item()
             problem = f"{_MEAN} and {_STD} come out as {mean:.2f} and {std:.2f}"
             fits = abs(mean - _MEAN) < _TOLERANCE and abs(std - _STD) < _TOLERANCE
@@ -195,6 +202,13 @@ class Sampler:
                 f"model learns: pixels of mean and standard deviation {problem}; choose "
                 f"from {', '.join(FITTING)}, with betas that end in noise"
             )
+
+    def _trial(self) -> Tensor:
+        """Images by a perfect denoiser, from the same noise each time."""
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(16, 1, 8, 8, generator=generator)
+        steps = min(_TRIAL_STEPS, self.process.num_timesteps)
+        return self.reverse(self._perfect, noise, steps, 0.0, generator)
 
     def _perfect(self, x_t: Tensor, timesteps: Tensor) -> Tensor:
         """What a perfect denoiser predicts for images ``N(mean, std^2)``."""

@@ -7,7 +7,8 @@ import pytest
 import torch
 from diffusers import DDIMPipeline, DDPMScheduler, UNet2DModel
 
-from avalanche_gd import DiffusionModel, ddim_scheduler
+from avalanche_gd import DiffusionModel, ddim_scheduler, flow_scheduler
+from avalanche_gd.models.sampler import FITTING
 from avalanche_gd.models.unet import PRESETS
 from tests.helpers.bits import same_bits, truncate, weights
 from tests.helpers.own_denoisers import OwnUNet
@@ -66,6 +67,17 @@ def test_a_model_that_is_read_back_samples_the_same_bits(tmp_path, predicting, c
         assert torch.equal(first, second)
 
 
+@pytest.mark.parametrize("name", FITTING)
+def test_a_model_with_a_fitting_scheduler_samples_the_same_when_read_back(tmp_path, name):
+    scheduler = getattr(diffusers, name)()
+    model = DiffusionModel.from_preset("digits", noise_scheduler=scheduler)
+    model.save_pretrained(tmp_path / "model")
+    again = DiffusionModel.from_pretrained(tmp_path / "model")
+    samples = [m.generate(2, steps=4, generator=seeded()) for m in (model, again)]
+    assert type(again.noise_scheduler) is type(scheduler)
+    assert torch.equal(*samples)
+
+
 def test_a_model_without_an_embedding_for_none_is_read_back(tmp_path):
     denoiser = small_unet(num_class_embeds=10)
     model = DiffusionModel(denoiser, ddim_scheduler(), (1, 8, 8), num_classes=10)
@@ -74,6 +86,40 @@ def test_a_model_without_an_embedding_for_none_is_read_back(tmp_path):
     assert (again.num_classes, again.none) == (10, None)
     with pytest.raises(ValueError, match="seen no class yet"):
         again.generate(1)
+
+
+LAST = torch.tensor(0.99995)
+
+
+def _fall_faster(scheduler):
+    scheduler.alphas_cumprod = scheduler.alphas_cumprod**1.3
+
+
+CHANGED = {
+    "a shift": (flow_scheduler, lambda s: s.set_shift(3.0)),
+    "noise levels": (ddim_scheduler, _fall_faster),
+    "the last level": (ddim_scheduler, lambda s: vars(s).update(final_alpha_cumprod=LAST)),
+}
+
+
+@pytest.mark.parametrize("what", CHANGED)
+def test_a_scheduler_whose_configuration_does_not_say_what_it_does_is_not_saved(
+    tmp_path, what
+):
+    make, change = CHANGED[what]
+    scheduler = make()
+    change(scheduler)
+    model = DiffusionModel.from_preset("digits", noise_scheduler=scheduler)
+    with pytest.raises(ValueError, match="another configuration than the model uses"):
+        model.save_pretrained(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_scheduler_that_was_changed_after_the_model_was_made_is_not_saved(tmp_path):
+    model = DiffusionModel.from_preset("digits")
+    model.noise_scheduler.register_to_config(prediction_type="v_prediction")
+    with pytest.raises(ValueError, match="another configuration than the model uses"):
+        model.save_pretrained(tmp_path / "model")
 
 
 @pytest.mark.parametrize("condition", CONDITIONS)
