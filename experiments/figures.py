@@ -24,7 +24,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 from PIL import Image
 
-from avalanche_gd.report.collect import short_difference
+from avalanche_gd.report.collect import in_words
 from avalanche_gd.report.drawing import draw, panels, plain
 from avalanche_gd.report.style import Style, styles_for
 from avalanche_gd.runs.columns import COSTS, METRICS, Column
@@ -141,13 +141,13 @@ def read(path: Path, *needed: Column) -> list[Measured]:
     lacking = [c.name for c in needed if not any(row.get(c.name) for row in rows)]
     if lacking:
         raise ValueError(f"{path} has no {' and '.join(lacking)}")
-    first = rows[0].get("settings") or ""
+    words = in_words(row.get("settings") or "" for row in rows)
     found: dict[tuple[str, str], Measured] = {}
     for row in rows:
         settings, method = row.get("settings") or "", row["method"]
         short = method.replace("method.", "")
-        label = ", ".join(filter(None, [short, short_difference(settings, first)]))
-        own = Measured(method, settings, label, settings != first)
+        label = ", ".join(filter(None, [short, words[settings]]))
+        own = Measured(method, settings, label, words[settings] != "")
         own = found.setdefault((settings, method), own)
         own.rows.setdefault(row["seed"], []).append(row)
     return [

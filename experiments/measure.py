@@ -343,11 +343,11 @@ def write_features(
     if path.is_file():
         with open(path, newline="") as file:
             for row in csv.DictReader(file):
-                if row["run"] in subjects and [row["features"], row["images"]] == way:
+                if row.get("run") in subjects and [row["features"], row["images"]] == way:
                     known[row["model"]] = row["FID"]
                 else:
-                    cells = [row[name] for name in FEATURES]
-                    others.append([*heads.get(row["run"], cells[:3]), *cells[3:]])
+                    cells = [row.get(name) or "" for name in FEATURES]
+                    others.append([*heads.get(cells[-1], cells[:3]), *cells[3:]])
     digests = {name: subject.digest() for name, subject in subjects.items()}
     judge = None
     for name, digest in digests.items():
@@ -427,6 +427,9 @@ def main() -> None:
         for seed in filter(None, options.seeds.split(","))
     ] or experiment.seeds
     folder, more = HERE / options.experiment, tuple(options.settings)
+    published = folder / "runs"
+    if published.is_dir():
+        collect([published])  # a damaged one is found before the work of hours
     trials = Trials(HERE / (experiment.tuned_in or options.experiment) / "trials.csv")
     if not experiment.tuned_in:
         tune(experiment, chosen, trials, options.jobs, more)
@@ -446,7 +449,6 @@ def main() -> None:
     folders = [config(m, seed).folder for seed in every for m in known]
     out = Path(options.out)
     if done := [path for path in folders if is_complete(path)]:
-        published = folder / "runs"
         write_report(done, out / f"{options.experiment}-report", publish_to=published)
         sections = collect([published]).sections
         write_text(folder / "runs.csv", runs_as_csv(sections))

@@ -13,10 +13,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from avalanche_gd.report.collect import collect, short_difference, split_difference
+from avalanche_gd.report.collect import collect, in_words
 from avalanche_gd.report.estimates import estimate
 from avalanche_gd.report.tables import Cell, runs_as_csv
 from avalanche_gd.runs.columns import COSTS, METRICS
+from avalanche_gd.runs.errors import ending_with_one_line
 from avalanche_gd.storage import write_text
 
 HERE = Path(__file__).parent
@@ -76,14 +77,7 @@ def finals(path: Path) -> dict[str, dict[str, dict[str, str]]]:
     found: dict[str, dict[str, dict[str, str]]] = defaultdict(dict)
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
-    first = rows[0].get("settings") or ""
-    names = dict.fromkeys(row.get("settings") or "" for row in rows)
-    words = {own: short_difference(own, first) for own in names}
-    if len({*words.values()}) < len(words):
-        known = split_difference(first)
-        for own in words:
-            others = [part for part in split_difference(own) if part not in known]
-            words[own] = ", ".join(part.replace(" = ", "=") for part in others)
+    words = in_words(row.get("settings") or "" for row in rows)
     for row in rows:
         word = words[row.get("settings") or ""]
         method = ", ".join(filter(None, [row["method"], word]))
@@ -159,4 +153,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with ending_with_one_line():
+        main()

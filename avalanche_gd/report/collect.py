@@ -2,11 +2,12 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from avalanche_gd.report.publish import metrics
 from avalanche_gd.report.settings import (
     by_method,
     chosen,
@@ -75,7 +76,7 @@ class Section:
         return {kind: len(ones) for kind, ones in found.items() if len(ones) > 1}
 
     @property
-    def not_known_by(self) -> int:
+    def n_silent(self) -> int:
         """How many runs do not say what measured their images, where others do.
 
         Runs of earlier versions do not.
@@ -126,17 +127,40 @@ def split_difference(text: str) -> list[str]:
     return re.split(r", (?=[\w.]+ = )", text) if text else []
 
 
-def short_difference(text: str, other: str) -> str:
-    """What tells a section's ``difference`` from another's first, in a word.
+def in_words(differences: Iterable[str]) -> dict[str, str]:
+    """A short name for each of several sections' differences, none for the first.
 
-    >>> short_difference("model.process = flow", "model.process = ddpm")
-    'flow'
-    >>> short_difference("model.conditional = True", "model.conditional = False")
-    'conditional'
+    Its first setting that the first section has not: its name if it is true, its value if
+    that is a word, else both. If these are not all different, all such settings.
+
+    >>> in_words(["model.process = ddpm", "model.process = flow"])
+    {'model.process = ddpm': '', 'model.process = flow': 'flow'}
+    >>> in_words(["c = False, n = 1", "c = True, n = 2"])
+    {'c = False, n = 1': '', 'c = True, n = 2': 'c'}
+    >>> in_words(["c = False, n = 1", "c = True, n = 1", "c = True, n = 2"])
+    {'c = False, n = 1': '', 'c = True, n = 1': 'c=True', 'c = True, n = 2': 'c=True, n=2'}
     """
-    own, others = split_difference(text), split_difference(other)
-    name, _, value = next((part for part in own if part not in others), "").partition(" = ")
-    return name.rpartition(".")[2] if value == "True" else value
+    texts = list(dict.fromkeys(differences))
+    known = split_difference(texts[0]) if texts else []
+    others = {
+        text: [part for part in split_difference(text) if part not in known]
+        for text in texts
+    }
+    words = {text: _word(*parts[:1]) for text, parts in others.items()}
+    if len({*words.values()}) == len(words):
+        return words
+    return {
+        text: ", ".join(part.replace(" = ", "=") for part in parts)
+        for text, parts in others.items()
+    }
+
+
+def _word(setting: str = "") -> str:
+    name, _, value = setting.partition(" = ")
+    if value == "True":
+        return name.rpartition(".")[2]
+    is_word = re.fullmatch(r"[a-z_]+", value)
+    return value if is_word or not name else f"{name.rpartition('.')[2]}={value}"
 
 
 @dataclass
@@ -177,14 +201,15 @@ def collect(folders: Sequence[Path]) -> Collection:
             complete.append(_read_complete(path))
         else:
             unfinished.append(_read_unfinished(path))
+    complete.sort(key=lambda run: not (run.folder / "samples").is_dir())
     kept: dict[str, RunResult] = {}
     duplicates = []
-    for run in complete:
+    for run in complete:  # of a run and a copy of its results, the run is kept
         identity = repr((run.seed, sorted(flatten(run.config).items())))
         first = kept.setdefault(identity, run)
         if first is run:
             continue
-        if _results(first) != _results(run):
+        if metrics(first) != metrics(run):
             raise ValueError(
                 f"{first.folder} and {run.folder} have the same method, seed and "
                 "settings but different results; leave one of them out"
@@ -248,11 +273,6 @@ def _read_unfinished(folder: Path) -> Unfinished:
     return Unfinished(folder, len({row.experience for row in run.rows}), run.config)
 
 
-def _results(run: RunResult) -> list[str]:
-    """The rows as text, so that NaN equals NaN."""
-    return sorted(repr(row) for row in run.rows)
-
-
 def _sections(runs: list[RunResult]) -> list[Section]:
     groups: dict[str, list[RunResult]] = {}
     for run in runs:
@@ -263,7 +283,14 @@ def _sections(runs: list[RunResult]) -> list[Section]:
         settings = outside_method(group[0])
         methods = by_method(sorted(group, key=_order))
         sections.append(Section(settings["benchmark.name"], settings, methods))
-    sections.sort(key=lambda s: (s.benchmark, -len(s.runs), len(chosen(s.settings))))
+    sections.sort(
+        key=lambda section: (
+            section.benchmark,
+            -len(section.runs),
+            len(chosen(section.settings)),
+            repr(sorted(section.settings.items())),
+        )
+    )
     for benchmark in {section.benchmark for section in sections}:
         own = [section for section in sections if section.benchmark == benchmark]
         names = differing([section.settings for section in own])

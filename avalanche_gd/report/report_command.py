@@ -6,6 +6,7 @@ from pathlib import Path
 
 from avalanche_gd.report.collect import collect
 from avalanche_gd.report.page import SectionView, render
+from avalanche_gd.report.publish import publish
 from avalanche_gd.report.style import styles_of
 from avalanche_gd.report.tables import as_csv, as_text, runs_as_csv
 from avalanche_gd.report.tex import as_tex
@@ -14,7 +15,6 @@ from avalanche_gd.runs.errors import (
     ending_when_interrupted,
     ending_with_one_line,
 )
-from avalanche_gd.runs.publish import publish
 from avalanche_gd.storage import write_whole
 
 _COMMAND = "avalanche-gd-report"
@@ -27,23 +27,21 @@ def write_report(
 
     The files are ``report.html``, ``runs.csv``, ``table.csv``, ``table.tex``, and each
     figure as ``figures/*.pdf`` and ``figures/*.svg``. All is read and drawn before the
-    first file is written.
+    first file is written; copies of runs are written first.
 
     :param folders: folders with runs, at any depth.
     :param out: the folder of the report; other files in it stay.
-    :param publish_to: where copies of the complete runs' results go, without pictures and
-        models, and without paths of this machine; None for no copies.
+    :param publish_to: where copies of the results of complete runs go, as in
+        :func:`~avalanche_gd.report.publish.publish`; None for no copies.
     :raises ValueError: if there is no run, one is damaged or contradicts itself, two
-        contradict each other, what is in ``publish_to`` is in the way, or the files cannot
-        be written.
+        contradict each other, or the files cannot be written; and as in
+        :func:`~avalanche_gd.report.publish.publish`.
     """
     for path in (out, out / "figures"):
         if path.exists() and not path.is_dir():
             raise ValueError(f"{path} is a file; choose a folder with --out")
     collection = collect(folders)
     sections = collection.sections
-    if publish_to is not None:
-        publish([run for section in sections for run in section.runs], publish_to)
     styles = styles_of(sections)
     views = [SectionView(section, styles) for section in sections]
     texts = {
@@ -57,6 +55,10 @@ def write_report(
     for drawing in (drawing for view in views for drawing in view.drawings):
         files[f"figures/{drawing.name}.pdf"] = drawing.pdf
         files[f"figures/{drawing.name}.svg"] = drawing.svg
+    if publish_to is not None:
+        runs = [run for section in sections for run in section.runs]
+        publish(runs, publish_to)
+        print(f"{len(runs)} runs are published in {publish_to}")
     for name, content in files.items():
         try:
             write_whole(out / name, partial(Path.write_bytes, data=content))
@@ -87,8 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--publish",
         type=Path,
         metavar="FOLDER",
-        help="also copy settings, metrics and run.json of complete runs there, for others "
-        "to report on",
+        help="also copy settings, metrics and run.json of the complete runs there, for "
+        "others to report on",
     )
     line = f"{_COMMAND}: interrupted; run it again for a complete report"
     with ending_when_interrupted(line), ending_with_one_line(_COMMAND, reraise=False):

@@ -1,12 +1,14 @@
 """The settings of runs: those that decide the result, and those that differ."""
 
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import Any
 
 from avalanche_gd.runs import identity
 from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.results import RunResult
 
+_WEIGHTS, _MEASURES = "evaluation.weights_path", "evaluation.measures"
 _CALLED = {
     "lambd": ("penalty",),
     "ewc_lambda": ("penalty", "lambd"),
@@ -20,14 +22,21 @@ def flatten(config: dict[str, Any]) -> dict[str, Any]:
     """The settings of a run by dotted name, without its seed and its folder.
 
     An argument of a plugin that only repeats a setting of the method is left out, and so is
-    an empty setting.
+    an empty setting. As in a run's identity, a file of weights is known by its name, and
+    the order of measures does not count.
 
     >>> flatten({"seed": 1, "method": {"name": "naive", "lambd": 2, "plugins": []}})
     {'method.name': 'naive', 'method.lambd': 2}
+    >>> flatten({"evaluation": {"weights_path": "/w/w.pth", "measures": ["kid", "afid"]}})
+    {'evaluation.weights_path': 'w.pth', 'evaluation.measures': 'afid, kid'}
     """
     flat = identity.flatten(config)
     for key in ("seed", *identity.NOT_DECIDING):
         flat.pop(key, None)
+    if flat.get(_WEIGHTS) is not None:
+        flat[_WEIGHTS] = PurePath(flat[_WEIGHTS]).name
+    if names := [flat.pop(key) for key in [*flat] if key.startswith(f"{_MEASURES}.")]:
+        flat[_MEASURES] = ", ".join(sorted(map(str, names)))
     return {key: value for key, value in flat.items() if not _is_repeated(key, flat)}
 
 

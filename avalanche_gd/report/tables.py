@@ -104,8 +104,8 @@ def caption_of(section: Section, lines: Sequence[Line]) -> str:
         features = f" {listed} {verb} in the features of {section.features}."
     several = [f"{number} different {kind}" for kind, number in section.judges.items()]
     judges = f" The runs were measured by {' and '.join(several)}." if several else ""
-    if section.not_known_by:
-        judges += f" {section.not_known_by} of the runs do not say by which oracle."
+    if section.n_silent:
+        judges += f" What measured {section.n_silent} of the runs is not recorded."
     mean = f"mean over seeds{interval}{no_interval}."
     return f"after {section.length}: {mean}{features}{judges}"
 

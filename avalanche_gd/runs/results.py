@@ -11,7 +11,8 @@ from typing import Any
 from avalanche_gd.runs.columns import METRICS, Column
 from avalanche_gd.runs.run_files import Row, read_info, read_rows, read_settings, reading
 
-_FOLDER = re.compile(r"seed-([0-9]+)(-[0-9a-f]+)?")
+RUN_FOLDER = re.compile(r"seed-([0-9]+)(-[0-9a-f]+)?")
+"""The name of a run's folder."""
 
 
 @dataclass
@@ -155,7 +156,7 @@ def _check_folder(run: RunResult) -> None:
     """
     *_, benchmark, method, own = ("", "", *run.folder.resolve().parts)
     wrong = []
-    if (match := _FOLDER.fullmatch(own)) and match[1] != str(run.seed):
+    if (match := RUN_FOLDER.fullmatch(own)) and match[1] != str(run.seed):
         wrong.append(f"seed {run.seed}")
     if match and (benchmark == run.benchmark) != (method == run.method):
         wrong.append(f"{run.benchmark}/{run.method}")

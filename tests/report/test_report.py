@@ -211,6 +211,22 @@ def test_the_terminal_shows_the_reports_table(tmp_path, capsys):
     assert page == str(tmp_path / "report" / "report.html")
 
 
+def test_the_section_nearest_to_the_defaults_is_the_first_of_those_of_a_size(tmp_path):
+    folders = []
+    for name in ("flow", "ddpm", "far"):
+        settings = {"model.process": name if name == "ddpm" else "flow"}
+        settings |= {"model.conditional": True} if name == "far" else {}
+        folders.append(tmp_path / name)
+        write_run(tmp_path / name, settings=settings)
+    for order in (folders, folders[::-1]):
+        sections = collect(order).sections
+        assert [run.folder.parts[-4] for s in sections for run in s.runs] == [
+            *("ddpm", "flow", "far")
+        ]
+    write_run(tmp_path / "far", seed=1, settings={"model.process": "flow"} | settings)
+    assert collect([tmp_path]).sections[0].settings["model.conditional"]  # has more runs
+
+
 @pytest.mark.parametrize("kind", ["oracles", "labellers"])
 def test_the_report_tells_where_runs_were_measured_by_different(tmp_path, capsys, kind):
     measured_by = {0: ["a" * 64], 1: ["a" * 64], 2: ["a" * 64, "b" * 64]}
@@ -237,7 +253,7 @@ def test_the_report_tells_how_many_runs_do_not_say_what_measured_them(tmp_path, 
         write_report([tmp_path / "runs"], tmp_path / f"after-{seed}")
         shown = capsys.readouterr().out.replace("\n", " ")
         page = (tmp_path / f"after-{seed}" / "report.html").read_text()
-        is_told = "2 of the runs do not say by which oracle." in shown
+        is_told = "What measured 2 of the runs is not recorded." in shown
         assert is_told == (">Measured by</th>" in page) == bool(own)
         assert "different oracles" not in shown
 
