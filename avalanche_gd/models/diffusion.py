@@ -167,9 +167,11 @@ class DiffusionModel(ConditionedDenoiser, Generator):
             classes, which the criterion gets.
         :raises ValueError: if the images are not float, not of the model's shape or not in
             model space (of the values, on an accelerator only each 50th batch is checked,
-            and the first 8). If 8 batches are in ``[0, 1]``, there is a warning.
+            and the first 8), or if the weights are of another type of float (which mixed
+            precision converts, except for float64). If 8 batches are in ``[0, 1]``, there
+            is a warning.
         """
-        self._check_images(x0)
+        self._check_images(x0, self.execution.dtype_for(self.denoiser, x0))
         ahead, self._noised = self._noised, None
         noised = (
             ahead[1]
@@ -229,7 +231,12 @@ class DiffusionModel(ConditionedDenoiser, Generator):
             it.
         :param sampler: a name in :data:`~avalanche_gd.models.sampler.SAMPLERS`.
         :param generator: the source of all randomness. Without one, each call draws
-            from the next seed of a sequence that belongs to this model.
+            from the next seed of a sequence that belongs to this model. A copy goes on
+            with the seeds that its original has next. So two copies have the same noise
+            if the original did not sample in between, as with Avalanche's own
+            ``GenerativeReplayPlugin``, which samples from a new copy in an experience. For
+            other noise, change the original before it is copied:
+            ``model.sampling_seed += 1_000_000``.
         :param guide: changes the predictions, such as
             :meth:`ClassifierGuidance.guide <avalanche_gd.ClassifierGuidance>`.
         :return: images in model space, ``(batch_size, C, H, W)``, on the model's device.

@@ -46,6 +46,20 @@ class Execution:
         if self.channels_last:
             denoiser.to(memory_format=torch.channels_last)
 
+    def dtype_for(self, denoiser: nn.Module, x_t: Tensor) -> torch.dtype:
+        """The type of images with which a denoiser can make a pass.
+
+        It is that of ``x_t`` if a weight has it, if there are no weights, or under mixed
+        precision, which converts images unless they are float64; else that of the weights.
+        """
+        given = x_t.dtype
+        weights = (p.dtype for p in denoiser.parameters() if p.is_floating_point())
+        first = next(weights, given)
+        if given == first or given in weights:
+            return given
+        mixed = self.precision != "float32" or torch.is_autocast_enabled(x_t.device.type)
+        return given if mixed and given != torch.float64 else first
+
     def __call__(
         self, denoiser: nn.Module, x_t: Tensor, timesteps: Tensor, **options: Any
     ) -> Tensor:

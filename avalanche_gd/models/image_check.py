@@ -25,13 +25,15 @@ class ImageCheck:
         self._without_negatives = 0  # batches in a row
         self._has_warned = False
 
-    def __call__(self, x0: Tensor) -> None:
+    def __call__(self, x0: Tensor, dtype: torch.dtype | None = None) -> None:
         """Raise ValueError unless images are of the shape and in model space, ``[-1, 1]``.
 
         Images in ``[0, 1]`` are in it too, so for these there is a warning, once, after 8
         batches in a row without a value below 0.
 
         :param x0: ``(N, C, H, W)``.
+        :param dtype: the type that they must have, because the model's weights have it;
+            None for a floating type of whatever precision.
         """
         if x0.shape[1:] != self.sample_shape:
             raise ValueError(
@@ -43,6 +45,11 @@ class ImageCheck:
             raise ValueError(
                 f"images must be float and in model space, [-1, 1], not {x0.dtype}; bring "
                 "them there, for example with avalanche_gd.to_model_space"
+            )
+        if dtype not in (None, x0.dtype):
+            raise ValueError(
+                f"images of {x0.dtype} do not fit a model with weights of {dtype}; change "
+                f"them by images.to({dtype}), or the model by model.to({x0.dtype})"
             )
         looks = self._batches < _ENOUGH or self._batches % _LOOK_EVERY == 0
         self._batches += 1

@@ -95,11 +95,12 @@ class NoiseProcess:
     def trailing_timesteps(self, steps: int) -> list[int]:
         """k timesteps, evenly spaced down from T - 1: for k = 2 and T = 1000, 999 and 499.
 
-        This is diffusers' spacing ``"trailing"`` (arXiv 2305.08891, table 2).
+        This is diffusers' spacing ``"trailing"`` (arXiv 2305.08891, table 2), without the
+        -1 in which that ends for some k, such as 61.
         """
         count = self.num_timesteps
-        ends = np.arange(count, 0, -count / steps).round().astype(int)
-        return (ends - 1).tolist()
+        ends = np.arange(count, 0, -count / steps)[:steps]  # for k = 61, arange adds a 0
+        return (ends.round().astype(int) - 1).tolist()
 
     def coefficients(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """a and b at timesteps ``(N,)``, each ``(N, 1, 1, 1)``, of the type of ``like``."""

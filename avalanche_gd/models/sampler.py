@@ -3,10 +3,21 @@
 import copy
 import inspect
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import torch
-from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
+from diffusers import (
+    CogVideoXDDIMScheduler,
+    DDIMParallelScheduler,
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    KDPM2AncestralDiscreteScheduler,
+    KDPM2DiscreteScheduler,
+    PNDMScheduler,
+    UniPCMultistepScheduler,
+)
 from torch import Tensor
 
 from avalanche_gd.checks import check_integer, check_number
@@ -35,6 +46,10 @@ FITTING = (
 )
 """Names of diffusers' schedulers that fit a model; others may fit too."""
 
+_DDIM: tuple[Any, ...] = (DDIMScheduler, DDIMParallelScheduler, CogVideoXDDIMScheduler)
+_KDPM2: tuple[Any, ...] = (KDPM2DiscreteScheduler, KDPM2AncestralDiscreteScheduler)
+_PNDM: tuple[Any, ...] = (PNDMScheduler,)
+
 _MEAN, _STD = 0.3, 0.2  # of the pixels in the test of a sampler
 _TRIAL_STEPS = 100
 _TOLERANCE = 0.06  # of their mean and standard deviation after these steps
@@ -53,6 +68,8 @@ class Sampler:
     The timesteps are spaced ``"trailing"``, whatever the model's scheduler says: for each k
     they start at T - 1, where the model was trained on pure noise. (diffusers' default,
     ``"leading"``, starts k = 2 at T / 2. DPM-Solver++ of flow matching starts at T - 2.)
+    Where k does not divide T, DDIM differs from diffusers' pipelines: its steps end at the
+    noise level of the next timestep, theirs at that of ``t - T // k``.
 
     :param noise_scheduler: the model's scheduler.
     :param name: a name in :data:`SAMPLERS`: DPM-Solver++ (arXiv 2211.01095) and UniPC
@@ -101,12 +118,15 @@ class Sampler:
         self.check_steps(steps)
         x_t = noise * getattr(self.scheduler, "init_noise_sigma", 1.0)
         scaled = getattr(self.scheduler, "scale_model_input", lambda x_t, t: x_t)
-        for t, nearest in zip(self.scheduler.timesteps, self._nearest(), strict=True):
+        visited = self._nearest()
+        ends = [*visited[1:], -1]
+        for t, nearest, end in zip(self.scheduler.timesteps, visited, ends, strict=True):
             timesteps = torch.full((len(x_t),), nearest, device=x_t.device)
             prediction = denoise(scaled(x_t, t), timesteps)
             if self._is_flow:
                 prediction = self.process.velocity(x_t, prediction, timesteps)
             options = self._options(nearest, eta, generator)
+            self._end_at(end, nearest)
             x_t = self.scheduler.step(prediction, t, x_t, **options).prev_sample
         if not x_t.isfinite().all():
             raise ValueError(
@@ -126,8 +146,17 @@ class Sampler:
         )
 
     def check_steps(self, steps: int) -> int:
-        """Return the steps, or raise ValueError if the scheduler cannot make so many."""
+        """Return the steps, or raise ValueError if the scheduler cannot make so many.
+
+        PNDM, whose steps have one length, can make those that divide T.
+        """
         steps = check_integer("sampling steps", steps, 1, self.process.num_timesteps)
+        name = type(self.scheduler).__name__
+        if not self._makes(steps):
+            raise ValueError(
+                f"{name} cannot sample in {steps} steps; the nearest number that it can "
+                f"make is {self._makeable(steps)}"
+            )
         if self._is_flow:  # else the last of k steps would be from sigma = 1 / T
             self.scheduler.sigma_min, self.scheduler.sigma_max = 1 / steps, 1.0
         try:
@@ -135,9 +164,44 @@ class Sampler:
             if self._is_flow:  # else UniPC would look for it, and take the second of two
                 self.scheduler.set_begin_index(0)
         except (ValueError, ZeroDivisionError, IndexError) as error:
-            name = type(self.scheduler).__name__
             raise ValueError(f"{name} cannot sample in {steps} steps: {error}") from error
+        self._drop_surplus()
         return steps
+
+    def _makes(self, steps: int) -> bool:
+        """True if the scheduler visits the right timesteps in so many steps."""
+        count, scheduler = self.process.num_timesteps, self.scheduler
+        if isinstance(scheduler, _PNDM):
+            enough = 1 if scheduler.config.skip_prk_steps else scheduler.pndm_order
+            return count % steps == 0 and steps >= enough
+        if isinstance(scheduler, _KDPM2):  # -1 would be in between other timesteps too
+            return len(np.arange(count, 0, -count / steps)) == steps
+        return True
+
+    def _makeable(self, steps: int) -> int:
+        """The number nearest to these steps that the scheduler can make."""
+        numbers = filter(self._makes, range(1, self.process.num_timesteps + 1))
+        return min(numbers, key=lambda number: abs(number - steps))
+
+    def _drop_surplus(self) -> None:
+        """Drop the timestep -1 in which diffusers' ``"trailing"`` ends for some k."""
+        scheduler = self.scheduler
+        kept = scheduler.timesteps >= 0
+        if kept.all():
+            return
+        scheduler.timesteps = scheduler.timesteps[kept]
+        sigmas = getattr(scheduler, "sigmas", None)
+        if sigmas is not None:  # of the timesteps, and a last one
+            scheduler.sigmas = torch.cat([sigmas[:-1][kept], sigmas[-1:]])
+
+    def _end_at(self, end: int, timestep: int) -> None:
+        """Let DDIM's step from this timestep end at that one, or at the image for -1.
+
+        diffusers' step ends at ``timestep - T // num_inference_steps``.
+        """
+        if isinstance(self.scheduler, _DDIM):
+            count = self.process.num_timesteps
+            self.scheduler.num_inference_steps = Fraction(count, timestep - end)
 
     def _nearest(self) -> list[int]:
         """The model's timestep that is nearest to each of the scheduler's.
@@ -207,7 +271,7 @@ class Sampler:
         """Images by a perfect denoiser, from the same noise each time."""
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(16, 1, 8, 8, generator=generator)
-        steps = min(_TRIAL_STEPS, self.process.num_timesteps)
+        steps = self._makeable(min(_TRIAL_STEPS, self.process.num_timesteps))
         return self.reverse(self._perfect, noise, steps, 0.0, generator)
 
     def _perfect(self, x_t: Tensor, timesteps: Tensor) -> Tensor:

@@ -4,8 +4,9 @@ import warnings
 
 import pytest
 import torch
+from torch import nn
 
-from avalanche_gd import DiffusionTraining
+from avalanche_gd import DiffusionModel, DiffusionTraining, Execution, ddim_scheduler
 from avalanche_gd.data.model_space import as_benchmark, as_dataset
 from avalanche_gd.models.image_check import ImageCheck
 from tests.helpers.small_models import SHAPE, images
@@ -17,6 +18,51 @@ TYPES = [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.b
 def test_images_that_are_not_float_are_refused_by_the_name_of_their_type(tiny_model, dtype):
     with pytest.raises(ValueError, match=rf"not {dtype}; .* avalanche_gd\.to_model_space"):
         tiny_model(torch.zeros(2, *SHAPE, dtype=dtype))
+
+
+FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+
+
+@pytest.mark.parametrize("weights", [torch.bfloat16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("num_classes", [None, 10])
+def test_images_fit_weights_of_their_type_alone(weights, num_classes):
+    model = DiffusionModel.from_preset("digits", num_classes=num_classes).to(weights)
+    model(images(2).to(weights))
+    for given in set(FLOATS) - {weights}:
+        message = rf"^images of {given} do not fit .* by images\.to\({weights}\), or"
+        with pytest.raises(ValueError, match=message):
+            model(images(2).to(given))
+
+
+@pytest.mark.parametrize("outer", [False, True])
+def test_mixed_precision_takes_bfloat16_and_float32_but_not_float64(outer):
+    execution = None if outer else Execution(precision="bfloat16")
+    model = DiffusionModel.from_preset("digits", execution=execution)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=outer):
+        for given in (torch.bfloat16, torch.float32):
+            assert model(images(2).to(given)).prediction.isfinite().all()
+        with pytest.raises(ValueError, match=r"^images of torch.float64 do not fit"):
+            model(images(2).double())
+
+
+class OfNoType(nn.Module):
+    """A denoiser without weights."""
+
+    def forward(self, x, t):
+        return x / 2
+
+
+def test_images_of_each_float_type_fit_a_denoiser_without_weights():
+    model = DiffusionModel(OfNoType(), ddim_scheduler(), SHAPE)
+    for given in FLOATS:
+        assert model(images(2).to(given)).prediction.dtype == given
+
+
+def test_images_fit_one_of_several_types_of_weights(tiny_model):
+    tiny_model.denoiser.extra = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    tiny_model(images(2))
+    with pytest.raises(RuntimeError, match="should be the same"):  # torch's own words
+        tiny_model(images(2).double())
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1.5, -1.5])

@@ -223,7 +223,8 @@ def test_trailing_timesteps_are_those_of_diffusers(tiny_model):
     scheduler = ddim_scheduler()
     for steps in range(1, 1001):
         scheduler.set_timesteps(steps)
-        assert tiny_model.sampling_timesteps(steps) == scheduler.timesteps.tolist()
+        theirs = scheduler.timesteps[scheduler.timesteps >= 0]  # for k = 61, they add -1
+        assert tiny_model.sampling_timesteps(steps) == theirs.tolist()
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
