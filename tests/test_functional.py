@@ -357,6 +357,34 @@ def test_the_classes_are_those_asked_for_or_evenly_those_seen():
     assert sorted(draw("gaussian", teacher, 4).condition.tolist()) == [2, 2, 3, 3]
 
 
+class FirstSoMany:
+    """Samples that are asked for in parts, which are the first of one another."""
+
+    independent = True
+
+    def draw(self, request):
+        few = request.samples(request.count // 3)
+        whole = request.samples()
+        assert len(few) == request.count // 3 and len(whole) == request.count
+        assert torch.equal(few, whole[: len(few)])
+        return request.noised(whole)
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        dict,
+        lambda: dict(ahead=Ahead(4)),
+        lambda: dict(samples=ReplayPool(9, steps=2)),
+        lambda: dict(condition=torch.tensor([2, 3, 3, 2, 2, 3])),
+    ],
+)
+def test_a_source_gets_as_many_samples_as_it_asks_for(kept):
+    teacher, options = conditioned(seen=(2, 3)), kept()
+    for _ in range(3):
+        assert len(draw(FirstSoMany(), teacher, 6, generator=seeded(), **options).x_t) == 6
+
+
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [
@@ -368,6 +396,8 @@ def test_the_classes_are_those_asked_for_or_evenly_those_seen():
         ("current", dict(current=images(3)), "but there are 3 current images"),
         ("current", dict(pairs=PairPool(9)), "Current depends on the current batch"),
         ("gaussian", dict(condition=torch.zeros(4).long()), "this model is not condit"),
+        ("gaussian", dict(unconditional_weight=0.5), "unconditional_weight needs a model"),
+        ("gaussian", dict(unconditional_weight=-1), "unconditional_weight must be 0 or"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(source, options, message):

@@ -78,6 +78,7 @@ class MASPlugin(avalanche_plugins.MASPlugin):
     Avalanche's plugin takes the norm of the model's output, which must be a tensor. This
     plugin takes the norm of the prediction: the importance of a weight is the mean over
     batches of ``|d mean_i ||eps_theta(x_t, t)||^2 / d theta|`` (arXiv 1711.09601, eq. 2).
+    A model that is not conditioned needs no labels.
 
     :param lambda_reg: the weight of the penalty.
     :param alpha: the share of earlier experiences in the importances.
@@ -93,15 +94,16 @@ class MASPlugin(avalanche_plugins.MASPlugin):
             dataset, batch_size=strategy.train_mb_size, collate_fn=dataset.collate_fn
         )
         for batch in loader:
-            images, labels = (part.to(strategy.device) for part in batch[:2])
-            output = strategy.model(images)
+            parts = [batch] if isinstance(batch, torch.Tensor) else batch
+            output = strategy.model(parts[0].to(strategy.device))
             if isinstance(output, NoisyImages):
-                output = output.given(labels)
-            strategy.optimizer.zero_grad()
+                output = output.given(parts[1].to(strategy.device))
+            strategy.model.zero_grad()
             output.prediction.square().flatten(1).sum(1).mean().backward()
             for name, parameter in strategy.model.named_parameters():
                 if parameter.grad is not None:
                     importance[name].data += parameter.grad.abs() / len(loader)
+        strategy.model.zero_grad()
         return importance
 
 

@@ -57,8 +57,9 @@ class DistillFromPlugin(GenerativeDistillationPlugin, supports_distributed=True)
         process than the teacher.
     :raises TypeError: if the teacher is neither a :class:`~avalanche_gd.DiffusionModel` nor
         a folder, or as in that plugin.
-        :class:`~avalanche_gd.DiffusionModel` and no folder.
     """
+
+    shares_teacher = False
 
     def __init__(
         self,
@@ -106,6 +107,9 @@ class DistillFromPlugin(GenerativeDistillationPlugin, supports_distributed=True)
                 "the teacher's scheduler adds other noise, or predicts something else, "
                 "than its student's; make the student with the scheduler of the teacher"
             )
+
+    def before_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
+        """Do nothing: the teacher is the given model."""
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Give the student the teacher's classes."""

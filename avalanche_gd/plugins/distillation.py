@@ -55,6 +55,8 @@ class GenerativeDistillationPlugin(
     k F for sampling, 1F for the teacher's target, 6F for the student's pass over both
     batches. A conditioned model is taught the classes that the teacher was trained on, each
     equally often, and also without a class, as often as its ``condition_dropout`` says.
+    L_rep is the strategy's criterion, called with the classes that are taught, ``(N,)``,
+    where ``num_classes`` stands for no class, and None for a model without classes.
 
     :param teacher_steps: k, the teacher's sampling steps.
     :param lambd: lambda, the weight of distillation. The paper tried 0.1 to 3.
@@ -79,9 +81,13 @@ class GenerativeDistillationPlugin(
     :param teacher_eta: for the same sources: from 0 for DDIM to 1 for ancestral sampling.
     :param teacher_ema_decay: d, in ``[0, 1]``: the teacher is not frozen but follows the
         student, ``theta' <- d theta' + (1 - d) theta`` after each step from the second
-        experience on; for streams without clear ends of experiences. It keeps the classes
-        that it had at the start of the experience, and what it made ahead or for a pool
-        stays as it was made. None for a frozen teacher.
+        experience on. It keeps the classes that it had at the start of the experience, and
+        what it made ahead or for a pool stays as it was made. With
+        ``weighting="constant"``, and without ``increasing_replay_size`` and guidance, it
+        also works in an online stream whose pieces have no ``origin_experience``, such as
+        ``split_continuous_linear_decay_stream`` makes: it then begins with the second piece
+        and goes on to the end, and at the start of a piece it gets to know the classes of
+        those before. None for a frozen teacher.
     :param replay_start_timestep: the lowest t that is taught, for sources that draw t
         uniformly: all but ``"current"`` and ``"trajectory"``.
     :param increasing_replay_size: True for n - 1 times as many samples in the n-th
@@ -117,6 +123,9 @@ class GenerativeDistillationPlugin(
         :class:`~avalanche_gd.ClassifierGuidance`; when training starts, if the strategy's
         model is not a diffusion model.
     """
+
+    shares_teacher = True
+    """True if the teacher is the strategy's, which its plugins share."""
 
     def __init__(
         self,
@@ -184,8 +193,12 @@ class GenerativeDistillationPlugin(
         """Raise TypeError or ValueError if the model cannot be distilled."""
         self.check_model(strategy.model)
         check_compatible(strategy)
-        beside = [p for p in strategy.plugins if isinstance(p, type(self))]
-        if len({plugin.teacher_ema_decay for plugin in beside}) > 1:
+        decays = {
+            plugin.teacher_ema_decay
+            for plugin in strategy.plugins
+            if isinstance(plugin, GenerativeDistillationPlugin) and plugin.shares_teacher
+        }
+        if len(decays) > 1:
             raise ValueError(
                 "the plugins of a strategy share one teacher; give them the same "
                 "teacher_ema_decay"
@@ -207,13 +220,24 @@ class GenerativeDistillationPlugin(
                 )
         self.lesson.check_model(model)
 
+    def before_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
+        """Freeze the teacher before Avalanche adapts the model."""
+        Teacher.of(strategy).begin(strategy, endless=self._needs_no_ends)
+
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Freeze the teacher."""
-        Teacher.of(strategy).begin(strategy)
+        """Prepare what the teacher draws."""
+        Teacher.of(strategy).begin(strategy, endless=self._needs_no_ends)
         self.lesson.begin_experience(strategy)
         if self.lesson.guidance is not None:
             teacher = Teacher.of(strategy).model
             self.lesson.guidance.begin_experience(strategy.experience, teacher)
+
+    @property
+    def _needs_no_ends(self) -> bool:
+        """True if it needs neither n nor the ends of experiences."""
+        needs = self.lesson.is_increasing or self.lesson.guidance is not None
+        follows = self.teacher_ema_decay is not None
+        return follows and self.weighting == "constant" and not needs
 
     def before_forward(self, strategy: Any, **kwargs: Any) -> None:
         """Add the source's noisy images to the student's pass over the current batch."""

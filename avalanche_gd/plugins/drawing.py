@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from avalanche_gd.checks import check_integer
+from avalanche_gd.checks import check_integer, check_number
 from avalanche_gd.plugins.pool import Ahead, Drawn, LookAhead, PairPool, ReplayPool
 from avalanche_gd.plugins.sources import Source, source_by_name
 from avalanche_gd.plugins.teacher import default_generator
@@ -59,8 +59,9 @@ def draw(
     :raises ValueError: for an unknown source, a count or steps that are not integers of 1
         or more, a start that is not a timestep, if the number of current images or classes
         is not ``count``, if a source needs current images and has none, for pairs from a
-        source that is not independent, or for a condition together with samples, pairs or
-        ahead, which have their own classes.
+        source that is not independent, for a condition together with samples, pairs or
+        ahead, which have their own classes, or for an unconditional weight that is negative
+        or not finite, or of a teacher that cannot predict both with and without a class.
     """
     source = source_by_name(source)
     if not hasattr(teacher, "denoise"):
@@ -88,15 +89,25 @@ def draw(
             raise ValueError(
                 "condition= is for new samples; leave samples, pairs and ahead out"
             )
+    if unconditional_weight is not None:
+        check_number("unconditional_weight", unconditional_weight, "0 or more")
+        check_both_predictions(teacher)
     generator = generator or default_generator(teacher.device)
 
     def drawn(number: int, parts: int) -> list[Drawn]:
         """The teacher's samples for some steps."""
         if condition is not None:
+            kept_classes, have = condition, teacher.draw_noise(0, generator)
 
             def images(first: int = count) -> Tensor:
-                how: dict[str, Any] = dict(steps=steps, generator=generator)
-                return teacher.generate(first, condition[:first], **how)
+                nonlocal have
+                check_integer("number", first, 0, count)
+                missing = kept_classes[len(have) : first]
+                if len(missing):
+                    how: dict[str, Any] = dict(steps=steps, generator=generator)
+                    more = teacher.generate(len(missing), missing, **how)
+                    have = torch.cat([have, more])
+                return have[:first]
 
             return [Drawn(condition, images)]
         kept = samples or LookAhead(parts, steps=steps)
@@ -104,9 +115,16 @@ def draw(
         return [kept.draw(teacher, number, generator, steps_left=each) for each in left]
 
     def made(number: int, parts: int = 1) -> Taught:
-        """What the source draws for some steps, the same as step by step."""
+        """What the source draws for some steps: each kind of draw for all of them."""
         each = drawn(number, parts)
         classes = [one.condition for one in each if one.condition is not None]
+
+        def samples(first: int = number * parts) -> Tensor:
+            check_integer("number", first, 0, number * parts)
+            ends = [first - part * number for part in range(parts)]
+            firsts = [min(max(end, 0), number) for end in ends]
+            return torch.cat([one.images(n) for one, n in zip(each, firsts, strict=True)])
+
         request = TeachingRequest(
             teacher=teacher,
             count=number * parts,
@@ -114,7 +132,7 @@ def draw(
             condition=torch.cat(classes) if classes else None,
             steps=steps,
             generator=generator,
-            samples=lambda *first: torch.cat([one.images(*first) for one in each]),
+            samples=samples,
             student=None if is_independent else student,
             start=start,
             parts=parts,
@@ -130,3 +148,12 @@ def draw(
     return ahead.next(
         teacher, count, lambda parts: made(count, parts).split(count), steps_left
     )
+
+
+def check_both_predictions(model: Any) -> None:
+    """Raise ValueError unless a model can predict both with and without a class."""
+    if model.none is None:
+        raise ValueError(
+            "unconditional_weight needs a model that can predict both with and without "
+            "a class; make it with num_classes= and condition_dropout="
+        )

@@ -3,19 +3,34 @@
 from typing import Any
 
 from avalanche.core import SupervisedPlugin
+from avalanche.training import plugins as avalanche_plugins
 from diffusers.training_utils import EMAModel
 
 from avalanche_gd.checks import check_number
 from avalanche_gd.plugins.experiences import ExperienceCount
 
+KEEPERS: tuple[type, ...] = (
+    avalanche_plugins.BiCPlugin,
+    avalanche_plugins.CWRStarPlugin,
+    avalanche_plugins.EWCPlugin,
+    avalanche_plugins.FeatureDistillationPlugin,
+    avalanche_plugins.LFLPlugin,
+    avalanche_plugins.LwFPlugin,
+    avalanche_plugins.MASPlugin,
+    avalanche_plugins.RWalkPlugin,
+    avalanche_plugins.SynapticIntelligencePlugin,
+)
+"""Avalanche's plugins that keep the weights with which an experience ends."""
+
 
 class EMAPlugin(SupervisedPlugin, supports_distributed=True):
     """Ends each experience with the moving average of its weights (diffusers' EMAModel).
 
-    After step i of an experience, ``average = d average + (1 - d) weights`` with
-    ``d = min(decay, (1 + i) / (10 + i))``. When the experience ends, the average replaces
-    the weights, before any plugin behind this one in the strategy sees them. So the average
-    is the next teacher, it samples and is saved, and the next experience starts from it. An
+    After step i = 1, 2, ... of an experience, ``average = d average + (1 - d) weights``
+    with ``d = min(decay, i / (9 + i))``, but ``d = 0`` after the first step. So d is 0,
+    2/11, 3/12, ... up to the decay. When the experience ends, the average replaces the
+    weights, before any plugin behind this one in the strategy sees them. So the average is
+    the next teacher, it samples and is saved, and the next experience starts from it. An
     evaluation in the middle of an experience is of the average too, in every metric.
 
     The pieces of an online stream with the same ``origin_experience`` are one experience:
@@ -23,76 +38,115 @@ class EMAPlugin(SupervisedPlugin, supports_distributed=True):
     weights. So does an experience that is trained again after an interruption.
 
     :param decay: the highest share of the old average in a step, in ``[0, 1)``.
-    :raises ValueError: for a decay that is not a number in ``[0, 1)``.
+    :raises ValueError: for a decay that is not a number in ``[0, 1)``; when training
+        starts, if the plugin stands behind a plugin that keeps the weights, such as
+        Avalanche's ``EWCPlugin``, or beside a second EMAPlugin or Avalanche's
+        ``EarlyStoppingPlugin``, which restore weights.
     """
 
     def __init__(self, decay: float):
         super().__init__()
         self.decay = check_number("the decay of an EMA", decay, "in [0, 1)")
-        self._average: Any = None
-        self._is_shown = False  # in place of the weights, which are stored
-        self._in_training = False
-        self._experience: tuple[Any, int] | None = None  # the strategy's count, and n
         self._restoring = _WeightsAfterMetrics(self)
 
     def before_training(self, strategy: Any, **kwargs: Any) -> None:
-        """Put the weights back only when all metrics have seen the average."""
+        """Put the weights back only when all metrics have seen the average.
+
+        :raises ValueError: if the strategy's average or weights would be wrong.
+        """
+        self._check_others(strategy.plugins)
         if self._restoring not in strategy.plugins:
             behind = strategy.plugins.index(strategy.evaluator) + 1
             strategy.plugins.insert(behind, self._restoring)
 
+    def _check_others(self, plugins: list[Any]) -> None:
+        """Raise ValueError for a plugin whose weights the average would replace."""
+        for plugin in plugins[: plugins.index(self)]:
+            if isinstance(plugin, KEEPERS):
+                kind = type(plugin).__name__
+                raise ValueError(
+                    f"EMAPlugin replaces the weights by their average after {kind} has "
+                    "kept them; put EMAPlugin before it in plugins"
+                )
+        for plugin in plugins:
+            if isinstance(plugin, avalanche_plugins.EarlyStoppingPlugin):
+                raise ValueError(
+                    "EarlyStoppingPlugin restores its best weights, but EMAPlugin (or "
+                    "ema_decay) replaces them by the average; remove one of the two"
+                )
+            if isinstance(plugin, EMAPlugin) and plugin is not self:
+                raise ValueError(
+                    "a strategy has one average of its weights; give one EMAPlugin, or "
+                    "only ema_decay"
+                )
+
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Start from the present weights, or continue."""
-        count = ExperienceCount.of(strategy)
+        count, average = ExperienceCount.of(strategy), _Average.of(strategy)
         count.begin(strategy)
-        if self._experience == (count, count.number) and self._average is not None:
+        if average.number == count.number and average.model is not None:
             self.show_weights(strategy)
         else:
-            self._average = EMAModel(strategy.model.parameters(), decay=self.decay)
-            self._is_shown = False
-        self._experience = count, count.number
-        self._in_training = True
+            average.model = EMAModel(strategy.model.parameters(), decay=self.decay)
+            average.is_shown = False
+        average.number = count.number
+        average.is_in_training = True
 
     def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Add the step's weights to the average."""
-        self._average.step(strategy.model.parameters())
+        _Average.of(strategy).model.step(strategy.model.parameters())
 
     def before_eval(self, strategy: Any, **kwargs: Any) -> None:
         """Replace the weights by the average for the evaluation."""
-        if self._trains(strategy):
+        if _Average.of(strategy).is_in_training:
             self.show_average(strategy)
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Replace the weights by the average."""
         self.show_average(strategy)
-        self._in_training = False
+        average = _Average.of(strategy)
+        average.is_in_training = False
         count = ExperienceCount.of(strategy)
         count.end()
         if not count.is_in_pieces:
-            self._average, self._is_shown = None, False
+            average.model, average.is_shown = None, False
 
     def show_average(self, strategy: Any) -> None:
         """Replace the weights by the average, for a while."""
-        if not self._is_shown:
-            self._average.store(strategy.model.parameters())
-            self._average.copy_to(strategy.model.parameters())
-            self._is_shown = True
+        average = _Average.of(strategy)
+        if not average.is_shown:
+            average.model.store(strategy.model.parameters())
+            average.model.copy_to(strategy.model.parameters())
+            average.is_shown = True
 
     def show_weights(self, strategy: Any) -> None:
         """Put the weights back."""
-        if self._is_shown:
-            self._average.restore(strategy.model.parameters())
-            self._is_shown = False
+        average = _Average.of(strategy)
+        if average.is_shown:
+            average.model.restore(strategy.model.parameters())
+            average.is_shown = False
 
     def go_on(self, strategy: Any) -> None:
         """Put the weights back after an evaluation in the middle of an experience."""
-        if self._trains(strategy):
+        if _Average.of(strategy).is_in_training:
             self.show_weights(strategy)
 
-    def _trains(self, strategy: Any) -> bool:
-        """Whether the strategy is in the middle of an experience that is averaged."""
-        count, _ = self._experience or (None, 0)
-        return self._in_training and ExperienceCount.of(strategy) is count
+
+class _Average:
+    """The average of the weights of a strategy, so that a plugin may serve several."""
+
+    def __init__(self) -> None:
+        self.model: Any = None
+        self.is_shown = False  # in place of the weights, which are stored
+        self.is_in_training = False
+        self.number = 0  # n of the experience that is averaged
+
+    @classmethod
+    def of(cls, strategy: Any) -> "_Average":
+        """The average of a strategy, which lives as long as the strategy does."""
+        if not hasattr(strategy, "_average_of_weights"):
+            strategy._average_of_weights = cls()
+        return strategy._average_of_weights
 
 
 class _WeightsAfterMetrics(SupervisedPlugin, supports_distributed=True):

@@ -4,6 +4,8 @@ from typing import Any
 
 from avalanche.benchmarks.scenarios.online import OnlineCLExperience
 
+_ENDLESS = "the pieces of a stream without ends of experiences"
+
 
 class ExperienceCount:
     """n = 1, 2, ...: how many experiences a strategy has started to learn.
@@ -12,7 +14,12 @@ class ExperienceCount:
     - One that was interrupted does not count: the next training, of the same experience or
       another, has the same n.
     - The pieces of an online stream with the same ``origin_experience`` count once, until
-      another experience comes or its first piece comes again.
+      another experience comes or its first piece comes again. The origin is known by its
+      index, its stream's name and its number of images, so that a copy of a strategy goes
+      on with the next piece as the strategy itself does.
+    - Pieces without an ``origin_experience`` are refused, except in a plugin that says that
+      it needs no ends of experiences. For it, the first thing that a strategy learns is the
+      first experience, and the pieces after it are the second.
 
     All plugins of a strategy share one count with :meth:`of`; the first plugin that begins
     or ends an experience does so for all.
@@ -23,7 +30,7 @@ class ExperienceCount:
         """n of the experience in training or, between experiences, of the last one."""
         self._is_in_training = False
         self._has_learned = False  # at least one piece of it was trained to its end
-        self._origin: Any = None  # of its pieces; None for a whole experience
+        self._origin: Any = None  # names that of its pieces; None for a whole experience
         self._is_further_piece = False
         self._further_pieces = 0  # counted by Avalanche's clock, but not by n
 
@@ -39,13 +46,20 @@ class ExperienceCount:
         """Whether more pieces of the last experience may come."""
         return self._origin is not None
 
-    def begin(self, strategy: Any) -> None:
+    def begin(self, strategy: Any, *, endless: bool = False) -> None:
         """Count the experience that begins, unless it continues the one before.
 
-        :raises ValueError: for a piece of an online stream without an origin experience.
+        :param endless: True if a piece of an online stream without an origin experience is
+            allowed.
+        :raises ValueError: for such a piece, unless it is allowed.
         """
-        origin, is_first = _origin(strategy.experience)
-        is_same = origin is self._origin
+        if endless and is_endless(strategy.experience):
+            is_first = strategy.clock.train_exp_counter == 0
+            origin: Any = None if is_first else _ENDLESS
+        else:
+            whole, is_first = _origin(strategy.experience)
+            origin = None if whole is None else _name(whole)
+        is_same = origin == self._origin
         if self._is_in_training:  # another plugin began it, or it was interrupted
             goes_on = is_same or not self._has_learned
         else:
@@ -69,6 +83,12 @@ def experience_number(strategy: Any) -> int:
     return ExperienceCount.of(strategy).number
 
 
+def is_endless(experience: Any) -> bool:
+    """True for a piece of an online stream without an origin experience."""
+    is_piece = isinstance(experience, OnlineCLExperience)
+    return is_piece and experience.logging().origin_experience is None
+
+
 def whole_experience(experience: Any) -> Any:
     """The experience that a piece of an online stream belongs to; else the experience.
 
@@ -78,6 +98,13 @@ def whole_experience(experience: Any) -> Any:
     return experience if origin is None else origin
 
 
+def _name(experience: Any) -> tuple[Any, Any, int]:
+    """What an experience has in common with its copies, and with no other of its stream."""
+    known = experience.logging()  # it may be of no stream, and then has no index
+    stream = getattr(known._origin_stream, "name", None)
+    return stream, known._current_experience, len(known.dataset)
+
+
 def _origin(experience: Any) -> tuple[Any, bool]:
     """The origin of a piece and whether it is the first one; None if it is not a piece."""
     if not isinstance(experience, OnlineCLExperience):
@@ -85,7 +112,8 @@ def _origin(experience: Any) -> tuple[Any, bool]:
     piece = experience.logging()  # here the origin is not hidden
     if piece.origin_experience is None:
         raise ValueError(
-            "the experiences of this online stream have no origin_experience, which the "
-            "weights of replay need; make the stream with split_online_stream"
+            "the experiences of this online stream have no origin_experience, by which "
+            "experiences are counted; make the stream with split_online_stream, or distil "
+            'with teacher_ema_decay= and weighting="constant"'
         )
     return piece.origin_experience, piece.is_first_subexp

@@ -68,9 +68,10 @@ class RankOneEWCPlugin(SupervisedPlugin, supports_distributed=True):
         that are not integers of 1 or more, or an unknown control; when training starts, for
         a criterion without ``reduction``, an :class:`~avalanche_gd.plugins.EMAPlugin`
         behind this plugin, which would change the weights after it has kept them, an
-        experience without data, or a metric or plugin of Avalanche that cannot work with a
-        diffusion model; at the end of an experience, for a mean gradient that is zero or
-        not finite.
+        experience without data, a strategy whose weights the plugin has forgotten because
+        it began to keep those of another, or a metric or plugin of Avalanche that cannot
+        work with a diffusion model; at the end of an experience, for a mean gradient that
+        is zero or not finite.
     :raises TypeError: when training starts, if the strategy's model is not a diffusion
         model.
     """
@@ -98,9 +99,11 @@ class RankOneEWCPlugin(SupervisedPlugin, supports_distributed=True):
         """By n: c."""
         self.share: dict[int, float] = {}
         """By n: ``c ||mu||^2 / E||g||^2``, from 0 to 1; that of mu, also with a control."""
+        self._count: ExperienceCount | None = None  # of the strategy whose weights it keeps
 
     def before_training(self, strategy: Any, **kwargs: Any) -> None:
         """Raise TypeError or ValueError if the strategy cannot use the penalty."""
+        self._begin(ExperienceCount.of(strategy))
         self.check_model(strategy.model)
         check_compatible(strategy)
         if not hasattr(strategy._criterion, "reduction"):
@@ -114,6 +117,20 @@ class RankOneEWCPlugin(SupervisedPlugin, supports_distributed=True):
                 "EMAPlugin replaces the weights by their average after RankOneEWCPlugin "
                 "has kept them; put EMAPlugin before it in plugins"
             )
+
+    def _begin(self, count: ExperienceCount) -> None:
+        """Forget the weights of another strategy when a new one begins.
+
+        :raises ValueError: if the plugin has forgotten those of this strategy.
+        """
+        if self._count not in (None, count):
+            if count.number > 0:
+                raise ValueError(
+                    "this RankOneEWCPlugin keeps the weights of another strategy; make "
+                    "one for each strategy"
+                )
+            self.mu, self.theta, self.c, self.share = {}, {}, {}, {}
+        self._count = count
 
     def check_model(self, model: Any) -> None:
         """Raise TypeError unless it is a :class:`~avalanche_gd.DiffusionModel`."""

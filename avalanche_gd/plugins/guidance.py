@@ -1,6 +1,6 @@
 """Guide a teacher's sampling by a classifier."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from avalanche.core import SupervisedPlugin
@@ -35,9 +35,11 @@ class ClassifierGuidance:
     image but keep ``eps'``, and so end on the other side. At timesteps without a signal,
     ``a^2 < 1e-6``, there is no guidance.
 
-    - ``towards="missing"``: c is drawn evenly over the classes of earlier experiences, so
-      that a teacher that is not conditioned samples them evenly. For a conditioned teacher,
-      c is the class on which the sample is conditioned.
+    - ``towards="missing"``: c is drawn evenly over the classes of the experiences that were
+      trained before, in whatever order, so that a teacher that is not conditioned samples
+      them evenly. (If guidance was not there in the first of them, they are taken to be
+      those before in the stream.) For a conditioned teacher, c is the class on which the
+      sample is conditioned.
     - ``towards="confused"``: c is drawn evenly over the classes of the experience in
       training. Samples are then old ones close to the new classes (GUIDE, arXiv 2403.03938,
       in which a classifier replays them).
@@ -76,9 +78,14 @@ class ClassifierGuidance:
         """A copy of it replaces the classifier when samples are made; None to keep that."""
         self.classes = torch.zeros(0, dtype=torch.long)
         """The classes that samples are guided towards, ``(K,)``."""
+        self._learned: frozenset[int] = frozenset()  # before the experience in training
+        self._begun: _Begun | None = None  # the experience in training, or the last one
 
     def begin_experience(self, experience: Any, teacher: Any) -> None:
         """Find the classes that samples are guided towards.
+
+        Call it for the first experience of a strategy too, whose classes are then known to
+        be learned when a new teacher comes.
 
         :param experience: the experience in training.
         :param teacher: the :class:`~avalanche_gd.DiffusionModel` that samples; None if
@@ -90,15 +97,18 @@ class ClassifierGuidance:
                 "the strategy of the solver"
             )
         _check_mode(self.classifier)
-        if teacher is None:
-            return
         whole = whole_experience(experience)
-        experiences = [whole]
-        if self.towards == "missing":  # in an experience that is trained again, its own
-            experiences = whole.origin_stream[: whole.current_experience] or experiences
-        classes = frozenset().union(*(dataset_classes(e.dataset) for e in experiences))
+        begun = _Begun(whole.current_experience, dataset_classes(whole.dataset))
+        if teacher is None:
+            self._learned, self._begun = frozenset(), begun
+            return
+        classes = begun.classes
         if self.towards == "missing" and teacher.num_classes is not None:
             classes = frozenset(teacher.classes_seen.nonzero().flatten().tolist())
+        elif self.towards == "missing":
+            self._learned = self._learned_by(teacher, whole, begun)
+            classes = self._learned or classes  # if it is trained again, its own
+        self._begun = begun
         if not classes:
             raise ValueError("guidance by a classifier needs data with labels")
         self.classes = torch.tensor(sorted(classes), device=teacher.device)
@@ -110,6 +120,22 @@ class ClassifierGuidance:
                 f"the classifier has {known} logits and does not know class "
                 f"{max(classes)}; give one that knows the classes to guide towards"
             )
+
+    def _learned_by(self, teacher: Any, whole: Any, begun: "_Begun") -> frozenset[int]:
+        """The classes of the experiences that were trained before the teacher was frozen.
+
+        A teacher keeps them: pieces of an experience, and one after an interruption, have
+        the teacher of the experience that began before.
+        """
+        if not hasattr(teacher, "_learned_classes"):
+            learned = self._learned
+            if self._begun is None:
+                before = whole.origin_stream[: whole.current_experience]
+                learned = learned.union(*(dataset_classes(e.dataset) for e in before))
+            elif self._begun != begun:
+                learned = learned | self._begun.classes
+            teacher._learned_classes = learned
+        return teacher._learned_classes
 
     def draw_classes(
         self, condition: Tensor | None, count: int, generator: torch.Generator
@@ -151,6 +177,13 @@ class ClassifierGuidance:
         return lambda denoise: lambda x_t, timesteps: predict(denoise, x_t, timesteps)
 
 
+class _Begun(NamedTuple):
+    """An experience that has begun."""
+
+    place: int
+    classes: frozenset[int]
+
+
 class GuidingSolverPlugin(SupervisedPlugin, supports_distributed=True):
     """Makes the solver of a strategy guide the teacher of a generator.
 
@@ -178,8 +211,8 @@ class GuidingSolverPlugin(SupervisedPlugin, supports_distributed=True):
                 "samples_only_from it is trained last; leave that out"
             )
 
-    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Keep the old solver."""
+    def before_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
+        """Keep the old solver, as it was before its head grows."""
         if self.guidance.towards == "missing":
             self._show(strategy.model)
 

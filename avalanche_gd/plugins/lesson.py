@@ -14,7 +14,7 @@ from avalanche_gd.distributed.shares import (
     sharing_processes,
 )
 from avalanche_gd.models.denoising import Denoising, Question
-from avalanche_gd.plugins.drawing import draw
+from avalanche_gd.plugins.drawing import check_both_predictions, draw
 from avalanche_gd.plugins.experiences import experience_number
 from avalanche_gd.plugins.guidance import ClassifierGuidance
 from avalanche_gd.plugins.pool import Ahead, Drawn, LookAhead, PairPool, ReplayPool
@@ -150,13 +150,22 @@ class Lesson:
         self._asked = taught, question
 
     def loss(self, strategy: Any, teacher: Any) -> Tensor:
-        """Before the backward pass: the criterion of the student's answer."""
+        """Before the backward pass: the criterion of the student's answer.
+
+        The criterion is called with a :class:`~avalanche_gd.Denoising` and the classes that
+        are taught, ``(N,)``, where ``num_classes`` stands for no class; None in their place
+        for a model that is not conditioned.
+        """
+        if self._asked is None:
+            self.begin(strategy, teacher)
+        assert self._asked is not None
+        classes = self._asked[0].condition
         answer = self.answer(strategy, teacher)
-        if not self.without:
-            return strategy._criterion(answer, strategy.mb_y)
-        halves = zip(*(part.chunk(2) for part in answer), strict=True)
+        if not self.without or classes is None:
+            return strategy._criterion(answer, classes)
+        halves = zip(*(part.chunk(2) for part in (*answer, classes)), strict=True)
         of_class, of_none = (
-            strategy._criterion(Denoising(*half), strategy.mb_y) for half in halves
+            strategy._criterion(Denoising(*half), given) for *half, given in halves
         )
         return (of_class + self.without * of_none) / (1 + self.without)
 
@@ -198,12 +207,8 @@ class Lesson:
         That is a pool, an eta that its scheduler does not have, or an unconditional weight
         of a model that cannot predict both with and without a class.
         """
-        if self.without is not None and model.none is None:
-            raise ValueError(
-                "unconditional_weight needs a model that can predict both with and without "
-                "a class; make it with num_classes= and "
-                "condition_dropout="
-            )
+        if self.without is not None:
+            check_both_predictions(model)
         model.check_steps(self.steps, self.samples.options["sampler"])
         check_integer("replay_start_timestep", self.start, 0, model.num_timesteps - 1)
         scheduler = model.noise_scheduler

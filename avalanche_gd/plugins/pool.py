@@ -37,11 +37,14 @@ class Drawn(NamedTuple):
     on; None if it is not conditioned."""
     images: Callable[..., Tensor]
     """A function that returns the samples, ``(N, C, H, W)``, and makes them if necessary;
-    called with a number, it returns only the first so many."""
+    called with a number from 0 to N, it returns only the first so many. Called again, it
+    returns the same ones, and makes what is missing."""
 
 
 class Ahead:
     """Makes, for several steps at once, what each of them takes.
+
+    A copy, also by pickle, has nothing waiting: it makes it anew.
 
     :param ahead: how many steps at once, 1 or more.
     :raises ValueError: unless that is an integer of 1 or more.
@@ -82,15 +85,19 @@ class Ahead:
 
     def forget(self) -> None:
         """Release what waits, because the teacher changes."""
-        self._waiting = []
+        self._waiting, self._teacher = [], None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | dict(_waiting=[], _teacher=None)
 
 
 class LookAhead(Ahead):
     """A teacher's samples, made for several steps at once.
 
     A teacher is frozen during an experience, and one pass over several batches takes less
-    time than several passes over one. The samples are the same as if they were made step by
-    step, except for the noise that an ``eta`` above 0 adds during sampling.
+    time than several passes over one. The classes of these steps are drawn first, then
+    their noise. So where classes, timesteps or an ``eta`` are drawn too, the samples of one
+    state of the generator differ with ``ahead``; their distribution does not.
 
     :param ahead: how many steps at once, 1 or more.
     :param steps: k, the sampling steps.
@@ -98,7 +105,6 @@ class LookAhead(Ahead):
     :param eta: from 0 for DDIM to 1 for ancestral sampling.
     :param guidance: guides the teacher's sampling by a classifier; None for no guidance.
     :raises ValueError: unless ``ahead`` and ``steps`` are integers of 1 or more, for an
-        unknown sampler, or for an ``eta`` that is not in ``[0, 1]``.
         unknown sampler, or for an ``eta`` that is not in ``[0, 1]``.
     """
 
@@ -143,40 +149,61 @@ class LookAhead(Ahead):
         conditions = [teacher.draw_condition(count, generator) for _ in range(steps)]
         made: list[Tensor] = []
 
+        def noise(number: int) -> Tensor:
+            return teacher.draw_noise(number, generator)
+
         def images(step: int, number: int) -> Tensor:
+            check_integer("number", number, 0, count)
             if not made:
-                noise = [
-                    _first(lambda n: teacher.draw_noise(n, generator), count, number)
-                    for _ in range(steps)
-                ]
-                given = [c for c in conditions if c is not None]
-                classes = [_first_of(condition, number) for condition in given]
-                condition = torch.cat(classes) if classes else None
-                options = dict(self.options)
-                if self.guidance is not None:
-                    asked: list[Tensor | None] = [*classes] or [None] * steps
-                    wanted = [
-                        self.guidance.draw_classes(part, number, generator)
-                        for part in asked
-                    ]
-                    options["guide"] = self.guidance.guide(teacher, torch.cat(wanted))
-                samples = teacher.reverse(
-                    torch.cat(noise), condition, generator=generator, **options
-                )
-                made.extend(samples.split(number))
-            return made[step]
+                noises = [_first(noise, count, number) for _ in range(steps)]
+                classes = [c if c is None else _first_of(c, number) for c in conditions]
+                made.extend(self._samples(teacher, noises, classes, generator))
+            have, condition = len(made[step]), conditions[step]
+            if have < number:
+                if condition is not None:
+                    condition = _first_of(condition, number, after=have)
+                noises = [noise(number - have)]
+                (more,) = self._samples(teacher, noises, [condition], generator)
+                made[step] = own_share(torch.cat([gathered(made[step]), gathered(more)]))
+            return _first_of(made[step], number)
 
         return [
             Drawn(condition, lambda number=count, step=step: images(step, number))
             for step, condition in enumerate(conditions)
         ]
 
+    def _samples(
+        self,
+        teacher: Any,
+        noises: list[Tensor],
+        conditions: list[Tensor | None],
+        generator: torch.Generator,
+    ) -> list[Tensor]:
+        """The samples of several steps, in one pass.
+
+        :param noises: where the reverse process of each step starts, ``(N, C, H, W)``.
+        :param conditions: the classes of each step's samples, ``(N,)``.
+        """
+        sizes = [len(noise) for noise in noises]
+        classes = [condition for condition in conditions if condition is not None]
+        options = dict(self.options)
+        if self.guidance is not None:
+            asked = zip(conditions, sizes, strict=True)
+            wanted = [self.guidance.draw_classes(*part, generator) for part in asked]
+            options["guide"] = self.guidance.guide(teacher, torch.cat(wanted))
+        condition = torch.cat(classes) if classes else None
+        samples = teacher.reverse(
+            torch.cat(noises), condition, generator=generator, **options
+        )
+        return list(samples.split(sizes))
+
 
 class ReplayPool:
     """A memory of a teacher's samples, of a fixed size.
 
     It is filled when an experience begins. With k sampling steps, batches of B and S steps
-    an experience, it costs ``k size / (B S)`` F a step instead of k F.
+    an experience, it costs ``k size / (B S)`` F a step instead of k F. A copy, also by
+    pickle, is empty, and is filled when it is drawn from.
 
     :param size: how many samples it holds.
     :param refresh_every: after how many draws it is filled again; None to keep it for the
@@ -261,10 +288,13 @@ class ReplayPool:
         :param steps_left: not used.
         """
         condition = teacher.draw_condition(count, generator)
+        drawn: list[Tensor] = []
 
         def images(number: int = count) -> Tensor:
-            classes = None if condition is None else _first_of(condition, number)
-            return self._draw(teacher, count, number, classes, generator)
+            check_integer("number", number, 0, count)
+            if not drawn:
+                drawn.append(self._draw(teacher, count, condition, generator))
+            return _first_of(drawn[0], number)
 
         return Drawn(condition, images)
 
@@ -272,11 +302,13 @@ class ReplayPool:
         """Release the samples, because the teacher changes."""
         self._images = self._first = self._teacher = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | dict(_images=None, _first=None, _teacher=None)
+
     def _draw(
         self,
         teacher: Any,
         count: int,
-        number: int,
         condition: Tensor | None,
         generator: torch.Generator,
     ) -> Tensor:
@@ -287,13 +319,8 @@ class ReplayPool:
         assert self._images is not None
         self._draws += 1
         device = generator.device
-
-        def uniform(n: int) -> Tensor:
-            return draw_share(
-                n, lambda m: torch.rand(m, generator=generator, device=device)
-            )
-
-        u = _first(uniform, count, number).to(self._images.device)
+        u = draw_share(count, lambda n: torch.rand(n, generator=generator, device=device))
+        u = u.to(self._images.device)
         if condition is None or self._first is None:
             return self._images[(u * len(self._images)).long()]
         first, end = self._first[condition], self._first[condition + 1]
@@ -331,7 +358,8 @@ class PairPool:
 
     It is filled when an experience begins, in large batches, so that a step needs no pass
     of the teacher. With k sampling steps, batches of B and S steps an experience, it costs
-    ``(k + 1) size / (B S)`` F a step instead of (k + 1) F.
+    ``(k + 1) size / (B S)`` F a step instead of (k + 1) F. A copy, also by pickle, is
+    empty, and is filled when it is drawn from.
 
     :param size: how many pairs it holds.
     :param refresh_every: after how many draws it is filled again; None to keep it for the
@@ -396,6 +424,9 @@ class PairPool:
         self._pairs = self._teacher = None
         self._draws = 0
 
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | dict(_pairs=None, _teacher=None, _draws=0)
+
 
 def _check_memory(model: Any, size: int, images: int = 1) -> None:
     """Raise ValueError if a pool would take more than half of the free memory.
@@ -429,11 +460,17 @@ def _first(draw: Callable[[int], Tensor], count: int, number: int) -> Tensor:
     return own_share(whole[: processes * number])
 
 
-def _first_of(condition: Tensor, count: int) -> Tensor:
-    """This process's share of the first classes of all processes."""
-    if len(condition) == count:
-        return condition
-    return own_share(gathered(condition)[: count * sharing_processes()])
+def _first_of(rows: Tensor, count: int, *, after: int = 0) -> Tensor:
+    """This process's share of the first rows of all processes.
+
+    :param rows: this process's share of all rows.
+    :param count: how many of the first rows are this process's.
+    :param after: how many of these, from the first on, are left out.
+    """
+    if len(rows) == count and not after:
+        return rows
+    processes = sharing_processes()
+    return own_share(gathered(rows)[after * processes : count * processes])
 
 
 def _sampling(steps: int, sampler: str, eta: float) -> dict[str, Any]:

@@ -51,7 +51,9 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
       forward pass of the denoiser over one batch).
     - In the strategy of a solver, with ``generator_strategy``: the old solver labels the
       samples with its most likely class, and the generator is trained on each experience
-      right after the solver. (In Avalanche that takes a second plugin.)
+      right after the solver. (In Avalanche that takes a second plugin.) The head of a
+      solver may grow, as Avalanche's ``IncrementalClassifier`` does: the old solver is from
+      before it grew.
 
     A conditioned diffusion model replays the classes it was trained on, as many of each.
 
@@ -200,8 +202,12 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
                 "make it with num_classes="
             )
 
+    def before_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
+        """Freeze the strategy's model before Avalanche adapts it to the new classes."""
+        Teacher.of(strategy).begin(strategy)
+
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Freeze the generator, or the solver that labels its samples."""
+        """Freeze the generator; a solver labels its samples as it was before."""
         teacher = Teacher.of(strategy)
         teacher.begin(strategy)
         self.lesson.begin_experience(strategy)
@@ -213,8 +219,11 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
             self.old_model = teacher.model
         if self.guidance is not None:
             if not self.model_is_generator:
-                self.guidance.classifier = frozen_copy(strategy.model)
                 is_live = self.guidance.towards == "confused"
+                old = None if is_live else self.old_model
+                self.guidance.classifier = (
+                    frozen_copy(strategy.model) if old is None else old
+                )
                 self.guidance.solver = strategy.model if is_live else None
             self.guidance.begin_experience(strategy.experience, self.old_generator)
 
@@ -298,9 +307,10 @@ class SoftGenerativeReplayPlugin(  # type: ignore[call-arg]
 
         L_rep = -T^2 sum_c softmax(z_old / T)_c log_softmax(z_new / T)_c
 
-    averaged over the samples: the old solver is the target, the new one learns. (With
-    ``labels="condition"``: cross-entropy with the class on which the sample was
-    conditioned.)
+    averaged over the samples: the old solver is the target, the new one learns. Classes
+    for which the old solver has no logit yet, because the head has grown since, have the
+    probability 0 in the target. (With ``labels="condition"``: cross-entropy with the class
+    on which the sample was conditioned.)
 
     A solver sees real images of the current classes and generated images of the old ones.
     It may learn to tell new from old by whether an image is generated. With
@@ -428,8 +438,18 @@ def soft_label_loss(new_logits: Tensor, old_logits: Tensor, temperature: float) 
     """``-T^2 sum softmax(z_old / T) log_softmax(z_new / T)``, averaged over samples.
 
     :param new_logits: z_new, of the solver that learns, ``(N, num_classes)``.
-    :param old_logits: z_old, of the solver that it learns from, ``(N, num_classes)``.
+    :param old_logits: z_old, of the solver that it learns from, ``(N, num_classes)`` or
+        fewer columns: the target of the last classes is then 0.
     :param temperature: T.
+    :raises ValueError: if the old solver has more logits than the new one.
     """
+    more = new_logits.shape[1] - old_logits.shape[1]
+    if more < 0:
+        raise ValueError(
+            f"the old solver has {old_logits.shape[1]} logits, but the new one "
+            f"{new_logits.shape[1]}; give a new solver that knows the old classes"
+        )
     target = F.softmax(old_logits / temperature, dim=1)
+    if more:
+        target = F.pad(target, (0, more))
     return temperature**2 * F.cross_entropy(new_logits / temperature, target)

@@ -8,7 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from avalanche_gd.checks import check_integer, check_number
-from avalanche_gd.plugins.experiences import ExperienceCount, experience_number
+from avalanche_gd.models.denoising import NoisyImages
+from avalanche_gd.plugins.experiences import (
+    ExperienceCount,
+    experience_number,
+    is_endless,
+)
 
 WEIGHTINGS: dict[str, Callable[[int], tuple[float, float]]] = {
     "experiences": lambda n: (1 / n, 1 - 1 / n),
@@ -22,9 +27,10 @@ class Teacher:
 
     Every plugin that teaches asks for it with :meth:`of`, so that two plugins in one
     strategy share the same weights. The copy is made when an experience begins, as
-    :class:`~avalanche_gd.plugins.experiences.ExperienceCount` counts them, and kept to its
-    end: during the pieces of an online stream's experience, and after an interruption until
-    an experience is trained to its end.
+    :class:`~avalanche_gd.plugins.experiences.ExperienceCount` counts them, before Avalanche
+    adapts the model to it (a head that grows has new units without training), and kept to
+    its end: during the pieces of an online stream's experience, and after an interruption
+    until an experience is trained to its end.
     """
 
     def __init__(self) -> None:
@@ -42,14 +48,19 @@ class Teacher:
             strategy._generative_teacher = cls()
         return strategy._generative_teacher
 
-    def begin(self, strategy: Any) -> None:
+    def begin(self, strategy: Any, *, endless: bool = False) -> None:
         """Freeze the model when an experience after the first begins.
 
-        :raises ValueError: for a piece of an online stream without an origin experience.
+        :param endless: True if a piece of an online stream without an origin experience is
+            allowed. The teacher is then kept from the second piece on, and gets to know the
+            classes of the pieces before.
+        :raises ValueError: for such a piece, unless it is allowed.
         """
         count = ExperienceCount.of(strategy)
-        count.begin(strategy)
+        count.begin(strategy, endless=endless)
         if count.number == self._number:
+            if self.model is not None and is_endless(strategy.experience):
+                self.model.see_classes(strategy.model.classes_seen.nonzero().flatten())
             return
         self.release()
         self._number = count.number
@@ -92,6 +103,7 @@ class Teacher:
 
         :return: True if they were released.
         """
+        self._weighted = self._followed = None  # their graphs cannot be copied
         count = ExperienceCount.of(strategy)
         count.end()
         if not count.is_in_pieces:
@@ -185,5 +197,20 @@ def add_replay_loss(
     """
     of_current, of_replay = replay_weights(experience_number(strategy), lambd, weighting)
     if Teacher.of(strategy).is_first_to_weight(strategy.mb_output):
-        strategy.loss = strategy.loss + (of_current - 1) * strategy.criterion()
+        strategy.loss = strategy.loss + (of_current - 1) * _current_loss(strategy)
     strategy.loss = strategy.loss + of_replay * replay_loss
+
+
+def _current_loss(strategy: Any) -> Tensor:
+    """The criterion's loss of this step again, without another pass of the model.
+
+    A conditioned model's output asks the model once more for other labels, and takes the
+    copy of a batch for such; then dropout would drop other classes.
+    """
+    output = strategy.mb_output
+    if isinstance(output, NoisyImages) and output._given is not None:
+        strategy.mb_output = output._given[1]
+    try:
+        return strategy.criterion()
+    finally:
+        strategy.mb_output = output

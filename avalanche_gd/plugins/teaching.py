@@ -83,7 +83,8 @@ class TeachingRequest:
     """The source of all randomness."""
     samples: Callable[..., Tensor]
     """Returns samples of the teacher of these classes, ``(N, C, H, W)``; called with a
-    number, the first so many. New, made ahead or from a pool, as the plugin decides."""
+    number from 0 to N, the first so many, and called again, the same ones. New, made ahead
+    or from a pool, as the plugin decides."""
     images: Tensor | None = None
     """The value of :attr:`current`; None for a source that is ``independent`` of it."""
     student: Any = None
@@ -91,7 +92,8 @@ class TeachingRequest:
     start: int = 0
     """The lowest timestep to draw."""
     parts: int = 1
-    """For how many steps this is at once; each step draws as if it were alone."""
+    """For how many steps this is at once. Each kind of draw, such as timesteps or noise, is
+    made for all of them before the next kind, in parts of ``count / parts``."""
     drops: bool = True
     """False if no class is dropped, because targets without a class are taught as well."""
 
@@ -179,7 +181,7 @@ class TeachingRequest:
         return torch.cat([self.teacher.drop_condition(c, self.generator) for c in parts])
 
     def _each(self, draw: Callable[[int], Tensor]) -> Tensor:
-        """What all steps draw, one after the other."""
+        """What all steps draw of one kind, one step after the other."""
         count = self.count // self.parts
         return torch.cat([draw(count) for _ in range(self.parts)])
 

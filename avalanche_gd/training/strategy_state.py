@@ -7,7 +7,11 @@ from avalanche_gd.training.plugin_state import load_plugin_states, plugin_states
 
 
 def strategy_state(strategy: Any, plugins: list[Any]) -> dict[str, Any]:
-    """All that the strategy's next experience depends on, in tensors and plain containers.
+    """What the strategy's next experience depends on, in tensors and plain containers.
+
+    Random states are not in it: neither torch's own, which a run sets from its seed when an
+    experience begins, nor that of a plugin's own ``generator=``. Set it again before the
+    next experience, for example from ``generator.get_state()``.
 
     :param strategy: a strategy of Avalanche.
     :param plugins: those of its plugins that remember something.

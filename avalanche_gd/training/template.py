@@ -86,7 +86,8 @@ class BudgetedTemplate(SupervisedTemplate):
         """Train on experiences, as Avalanche does.
 
         :raises ValueError: for an experience that cannot be trained on, or processes that
-            cannot train together, before any is trained.
+            cannot train together, before any is trained; for an epoch without a batch, as
+            with epochs and ``drop_last=True`` if the data are smaller than a batch.
         :raises NonFiniteLossError: if the loss becomes infinite or not a number.
         """
         if not isinstance(experiences, Iterable):
@@ -135,7 +136,7 @@ class BudgetedTemplate(SupervisedTemplate):
         """Make Avalanche's data loader; ``train_steps`` is without a last small batch."""
         if self.train_steps is not None:
             has_a_batch = len(self.adapted_dataset) >= self.train_mb_size
-            kwargs.setdefault("drop_last", has_a_batch)
+            kwargs["drop_last"] = has_a_batch and kwargs.get("drop_last", True)
         if not kwargs.get("drop_last"):
             last = len(self.adapted_dataset) % self.train_mb_size
             name = "the last batch of an epoch (give drop_last=True, or train_steps)"
@@ -143,14 +144,24 @@ class BudgetedTemplate(SupervisedTemplate):
         super().make_train_dataloader(**kwargs)
 
     def training_epoch(self, **kwargs: Any) -> None:
-        """Train; with several processes, on this process's share of each batch."""
+        """Train; with several processes, on this process's share of each batch.
+
+        :raises ValueError: if the data do not make a batch.
+        """
         if hasattr(self.dataloader, "distributed_sampling"):  # a plugin may have made it
             self.dataloader.distributed_sampling = False
         if self.train_steps is not None:
             self._drop_small_batches()
         read_batches_at_once(self.dataloader)
+        before = self.clock.train_exp_iterations
         with sharing(DistributedHelper.rank, DistributedHelper.world_size):
             super().training_epoch(**kwargs)
+        if self.clock.train_exp_iterations == before and not self._stop_training:
+            raise ValueError(
+                f"experience {self.experience.current_experience + 1} does not make one "
+                f"batch of {self.train_mb_size}; leave drop_last out, or lower "
+                "train_mb_size"
+            )
 
     def _drop_small_batches(self) -> None:
         """Make a loader of several datasets, as for replay, give full batches only, too."""

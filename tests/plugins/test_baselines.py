@@ -1,11 +1,14 @@
 """The adapters of Avalanche's plugins, each against what it mends."""
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import qpsolvers
 import torch
+from avalanche.benchmarks import benchmark_from_datasets
+from avalanche.benchmarks.utils import AvalancheDataset
 from avalanche.core import SupervisedPlugin
 from avalanche.training.plugins import (
     SynapticIntelligencePlugin as AvalancheSynapticIntelligencePlugin,
@@ -21,6 +24,7 @@ from avalanche_gd.plugins.baselines import (
     SynapticIntelligencePlugin,
 )
 from tests.helpers.bits import same_bits, weights
+from tests.helpers.small_models import images, tiny
 from tests.helpers.small_trainings import fake_strategy, train_generator
 
 
@@ -129,6 +133,39 @@ def test_mas_is_the_mean_gradient_of_the_squared_prediction(digits, num_classes)
         # single precision: the order of sums differs
         scale = value.max() + 1e-12
         assert (plugin.importance[name].data - value).abs().max() / scale < 1e-4
+
+
+@pytest.mark.parametrize("kind", ["bare", "tuple", "labelled"])
+def test_mas_needs_no_labels_and_leaves_no_gradients(kind):
+    found = []
+    for kept in ("labelled", kind):
+        torch.manual_seed(0)
+        model, data, plugin = tiny(), images(20), MASPlugin()
+        rows = {
+            "bare": list(data),
+            "tuple": [(image,) for image in data],
+            "labelled": [(image, 0) for image in data],
+        }[kept]
+        strategy = fake_strategy(
+            model,
+            train_mb_size=8,
+            experience=SimpleNamespace(dataset=AvalancheDataset([rows])),
+        )
+        torch.manual_seed(3)
+        plugin.after_training_exp(strategy)
+        assert all(parameter.grad is None for parameter in model.parameters())
+        found.append({name: part.data for name, part in plugin.importance.items()})
+    assert same_bits(*found)
+    assert found[0]["denoiser.convolution.weight"].abs().max() > 0
+
+
+def test_mas_trains_on_images_without_labels():
+    parts = [AvalancheDataset([[(image,) for image in images(20)]]) for _ in range(2)]
+    model, plugin = tiny(), MASPlugin(1e-3)
+    stream = benchmark_from_datasets(train=parts).train_stream
+    strategy = train_generator(model, stream, plugin)
+    assert strategy.clock.train_exp_counter == 2
+    assert max(part.data.max() for part in plugin.importance.values()) > 0
 
 
 def test_mir_compares_a_sample_under_the_same_noise(tiny_model, digits):

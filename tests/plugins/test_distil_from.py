@@ -5,7 +5,12 @@ import copy
 import pytest
 import torch
 
-from avalanche_gd import DiffusionModel, DistillFromPlugin, ddim_scheduler
+from avalanche_gd import (
+    DiffusionModel,
+    DistillFromPlugin,
+    GenerativeDistillationPlugin,
+    ddim_scheduler,
+)
 from avalanche_gd.plugins import SOURCES
 from tests.helpers.bits import same_bits, weights
 from tests.helpers.small_models import SHAPE, TinyDenoiser, conditioned, seeded, tiny
@@ -161,6 +166,18 @@ OTHERS = {
 def test_a_teacher_of_another_kind_is_refused_before_training(digits, message, make):
     with pytest.raises(ValueError, match=message):
         taught(tiny(), digits.train_stream[:1], teacher=make())
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_it_may_stand_beside_a_teacher_that_follows(tiny_model, digits, order):
+    """Which is another one: the given teacher does not change."""
+    given = tiny()
+    plugins = [
+        DistillFromPlugin(given),
+        GenerativeDistillationPlugin(teacher_ema_decay=0.5),
+    ]
+    train_generator(tiny_model, digits.train_stream[:2], *plugins[::order])
+    assert same_bits(weights(plugins[0].teacher.denoiser), weights(given.denoiser))
 
 
 def test_what_is_no_teacher_or_source_is_refused(tmp_path):

@@ -9,7 +9,12 @@ import torch
 from avalanche.benchmarks.scenarios.online import split_online_stream
 from avalanche.core import SupervisedPlugin
 from avalanche.evaluation import PluginMetric
-from avalanche.training.plugins import EvaluationPlugin
+from avalanche.training.plugins import (
+    EarlyStoppingPlugin,
+    EvaluationPlugin,
+    EWCPlugin,
+)
+from diffusers.training_utils import EMAModel
 
 from avalanche_gd import (
     DiffusionModel,
@@ -18,9 +23,15 @@ from avalanche_gd import (
     generated_image_metrics,
 )
 from avalanche_gd.metrics.shared_images import SharedImages, generate_images
-from avalanche_gd.plugins import Teacher
+from avalanche_gd.plugins import EMAPlugin, Teacher
+from avalanche_gd.plugins.baselines import (
+    MASPlugin,
+    RWalkPlugin,
+    SynapticIntelligencePlugin,
+)
 from tests.helpers.bits import same_bits, weights
 from tests.helpers.lessons import note_losses
+from tests.helpers.small_models import tiny
 from tests.helpers.small_trainings import train_generator
 
 
@@ -80,6 +91,27 @@ def test_plugins_that_share_a_teacher_have_it_follow_alike(tiny_model, digits):
         GenerativeDistillationPlugin(teacher_ema_decay=1.5)
 
 
+def share_of_old(i, decay):
+    """d after step i = 1, 2, ..., as the plugin's docstring says."""
+    return 0.0 if i == 1 else min(decay, i / (9 + i))
+
+
+def test_the_share_of_the_old_average_is_that_of_diffusers(tiny_model, digits):
+    raw, shares = Raw(), []
+    train_generator(tiny_model, digits.train_stream[:1], raw, train_steps=12, ema_decay=0.5)
+    model = copy.deepcopy(tiny_model)
+    model.denoiser.load_state_dict(raw.starts[0])
+    average = EMAModel(model.parameters(), decay=0.5)
+    for step in raw.steps:
+        model.denoiser.load_state_dict(step)
+        average.step(model.parameters())
+        shares.append(average.cur_decay_value)
+    assert shares == pytest.approx([share_of_old(i, 0.5) for i in range(1, 13)])
+    assert shares[:4] == [0, 2 / 11, 3 / 12, 4 / 13] and shares[-1] == 0.5
+    average.copy_to(model.parameters())
+    assert same_bits(weights(tiny_model.denoiser), weights(model.denoiser))
+
+
 def test_an_experience_ends_with_the_average_of_its_weights(tiny_model, digits):
     history, at_the_end = [], []
 
@@ -97,8 +129,8 @@ def test_an_experience_ends_with_the_average_of_its_weights(tiny_model, digits):
         tiny_model, digits.train_stream[:1], History(), train_steps=12, ema_decay=0.5
     )
     average = history[0]
-    for i, weight in enumerate(history[1:]):
-        decay = min(0.5, (1 + i) / (10 + i)) if i else 0.0
+    for i, weight in enumerate(history[1:], 1):
+        decay = share_of_old(i, 0.5)
         average = decay * average + (1 - decay) * weight
     assert (at_the_end[0] - average).abs().max() < 1e-6
     assert (at_the_end[0] - history[-1]).abs().max() > 1e-4
@@ -157,8 +189,8 @@ class Raw(SupervisedPlugin):
     def average(self, decay, steps):
         """After so many steps, by the formula."""
         average = self.starts[0]
-        for i, now in enumerate(self.steps[:steps]):
-            d = min(decay, (1 + i) / (10 + i)) if i else 0.0
+        for i, now in enumerate(self.steps[:steps], 1):
+            d = share_of_old(i, decay)
             average = {k: d * average[k] + (1 - d) * now[k] for k in now}
         return average
 
@@ -221,6 +253,85 @@ def test_an_average_ends_with_the_origin_experience(tiny_model, digits, access):
     assert same_bits(raw.starts[3], raw.steps[2])  # goes on from the weights
     assert same_bits(raw.starts[6], raw.ends[1])  # begins with the average
     assert not same_bits(raw.starts[6], raw.steps[5])
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_strategies_that_take_turns_have_averages_of_their_own(digits, shared):
+    first, second = split_online_stream(digits.train_stream[:1], 150, seed=0)
+    plugins, models = [EMAPlugin(0.5), EMAPlugin(0.5)], []
+    for other in (plugins[0] if shared else plugins[1], None):
+        torch.manual_seed(0)
+        beside = tiny()
+        strategy = train_generator(tiny(), [first], plugins[0])
+        if other is not None:
+            with torch.random.fork_rng():
+                train_generator(beside, [first], other)
+        strategy.train(second, eval_streams=[])
+        models.append(weights(strategy.model))
+    assert same_bits(*models)
+
+
+def test_a_copy_of_a_strategy_has_an_average_of_its_own(digits):
+    pieces = split_online_stream(digits.train_stream[:1], 150, seed=0)
+    strategy = train_generator(tiny(), list(pieces)[:1], EMAPlugin(0.5))
+    ends = []
+    for one in (strategy, copy.deepcopy(strategy)):
+        torch.manual_seed(0)
+        one.train(digits.train_stream[1], eval_streams=[])
+        ends.append(weights(one.model))
+    assert same_bits(*ends)
+
+
+KEEPERS = {
+    "EWC": lambda: EWCPlugin(1.0),
+    "SI": lambda: SynapticIntelligencePlugin(1.0),
+    "MAS": MASPlugin,
+    "RWalk": lambda: RWalkPlugin(delta_t=1),
+}
+
+
+@pytest.mark.parametrize("make", KEEPERS.values(), ids=KEEPERS)
+def test_what_keeps_weights_before_they_are_averaged_is_refused(digits, make):
+    model = tiny()
+    before = weights(model)
+    with pytest.raises(
+        ValueError, match=r"after \w+Plugin has kept them; put EMAPlugin before it"
+    ) as caught:
+        train_generator(model, digits.train_stream[:1], make(), EMAPlugin(0.5))
+    assert len(str(caught.value).splitlines()) == 1
+    assert same_bits(weights(model), before)
+    train_generator(model, digits.train_stream[:1], EMAPlugin(0.5), make())
+
+
+def test_the_average_is_what_plugins_behind_it_keep(digits):
+    model, plugin = tiny(), EWCPlugin(1.0)
+    train_generator(model, digits.train_stream[:1], EMAPlugin(0.999), plugin)
+    for name, parameter in model.named_parameters():
+        assert torch.equal(plugin.saved_params[0][name].data, parameter)
+
+
+def early_stopping():
+    return EarlyStoppingPlugin(1, "test_stream", metric_name="Loss_Stream", mode="min")
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (early_stopping, "EarlyStoppingPlugin restores its best .*; remove one of the two"),
+        (lambda: EMAPlugin(0.9), "one average of its weights; give one EMAPlugin, or only"),
+    ],
+)
+def test_what_restores_weights_beside_an_average_is_refused(digits, make, message, first):
+    model = tiny()
+    before = weights(model)
+    with pytest.raises(ValueError, match=message) as caught:
+        if first:
+            train_generator(model, digits.train_stream[:1], make(), EMAPlugin(0.5))
+        else:
+            train_generator(model, digits.train_stream[:1], make(), ema_decay=0.5)
+    assert len(str(caught.value).splitlines()) == 1
+    assert same_bits(weights(model), before)
 
 
 def test_an_evaluation_that_was_interrupted_does_not_take_the_weights_away(

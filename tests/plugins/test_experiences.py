@@ -1,7 +1,12 @@
 """Which experience a plugin is in: online streams, interruptions, a second strategy."""
 
+import copy
+import pickle
+from functools import partial
+
 import pytest
 import torch
+from avalanche.benchmarks import DatasetExperience
 from avalanche.benchmarks.scenarios.online import (
     split_continuous_linear_decay_stream,
     split_online_stream,
@@ -10,6 +15,7 @@ from avalanche.core import SupervisedPlugin
 from avalanche.training.templates import SupervisedTemplate
 
 from avalanche_gd import (
+    ClassifierGuidance,
     DenoisingLoss,
     GenerativeDistillationPlugin,
     GenerativeReplayPlugin,
@@ -21,8 +27,10 @@ from avalanche_gd import (
 from avalanche_gd.plugins import EMAPlugin, Teacher
 from avalanche_gd.plugins.experiences import ExperienceCount, experience_number
 from avalanche_gd.training.strategy_state import load_strategy_state, strategy_state
+from tests.helpers import stream_builders
 from tests.helpers.bits import same_bits, weights
-from tests.helpers.small_models import SHAPE, tiny
+from tests.helpers.small_models import SHAPE, conditioned, tiny
+from tests.helpers.small_streams import domain
 from tests.helpers.small_trainings import fake_strategy, train_generator
 
 TEACHING = [
@@ -91,6 +99,27 @@ def test_n_counts_origin_experiences_not_pieces(digits, access):
                 count.end()
             strategy.clock.train_exp_counter += 1
         assert numbers == expected
+
+
+@pytest.mark.parametrize(
+    "whole",
+    [
+        lambda: stream_builders.by_class(2, task_labels=False).train_stream,
+        lambda: stream_builders.online_of_ours(None)[1],
+        lambda: [DatasetExperience(dataset=domain(i)) for i in range(2)],
+    ],
+)
+def test_n_counts_the_origins_of_pieces_of_any_stream(whole):
+    numbers, origins = [], []
+    strategy = fake_strategy(None)
+    for strategy.experience in split_online_stream(whole(), 15, seed=0):
+        count = ExperienceCount.of(strategy)
+        count.begin(strategy)
+        count.end()
+        strategy.clock.train_exp_counter += 1
+        numbers.append(count.number)
+        origins.append(id(strategy.experience.logging().origin_experience))
+    assert numbers == [1 + list(dict.fromkeys(origins)).index(one) for one in origins]
 
 
 @pytest.mark.parametrize("access", [False, True])
@@ -209,13 +238,75 @@ def test_a_solver_replays_its_generator_of_before_the_first_piece(
 
 @pytest.mark.parametrize("plugin", TEACHING)
 def test_a_stream_without_origin_experiences_is_refused(tiny_model, digits, plugin):
-    stream = split_continuous_linear_decay_stream(
-        digits.train_stream[:2], 20, iters_per_virtual_epoch=2, beta=2, shuffle=True
-    )
+    stream = of_no_ends(digits.train_stream[:2])
     before = weights(tiny_model)
     with pytest.raises(ValueError, match="make the stream with split_online_stream"):
         train_generator(tiny_model, stream, plugin())
     assert same_bits(weights(tiny_model), before)
+
+
+def of_no_ends(stream):
+    return split_continuous_linear_decay_stream(
+        stream, 20, iters_per_virtual_epoch=2, beta=2, shuffle=True
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(weighting="experiences"),
+        dict(weighting="constant", teacher_ema_decay=None),
+        dict(weighting="constant", increasing_replay_size=True),
+        dict(weighting="constant", guidance=ClassifierGuidance(SmallCNN(SHAPE, 10).eval())),
+    ],
+)
+def test_what_needs_the_ends_of_experiences_is_refused_without_them(
+    tiny_model, digits, options
+):
+    plugin = GenerativeDistillationPlugin(**dict(teacher_ema_decay=0.9) | options)
+    message = r'or distil with teacher_ema_decay= and weighting="constant"'
+    with pytest.raises(ValueError, match=message):
+        train_generator(tiny_model, of_no_ends(digits.train_stream[:2]), plugin)
+
+
+@pytest.mark.parametrize("make", [tiny, partial(conditioned, seen=())])
+def test_a_teacher_that_follows_needs_no_ends_of_experiences(digits, make):
+    classes, first = [], []
+    steps, model = Steps(), make()
+
+    class Piece(SupervisedPlugin):
+        """Follows again, in plain words, what the teacher should be."""
+
+        expected = None
+
+        def before_forward(self, strategy, **kwargs):
+            teacher = Teacher.of(strategy).model
+            if teacher is not None and self.expected is None:
+                self.expected = weights(teacher.denoiser)
+                first.append(same_bits(self.expected, weights(model.denoiser)))
+            if teacher is not None:
+                classes.append(set(teacher.classes_seen.nonzero().flatten().tolist()))
+
+        def after_training_iteration(self, strategy, **kwargs):
+            for name, now in weights(model.denoiser).items():
+                if self.expected is not None:
+                    self.expected[name] = 0.9 * self.expected[name] + 0.1 * now
+
+    plugin = GenerativeDistillationPlugin(
+        look_ahead=1, teacher_ema_decay=0.9, weighting="constant"
+    )
+    piece, seen = Piece(), []
+    strategy = train_generator(model, [], plugin, steps, piece)
+    for experience in of_no_ends(digits.train_stream[:3]):
+        seen.append(set(model.classes_seen.nonzero().flatten().tolist()))
+        strategy.train(experience, eval_streams=[])
+    assert steps.teachers[:3] == [None] * 3 and first == [True]
+    assert len(seen) == 6 and len(set(map(id, steps.teachers[3:]))) == 1
+    assert classes == [known for known in seen[1:] for _ in range(3)]
+    assert make is tiny or len(seen[1]) < len(seen[-1])
+    followed = weights(Teacher.of(strategy).model.denoiser)
+    for name, expected in piece.expected.items():
+        assert torch.allclose(followed[name], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("plugin", TEACHING)
@@ -281,6 +372,30 @@ def test_an_interruption_of_the_generators_training_leaves_the_solver_its_replay
     assert same_bits(weights(replay.old_generator.denoiser), learned[0])
     assert same_bits(weights(replay.old_model), learned[1])
     assert experience_number(strategy) == 2
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))])
+@pytest.mark.parametrize("after", [1, 4])
+@pytest.mark.parametrize(
+    "plugin",
+    [
+        partial(GenerativeDistillationPlugin, source="current"),
+        partial(GenerativeDistillationPlugin, source="gaussian", look_ahead=1),
+        partial(GenerativeReplayPlugin, look_ahead=1),
+        partial(GenerativeDistillationPlugin, look_ahead=1, teacher_ema_decay=0.9),
+    ],
+)
+def test_a_copy_between_pieces_goes_on_as_the_strategy_does(digits, plugin, after, copied):
+    pieces = list(online(digits.train_stream[:2]))
+    strategy = train_generator(tiny(), pieces[:after], plugin(), Steps())
+    state, ends = torch.get_rng_state(), []
+    for one in (copied(strategy), strategy):
+        torch.set_rng_state(state)
+        one.train(pieces[after : after + 1], eval_streams=[])
+        (steps,) = (p for p in one.plugins if isinstance(p, Steps))
+        ends.append((steps.numbers, weights(one.model)))
+    assert ends[0][0] == ends[1][0] == [1 + i // 9 for i in range(3 * after + 3)]
+    assert same_bits(ends[0][1], ends[1][1])
 
 
 class Evaluated(SupervisedPlugin):

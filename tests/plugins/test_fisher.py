@@ -1,5 +1,6 @@
 """Rank-1 EWC against gradients of single samples, and the quadratic form of its penalty."""
 
+import copy
 from types import SimpleNamespace
 
 import pytest
@@ -373,6 +374,25 @@ def test_what_cannot_be_held_is_refused_when_training_starts(digits):
     ):
         plain(tiny(), plugin, EMAPlugin(0.9)).train(experience)
     plain(tiny(), EMAPlugin(0.9), plugin).train(experience, eval_streams=[])
+
+
+def test_the_weights_of_another_strategy_are_not_kept_in_place(digits):
+    plugin, stream = RankOneEWCPlugin(0.1), digits.train_stream
+    strategy, other = (plain(tiny(), plugin) for _ in range(2))
+    strategy.train(stream[:2], eval_streams=[])
+    copied = copy.deepcopy(strategy)
+    other.train(stream[0], eval_streams=[])
+    assert list(plugin.mu) == list(plugin.theta) == [1]
+    before = weights(strategy.model)
+    with pytest.raises(
+        ValueError, match="keeps the weights of another strategy; make one for each"
+    ) as caught:
+        strategy.train(stream[2], eval_streams=[])
+    assert len(str(caught.value).splitlines()) == 1
+    assert same_bits(weights(strategy.model), before)
+    copied.train(stream[2], eval_streams=[])
+    own = next(p for p in copied.plugins if isinstance(p, RankOneEWCPlugin))
+    assert list(own.theta) == [1, 2, 3] and list(plugin.theta) == [1]
 
 
 def test_a_penalty_without_an_experience_is_refused(digits):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from avalanche.benchmarks.scenarios.online import split_online_stream
+from avalanche.core import SupervisedPlugin
 from torch import nn
 
 from avalanche_gd import (
@@ -193,6 +194,55 @@ def test_the_classes_are_of_the_experiences_before_or_of_this_one(
     assert set(guidance.classes.tolist()) == own[0]
 
 
+def classes_of(stream, *places):
+    return set().union(*(stream[place].dataset.targets.uniques for place in places))
+
+
+@pytest.mark.parametrize("order", [(3, 0), (4, 2), (2, 0, 1), (0, 1, 2), (0, 1, 0), (1, 1)])
+@pytest.mark.parametrize("in_pieces", [False, True])
+def test_the_missing_classes_are_of_what_was_trained_in_whatever_order(
+    digits, order, in_pieces
+):
+    stream, guidance = digits.train_stream, ClassifierGuidance(classifier())
+    strategy = train_generator(
+        tiny(), [], GenerativeDistillationPlugin(guidance=guidance), train_steps=1
+    )
+    for number, place in enumerate(order):
+        parts = stream[place : place + 1]
+        if in_pieces:
+            parts = split_online_stream(parts, len(parts[0].dataset) // 2)
+        for part in parts:
+            strategy.train(part, eval_streams=[])
+            expected = classes_of(stream, *order[:number])
+            assert set(guidance.classes.tolist()) == expected
+
+
+def test_an_experience_that_was_interrupted_is_not_missing(digits):
+    class Interruption(SupervisedPlugin):
+        def before_forward(self, strategy, **kwargs):
+            raise KeyboardInterrupt
+
+    stream, interruption = digits.train_stream, Interruption()
+    guidance = ClassifierGuidance(classifier())
+    plugin = GenerativeDistillationPlugin(guidance=guidance)
+    strategy = train_generator(tiny(), stream[2:3], plugin, train_steps=1)
+    strategy.plugins.append(interruption)
+    with pytest.raises(KeyboardInterrupt):
+        strategy.train(stream[0], eval_streams=[])
+    strategy.plugins.remove(interruption)
+    for place, expected in ((1, (2,)), (3, (1, 2))):
+        strategy.train(stream[place], eval_streams=[])
+        assert set(guidance.classes.tolist()) == classes_of(stream, *expected)
+
+
+def test_what_another_strategy_was_trained_on_before_is_not_missing(digits):
+    stream, guidance = digits.train_stream, ClassifierGuidance(classifier())
+    for first in (3, 1):
+        plugin = GenerativeDistillationPlugin(guidance=guidance)
+        train_generator(tiny(), [stream[first], stream[0]], plugin, train_steps=1)
+        assert set(guidance.classes.tolist()) == classes_of(stream, first)
+
+
 @pytest.mark.parametrize("towards", TOWARDS)
 @pytest.mark.parametrize(
     "options",
@@ -308,5 +358,5 @@ def test_a_solver_guides_by_a_copy(digits):
     first = guidance.classifier
     plugin.after_training_exp(fake_strategy(solver))
     assert guidance.classifier is first
-    plugin.before_training_exp(fake_strategy(solver))
+    plugin.before_train_dataset_adaptation(fake_strategy(solver))
     assert guidance.classifier is not first

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from avalanche.core import SupervisedPlugin
 from torch import nn
 
 from avalanche_gd import (
@@ -15,8 +16,10 @@ from avalanche_gd import (
     SoftGenerativeReplayPlugin,
 )
 from avalanche_gd.plugins import Teacher, soft_label_loss
-from tests.helpers.small_models import SHAPE, images
-from tests.helpers.small_trainings import fake_strategy
+from tests.helpers.bits import same_bits, weights
+from tests.helpers.lessons import note_lessons
+from tests.helpers.small_models import SHAPE, conditioned, images
+from tests.helpers.small_trainings import fake_strategy, train_generator
 
 
 def strategy_in_experience(n, student, teacher, current):
@@ -147,6 +150,67 @@ def test_two_plugins_weight_the_current_loss_once(tiny_model):
     for plugin in plugins:
         plugin.before_backward(strategy)
     assert strategy.loss.item() == pytest.approx(current / 4, abs=1e-6)
+
+
+@pytest.mark.parametrize("beside", [None, 0.5])
+@pytest.mark.parametrize("ratio", [1.0, 0.5])
+def test_the_criterion_gets_the_classes_that_are_taught(digits, ratio, beside):
+    model = conditioned(dropout=0.3, seen=())
+    plugin = GenerativeDistillationPlugin(replay_ratio=ratio, unconditional_weight=beside)
+    lessons, given, own = note_lessons(plugin), [], DenoisingLoss()
+    teach = plugin.distillation_loss
+
+    class Criterion(DenoisingLoss):
+        teaching = False
+
+        def forward(self, denoising, y=None):
+            if self.teaching:
+                given.append((denoising.timesteps, y))
+            return own(denoising, y)
+
+    def noted(strategy):
+        strategy._criterion.teaching = True
+        loss = teach(strategy)
+        strategy._criterion.teaching = False
+        return loss
+
+    plugin.distillation_loss = noted
+    train_generator(model, digits.train_stream[:2], plugin, criterion=Criterion())
+    taught = [lesson.apart() for lesson in lessons]
+    timesteps, classes = (torch.cat(part) for part in zip(*given, strict=True))
+    assert len(classes) == 3 * int(16 * ratio) * (1 if beside is None else 2)
+    assert torch.equal(timesteps, torch.cat([lesson.timesteps for lesson in taught]))
+    assert torch.equal(classes, torch.cat([lesson.condition for lesson in taught]))
+
+
+def test_the_criterion_gets_no_classes_of_a_model_without_them(tiny_model):
+    plugin = GenerativeDistillationPlugin(replay_ratio=0.5)
+    strategy, _ = strategy_in_experience(2, tiny_model, other(tiny_model), images(8))
+    given, criterion = [], strategy._criterion
+    strategy._criterion = lambda denoising, y: given.append(y) or criterion(denoising, y)
+    plugin.distillation_loss(strategy)
+    assert given == [None]
+
+
+class Copies(SupervisedPlugin):
+    """Copies the batch after its loss was computed."""
+
+    def before_backward(self, strategy, **kwargs):
+        strategy.mbatch = [part.clone() for part in strategy.mbatch]
+
+
+def test_a_copied_batch_is_not_passed_through_the_model_again(digits):
+    found = []
+    for beside in ([], [Copies()]):
+        torch.manual_seed(5)
+        model, passed = conditioned(dropout=0.5, seen=()), []
+        plugin = GenerativeDistillationPlugin(generator=torch.Generator().manual_seed(1))
+        model.denoiser.register_forward_hook(
+            lambda module, inputs, out, passed=passed: passed.append(len(inputs[0]))
+        )
+        train_generator(model, digits.train_stream[:2], *beside, plugin)
+        found.append((passed, weights(model)))
+    assert found[0][0] == found[1][0] and same_bits(found[0][1], found[1][1])
 
 
 def test_soft_labels_have_the_old_solver_as_target():

@@ -1,9 +1,12 @@
 """The replay pool."""
 
+import copy
+import pickle
 from functools import partial
 
 import pytest
 import torch
+from avalanche.benchmarks.scenarios.online import split_online_stream
 from avalanche.core import SupervisedPlugin
 from avalanche.training.templates import SupervisedTemplate
 
@@ -212,6 +215,67 @@ def test_samples_are_made_ahead_once_for_as_many_steps_as_asked(tiny_model):
     for left in (2, 1):  # no more than will be asked for
         ahead.draw(tiny_model, 6, generator, steps_left=left).images()
     assert sizes == [24, 24, 2, 12]
+
+
+@pytest.mark.parametrize(
+    "plugin",
+    [
+        GenerativeDistillationPlugin,
+        partial(GenerativeDistillationPlugin, source="snr_split"),
+        partial(GenerativeDistillationPlugin, pool_size=12),
+        partial(GenerativeDistillationPlugin, pool_size=12, pool_of="pairs"),
+        GenerativeReplayPlugin,
+    ],
+)
+@pytest.mark.parametrize("in_pieces", [False, True])
+def test_a_strategy_can_be_pickled_after_its_teacher_has_taught(digits, plugin, in_pieces):
+    stream = digits.train_stream[:3]
+    if in_pieces:
+        stream = split_online_stream(stream, 120, seed=0)
+    experiences = list(stream)[: 5 if in_pieces else 2]
+    strategy = train_generator(tiny(), experiences, plugin())
+    copied = pickle.loads(pickle.dumps(strategy))
+    assert same_bits(weights(copied.model), weights(strategy.model))
+    following = list(stream)[len(experiences)]
+    copied.train(following, eval_streams=[])
+    assert not same_bits(weights(copied.model), weights(strategy.model))
+    assert (Teacher.of(copied).model is None) is not in_pieces
+
+
+def test_a_copied_pool_is_filled_by_the_teacher_that_it_is_asked_of(tiny_model):
+    pool = ReplayPool(9, steps=1)
+    pool.draw(tiny_model, 4, seeded()).images()
+    copied, other = copy.deepcopy(pool), tiny()
+    assert copied.size == 9 and copied._images is None
+    drawn, again = (one.draw(other, 4, seeded()).images() for one in (copied, pool))
+    assert torch.equal(drawn, again)
+
+
+@pytest.mark.parametrize("make", [tiny, partial(conditioned, seen=(2, 3, 7))])
+@pytest.mark.parametrize("kind", [partial(LookAhead, 3), partial(ReplayPool, 20)])
+def test_a_step_gets_the_first_so_many_as_often_as_it_asks(kind, make):
+    teacher, samples, generator = make(), kind(steps=2), seeded()
+    for number in (5, 3, 7, 0, 8):
+        drawn = samples.draw(teacher, 8, generator)
+        first = drawn.images(number)
+        whole = drawn.images()
+        assert first.shape == (number, *SHAPE) and whole.shape == (8, *SHAPE)
+        assert torch.equal(whole[:number], first)
+        assert torch.equal(drawn.images(4), whole[:4])
+    with pytest.raises(ValueError, match="number must be an integer from 0 to 8, got 9"):
+        drawn.images(9)
+
+
+def test_the_samples_that_were_missing_are_of_their_classes():
+    teacher, asked = conditioned(seen=(2, 3, 7)), []
+    teacher.denoiser.register_forward_hook(
+        lambda module, inputs, kw, out: asked.append(kw["class_labels"]), with_kwargs=True
+    )
+    drawn = LookAhead(1, steps=1).draw(teacher, 8, seeded())
+    for number in (3, 5, 8):
+        drawn.images(number)
+    assert [len(classes) for classes in asked] == [3, 2, 3]
+    assert torch.equal(torch.cat(asked), drawn.condition)
 
 
 def test_a_solvers_pool_is_of_its_generator_as_it_is_now(tiny_model, digits):

@@ -64,6 +64,68 @@ def test_an_experience_smaller_than_a_batch_still_gets_its_steps(tiny_model, dig
     assert batches.sizes == [len(digits.train_stream[0].dataset)] * 3
 
 
+def few(count):
+    """An experience of so many images, without task labels."""
+    dataset = AvalancheDataset([TensorDataset(images(count), torch.arange(count) % 2)])
+    return benchmark_from_datasets(train=[dataset]).train_stream[0]
+
+
+def solver_training(**options):
+    solver = SmallCNN(SHAPE, 2)
+    optimizer = torch.optim.Adam(solver.parameters())
+    return BudgetedTemplate(model=solver, optimizer=optimizer, evaluator=None, **options)
+
+
+TRAININGS = {
+    "diffusion": lambda **options: diffusion_training(tiny(), **options),
+    "solver": solver_training,
+}
+
+
+class NoThirdEpoch(SupervisedPlugin):
+    """Ends a training that would not end."""
+
+    def before_training_epoch(self, strategy, **kwargs):
+        assert strategy.clock.train_exp_epochs < 3
+
+
+@pytest.mark.parametrize("training", TRAININGS.values(), ids=TRAININGS)
+def test_steps_on_less_than_a_batch_end_though_the_last_batch_is_to_be_dropped(training):
+    batches = Batches()
+    plugins = [batches, NoThirdEpoch()]
+    strategy = training(train_steps=2, train_mb_size=16, plugins=plugins)
+    strategy.train(few(10), eval_streams=[], drop_last=True)
+    assert batches.sizes == [10, 10]
+
+
+@pytest.mark.parametrize("training", TRAININGS.values(), ids=TRAININGS)
+@pytest.mark.parametrize(
+    "options", [dict(train_steps=2), dict(train_epochs=2), dict(train_epochs=1)], ids=str
+)
+def test_an_epoch_without_a_batch_is_refused(training, options):
+    class Empties(SupervisedPlugin):
+        def before_training_exp(self, strategy, **kwargs):
+            if "train_steps" in options:
+                strategy.dataloader = []
+
+    plugins = [Empties(), NoThirdEpoch()]
+    strategy = training(train_mb_size=16, plugins=plugins, **options)
+    message = "experience 1 does not make one batch of 16; leave drop_last out, or lower"
+    with pytest.raises(ValueError, match=message) as caught:
+        strategy.train(few(10), eval_streams=[], drop_last=True)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_an_epoch_that_a_plugin_stops_at_its_start_is_not_refused():
+    class Stops(SupervisedPlugin):
+        def before_training_epoch(self, strategy, **kwargs):
+            strategy.stop_training()
+
+    strategy = diffusion_training(tiny(), train_epochs=2, plugins=[Stops()])
+    strategy.train(few(10), eval_streams=[])
+    assert strategy.clock.train_iterations == 0
+
+
 @pytest.mark.parametrize(("place", "pinned"), [("cpu", True), ("meta", False)])
 def test_only_what_is_in_the_memory_of_the_cpu_is_pinned(tiny_model, place, pinned):
     strategy = diffusion_training(tiny_model)

@@ -1,0 +1,96 @@
+"""A solver whose head grows with the classes, as Avalanche's own does."""
+
+import numpy as np
+import pytest
+import torch
+from avalanche.core import SupervisedPlugin
+from avalanche.models import IncrementalClassifier
+from torch import nn
+
+from avalanche_gd import (
+    ClassifierGuidance,
+    GenerativeReplayPlugin,
+    SoftGenerativeReplayPlugin,
+)
+from avalanche_gd.plugins import soft_label_loss
+from avalanche_gd.training import BudgetedTemplate
+from tests.helpers.bits import same_bits, weights
+from tests.helpers.small_models import tiny
+from tests.helpers.small_trainings import train_generator
+
+
+class Growing(nn.Module):
+    """Pixels, and a head that has a unit more for each class up to the highest."""
+
+    def __init__(self, masking):
+        super().__init__()
+        self.head = IncrementalClassifier(64, 2, masking=masking)
+
+    def forward(self, x):
+        return self.head(x.flatten(1))
+
+
+class Noted(SupervisedPlugin):
+    """Notes the solver at the end of experiences, and the old one in each step."""
+
+    def __init__(self, replay):
+        super().__init__()
+        self.replay, self.ends, self.old, self.losses = replay, [], [], []
+
+    def before_forward(self, strategy, **kwargs):
+        if self.replay.old_model is not None:
+            self.old.append(weights(self.replay.old_model))
+
+    def after_training_iteration(self, strategy, **kwargs):
+        self.losses.append(strategy.loss.item())
+
+    def after_training_exp(self, strategy, **kwargs):
+        self.ends.append(weights(strategy.model))
+
+
+def trained(stream, solver, **options):
+    kind = options.pop("kind", SoftGenerativeReplayPlugin)
+    replay = kind(train_generator(tiny(), [], train_steps=1), **options)
+    noted = Noted(replay)
+    BudgetedTemplate(
+        model=solver,
+        optimizer=torch.optim.Adam(solver.parameters()),
+        criterion=nn.CrossEntropyLoss(),
+        plugins=[noted, replay],
+        train_steps=2,
+        train_mb_size=16,
+        evaluator=None,
+    ).train(stream, eval_streams=[])
+    return replay, noted
+
+
+@pytest.mark.parametrize("masking", [True, False])
+@pytest.mark.parametrize("kind", [GenerativeReplayPlugin, SoftGenerativeReplayPlugin])
+def test_the_old_solver_is_from_before_the_head_grew(digits, kind, masking):
+    _, noted = trained(digits.train_stream[:3], Growing(masking), kind=kind)
+    assert len(noted.old) == 4 and np.isfinite(noted.losses).all()
+    for old, end in zip(noted.old, [noted.ends[i] for i in (0, 0, 1, 1)], strict=True):
+        assert same_bits(old, end)
+
+
+def test_a_guiding_solver_is_from_before_the_head_grew(digits):
+    guidance = ClassifierGuidance()
+    _, noted = trained(digits.train_stream[:2], Growing(True), guidance=guidance)
+    assert same_bits(weights(guidance.classifier), noted.ends[0])
+    guidance = ClassifierGuidance(towards="confused")
+    solver = Growing(True)
+    trained(digits.train_stream[:2], solver, guidance=guidance)
+    shapes = [one.head.classifier.weight.shape for one in (guidance.classifier, solver)]
+    assert shapes[0] == shapes[1]
+
+
+def test_soft_labels_are_0_for_classes_that_the_old_solver_has_no_logit_of():
+    old, new, temperature = torch.randn(5, 3), torch.randn(5, 7), 2.0
+    p = np.exp(old.numpy() / temperature)
+    p /= p.sum(axis=1, keepdims=True)
+    q = np.exp(new.numpy() / temperature)
+    q /= q.sum(axis=1, keepdims=True)
+    expected = -(temperature**2) * np.sum(p * np.log(q[:, :3]), axis=1).mean()
+    assert abs(soft_label_loss(new, old, temperature).item() - expected) < 1e-6
+    with pytest.raises(ValueError, match="the old solver has 7 logits, but the new one 3"):
+        soft_label_loss(old, new, temperature)
