@@ -1,7 +1,7 @@
 """A benchmark with the same attributes as Avalanche's own."""
 
 from collections.abc import Iterable
-from itertools import chain
+from itertools import chain, combinations
 from typing import Any
 
 from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline
@@ -88,4 +88,28 @@ def check_not_empty(stream: str, datasets: Iterable[Any]) -> None:
         if len(dataset) == 0:
             raise ValueError(
                 f"experience {index} of the stream {stream} is empty; leave it out"
+            )
+
+
+def check_one_numbering(benchmark: Any) -> None:
+    """Raise ValueError if different classes have one number, told apart by task labels.
+
+    Avalanche's ``nc_benchmark`` numbers classes so for a model with a head for each task.
+
+    :param benchmark: a benchmark that may know ``original_classes_in_exp``.
+    """
+    train = benchmark.streams.get("train", ())
+    known = getattr(benchmark, "original_classes_in_exp", ())  # of the training stream
+    parts = [
+        (set(experience.task_labels), set(experience.classes_in_this_experience), originals)
+        for originals, experience in zip(known, train, strict=False)
+    ]
+    for (tasks, numbers, own), (other_tasks, other_numbers, others) in combinations(
+        parts, 2
+    ):
+        if tasks != other_tasks and numbers & other_numbers and not own & others:
+            raise ValueError(
+                "experiences give other classes the same numbers, told apart by task "
+                "labels, which are lost in model space; make the benchmark without "
+                "class_ids_from_zero_in_each_exp"
             )

@@ -8,6 +8,8 @@ from itertools import chain
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
+from PIL.TiffImagePlugin import BITSPERSAMPLE
 from torch import Tensor
 from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
 
@@ -55,8 +57,8 @@ def _decode(file: str, channels: int, image_size: int) -> Tensor:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             # Without formats=, PIL would give PostScript files to Ghostscript.
             with Image.open(file, formats=_FORMATS) as image:
-                if image.mode.startswith(("I", "F")):  # PIL would clip them to 8 bits
-                    raise ValueError(f"more than 8 bits per channel, mode {image.mode}")
+                if _is_deep(image):
+                    raise ValueError("more than 8 bits per channel")
                 pixels = image.convert(_MODES[channels])
     except UnidentifiedImageError as error:
         raise ValueError(
@@ -68,6 +70,23 @@ def _decode(file: str, channels: int, image_size: int) -> Tensor:
             f"cannot read the image {file} ({error}); replace or delete it"
         ) from error
     return pil_to_tensor(center_crop(resize(pixels, [image_size]), [image_size]))
+
+
+def _is_deep(image: ImageFile) -> bool:
+    """True for more than 8 bits per channel, which PIL would clip or drop.
+
+    :param image: opened, but not decoded yet.
+    """
+    if image.mode.startswith(("I", "F")):
+        return True
+    if image.format == "TIFF":
+        return max(image.tag_v2.get(BITSPERSAMPLE, (1,))) > 8  # type: ignore[attr-defined]
+    layouts = [tile[3] for tile in image.tile]  # of the pixels in the file
+    if image.format == "PNG":
+        return any("16" in str(layout) for layout in layouts)  # as in RGB;16B
+    if image.format == "PPM":  # a highest value that is not 255 is beside the mode
+        return any(isinstance(layout, tuple) and layout[1] > 255 for layout in layouts)
+    return False
 
 
 def _state(root: Path, file: str) -> tuple[object, ...]:

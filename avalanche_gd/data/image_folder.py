@@ -43,9 +43,9 @@ def SplitImageFolder(
     :param seed: decides the order of the classes. The global random state does not change.
     :param image_size: height and width of the result.
     :param shuffle: False to keep the classes in their own order, whatever the seed.
-    :param root: a folder with ``train/CLASS/IMAGE`` and ``test/CLASS/IMAGE``; or with
-        ``CLASS/IMAGE``, of which a fifth of each class becomes the test stream, the same
-        images for every seed.
+    :param root: a folder with ``train/CLASS/IMAGE`` and ``test/CLASS/IMAGE``, where
+        ``train`` and ``test`` may have capitals; or with ``CLASS/IMAGE``, of which a fifth
+        of each class becomes the test stream, the same images for every seed.
     :param channels: 3, or 1 for grey.
     :return: streams ``train_stream`` and ``test_stream``, of shape
         ``(channels, image_size, image_size)``.
@@ -72,7 +72,7 @@ def _find(root: Path) -> tuple[LabelledFiles, LabelledFiles]:
     """The training and the test samples of a root."""
     if not root.is_dir():
         raise ValueError(f"no folder {root}; give a folder of class folders as root")
-    train, test = root / "train", root / "test"
+    train, test = (_folder_named(name, root) for name in ("train", "test"))
     if train.is_dir() and test.is_dir():
         train_folder, test_folder = _image_folder(train), _image_folder(test)
         unpaired = set(train_folder.classes) ^ set(test_folder.classes)
@@ -84,10 +84,17 @@ def _find(root: Path) -> tuple[LabelledFiles, LabelledFiles]:
         return train_folder.samples, test_folder.samples
     if train.is_dir() and any(path.is_dir() for path in train.iterdir()):
         raise ValueError(
-            f"{root} has a folder train but none named test; add it, or give {train} "
-            "as root to use a fifth of its images for tests"
+            f"{root} has a folder {train.name} but none named test; add it, or give "
+            f"{train} as root to use a fifth of its images for tests"
         )
     return _hold_out(_image_folder(root))
+
+
+def _folder_named(name: str, root: Path) -> Path:
+    """The folder of this name; if it is not there, one of the name in capitals."""
+    others = (path for path in sorted(root.iterdir()) if path.name.lower() == name)
+    paths = [path for path in (root / name, *others) if path.is_dir()]
+    return paths[0] if paths else root / name
 
 
 def _image_folder(folder: Path) -> ImageFolder:

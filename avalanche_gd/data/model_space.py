@@ -13,7 +13,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.functional import get_dimensions, pil_to_tensor
 
-from avalanche_gd.data.benchmark import StreamsBenchmark, as_benchmark, check_not_empty
+from avalanche_gd.data.benchmark import (
+    StreamsBenchmark,
+    as_benchmark,
+    check_not_empty,
+    check_one_numbering,
+)
 from avalanche_gd.data.images import (
     DatasetImages,
     ImageDataset,
@@ -21,9 +26,12 @@ from avalanche_gd.data.images import (
     kept_image,
     place_of,
 )
+from avalanche_gd.data.picture_modes import with_plain_channels
 from avalanche_gd.data.stored_images import StoredImages
 
 _CHUNK = 1024  # images of which there are two copies at a time
+_ROUNDING = 1e-3  # how far outside of its range a float may be, a quarter of an 8-bit level
+_BELOW_ZERO = -0.1  # floats in model space reach further down, if they are below 0 at all
 
 
 def class_incremental(
@@ -72,14 +80,19 @@ def to_model_space(benchmark: Any, sample_shape: tuple[int, int, int]) -> Stream
 
     :param benchmark: an Avalanche classification benchmark whose items begin with an
         image: a PIL image, a uint8 tensor ``(C, H, W)``, or a float one in ``[0, 1]``.
-        If a float image of the benchmark has values below 0, and none is outside of
-        ``[-1, 1]``, they are in model space already, and are not scaled again.
+        PIL images have mode L, LA, RGB, RGBA or F; those of mode 1 are read as grey, and
+        those with a palette as grey or RGB, as ``sample_shape`` has 1 or 3 channels.
+        If the float images of the benchmark reach below -0.1, and none is outside of
+        ``[-1, 1]``, they are in model space already, and are not scaled again. What is
+        outside by 0.001 or less is rounding, and is clipped.
         The transforms of the benchmark are not applied.
     :param sample_shape: ``(C, H, W)`` of the items of the result, float32 in ``[-1, 1]``;
         resized bilinearly with antialiasing.
-    :raises ValueError: if the channels do not fit, if a float image is outside of these
-        ranges, if an experience has both float and 8-bit images, or a benchmark both floats
-        below 0 and 8-bit images, if an experience is empty, or if there are no labels.
+    :raises ValueError: if the channels do not fit, if a PIL image has another mode, if a
+        float image is outside of these ranges, if an experience has both float and 8-bit
+        images, or a benchmark both floats below 0 and 8-bit images, if an experience is
+        empty, if there are no labels, or if different classes have one number and only task
+        labels tell them apart.
     """
     pixels = _Pixels(sample_shape)
     result = _each(benchmark, pixels.read)
@@ -93,6 +106,8 @@ def on_device(benchmark: Any, device: torch.device) -> StreamsBenchmark:
     So a training step has to copy nothing to it. Images that are uint8 stay uint8.
 
     :param benchmark: for example from :func:`to_model_space`.
+    :raises ValueError: if an experience is empty, or has no labels, or if different classes
+        have one number and only task labels tell them apart.
     """
     return _each(
         benchmark,
@@ -101,6 +116,7 @@ def on_device(benchmark: Any, device: torch.device) -> StreamsBenchmark:
 
 
 def _each(benchmark: Any, change: Callable[[Any], Any]) -> StreamsBenchmark:
+    check_one_numbering(benchmark)
     streams: dict[str, list[Any]] = {}
     for name, stream in benchmark.streams.items():
         datasets = [experience.dataset for experience in stream]
@@ -213,14 +229,19 @@ class _Pixels:
 
     def scale(self) -> None:
         """Scale all floats that were read to model space, unless they are there already."""
-        if self._low < 0 and self._with_bytes:
+        if self._low >= -_ROUNDING:
+            for images in self._floats:
+                images.clamp_(min=0).mul_(2).sub_(1)
+        elif self._with_bytes:
             raise ValueError(
                 "some images are uint8 and others are floats below 0; give all of them in "
                 "one range"
             )
-        if self._low == 0:
-            for images in self._floats:
-                images.mul_(2).sub_(1)
+        elif self._low > _BELOW_ZERO:
+            raise ValueError(
+                f"the lowest value of the float images is {self._low:g}, which is neither "
+                "in [0, 1] nor clearly in model space, [-1, 1]; clip them to [0, 1]"
+            )
 
     def _resized(self, dataset: Any) -> Tensor:
         """All images of a dataset: uint8 if they have 8 bits, else floats."""
@@ -241,6 +262,8 @@ class _Pixels:
 
     def _as_tensor(self, image: Any) -> Tensor:
         """An image as a tensor, resized by PIL if it has 8 bits a channel."""
+        if isinstance(image, Image.Image):
+            image = with_plain_channels(image, self._shape[0])
         tensor = image if isinstance(image, Tensor) else pil_to_tensor(image)
         if len(tensor) != self._shape[0]:
             raise ValueError(
@@ -264,13 +287,15 @@ class _Pixels:
         """Resize ``(N, C, H, W)`` to floats in [0, 1], or in [-1, 1] if they were there."""
         floats = pixels.float()
         low, high = floats.min().item(), floats.max().item()
-        if not (low >= -1 and high <= 1):  # true for NaN as well
+        # Of NaN this is true as well.
+        if not (low >= -1 - _ROUNDING and high <= 1 + _ROUNDING):
             raise ValueError(
                 "float images must be in [0, 1], or in [-1, 1] if they are in model "
                 f"space already, but these reach from {low:g} to {high:g}; remove a "
                 "Normalize from the dataset's transforms"
             )
         self._low = min(self._low, low)
+        floats = floats.clamp(-1, 1)
         size = self._shape[1:]
         if floats.shape[2:] != size:
             floats = F.interpolate(floats, size, mode="bilinear", antialias=True)

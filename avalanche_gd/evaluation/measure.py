@@ -15,6 +15,7 @@ from torch import Tensor
 from avalanche_gd.evaluation.subjects import Subject
 from avalanche_gd.metrics import Sampling, fid_metrics
 from avalanche_gd.metrics.shared_images import SharedImages, generate_samples
+from avalanche_gd.metrics.trained import label_counts
 from avalanche_gd.models import DiffusionModel
 from avalanche_gd.runs.columns import METRICS
 from avalanche_gd.runs.config import RunConfig
@@ -94,7 +95,7 @@ class Judge:
 
     def outcomes(self, subject: Subject) -> Iterator[Outcome]:
         """The outcomes of a model, one after another."""
-        plan = self.plan
+        plan, real = self.plan, label_counts(self.stream)
         for guidance in plan.guidance:
             model = subject.load(guidance, self.config.model.execution)
             model = model.to(self.config.torch_device).eval()
@@ -109,7 +110,7 @@ class Judge:
                 generate_samples(model, replace(sampling, images=2))  # the first is slower
                 with _counted(model) as passed:
                     began = time.perf_counter()
-                    samples = generate_samples(model, sampling)
+                    samples = generate_samples(model, sampling, real=real)
                     took = time.perf_counter() - began
                 way = model.guidance, sampler, steps, sum(passed) / sampling.images
                 for count in plan.images:

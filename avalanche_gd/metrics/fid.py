@@ -1,6 +1,8 @@
 """The Frechet inception distance of generated images, as an Avalanche metric."""
 
+from collections import Counter
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,12 @@ from avalanche_gd.metrics.feature_metric import FeatureChoice, FeatureMetric
 from avalanche_gd.metrics.plugin import GenerationMetric
 from avalanche_gd.metrics.shared_images import Sampling, SharedImages, classifier_labels
 from avalanche_gd.metrics.summary import Qualities, afid_summary, generation_summary
-from avalanche_gd.metrics.trained import ExperienceKey, StreamKey
+from avalanche_gd.metrics.trained import (
+    ExperienceKey,
+    StreamKey,
+    label_counts,
+    whole_stream,
+)
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,8 @@ class FID(FeatureMetric):
         self._summary, self._afid = summary, afid
         self._qualities: dict[StreamKey, Qualities] = {}
         self._loaded: dict[str, Qualities] = {}
+        self._after: dict[StreamKey, dict[int, int]] = {}
+        self._labels: dict[StreamKey, Counter[int]] = {}
 
     @property
     def qualities(self) -> dict[str, Qualities]:
@@ -172,16 +181,36 @@ class FID(FeatureMetric):
             )
         distances = {}
         for key in experiences:
-            classes = torch.tensor(sorted(self._counted[key].classes))
-            own = features[torch.isin(condition, classes.to(condition.device))]
+            own = features[self._of_classes(strategy, key, condition)]
             distances[key.place] = frechet_distance(self._real[key, extractor], own)
         return distances
 
+    def _of_classes(self, strategy: Any, key: ExperienceKey, condition: Tensor) -> Tensor:
+        """The places of an experience's share of the generated images.
+
+        The first of its classes, as many as there are of them when the images are of all
+        classes of the stream. The bias of FID depends on the number of images, so that with
+        all that there are, FID on an experience would rise with each further experience.
+        """
+        classes = self._counted[key].classes
+        wanted = torch.tensor(sorted(classes), device=condition.device)
+        own = torch.isin(condition, wanted).nonzero().flatten()
+        if key.stream not in self._labels:
+            self._labels[key.stream] = label_counts(whole_stream(key.stream) or ())
+        counts = self._labels[key.stream]
+        share = sum(counts[label] for label in classes)
+        if 0 < share < counts.total():
+            own = own[: self.sampling.images * share // counts.total()]
+        return own
+
     def recorded(self, distances: dict[int, float]) -> Qualities:
-        """Record these distances; return all that was measured on the stream."""
+        """Record these distances; return all that was measured on the stream.
+
+        The experiences may be evaluated one by one.
+        """
         first, counted = next(iter(self._counted.items()))
         qualities = self.qualities_of(first.stream)
-        qualities[counted.number] = distances
+        qualities.setdefault(counted.number, {}).update(distances)
         return qualities
 
     def qualities_of(self, stream: StreamKey) -> Qualities:
@@ -192,8 +221,16 @@ class FID(FeatureMetric):
 
     @property
     def counts_after(self) -> dict[int, int]:
-        """By place: after how many experiences an evaluated experience started to count."""
-        return {key.place: counted.after for key, counted in self._counted.items()}
+        """By place: after how many experiences an evaluated experience started to count.
+
+        Of the evaluated stream, also of experiences from earlier evaluations. Those that a
+        checkpoint has and that were not evaluated since stand one after another.
+        """
+        stream = next(iter(self._counted)).stream
+        after = self._after.setdefault(stream, {})
+        after |= {key.place: counted.after for key, counted in self._counted.items()}
+        measured = chain.from_iterable(self.qualities_of(stream).values())
+        return {place: place + 1 for place in measured} | after
 
     @property
     def _of_experiences(self) -> bool:
@@ -222,7 +259,10 @@ def fid_metrics(
     :param experience: also log FID for each experience, between its real images and the
         generated images of its classes, as ``FID_Exp/eval_phase/test_stream/Exp000``; NaN
         if there are fewer than 2. The class of a generated image is the one on which it was
-        conditioned; without conditioning the oracle predicts it.
+        conditioned; without conditioning the oracle predicts it. The first of them are
+        taken, as many of all as there are of its classes in the whole stream, so that FID
+        of an earlier model is not of more images: its bias depends on their number. (Of
+        fewer, if the model makes fewer.)
     :param stream: log FID over all of them, as ``FID_Stream/eval_phase/test_stream``.
     :param summary: log final and mean quality and forgetting, as
         ``FID_Final/eval_phase/test_stream``, ``FID_Mean/...``, ``FID_Forgetting/...``, one

@@ -85,6 +85,7 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
                     "benchmarks; evaluate each stream separately"
                 )
         self._counted[key] = counted
+        SharedImages.of(strategy).note(key, experience)
 
     def after_eval(self, strategy: Any) -> list[MetricValue]:
         """Emit the values over the evaluated experiences that were trained on."""

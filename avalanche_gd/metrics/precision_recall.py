@@ -6,6 +6,8 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from avalanche_gd.checks import check_integer
@@ -35,9 +37,16 @@ def precision_recall(real: Tensor, features: Tensor, nearest_k: int) -> dict[str
     :param nearest_k: k, up to N - 2 and M - 2. Memory grows with N times M and N times N.
     """
     compute = importlib.import_module("prdc").compute_prdc
+    arrays = [_as_array(side) for side in (real, features)]
     with redirect_stdout(io.StringIO()):  # prdc prints
-        found = compute(real.cpu().numpy(), features.cpu().numpy(), nearest_k=nearest_k)
+        found = compute(*arrays, nearest_k=nearest_k)
     return {name: float(found[name.lower()]) for name in NAMES}
+
+
+def _as_array(features: Tensor) -> NDArray[Any]:
+    """Features in float32, or in float64 if they are: NumPy has no bfloat16."""
+    dtype = torch.promote_types(features.dtype, torch.float32)
+    return features.to("cpu", dtype).numpy()
 
 
 class PrecisionRecall(FeatureMetric):

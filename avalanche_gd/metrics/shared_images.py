@@ -1,6 +1,7 @@
 """What all metrics of generated images share in an evaluation."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,10 @@ from avalanche_gd.checks import check_integer, check_number
 from avalanche_gd.data.images import DatasetImages
 from avalanche_gd.data.model_space import labels_of
 from avalanche_gd.metrics.trained import (
+    ExperienceKey,
     StreamKey,
     TrainedExperiences,
+    label_counts,
     whole_stream,
 )
 from avalanche_gd.models.diffusion import DiffusionModel
@@ -62,6 +65,7 @@ class SharedImages:
         self._samples: dict[Sampling, tuple[Tensor, Tensor | None]] = {}
         self._oracles: dict[StreamKey, nn.Module] = {}
         self._features: dict[Any, tuple[Tensor, Tensor]] = {}
+        self._real: dict[ExperienceKey, Counter[int]] = {}  # labels, in this evaluation
 
     @classmethod
     def of(cls, strategy: Any) -> "SharedImages":
@@ -79,11 +83,18 @@ class SharedImages:
         """Release the images, because the model will change or an evaluation begins."""
         self._samples.clear()
         self._features.clear()
+        self._real.clear()
+
+    def note(self, key: ExperienceKey, experience: Any) -> None:
+        """Note an experience that the images will be compared with."""
+        if key not in self._real:
+            self._real[key] = label_counts([experience])
 
     def samples(self, model: Any, sampling: Sampling) -> tuple[Tensor, Tensor | None]:
         """The result of :func:`generate_samples`, made once."""
         if sampling not in self._samples:
-            self._samples[sampling] = generate_samples(model, sampling)
+            real = sum(self._real.values(), Counter[int]())
+            self._samples[sampling] = generate_samples(model, sampling, real=real)
         return self._samples[sampling]
 
     def images(self, model: Any, sampling: Sampling) -> Tensor:
@@ -127,7 +138,11 @@ def generate_images(model: Any, sampling: Sampling) -> Tensor:
 
 
 def generate_samples(
-    model: Any, sampling: Sampling, *, classes: Iterable[int] | None = None
+    model: Any,
+    sampling: Sampling,
+    *,
+    classes: Iterable[int] | None = None,
+    real: Mapping[int, int] | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Generate images with a diffusion model, batch by batch, from noise drawn at once.
 
@@ -136,6 +151,9 @@ def generate_samples(
     change.
 
     :param classes: other classes for a conditioned model, as many images of each.
+    :param real: how many real images of each class these are compared with. If they are of
+        the classes that a conditioned model was trained on, and of some more than of
+        others, it generates them in the same ratios.
     :return: the images in model space, ``(sampling.images, C, H, W)``, and the class on
         which each is conditioned, ``(sampling.images,)``; None without conditioning.
     """
@@ -147,6 +165,8 @@ def generate_samples(
         wanted = torch.tensor(sorted(classes), device=model.device)
         places = torch.arange(sampling.images, device=model.device)
         condition: Tensor | None = wanted[places % len(wanted)]
+    elif model.num_classes is not None and _are_unequal(real, model.classes_seen):
+        condition = in_ratios(real or {}, sampling.images).to(model.device)
     else:
         condition = model.draw_condition(sampling.images, generator)
     size = sampling.batch_size
@@ -160,6 +180,33 @@ def generate_samples(
         for part, given in zip(parts, conditions, strict=True)
     ]
     return torch.cat(batches), condition
+
+
+def _are_unequal(real: Mapping[int, int] | None, seen: Tensor) -> bool:
+    """True if there are more real images of some classes seen than of others."""
+    counts = +Counter(real or {})
+    is_of_seen = set(counts) == set(seen.nonzero().flatten().tolist())
+    return is_of_seen and len(set(counts.values())) > 1
+
+
+def in_ratios(counts: Mapping[int, int], number: int) -> Tensor:
+    """So many classes in the ratios of some counts, evenly mixed: ``(number,)``.
+
+    >>> in_ratios({3: 100, 5: 50}, 6)
+    tensor([3, 5, 3, 3, 5, 3])
+    """
+    total = sum(counts.values())
+    exact = {label: number * count / total for label, count in sorted(counts.items())}
+    shares = {label: int(share) for label, share in exact.items()}
+    lacking = sorted(exact, key=lambda label: shares[label] - exact[label])
+    for label in lacking[: number - sum(shares.values())]:
+        shares[label] += 1
+    spread = sorted(
+        ((place + 0.5) / share, label)
+        for label, share in shares.items()
+        for place in range(share)
+    )
+    return torch.tensor([label for _, label in spread])
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """Summaries of the quality of generation over a stream."""
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 Qualities = dict[int, dict[int, float]]
 """FID by the number of experiences trained on (from 1) and by experience (from 0)."""
@@ -31,7 +31,7 @@ def generation_summary(
         "Final": statistics.fmean(qualities[last].values()),
         "Mean": statistics.fmean(statistics.fmean(q.values()) for q in qualities.values()),
     }
-    after = {j: j + 1 for j in qualities[last]} if counts_after is None else counts_after
+    after = _after(qualities[last], counts_after)
     losses = [
         now - qualities[after[j]][j]
         for j, now in qualities[last].items()
@@ -40,6 +40,13 @@ def generation_summary(
     if losses:
         summary["Forgetting"] = statistics.fmean(losses)
     return summary
+
+
+def _after(places: Iterable[int], known: Mapping[int, int] | None) -> dict[int, int]:
+    """After how many experiences each place was measured first."""
+    if known is None:
+        return {place: place + 1 for place in places}
+    return {place: known[place] for place in places if place in known}
 
 
 def afid_summary(
@@ -65,7 +72,7 @@ def afid_summary(
     {'AFID': 4.5, 'F': 1.0}
     """
     last, nan = max(qualities), float("nan")
-    after = {j: j + 1 for j in qualities[last]} if counts_after is None else counts_after
+    after = _after(qualities[last], counts_after)
     losses = [
         now - qualities.get(after[j], {}).get(j, nan) for j, now in qualities[last].items()
     ]
@@ -99,7 +106,7 @@ def transfer_summary(
     {'Backward': -1.0, 'Forward': 2.0}
     """
     last = max(qualities)
-    after = {j: j + 1 for j in qualities[last]} if counts_after is None else counts_after
+    after = _after(qualities[last], counts_after)
     backward, forward = [], []
     for place, count in after.items():
         then, before = (qualities.get(k, {}).get(place) for k in (count, count - 1))

@@ -1,6 +1,7 @@
 """Which experiences a strategy was trained on, and which of a stream count for it."""
 
-from collections.abc import Sized
+from collections import Counter
+from collections.abc import Iterable, Sized
 from typing import Any, NamedTuple
 
 from avalanche.benchmarks.scenarios.generic_scenario import CLScenario
@@ -151,6 +152,14 @@ def _all_in_first(classes: frozenset[int], parts: list[frozenset[int]]) -> int |
         if not classes:
             return number
     return None
+
+
+def label_counts(experiences: Iterable[Any]) -> Counter[int]:
+    """How many images of each class are in experiences; of those without labels, none."""
+    counts: Counter[int] = Counter()
+    for experience in experiences:
+        counts.update(map(int, getattr(experience.dataset, "targets", ())))
+    return counts
 
 
 def whole_stream(stream: StreamKey) -> Any:

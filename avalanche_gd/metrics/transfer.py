@@ -40,6 +40,8 @@ class FIDTransfer(FID):
         tests = whole_stream(stream) or ()
         counted = [SharedImages.of(strategy).trained.counted(test) for test in tests]
         number = max((one.number for one in counted if one), default=1) - 1
+        if strategy.clock.train_exp_counter == 0:  # also of several experiences at once
+            number = 0
         known = self.qualities_of(stream).setdefault(number, {})
         ahead = {
             place: tests[place]
@@ -65,7 +67,8 @@ class FIDTransfer(FID):
         key = experience_key(experience), extractor
         if key not in self._real:
             images = DatasetImages([experience.dataset.eval()])
-            for part in torch.arange(len(images)).split(self.sampling.batch_size):
+            # As an evaluation reads them, so that a run that goes on has the same bits.
+            for part in torch.arange(len(images)).split(strategy.eval_mb_size):
                 batch = images[part].to(strategy.device)
                 kept = self.kept(self.features(strategy, extractor, batch))
                 self._real[key] = self._real[key] + kept if key in self._real else kept

@@ -1,7 +1,9 @@
 """Folders of class folders of images: what is read, what is cached, what is refused."""
 
 import os
+import struct
 import tarfile
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -77,6 +79,17 @@ def test_train_and_test_folders_are_the_streams_in_model_space(split_root):
             assert (images[labels == label] - expected).abs().max() < 1e-6
     classes = [sorted(e.classes_in_this_experience) for e in benchmark.train_stream]
     assert classes == [sorted(e.classes_in_this_experience) for e in benchmark.test_stream]
+
+
+def test_train_and_test_folders_may_have_capitals(split_root):
+    expected = rows(SplitImageFolder(2, root=split_root).train_stream)
+    (split_root / "train").rename(split_root / "Train")
+    (split_root / "test").rename(split_root / "TEST")
+    benchmark = SplitImageFolder(2, root=split_root)
+    assert benchmark.n_classes == 4 and rows(benchmark.train_stream) == expected
+    (split_root / "TEST").rename(split_root / "val")
+    with pytest.raises(ValueError, match="a folder Train but none named test; add it"):
+        SplitImageFolder(2, root=split_root)
 
 
 def test_the_seed_decides_the_order_of_classes(flat_root):
@@ -223,6 +236,62 @@ def test_pixels_of_more_than_8_bits_are_refused_by_name(flat_root):
     deep = np.full((32, 32), 40_000, dtype=np.uint16)
     Image.fromarray(deep).save(flat_root / "b" / "9.png")
     refused("root/b/9.png .more than 8 bits per channel", flat_root)
+
+
+def deep_png(kind: int, channels: int, bits: int) -> bytes:
+    """A PNG of 2x2 pixels, which PIL cannot write.
+
+    :param kind: 2 is RGB, 4 grey and 6 RGB with transparency.
+    """
+
+    def part(name: bytes, content: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(name + content))
+        return struct.pack(">I", len(content)) + name + content + check
+
+    header = struct.pack(">IIBBBBB", 2, 2, bits, kind, 0, 0, 0)
+    rows = (b"\0" + b"\x80" * (2 * channels * bits // 8)) * 2
+    parts = (b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(part(*each) for each in parts)
+
+
+def tiff(bits: int) -> bytes:
+    """An RGB TIFF of 2x2 pixels."""
+    count, start = 9, 8 + 2 + 9 * 12 + 4
+    sizes = struct.pack("<3H", bits, bits, bits)
+    pixels = b"\x80" * (12 * bits // 8)
+    entries = [
+        *((256, 3, 1, 2), (257, 3, 1, 2), (258, 3, 3, start), (259, 3, 1, 1)),
+        *((262, 3, 1, 2), (273, 4, 1, start + len(sizes)), (277, 3, 1, 3), (278, 3, 1, 2)),
+        (279, 4, 1, len(pixels)),
+    ]
+    directory = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    head = b"II*\0" + struct.pack("<IH", 8, count)
+    return head + directory + bytes(4) + sizes + pixels
+
+
+def ppm(highest: int) -> bytes:
+    """A PPM of 2x2 pixels."""
+    return f"P6 2 2 {highest}\n".encode() + b"\x40" * (12 if highest < 256 else 24)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(deep_png(2, 3, 16), deep_png(4, 2, 16), deep_png(6, 4, 16)),
+        *(tiff(16), ppm(65535), ppm(1000), b"P3 2 2 1000\n" + b"500 " * 12),
+    ],
+)
+def test_colours_of_more_than_8_bits_are_refused_by_name(flat_root, content):
+    (flat_root / "b" / "9.png").write_bytes(content)
+    refused("root/b/9.png .more than 8 bits per channel", flat_root)
+
+
+def test_colours_of_8_bits_or_fewer_are_read(flat_root):
+    contents = [deep_png(2, 3, 8), deep_png(4, 2, 8), tiff(8), ppm(255), ppm(100)]
+    for i, content in enumerate([*contents, b"P1 2 2\n0 1 1 0", b"P4 2 2\n\x80\x40"]):
+        (flat_root / "b" / f"{i}.png").write_bytes(content)
+    Image.new("P", (2, 2)).save(flat_root / "b" / "7.bmp")
+    assert len(rows(SplitImageFolder(2, root=flat_root).train_stream)) > 20
 
 
 PAGES = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\nshowpage\n%%EOF\n"

@@ -109,6 +109,51 @@ def test_pil_images_are_resized_as_pil_does_to_the_bit(mode, size):
     assert torch.equal(images, expected.permute(0, 3, 1, 2))
 
 
+@pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("RGB", 3)])
+@pytest.mark.parametrize("size", [(8, 8), (4, 4)])
+def test_pictures_with_a_palette_or_of_single_bits_are_read_as_they_look(
+    mode, channels, size
+):
+    colours = np.repeat(np.arange(0, 256, 4, dtype=np.uint8), 3).reshape(8, 8, 3)
+    colours[..., 1] = 255 - colours[..., 1]
+    with_palette = Image.fromarray(colours).quantize(64)
+    bits = Image.fromarray(colours[..., 0] > 100)
+    assert (with_palette.mode, bits.mode) == ("P", "1")
+    for picture in (with_palette, bits)[: 1 if mode == "RGB" else 2]:
+        looks = picture.convert(mode)
+        benchmarks = [
+            to_model_space(benchmark_of([own, own], [0, 1]), (channels, *size))
+            for own in (picture, looks)
+        ]
+        ours, theirs = (kept_tensors(b.train_stream[0].dataset)[0] for b in benchmarks)
+        assert ours.dtype == torch.uint8 and torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("mode", "channels"),
+    [
+        *(("I;16", 1), ("I", 1), ("PA", 3), ("P", 4)),
+        *(("CMYK", 3), ("CMYK", 4), ("YCbCr", 3), ("HSV", 3)),
+    ],
+)
+def test_pictures_of_modes_that_are_not_read_are_refused(mode, channels):
+    pictures = [Image.new(mode, (8, 8))] * 2
+    message = f"of PIL's mode {mode} are not read; convert them to L or RGB"
+    with pytest.raises(ValueError, match=message) as caught:
+        to_model_space(benchmark_of(pictures, [0, 1]), (channels, 8, 8))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_pictures_of_floats_are_read_as_floats():
+    unit = np.random.default_rng(0).random((2, 8, 8), dtype=np.float32)
+    pictures = [Image.fromarray(part) for part in unit]
+    assert pictures[0].mode == "F"
+    images, _ = stream_tensors(
+        to_model_space(benchmark_of(pictures, [0, 1]), (1, 8, 8)).train_stream
+    )
+    assert torch.equal(images, 2 * torch.tensor(unit)[:, None] - 1)
+
+
 @pytest.mark.parametrize("channels", [1, 2, 3, 5])
 def test_tensors_of_bytes_are_resized_as_pil_does_each_channel(channels):
     pixels = random_bytes(4, (channels, 28, 28))

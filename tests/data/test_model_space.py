@@ -73,6 +73,30 @@ def test_one_image_below_zero_says_that_all_are_in_model_space():
         assert stream_tensors(benchmark.test_stream)[0].min() == test.min()
 
 
+@pytest.mark.parametrize("low", [-1e-7, -4e-4])
+def test_rounding_outside_of_a_range_is_clipped(low):
+    exact = torch.rand(4, 1, 8, 8)
+    exact[0, 0, 1, 2], exact[3, 0, 2, 1] = 0, 1
+    rounded = exact.clone()
+    rounded[0, 0, 1, 2], rounded[3, 0, 2, 1] = low, 1 - low
+    for unit_to_range in (lambda unit: unit, lambda unit: 2 * unit - 1):
+        sides = two_experiences(unit_to_range(rounded)), two_experiences(exact)
+        ours, theirs = (
+            stream_tensors(to_model_space(side, (1, 8, 8)).train_stream)[0]
+            for side in sides
+        )
+        assert torch.equal(ours, theirs)
+
+
+def test_floats_a_little_below_zero_are_refused():
+    images = torch.rand(4, 1, 8, 8)
+    images[1, 0, 3, 3] = -0.05
+    message = "is -0.05, which is neither in .* clip them to"
+    with pytest.raises(ValueError, match=message) as caught:
+        to_model_space(two_experiences(torch.rand(4, 1, 8, 8), images), (1, 8, 8))
+    assert len(str(caught.value).splitlines()) == 1
+
+
 def test_bytes_beside_floats_below_zero_are_refused():
     train = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
     with pytest.raises(ValueError, match="in one range"):
@@ -158,6 +182,23 @@ def test_a_benchmark_knows_of_itself_what_avalanches_does(theirs, change):
                 "classes_seen_so_far",
             ):
                 assert set(getattr(own, classes)) == set(getattr(other, classes))
+
+
+def test_classes_that_only_task_labels_tell_apart_are_refused():
+    many_heads = dict(n_experiences=3, task_labels=True)
+    theirs = class_incremental(class_ids_from_zero_in_each_exp=True, **many_heads)
+    assert theirs.classes_in_experience["train"][:] == ({0, 1},) * 3
+    for change in (
+        lambda benchmark: to_model_space(benchmark, (1, 8, 8)),
+        lambda benchmark: on_device(benchmark, torch.device("cpu")),
+    ):
+        message = "lost in model space; .* without class_ids_from_zero_in_each_exp"
+        with pytest.raises(ValueError, match=message) as caught:
+            change(theirs)
+        assert len(str(caught.value).splitlines()) == 1
+        for option in (dict(), dict(class_ids_from_zero_from_first_exp=True)):
+            ours = change(class_incremental(**many_heads, **option))
+            assert len(set().union(*ours.classes_in_experience["train"])) == 6
 
 
 def test_ours_knows_of_itself_what_its_streams_show():

@@ -144,6 +144,14 @@ def test_blur_lowers_precision_and_density(digits):
 
 
 @needs_prdc
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_features_of_other_floating_point_types_are_compared(dtype):
+    real, generated = torch.randn(60, 3).to(dtype), torch.randn(40, 3).to(dtype)
+    expected = plain_prdc(real.double().numpy(), generated.double().numpy(), 5)
+    assert precision_recall(real, generated, 5) == pytest.approx(expected)
+
+
+@needs_prdc
 def test_a_far_half_that_is_missing_halves_recall_and_coverage():
     near, far = torch.randn(2, 200, 2)
     values = precision_recall(torch.cat([near, far + 1000]), torch.randn(200, 2), 5)

@@ -27,12 +27,14 @@ from avalanche_gd.data import stream_tensors
 from avalanche_gd.metrics import (
     Sampling,
     class_balance_metrics,
+    fid,
     fid_metrics,
     generate_images,
     generated_image_metrics,
 )
 from avalanche_gd.metrics.features import feature_extractor
-from avalanche_gd.metrics.shared_images import SharedImages, generate_samples
+from avalanche_gd.metrics.shared_images import SharedImages, generate_samples, in_ratios
+from avalanche_gd.metrics.trained import label_counts
 from tests.helpers.bits import truncate
 from tests.helpers.plain_fid import plain_fid
 from tests.helpers.seeding import forbid_seeding
@@ -90,6 +92,12 @@ def test_they_judge_the_model_on_the_classes_trained_on(digits, scheduler):
     assert sum(ratios.values()) == pytest.approx(1)  # above the last, all ratios are 0
 
 
+def share_of(experience, benchmark):
+    """How many of the generated images are of an experience, by that of the real ones."""
+    total = sum(len(other.dataset) for other in benchmark.test_stream)
+    return SAMPLING.images * len(experience.dataset) // total
+
+
 def test_fid_by_experience_takes_the_images_of_its_classes(tiny_model, digits):
     oracle = oracle_classifier(*stream_tensors(digits.train_stream))
     strategy = trained(
@@ -99,9 +107,10 @@ def test_fid_by_experience_takes_the_images_of_its_classes(tiny_model, digits):
     images = generate_images(tiny_model, SAMPLING)
     labels = oracle(images).argmax(1)
     for exp in digits.test_stream[:2]:
-        own = [int(c) in exp.classes_in_this_experience for c in labels]
+        own = [i for i, c in enumerate(labels) if int(c) in exp.classes_in_this_experience]
+        own = own[: share_of(exp, digits)]
         value = values[f"{FID.replace('Stream', 'Exp', 1)}/Exp{exp.current_experience:03d}"]
-        if sum(own) < 2:
+        if len(own) < 2:
             assert np.isnan(value)
             continue
         real, _ = stream_tensors([exp])
@@ -116,16 +125,72 @@ def test_fid_by_experience_of_a_conditioned_model_takes_the_classes_asked_for(di
     model = DiffusionModel.from_preset("digits", num_classes=10)
     metrics = fid_metrics(experience=True, stream=False, sampling=SAMPLING)
     values = trained(model, digits, metrics).eval(digits.test_stream)
-    images, condition = generate_samples(model, SAMPLING)
+    real_labels = label_counts(digits.test_stream[:2])
+    images, condition = generate_samples(model, SAMPLING, real=real_labels)
     for exp in digits.test_stream[:2]:
-        own = [int(c) in exp.classes_in_this_experience for c in condition]
-        assert sum(own) == 30
+        asked = [int(c) in exp.classes_in_this_experience for c in condition]
+        assert sum(asked) == pytest.approx(30, abs=1)
+        own = [i for i, is_own in enumerate(asked) if is_own][: share_of(exp, digits)]
         real, _ = stream_tensors([exp])
         expected = plain_fid(
             oracle.get_features(real).numpy(), oracle.get_features(images[own]).numpy()
         )
         name = f"FID_Exp/eval_phase/test_stream/Exp{exp.current_experience:03d}"
         assert values[name] == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_conditioned_model_is_asked_for_classes_in_the_ratios_of_the_real_ones(digits):
+    model = DiffusionModel.from_preset("digits", num_classes=10)
+    strategy = trained(model, digits, fid_metrics(sampling=SAMPLING))
+    seen = label_counts(digits.test_stream[:2])
+    assert len(set(seen.values())) > 1
+    for stream, real in (
+        (digits.test_stream[:2], seen),  # and the others do not count yet
+        (digits.test_stream, seen),
+        (digits.test_stream[:1], None),  # of other classes than the model generates
+    ):
+        strategy.eval(stream)
+        images, asked = SharedImages.of(strategy).samples(model, SAMPLING)
+        expected = generate_samples(model, SAMPLING, real=real)
+        assert torch.equal(images, expected[0]) and torch.equal(asked, expected[1])
+    counts = torch.bincount(generate_samples(model, SAMPLING, real=seen)[1])
+    for label, count in seen.items():
+        exact = SAMPLING.images * count / seen.total()
+        assert abs(counts[label] - exact) < 1
+
+
+def test_ratios_are_met_by_all_and_by_the_first_of_the_classes():
+    labels = in_ratios({0: 1000, 4: 250, 7: 250, 9: 0}, 600)
+    assert torch.bincount(labels).tolist() == [400, 0, 0, 0, 100, 0, 0, 100]
+    assert torch.bincount(labels[:60]).tolist() == [40, 0, 0, 0, 10, 0, 0, 10]
+    assert len(in_ratios({1: 3, 2: 5, 3: 7}, 100)) == 100
+
+
+@pytest.mark.parametrize("real", [None, {}, {0: 5, 1: 5}, {0: 5, 1: 4, 2: 1}])
+def test_equal_or_other_real_classes_leave_it_at_as_many_images_of_each(real):
+    model = conditioned(seen=(0, 1))
+    plain, given = (generate_samples(model, SAMPLING, real=r) for r in (None, real))
+    assert torch.equal(plain[0], given[0]) and torch.equal(plain[1], given[1])
+
+
+def test_fid_by_experience_is_of_as_many_images_after_each_experience(digits, monkeypatch):
+    counts = []
+
+    def count(real, features):
+        counts.append(len(features))
+        return 1.0
+
+    monkeypatch.setattr(fid, "frechet_distance", count)
+    model = DiffusionModel.from_preset("digits", num_classes=10)
+    strategy = trained(
+        model, digits, fid_metrics(stream=False, afid=True, sampling=SAMPLING)
+    )
+    for experience in digits.train_stream[2:]:
+        strategy.eval(digits.test_stream)
+        strategy.train(experience)
+    strategy.eval(digits.test_stream)
+    shares = [share_of(experience, digits) for experience in digits.test_stream]
+    assert counts == [share for number in (2, 3, 4, 5) for share in shares[:number]]
 
 
 def test_one_set_of_images_serves_all_metrics(tiny_model, digits):

@@ -15,6 +15,7 @@ from avalanche_gd.metrics import (
     transfer_summary,
 )
 from avalanche_gd.metrics.shared_images import generate_samples
+from avalanche_gd.runs.strategies import CumulativePlugin
 from tests.helpers.plain_fid import plain_fid
 from tests.helpers.small_models import SHAPE, conditioned
 from tests.helpers.small_streams import (
@@ -142,6 +143,53 @@ def test_a_conditioned_model_is_asked_for_all_classes_before_training(digits):
     values = strategy.eval(digits.test_stream)
     forward = before[1] - ahead
     assert values[f"FID_ForwardTransfer/{STREAM}"] == pytest.approx(forward, rel=1e-3)
+
+
+def test_experiences_that_are_evaluated_one_by_one_are_all_in_the_summary(digits):
+    metrics = fid_metrics(stream=False, afid=True, features=Pixels(), sampling=SAMPLING)
+    strategy = strategy_with(metrics)
+    for number, experience in enumerate(digits.train_stream[:3], start=1):
+        strategy.train(experience, eval_streams=[])
+        for test in digits.test_stream[:number]:
+            apart = strategy.eval([test])
+    together = strategy.eval(digits.test_stream[:3])
+    names = [f"{name}/{STREAM}" for name in ("AFID", "F")]
+    assert [apart[name] for name in names] == [together[name] for name in names]
+    assert len(metrics[0].qualities["test"][3]) == 3
+    strategy.train(digits.train_stream[3], eval_streams=[])
+    last = strategy.eval([digits.test_stream[2]])  # one of those only
+    assert list(metrics[0].qualities["test"][4]) == [2]
+    again = fid_metrics(stream=False, afid=True, features=Pixels(), sampling=SAMPLING)
+    again[0].qualities = metrics[0].qualities  # as from a checkpoint
+    assert afid_summary(again[0].qualities["test"])["F"] == last[names[1]]
+
+
+def test_a_stream_that_is_trained_on_at_once_has_no_transfer(digits):
+    model = conditioned(seen=())
+    metrics = fid_transfer_metrics(features=Pixels(), sampling=SAMPLING)
+    strategy = strategy_with(metrics, model=model, plugins=[CumulativePlugin()])
+    strategy.train(digits.train_stream[-1], eval_streams=[])
+    values = strategy.eval(digits.test_stream)
+    assert all(
+        np.isnan(values[f"FID_{n}Transfer/{STREAM}"]) for n in ("Backward", "Forward")
+    )
+    assert list(metrics[0].qualities["test"]) == [0, 5]
+
+
+def test_real_images_have_the_same_bits_whenever_they_are_read(digits):
+    (metric,) = fid_transfer_metrics(features=Pixels(), sampling=SAMPLING)
+    strategy = strategy_with([metric])
+    strategy.train(digits.train_stream[0], eval_streams=[])
+    before = dict(metric._real)  # of the whole test stream, before it was evaluated
+    metric._real.clear()
+    for experience in digits.train_stream[1:]:
+        strategy.train(experience, eval_streams=[])
+    metric._real.clear()
+    strategy.eval(digits.test_stream)
+    assert len(before) == len(metric._real) == 5
+    for key, moments in before.items():
+        assert torch.equal(moments.total, metric._real[key].total)
+        assert torch.equal(moments.products, metric._real[key].products)
 
 
 def test_there_is_no_forward_transfer_where_the_test_stream_is_not_known():
