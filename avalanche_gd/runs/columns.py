@@ -19,7 +19,7 @@ from avalanche_gd.metrics import (
 )
 
 DASH = "\N{EN DASH}"
-"""Shown instead of a value that was not recorded."""
+"""Shown instead of a value that was not measured."""
 
 _STREAM = "eval_phase/test_stream"
 _ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
@@ -65,6 +65,10 @@ class Column:
     """True if runs of some methods do not have it."""
     of_training: bool = False
     """True if it compares a model with what it was earlier, which a saved one forgot."""
+    of_several: bool = False
+    """True if it compares experiences: a run that trained on one has nothing to compare."""
+    of_generator: bool = False
+    """True for a cost without the solver's, which figures show no solver against."""
 
     @property
     def heading(self) -> str:
@@ -172,6 +176,7 @@ METRICS = [
         f"solver/StreamForgetting/{_STREAM}",
         lowest=-1,
         highest=1,
+        of_several=True,
     ),
     Column(
         "KID",
@@ -254,6 +259,7 @@ METRICS = [
         in_features=True,
         asked_as="afid",
         of_training=True,
+        of_several=True,
     ),
     Column(
         "backward_transfer",
@@ -265,6 +271,7 @@ METRICS = [
         in_features=True,
         asked_as="transfer",
         of_training=True,
+        of_several=True,
     ),
     Column(
         "forward_transfer",
@@ -275,6 +282,7 @@ METRICS = [
         in_features=True,
         asked_as="transfer",
         of_training=True,
+        of_several=True,
     ),
     Column(
         "CAS",
@@ -314,15 +322,24 @@ COSTS = [
         unit="seconds",
         left_out_of=("paper",),
     ),
-    Column("F_per_step", "F a step", 1, "", "cost.F_per_step", left_out_of=("terminal",)),
+    Column(
+        "F_per_step",
+        "F a step",
+        1,
+        "",
+        "cost.F_per_step",
+        of_generator=True,
+        left_out_of=("terminal",),
+    ),
     Column(
         "F_total",
-        "F in all",
+        "F of the generator",
         0,
         "",
         "cost.F_total",
-        title="F, forward passes of the denoiser",
+        title="F of the generator, forward passes of the denoiser",
         unit="F",
+        of_generator=True,
         left_out_of=("paper", "terminal"),
     ),
 ]

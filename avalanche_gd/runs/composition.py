@@ -1,6 +1,7 @@
 """Compose the settings of a run with Hydra, and check them."""
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import is_dataclass, replace
 from importlib.resources import files
@@ -29,7 +30,7 @@ from avalanche_gd.plugins import (
     RankOneEWCPlugin,
 )
 from avalanche_gd.runs.config import BudgetConfig, RunConfig
-from avalanche_gd.runs.errors import naming
+from avalanche_gd.runs.errors import naming, several_choices
 from avalanche_gd.runs.identity import flatten
 from avalanche_gd.runs.names import check_name
 from avalanche_gd.runs.strategies import make_generator, solver_replay
@@ -50,6 +51,13 @@ _LOWEST = {
     "method.memory": 1,
 }
 """The lowest values of settings that no object checks."""
+_OF_THE_RUN = (
+    *("name", "generator", "cumulative", "all_at_once", "solver", "solver_replays"),
+    *("plugins", "solver_plugins"),
+)
+"""Settings of a method that a run uses itself; the others are for the method's plugins."""
+_FOLDERS = ("out", "benchmark.options.root")
+"""Settings that are taken as they are typed, and not as Hydra's grammar reads them."""
 
 
 def method_names() -> list[str]:
@@ -65,8 +73,36 @@ def compose_config(overrides: Sequence[str]) -> RunConfig:
     :param overrides: Hydra's, such as ``["benchmark=split_digits", "seed=1"]``.
     :raises ValueError: for a value that is not allowed; the message says what is.
     """
+    typed = [folder_as_typed(override) for override in overrides]
     with initialize_config_module("avalanche_gd.conf", version_base="1.3"):
-        return read_config(compose("config", list(overrides), return_hydra_config=True))
+        return read_config(compose("config", typed, return_hydra_config=True))
+
+
+def folder_as_typed(override: str) -> str:
+    """Quote the folder of an override of ``out`` or ``benchmark.options.root``.
+
+    Hydra would read ``2024_05`` as a number, and ``a,b`` as a sweep. What is quoted, and
+    ``null``, stays as it is; so do overrides of other settings.
+
+    >>> folder_as_typed("out=2024_05"), folder_as_typed("seed=1")
+    ("out='2024_05'", 'seed=1')
+    """
+    name, given, value = override.partition("=")
+    stays = re.fullmatch(r"""'.*'|".*"|null""", value, re.DOTALL)
+    if name.lstrip("+") not in _FOLDERS or not given or stays:
+        return override
+    return f"{name}={quoted(value)}"
+
+
+def quoted(text: str) -> str:
+    r"""A value of an override that Hydra reads as this text.
+
+    >>> print(quoted("it's"))
+    'it\'s'
+    """
+    # Hydra keeps backslashes, but for those before a quote, of which two are one.
+    escaped = re.sub(r"(\\+)(?='|\Z)", r"\1\1", text).replace("'", r"\'")
+    return f"'{escaped}'"
 
 
 def read_config(composed: DictConfig) -> RunConfig:
@@ -78,9 +114,10 @@ def read_config(composed: DictConfig) -> RunConfig:
     hydra: Any = content.pop("hydra", None) or HydraConfig.get()
     for group in ("model", "benchmark", "method", "experiment"):
         if group not in hydra["runtime"]["choices"]:  # several were merged into one
-            raise ValueError(f"{group} must be one choice; sweep over several with -m")
+            raise ValueError(several_choices(group))
     _check_kinds(RunConfig, content)
     merged = OmegaConf.merge(OmegaConf.structured(RunConfig), content)
+    _check_used(content, hydra["overrides"]["task"])
     OmegaConf.resolve(merged)
     open_keys = {name for name, value in flatten(content).items() if value == "???"}
     if missing := sorted(OmegaConf.missing_keys(merged) | open_keys):
@@ -139,8 +176,8 @@ def _check(config: RunConfig) -> None:
 def _check_kinds(settings: Any, content: Mapping[str, Any], above: str = "") -> None:
     """Raise ValueError for values that OmegaConf would convert, or not name in its error.
 
-    These are a number instead of true or false, and a list instead of values by name, or
-    the other way round.
+    These are a number instead of true or false or of a text, and a list instead of values
+    by name, or the other way round.
 
     :param settings: a data class.
     :param content: the settings as they were composed.
@@ -155,12 +192,36 @@ def _check_kinds(settings: Any, content: Mapping[str, Any], above: str = "") -> 
         meant = ""
         if kind is bool and isinstance(value, int | float) and not isinstance(value, bool):
             meant = "true or false"
+        if kind in (str, str | None) and isinstance(value, bool | int | float):
+            meant = (
+                f"a text, in quotes for Hydra and for the shell, \"{above}{name}='TEXT'\""
+            )
         if isinstance(value, list) and dict in kinds:
             meant = "values by name, {NAME: VALUE}"
         if isinstance(value, Mapping) and list in kinds:
             meant = "a list, [VALUE, ...]"
         if meant:
             raise ValueError(f"{above}{name} must be {meant}, got {value}")
+
+
+def _check_used(content: Mapping[str, Any], overrides: Sequence[str]) -> None:
+    """Raise ValueError for an override of a setting that the method does not use.
+
+    A method can have those of :class:`~avalanche_gd.runs.config.MethodConfig`, but uses
+    what its plugins refer to, as in ``${method.lambd}``.
+
+    :param content: the settings as they were composed, with these references.
+    :param overrides: Hydra's.
+    """
+    values = flatten(content).values()
+    references = " ".join(v for v in values if isinstance(v, str) and "${" in v)
+    used = {*_OF_THE_RUN, *re.findall(r"\.(\w+)", references)}
+    for override in overrides:
+        name = override.partition("=")[0].lstrip("+")
+        section, _, setting = name.partition(".")
+        if section == "method" and setting and setting.split(".")[0] not in used:
+            method = content["method"]["name"]
+            raise ValueError(f"method={method} does not use {name}; leave it out")
 
 
 def _wrong_values(config: RunConfig) -> Iterator[str]:

@@ -197,7 +197,6 @@ class BudgetConfig:
     """What a model may spend in each experience: a number of steps, or of epochs.
 
     Epochs include their last, smaller batch, and are over all data of the experience: joint
-    Epochs keep their last, smaller batch, and are over all that the experience brings:
     training sees all data so far in each epoch.
     """
 

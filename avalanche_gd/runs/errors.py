@@ -67,7 +67,7 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, ConfigCompositionException) and _OF_METHOD in str(error):
         known = str(error).rpartition("keys: ")[2].split(", ")
         several = next(name for name in ("protocol", "method") if name not in known)
-        return f"{several} must be one choice; sweep over several with -m"
+        return several_choices(several)
     cause = error.__cause__
     if isinstance(error, HydraException) and isinstance(cause, OmegaConfBaseException):
         error = cause
@@ -79,6 +79,17 @@ def one_line(error: BaseException) -> str:
     if not key or not isinstance(error, OmegaConfBaseException):
         return text
     return f"{key}: {text}{_hint(error, key)}"
+
+
+def several_choices(group: str) -> str:
+    """The error message for several choices of a group in one run.
+
+    An experiment or a protocol has a sweep of its own, so that -m takes several of them
+    only beside values for all that they sweep.
+    """
+    if group in ("experiment", "protocol"):
+        return f"{group} must be one choice; use one command for each"
+    return f"{group} must be one choice; sweep over several with -m"
 
 
 def _hint(error: OmegaConfBaseException, key: str) -> str:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -20,6 +20,12 @@ NOT_DECIDING = frozenset(
     }
 )
 """Settings by dotted name that do not decide a run's result."""
+
+OF_EACH_METHOD = (
+    *("name", "generator", "cumulative", "all_at_once"),
+    *("solver", "solver_replays", "plugins", "solver_plugins"),
+)
+"""Settings of the method that decide; others do if a plugin takes them."""
 
 _OF_REPLAY = (
     *("replay_steps", "look_ahead", "pool_size", "replay_labels", "temperature"),
@@ -51,6 +57,46 @@ def flatten(value: Any, name: str = "") -> dict[str, Any]:
     return flat
 
 
+def lacking(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """The dotted names of settings, and of sections, of what a run does not have.
+
+    These are of a condition, a generator, a solver or its replay.
+
+    :param settings: nested, with the sections ``method`` and ``model``.
+
+    >>> method = {"generator": "none", "solver": True, "solver_replays": True}
+    >>> lacking({"method": method, "model": {}})
+    ('model', 'generator', 'evaluation')
+    """
+    method, names = settings["method"], []
+    if method["generator"] == "none":
+        names += ["model", "generator", "evaluation"]
+    elif not settings["model"]["conditional"]:
+        names += [f"model.{name}" for name in _OF_A_CONDITION]
+    if not method["solver"]:
+        names += ["solver"]
+    elif not method["solver_replays"]:
+        names += [f"solver.{name}" for name in _OF_REPLAY]
+    return tuple(names)
+
+
+def without(names: Collection[str], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings without those that a run lacks.
+
+    :param names: as from :func:`lacking`.
+
+    >>> without(["model", "solver.steps"], {"model": {}, "solver": {"steps": 3}, "seed": 1})
+    {'solver': {}, 'seed': 1}
+    """
+    return {
+        section: {k: v for k, v in part.items() if f"{section}.{k}" not in names}
+        if isinstance(part, Mapping)
+        else part
+        for section, part in settings.items()
+        if section not in names
+    }
+
+
 def deciding_settings(config: Any) -> dict[str, Any]:
     """The settings that decide a run's result, by dotted name.
 
@@ -61,28 +107,25 @@ def deciding_settings(config: Any) -> dict[str, Any]:
     :param config: a :class:`~avalanche_gd.runs.config.RunConfig`.
     """
     settings = asdict(config)
-    method, model = settings["method"], settings["model"]
-    kept = ("name", "generator", "cumulative", "all_at_once", "solver", "solver_replays")
-    settings["method"] = {key: method[key] for key in (*kept, "plugins", "solver_plugins")}
-    if method["generator"] == "none":
-        for part in ("model", "generator", "evaluation"):
-            del settings[part]
+    settings = without(lacking(settings), settings)
+    if "model" not in settings:
         settings["model"] = {"sample_shape": list(config.model.shape)}
-    elif not model["conditional"]:
-        for name in _OF_A_CONDITION:
-            del model[name]
-    if not method["solver"]:
-        del settings["solver"]
-    elif not method["solver_replays"]:
-        for name in _OF_REPLAY:
-            del settings["solver"][name]
+    settings["method"] = {name: settings["method"][name] for name in OF_EACH_METHOD}
     for plugin in settings["method"]["plugins"]:
         if isinstance(plugin.get("teacher"), str):  # its content and not its path
             plugin["teacher"] = folder_digest(Path(plugin["teacher"]))
     evaluation = settings.get("evaluation", {})
     if evaluation.get("weights_path") is not None:  # the name of the file identifies it
         evaluation["weights_path"] = PurePath(evaluation["weights_path"]).name
-    flat = flatten(settings)
+    return only_deciding(flatten(settings))
+
+
+def only_deciding(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by dotted name, without those that do not decide a run's result.
+
+    >>> only_deciding({"seed": 1, "out": "runs", "benchmark.options.fit": "resize"})
+    {'seed': 1}
+    """
     return {
         name: value
         for name, value in flat.items()

@@ -8,7 +8,7 @@ from typing import Any
 from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.learner import Learner
 from avalanche_gd.runs.provenance import provenance
-from avalanche_gd.runs.run_files import JUDGES, info_digest
+from avalanche_gd.runs.run_files import JUDGES, info_digest, read_info
 from avalanche_gd.storage import write_json
 
 _DIGESTED = ("config.yaml", "metrics.csv")
@@ -20,10 +20,11 @@ class Record:
     :param config: the settings of the run.
     :param learner: the learner of the run.
     :param done: how many experiences were learned before this time.
+    :param data: the digest of the data, empty if it is not known.
     """
 
-    def __init__(self, config: RunConfig, learner: Learner, done: int):
-        self.config, self.learner = config, learner
+    def __init__(self, config: RunConfig, learner: Learner, done: int, data: str):
+        self.config, self.learner, self.data = config, learner, data
         self.path = config.folder / "run.json"
         earlier = _earlier(self.path) if done else {}
         now = {"after_experience": done, **provenance(config.torch_device)}
@@ -41,6 +42,7 @@ class Record:
             "benchmark": config.benchmark.name,
             "method": config.method.name,
             "seed": config.seed,
+            "data": self.data,
             "seconds": {name: round(took, 3) for name, took in learner.seconds.items()},
             "cost": learner.cost(),
             **{
@@ -52,6 +54,19 @@ class Record:
         if completed:
             content["files"] = {name: _sha256(config.folder / name) for name in _DIGESTED}
         write_json(self.path, {**content, "digest": info_digest(content)})
+
+
+def check_data(folder: Path, data: str) -> None:
+    """Raise ValueError if the run in a folder is of other data.
+
+    :param data: the digest of the data; empty if it is not known, as in earlier versions.
+    """
+    earlier = read_info(folder).get("data")
+    if earlier and data and earlier != data:
+        raise ValueError(
+            f"the run in {folder} is of other data than these; give another out=, or a "
+            "benchmark.name= for each data set"
+        )
 
 
 def _earlier(path: Path) -> dict[str, list[Any]]:

@@ -56,7 +56,12 @@ class RunResult:
         return self.info["times"]
 
     def curve(self, metric: Column) -> dict[int, float]:
-        """A metric after each experience that has it."""
+        """A metric after each experience that has it.
+
+        None has it if it compares experiences and the run trains on one.
+        """
+        if metric.of_several and len(self.experiences) < 2:
+            return {}
         return curve(self.rows, metric)
 
     def final(self, column: Column) -> float | None:

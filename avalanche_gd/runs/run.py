@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from safetensors.torch import save_model
 
+from avalanche_gd.data.digest import data_digest
 from avalanche_gd.data.model_space import on_device
 from avalanche_gd.distributed.launch import is_main, on_main, say
 from avalanche_gd.models import DiffusionModel
@@ -25,7 +26,7 @@ from avalanche_gd.runs.errors import SaidInterrupt, naming
 from avalanche_gd.runs.identity import run_digest
 from avalanche_gd.runs.learner import Learner
 from avalanche_gd.runs.pictures import save_curves, save_samples
-from avalanche_gd.runs.record import Record
+from avalanche_gd.runs.record import Record, check_data
 from avalanche_gd.runs.results import Row, csv_text, is_complete
 from avalanche_gd.runs.seeds import seed_everything
 from avalanche_gd.runs.strategies import make_labeller
@@ -41,38 +42,43 @@ def run(config: RunConfig) -> Path:
 
     :param config: checked settings.
     :return: the run's folder, in which ``check`` changes nothing.
-    :raises ValueError: if the benchmark cannot be read, the folder cannot be written, or
-        another process makes the same run.
+    :raises ValueError: if the benchmark cannot be read, the folder cannot be written,
+        another process makes the same run, or an earlier one was of other data.
     """
     folder = config.folder
     if not config.check and on_main(lambda: is_complete(folder)):
+        if _has_given_data(config):
+            check_data(folder, data_digest(read_benchmark(config)))
         say(f"complete: {folder}")
         return folder
     torch.set_num_threads(config.threads)
     generates = config.method.generator != "none"
     if generates:
         config.evaluation.check_weights()
-    benchmark = make_benchmark(config)
+    benchmark = read_benchmark(config)
     if generates:
         tests = (len(experience.dataset) for experience in benchmark.test_stream)
         config.evaluation.check_test_images(sum(tests))
     if config.check:
-        say(dry_run(config, benchmark))
+        say(dry_run(config, placed(benchmark, config.torch_device)))
         return folder
     with ExitStack() as stack:
         on_main(lambda: stack.enter_context(_locked(folder)))
         say(f"{run_name(config)} on {config.benchmark.name}: {folder}")
-        _run(config, benchmark, folder)
+        data = data_digest(benchmark)
+        _run(config, placed(benchmark, config.torch_device), folder, data)
     return folder
 
 
-def _run(config: RunConfig, benchmark: Any, folder: Path) -> None:
+def _run(config: RunConfig, benchmark: Any, folder: Path, data: str) -> None:
     with DistributedHelper.main_process_first():  # the main one may train and cache it
         labeller = make_labeller(config, benchmark)
     seed_everything(config.seed)  # here: the context steps all random states
     learner = Learner(config, labeller)
     done, rows = _from_checkpoint(learner, benchmark.train_stream)
-    record = Record(config, learner, done)
+    if done:
+        check_data(folder, data)
+    record = Record(config, learner, done, data)
     if is_main():
         content = asdict(config)
         write_whole(folder / "config.yaml", lambda path: OmegaConf.save(content, path))
@@ -168,8 +174,27 @@ def _write_end(
     learner.close()
 
 
+def _has_given_data(config: RunConfig) -> bool:
+    """True if the user says where the data are, and they are there."""
+    root = config.benchmark.options.get("root")
+    return isinstance(root, str) and Path(root).expanduser().exists()
+
+
 def make_benchmark(config: RunConfig) -> Any:
     """Make the benchmark of a run, on its device.
+
+    :raises ValueError: if it cannot be read, or differs from the settings.
+    """
+    return placed(read_benchmark(config), config.torch_device)
+
+
+def placed(benchmark: Any, device: torch.device) -> Any:
+    """The benchmark on a device."""
+    return benchmark if device.type == "cpu" else on_device(benchmark, device)
+
+
+def read_benchmark(config: RunConfig) -> Any:
+    """Make the benchmark of a run, on the CPU.
 
     :raises ValueError: if it cannot be read, or differs from the settings.
     """
@@ -196,8 +221,7 @@ def make_benchmark(config: RunConfig) -> Any:
             f"{settings.name} has {n_classes} classes, but benchmark.n_classes is "
             f"{settings.n_classes}; set benchmark.n_classes={n_classes}"
         )
-    device = config.torch_device
-    return benchmark if device.type == "cpu" else on_device(benchmark, device)
+    return benchmark
 
 
 @contextmanager

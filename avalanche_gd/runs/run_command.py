@@ -17,7 +17,7 @@ from avalanche_gd.distributed.launch import (
     process_count,
     say,
 )
-from avalanche_gd.runs.composition import read_config
+from avalanche_gd.runs.composition import folder_as_typed, read_config
 from avalanche_gd.runs.errors import ending_when_interrupted, ending_with_one_line, quiet
 from avalanche_gd.runs.run import run
 from avalanche_gd.runs.screens import screen
@@ -61,7 +61,7 @@ def _job(composed: DictConfig) -> str | None:
 def _ordered(arguments: Sequence[str]) -> list[str]:
     """Put flags before settings, as Hydra needs them; make ``--check`` a setting.
 
-    Also replace ``~`` in the folder of the results.
+    Also replace ``~`` in the folder of the results, and keep folders as they are typed.
 
     :raises ValueError: for an unknown flag, or a value that it does not accept.
     """
@@ -73,9 +73,9 @@ def _ordered(arguments: Sequence[str]) -> list[str]:
         if argument == "--check":
             settings.append("check=true")
         elif argument.startswith("out=~"):  # the shell does not replace this ~
-            settings.append(f"out={Path(argument[4:]).expanduser()}")
+            settings.append(folder_as_typed(f"out={Path(argument[4:]).expanduser()}"))
         elif not argument.startswith("-"):
-            settings.append(argument)
+            settings.append(folder_as_typed(argument))
         elif name not in _FLAGS:
             close = get_close_matches(name, ["--check", *_FLAGS], n=1)
             hint = f"did you mean {close[0]}?" if close else "see avalanche-gd --help"

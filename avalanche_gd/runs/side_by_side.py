@@ -79,12 +79,13 @@ def run_all(configs: Sequence[RunConfig], jobs: int) -> dict[Path, str]:
     """Make the missing runs, ``jobs`` at a time, each in its own process.
 
     If a run fails, or its process is killed, a message is printed at once, and the others
-    continue. The processes end with this one.
+    continue. The processes end with this one. A run that is given twice is made once.
 
     :param configs: the settings of the runs, in the order to start them.
     :param jobs: how many at a time; with one, the runs are made in this process.
     :return: error messages by the folder of the run.
     """
+    configs = list({config.folder: config for config in configs}.values())
     countdown = Countdown(configs, jobs)
     failures: dict[Path, str | None] = {}
     if jobs == 1:
@@ -93,7 +94,7 @@ def run_all(configs: Sequence[RunConfig], jobs: int) -> dict[Path, str]:
             failures[config.folder] = attempt(config)
             countdown.end(config, failures[config.folder])
     else:
-        failures = _attempt_side_by_side(list(configs), jobs, countdown)
+        failures = _attempt_side_by_side(configs, jobs, countdown)
     return {folder: failure for folder, failure in failures.items() if failure}
 
 

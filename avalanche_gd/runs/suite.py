@@ -10,7 +10,7 @@ import torch
 
 from avalanche_gd.distributed.launch import process_count
 from avalanche_gd.report.report_command import write_report
-from avalanche_gd.runs.composition import compose_config, method_names
+from avalanche_gd.runs.composition import compose_config, method_names, quoted
 from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.errors import (
     OneLineParser,
@@ -49,7 +49,7 @@ def main(
             raise ValueError("a suite starts its own processes (--jobs); remove torchrun")
         options = _parser(description, scales, methods).parse_intermixed_args(arguments)
         for override in options.overrides:
-            if flag := _FLAGS.get(override.partition("=")[0]):
+            if flag := _FLAGS.get(override.lstrip("+~").partition("=")[0]):
                 raise ValueError(f"{override}: for a suite, use {flag} instead")
         if options.jobs < 1:
             raise ValueError(f"--jobs must be 1 or more, got {options.jobs}")
@@ -57,7 +57,7 @@ def main(
         if options.jobs > 1:
             threads = ["threads=1"]
             torch.set_num_threads(1)  # OpenMP's threads do not survive in a copy
-        place = [f"out={options.out}", f"check={options.check}"]
+        place = [f"out={quoted(options.out)}", f"check={options.check}"]
         shared = [*threads, *scales[options.scale], *place, *options.overrides]
         names = method_names() if options.methods == ["all"] else options.methods
         configs = [
@@ -77,7 +77,8 @@ def run_and_report(configs: Sequence[RunConfig], jobs: int, report: Path | None)
     :param report: the folder of the report; None for no report.
     """
     failures = run_all(configs, jobs)
-    folders = [c.folder for c in configs if c.folder not in failures]
+    made = dict.fromkeys(config.folder for config in configs)
+    folders = [folder for folder in made if folder not in failures]
     if folders and report:
         write_report(folders, report)
     end_with_failures(failures)

@@ -133,10 +133,30 @@ def _check_launcher(config: DictConfig) -> None:
 
 
 def _compose_jobs(config: DictConfig) -> list[DictConfig]:
-    """The composed configuration of each run of a sweep by Hydra's basic sweeper."""
+    """The composed configuration of each run of a sweep by Hydra's basic sweeper.
+
+    Hydra makes the sweep of an experiment only if that is not swept itself.
+
+    :raises ValueError: if a sweep of an experiment or of a protocol would be lost.
+    """
     loader = GlobalHydra.instance().config_loader()
-    parser = OverridesParser.create(config_loader=loader)
+    parse = OverridesParser.create(config_loader=loader).parse_overrides
+    overrides = parse([*_own_sweep(config), *config.hydra.overrides.task])
+    jobs = []
+    for job in split_sweep(overrides):
+        jobs.append(loader.load_sweep_config(config, job))
+        wanted = {own.key_or_group for own in parse(_own_sweep(jobs[-1]))}
+        if lost := sorted(wanted - {given.key_or_group for given in overrides}):
+            bringers = [p for p in job if p.startswith(("experiment=", "protocol="))]
+            names = " and ".join(lost)
+            raise ValueError(
+                f"{' '.join(bringers or job)} has its own sweep over {names}, which Hydra "
+                f"does not make among others; use one command for each, or give {names} too"
+            )
+    return jobs
+
+
+def _own_sweep(config: DictConfig) -> list[str]:
+    """The overrides of the sweep that an experiment or a protocol brings."""
     params = config.hydra.sweeper.get("params") or {}
-    swept = [f"{key}={value}" for key, value in params.items()]
-    overrides = parser.parse_overrides([*swept, *config.hydra.overrides.task])
-    return [loader.load_sweep_config(config, job) for job in split_sweep(overrides)]
+    return [f"{key}={value}" for key, value in params.items()]

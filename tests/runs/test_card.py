@@ -116,7 +116,8 @@ def test_a_denoiser_of_ones_own_says_how_its_weights_are_read(tmp_path):
 
 MADE = {
     "by default": [],
-    "of other settings": ["method=ewc", "seed=3", "method.lambd=0.5", "+method.memory=7"],
+    "of other settings": ["method=ewc", "seed=3", "method.lambd=0.5"],
+    "of a setting that is added": ["method=joint", "+method.solver=false"],
     "of lists and texts": ["evaluation.measures=[afid]", "solver.replay_labels=solver"],
     "of a protocol": ["experiment=rank1_fmnist", "evaluation.features=oracle"],
     "of another preset": ["benchmark=split_fmnist", "model=fmnist-fast"],

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from avalanche_gd.runs.composition import compose_config, quoted
 from avalanche_gd.runs.run_command import main
 from avalanche_gd.training import NonFiniteLossError
 from tests.helpers.own_denoisers import OWN
@@ -67,6 +68,32 @@ def test_a_run_ends_with_its_folder(command, tmp_path):
         _, output, _ = command(*arguments)
         folder = output.splitlines()[-1]
         assert (tmp_path / folder / "run.json").is_file()
+
+
+FOLDERS = [
+    *("2024_05", "1e3", "true", "0x10", "it's", "results (v2)", "ü", "a,b", "a b=c", "[a]"),
+    *("a\\", "\\'", 'a "b"', "{a: 1}", " a ", "a\\\n"),
+]
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_folder_is_the_one_that_was_typed(folder):
+    root = f"benchmark.options.root={folder}"
+    config = compose_config([f"out={folder}", "benchmark=split_fmnist", root])
+    assert (config.out, config.benchmark.options["root"]) == (folder, folder)
+    assert quoted(folder) != folder and compose_config([f"out={quoted(folder)}"]) == (
+        compose_config([f"out={folder}"])
+    )
+
+
+@pytest.mark.parametrize("flag", [(), ("-m",)])
+def test_the_command_writes_to_the_folder_that_was_typed(command, tmp_path, flag):
+    run = ("method=naive", "benchmark.n_experiences=1", "out=1e3, it's (v2)")
+    status, _, errors = command(*flag, *run)
+    assert status == 0, errors
+    assert [path.name for path in tmp_path.iterdir()] == ["1e3, it's (v2)"]
+    assert len(list(tmp_path.glob("*/split_digits/naive/*/run.json"))) == 1
+    assert len(list(tmp_path.glob("*/report-*"))) == len(flag)
 
 
 def test_settings_that_vary_within_a_method_are_told_apart(command):
@@ -269,6 +296,15 @@ BAD = {
         "benchmark.name must be 1 to 80 of the letters a to z",
     ),
     "a folder that is a file": (["out=/etc/passwd"], "out=/etc/passwd cannot be written"),
+    "a number for a text": (
+        ["evaluation.weights_path=2024_05"],
+        "evaluation.weights_path must be a text, in quotes for Hydra and for the shell, "
+        "\"evaluation.weights_path='TEXT'\", got 202405",
+    ),
+    "true for a text": (
+        ["method.teacher_sampler=true"],
+        "method.teacher_sampler must be a text, in quotes",
+    ),
     "a folder that cannot be": (["out=/proc/x/y"], "/proc/x/y"),
     "an option that a benchmark has not": (
         ["+benchmark.options.foo=1"],
@@ -403,6 +439,22 @@ BAD = {
         "--multirun takes no value, got 'yes'",
     ),
     "a setting that a method has not": (["method=naive", "method.memory=5"], "memory"),
+    "a setting that a method does not use": (
+        ["method=naive", "+method.lambd=3"],
+        "method=naive does not use method.lambd; leave it out",
+    ),
+    "a sampler that a method does not use": (
+        ["method=rank1_distillation", "+method.teacher_sampler=unipc"],
+        "method=rank1_distillation does not use method.teacher_sampler",
+    ),
+    "a setting that a method of a protocol does not use": (
+        ["method=solver_lwf", "protocol=paper", "method.lambd=3"],
+        "method=solver_lwf does not use method.lambd",
+    ),
+    "a setting that plugins of a user's own do not use": (
+        ["method.plugins=[]", "method.pool_size=3"],
+        "method=generative_distillation does not use method.pool_size",
+    ),
     "a bad plugin of a user's own": (
         [
             "method.plugins=[{_target_: avalanche_gd.GenerativeDistillationPlugin, "

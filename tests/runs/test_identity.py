@@ -1,12 +1,16 @@
 """The name of a run's folder: the settings that decide its result, and no others."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
 
 import pytest
 
+from avalanche_gd.report.settings import deciding
 from avalanche_gd.runs import identity
 from avalanche_gd.runs.composition import compose_config
 from avalanche_gd.runs.config import EvaluationConfig
+from avalanche_gd.runs.results import RunResult
 from tests.helpers.small_runs import small_config
 
 SAME = {
@@ -16,7 +20,6 @@ SAME = {
     "another place of the data": ["+benchmark.options.root=/data"],
     "another batch of the evaluation": ["evaluation.batch_size=100"],
     "a guidance of a model without a condition": ["model.condition_dropout=0.3"],
-    "a weight that the method has not": ["method=naive", "+method.lambd=7"],
     "a pool that no solver draws from": ["method=naive", "solver.pool_size=70"],
     "a generator that the method has not": ["method=solver_naive", "generator.steps=9"],
     "an eta of 0": ["method.teacher_eta=0"],
@@ -77,14 +80,24 @@ OTHER = {
 }
 
 
+composed = cache(small_config)
+
+
 def digest(*overrides):
-    return small_config("runs", *overrides).folder.name
+    return composed("runs", *overrides).folder.name
+
+
+def reported(*overrides):
+    """What a report tells the run from others by."""
+    run = RunResult(Path(), asdict(composed("runs", *overrides)), {}, [])
+    return {"seed": run.seed} | deciding(run)
 
 
 @pytest.mark.parametrize("name", SAME)
 def test_what_does_not_decide_the_result_is_not_in_the_name(name):
     method = [word for word in SAME[name] if word.startswith("method=")]
     assert digest(*SAME[name]) == digest(*method)
+    assert reported(*SAME[name]) == reported(*method)
 
 
 def test_the_order_in_which_measures_are_given_changes_nothing():
@@ -96,6 +109,7 @@ def test_the_order_in_which_measures_are_given_changes_nothing():
 @pytest.mark.parametrize("name", OTHER)
 def test_what_decides_the_result_is_in_the_name(name):
     assert digest(*OTHER[name]) != digest()
+    assert reported(*OTHER[name]) != reported()
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,32 @@ def test_a_suite_compares_reports_and_does_not_run_twice(suite, tmp_path):
     assert [line.split() for line in again.splitlines() if " 2  " in line] == table
 
 
+def test_a_suite_writes_its_runs_and_its_report_to_the_folder_that_was_typed(
+    suite, tmp_path
+):
+    methods = ("--methods", "solver_naive", "--jobs", "1", "benchmark.n_experiences=1")
+    out = "1e3, it's (v2) ü"
+    status, _, errors = suite("split_digits", *methods, "--out", out, *SMALL)
+    assert status == 0, errors
+    (folder,) = tmp_path.iterdir()
+    assert folder.name == out
+    assert {path.name for path in folder.iterdir()} == {
+        "split_digits",
+        "split_digits-report",
+    }
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_run_that_is_named_twice_is_made_once_and_reported(suite, jobs):
+    twice = ("--methods", "solver_naive,solver_naive", "--seeds", "0,0")
+    arguments = (*twice, "--jobs", jobs, "benchmark.n_experiences=1", *SMALL)
+    status, output, errors = suite("split_digits", *arguments)
+    assert status == 0, errors
+    assert "\n1 of 1 runs done\n" in output
+    (line,) = (line for line in output.splitlines() if line.startswith("solver_naive  "))
+    assert line.split()[1] == "1"
+
+
 def test_a_killed_suite_runs_only_what_is_missing_to_the_same_numbers(
     tmp_path, monkeypatch
 ):
@@ -127,6 +153,8 @@ def test_runs_in_processes_reach_the_numbers_of_runs_in_one_and_outlive_a_failur
         (["--see", "0"], "unrecognized arguments: --see; see"),
         (["method=joint"], "method=joint: for a suite, use --methods"),
         (["seed=3"], "seed=3: for a suite, use --seeds"),
+        (["++seed=3"], "++seed=3: for a suite, use --seeds"),
+        (["+out=x"], "+out=x: for a suite, use --out"),
     ],
 )
 def test_a_wrong_argument_ends_with_one_line(suite, tmp_path, arguments, message):

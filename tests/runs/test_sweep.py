@@ -9,11 +9,12 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
+from hydra.types import RunMode
 
 from avalanche_gd.runs.composition import compose_config
 from avalanche_gd.runs.run_command import main
 from avalanche_gd.runs.side_by_side import Countdown
-from avalanche_gd.runs.sweep import SweepCallback, split_sweep
+from avalanche_gd.runs.sweep import SweepCallback, _compose_jobs, split_sweep
 
 METHODS = ["method=joint", "method=naive"]
 SWEEPS = {
@@ -89,6 +90,48 @@ def test_a_sweep_is_split_as_hydra_splits_it(parse, name):
 def test_an_interval_has_no_values(parse):
     with pytest.raises(HydraException, match="INTERVAL"):
         split_sweep(parse(["method.lambd=interval(0,1)"]))
+
+
+LOST = {
+    "experiments": (
+        "experiment=paper_fmnist,paper_cifar10",
+        "experiment=paper_fmnist has its own sweep over method and seed, which",
+    ),
+    "experiments over other settings": (
+        "experiment=paper_fmnist_lambda,paper_cifar10_lambda",
+        "experiment=paper_fmnist_lambda has its own sweep over method and method.lambd and",
+    ),
+    "protocols": (
+        "protocol=paper,rank1",
+        "protocol=paper has its own sweep over method and seed, which Hydra does not make "
+        "among others; use one command for each, or give method and seed too",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_sweeps_of_several_experiments_end_with_one_line_instead_of_being_lost(call, name):
+    swept, message = LOST[name]
+    status, output, errors = call(main, "-m", swept)
+    (line,) = errors.splitlines()
+    assert status == 2 and not output and message in line
+
+
+def test_several_experiments_can_be_swept_beside_values_for_all_that_they_sweep(parse):
+    parse([])  # begin Hydra
+    given = ["experiment=paper_fmnist,paper_cifar10", "method=naive", "seed=0,1"]
+    loader = GlobalHydra.instance().config_loader()
+    config = loader.load_configuration("config", given, RunMode.MULTIRUN)
+    jobs = [(job.benchmark.name, job.seed) for job in _compose_jobs(config)]
+    assert jobs == [(name, n) for name in ("split_fmnist", "split_cifar10") for n in (0, 1)]
+
+
+@pytest.mark.parametrize("group", ["experiment", "protocol"])
+def test_the_error_for_several_experiments_in_one_run_does_not_suggest_a_sweep(call, group):
+    choice = {"experiment": "paper_fmnist", "protocol": "paper"}[group]
+    _, _, errors = call(main, f"{group}=[{choice},{choice}]")
+    line = f"avalanche-gd: {group} must be one choice; use one command for each\n"
+    assert errors == line
 
 
 def test_a_copy_in_a_launchers_process_does_not_count_the_runs_of_others(capsys, tmp_path):

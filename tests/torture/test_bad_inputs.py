@@ -30,7 +30,7 @@ BAD: dict[Any, tuple[str, ...]] = {
 }
 """By the type of a setting. Huge integers are numbers of steps as any other."""
 ALLOWED = {
-    *(("out", value) for value in ("nowhere", "''", "'two\nlines'")),
+    *(("out", value) for value in ("nowhere", "''", "[a]", "{a: 1}", "'two\nlines'")),
     *((f"{name}.name", "nowhere") for name in ("benchmark", "method")),
     ("model.options", "null"),
     ("model.options", "{a: 1}"),
@@ -39,6 +39,7 @@ ALLOWED = {
 
 
 METHODS = {
+    "memory": "experience_replay",
     "snr_threshold": "snr_split_distillation",
     "guidance_scale": "balanced_distillation",
     **dict.fromkeys(("penalty", "control"), "rank1_distillation"),
@@ -182,6 +183,7 @@ SUITES = [
     ("--methods", "naive,magic"),
     ("method=joint",),
     ("seed=3",),
+    ("++seed=3",),
     ("out=elsewhere",),
     ("check=true",),
     ("--methods", "../config"),
