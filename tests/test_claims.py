@@ -65,6 +65,14 @@ CLAIMS: dict[str, dict[str, list[str]]] = {
             "tests/runs/test_run.py::test_each_time_that_a_run_goes_on_is_told",
         ],
     },
+    "experiments, The paper's protocol": {
+        "Use one command for each": [
+            "tests/runs/test_sweep.py::test_sweeps_of_several_experiments_end_with_one_line_instead_of_being_lost",
+        ],
+        "With values for all that they sweep": [
+            "tests/runs/test_sweep.py::test_several_experiments_can_be_swept_beside_values_for_all_that_they_sweep",
+        ],
+    },
     "experiments, Faster": {
         "how long a step of each method takes": [
             "tests/profiling/test_speed.py::test_a_step_of_each_method_of_a_diffusion_model_is_measured",
@@ -337,6 +345,9 @@ CLAIMS: dict[str, dict[str, list[str]]] = {
             "tests/metrics/test_plugins.py::test_fid_by_experience_takes_the_images_of_its_classes",
             "tests/metrics/test_plugins.py::test_fid_by_experience_of_a_conditioned_model_takes_the_classes_asked_for",
             "tests/metrics/test_values.py::test_fid_of_fewer_than_two_images_is_not_a_number",
+        ],
+        "The first of them are taken, as many of all": [
+            "tests/metrics/test_plugins.py::test_fid_by_experience_is_of_as_many_images_after_each_experience",
         ],
         ":param stream: log FID over all of them": [
             "tests/metrics/test_plugins.py::test_they_judge_the_model_on_the_classes_trained_on",

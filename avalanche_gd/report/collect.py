@@ -11,12 +11,13 @@ from avalanche_gd.report.publish import metrics
 from avalanche_gd.report.settings import (
     by_method,
     chosen,
+    deciding,
     differing,
     flatten,
-    of_method,
     outside_method,
 )
 from avalanche_gd.runs.columns import features_in_words
+from avalanche_gd.runs.identity import lacking
 from avalanche_gd.runs.results import (
     RunResult,
     read_run,
@@ -42,11 +43,17 @@ class Unfinished:
 
 @dataclass
 class Section:
-    """Complete runs of one benchmark that differ only in method and seed."""
+    """Complete runs of one benchmark that differ only in method and seed.
+
+    Settings of what a run does not have do not count, so that it can be in several.
+    """
 
     benchmark: str
     settings: dict[str, Any]
-    """The settings that they share, by dotted name: all but the method's."""
+    """The settings that they share, by dotted name: all but the method's.
+
+    A run without a condition, a generator, a solver or its replay lacks the settings of it.
+    """
     methods: dict[str, list[RunResult]]
     """By label: the method, and those of its settings in which the runs differ."""
     differs: dict[str, Any] = field(default_factory=dict)
@@ -55,6 +62,13 @@ class Section:
     """Its number among the benchmark's sections."""
     slug: str = ""
     """Its name in files, links and LaTeX, different from all other sections."""
+    lacks: tuple[str, ...] = ()
+    """The dotted names of settings, and of sections, that its runs lack."""
+
+    def has(self, name: str) -> bool:
+        """True unless its runs lack what a setting is of."""
+        is_lacking = {name, name.partition(".")[0]} & {*self.lacks}
+        return name in self.settings or not is_lacking
 
     @property
     def runs(self) -> list[RunResult]:
@@ -74,6 +88,11 @@ class Section:
             kind: {one for run in self.runs for one in run.info[kind]} for kind in JUDGES
         }
         return {kind: len(ones) for kind, ones in found.items() if len(ones) > 1}
+
+    @property
+    def n_data(self) -> int:
+        """Of how many different data its runs are, by their content, as far as is known."""
+        return len({run.info["data"] for run in self.runs if run.info["data"]})
 
     @property
     def n_silent(self) -> int:
@@ -172,6 +191,12 @@ class Collection:
     duplicates: list[tuple[Path, Path]]
     """Runs that are left out, and the same run that is kept."""
 
+    @property
+    def runs(self) -> list[RunResult]:
+        """The complete runs, once also if a run is in several sections."""
+        every = (run for section in self.sections for run in section.runs)
+        return list({run.folder: run for run in every}.values())
+
 
 def collect(folders: Sequence[Path]) -> Collection:
     """Read all runs below the folders.
@@ -205,7 +230,7 @@ def collect(folders: Sequence[Path]) -> Collection:
     kept: dict[str, RunResult] = {}
     duplicates = []
     for run in complete:  # of a run and a copy of its results, the run is kept
-        identity = repr((run.seed, sorted(flatten(run.config).items())))
+        identity = repr((run.seed, sorted(deciding(run).items())))
         first = kept.setdefault(identity, run)
         if first is run:
             continue
@@ -274,15 +299,12 @@ def _read_unfinished(folder: Path) -> Unfinished:
 
 
 def _sections(runs: list[RunResult]) -> list[Section]:
-    groups: dict[str, list[RunResult]] = {}
-    for run in runs:
-        shared = sorted(outside_method(run).items())
-        groups.setdefault(repr(shared), []).append(run)
     sections = []
-    for group in groups.values():
-        settings = outside_method(group[0])
+    for one, group in _groups(runs):
         methods = by_method(sorted(group, key=_order))
-        sections.append(Section(settings["benchmark.name"], settings, methods))
+        sections.append(
+            Section(one.benchmark, outside_method(one), methods, lacks=lacking(one.config))
+        )
     sections.sort(
         key=lambda section: (
             section.benchmark,
@@ -293,14 +315,47 @@ def _sections(runs: list[RunResult]) -> list[Section]:
     )
     for benchmark in {section.benchmark for section in sections}:
         own = [section for section in sections if section.benchmark == benchmark]
-        names = differing([section.settings for section in own])
+        names = [
+            name
+            for name in differing([section.settings for section in own])
+            if len({repr(s.settings.get(name)) for s in own if s.has(name)}) > 1
+        ]
         for number, section in enumerate(own, start=1):
             section.number = number
             section.differs = {
-                name: section.settings.get(name, "not recorded") for name in names
+                name: section.settings.get(name, "not recorded")
+                for name in names
+                if section.has(name)
             }
     _give_slugs(sections)
     return sections
+
+
+def _groups(runs: list[RunResult]) -> Iterator[tuple[RunResult, list[RunResult]]]:
+    """The runs of each section, and one of them that has all its settings.
+
+    They have the same settings, but for those that a run lacks.
+    """
+    same: dict[str, list[RunResult]] = {}
+    for run in runs:
+        same.setdefault(_key(run), []).append(run)
+    homes: dict[str, set[str]] = {key: set() for key in same}
+    for names in {lacking(run.config) for run in runs}:
+        for home, (one, *_) in same.items():
+            key = _key(one, *names)  # of runs that lack these, and agree in all others
+            if key in same and lacking(same[key][0].config) == names:
+                homes[key].add(home)
+    for home, (one, *_) in same.items():
+        if homes[home] == {home}:
+            yield one, [run for key in same if home in homes[key] for run in same[key]]
+
+
+def _key(run: RunResult, *others: str) -> str:
+    """Text for the settings that it has, the same for runs that share them.
+
+    :param others: the names of settings that are left out.
+    """
+    return repr(sorted(outside_method(run, *others).items()))
 
 
 def _give_slugs(sections: Sequence[Section]) -> None:
@@ -322,6 +377,6 @@ def _order(run: RunResult) -> tuple[Any, ...]:
     learns = bool(method.get("solver_replays") or method.get("plugins"))
     settings = [
         (name, (0, value) if isinstance(value, int | float) else (1, repr(value)))
-        for name, value in sorted(of_method(run).items())
+        for name, value in sorted(flatten({"method": method}).items())
     ]
     return bool(method.get("cumulative")), learns, run.method, settings, run.seed

@@ -24,7 +24,8 @@ def estimate(values: Sequence[float | None]) -> Estimate | None:
     """The mean, and its confidence interval by Student's t distribution.
 
     The interval is ``t(0.975, n - 1) s / sqrt(n)`` to either side, with ``s`` the standard
-    deviation of the sample of ``n``. Values that are not finite stay so.
+    deviation of the sample of ``n``. The mean is NaN, without an interval, if a value is
+    not finite.
 
     :param values: one for each seed, None if it is not known; the result is None if no
         value is known.

@@ -52,9 +52,18 @@ def curve_drawings(section: Section, styles: dict[str, Style]) -> list[Drawing]:
 
 
 def cost_drawings(section: Section, styles: dict[str, Style]) -> list[Drawing]:
-    """Draw the quality of methods against each cost that is known."""
+    """Draw the quality of methods against each cost that is known.
+
+    That of the solver is not drawn against a cost of the generator alone.
+    """
     drawings = []
-    pairs = [(c, q) for c in COSTS if c.title for q in METRICS if q.is_quality]
+    pairs = [
+        (cost, quality)
+        for cost in COSTS
+        for quality in METRICS
+        if cost.title and quality.is_quality
+        if not (cost.of_generator and quality.key.startswith("solver/"))
+    ]
     for cost, quality in pairs:
         points = {
             label: having
@@ -112,12 +121,13 @@ def _plot_point(
 def _points(
     runs: Sequence[RunResult], cost: Column, quality: Column
 ) -> list[tuple[float, float]]:
-    """Cost and quality of the runs that have both."""
-    return [
+    """Cost and quality of the runs that have both; none if a value is not finite."""
+    points = [
         (x, y)
         for x, y in ((run.final(cost), run.final(quality)) for run in runs)
-        if x is not None and y is not None and math.isfinite(x) and math.isfinite(y)
+        if x is not None and y is not None
     ]
+    return points if all(math.isfinite(v) for point in points for v in point) else []
 
 
 def finished(figure: Figure, metric: Column, name: str, alt: str) -> Drawing:
@@ -160,12 +170,14 @@ def _wrapped(label: str) -> str:
 
 
 def _ranking(curves: dict[str, list[dict[int, float]]], metric: Column) -> str:
-    """Each method's mean after the last experience, the best first."""
+    """Each method's mean after the last experience, the best first; not finite is last."""
     means = [
         (statistics.fmean(points[max(points)] for points in seeds), label, len(seeds))
         for label, seeds in curves.items()
     ]
+    sign = -1 if metric.better == "higher" else 1
+    means.sort(key=lambda own: sign * own[0] if math.isfinite(own[0]) else math.inf)
     return ", ".join(
         f"{label} {metric.text(mean)} ({count} seed{'s' if count > 1 else ''})"
-        for mean, label, count in sorted(means, reverse=metric.better == "higher")
+        for mean, label, count in means
     )

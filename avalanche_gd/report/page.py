@@ -69,7 +69,7 @@ def render(
         collection=collection,
         views=views,
         styles=styles,
-        n_runs=sum(len(section.runs) for section in collection.sections),
+        n_runs=len(collection.runs),
         shown=shown,
         provenance=partial(Provenance.of, length=_SHOWN),
         address=partial(address, out=out),

@@ -56,9 +56,8 @@ def write_report(
         files[f"figures/{drawing.name}.pdf"] = drawing.pdf
         files[f"figures/{drawing.name}.svg"] = drawing.svg
     if publish_to is not None:
-        runs = [run for section in sections for run in section.runs]
-        publish(runs, publish_to)
-        print(f"{len(runs)} runs are published in {publish_to}")
+        publish(collection.runs, publish_to)
+        print(f"{len(collection.runs)} runs are published in {publish_to}")
     for name, content in files.items():
         try:
             write_whole(out / name, partial(Path.write_bytes, data=content))

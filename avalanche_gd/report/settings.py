@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
 
+from avalanche_gd.models import PRESETS, preset_shape
 from avalanche_gd.runs import identity
 from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.results import RunResult
@@ -12,6 +13,8 @@ _WEIGHTS, _MEASURES = "evaluation.weights_path", "evaluation.measures"
 _CALLED = {
     "lambd": ("penalty",),
     "ewc_lambda": ("penalty", "lambd"),
+    **dict.fromkeys(("si_lambda", "lambda_reg", "alpha"), ("lambd",)),
+    **dict.fromkeys(("mem_size", "patterns_per_experience", "subsample"), ("memory",)),
     "threshold": ("snr_threshold",),
     "scale": ("guidance_scale",),
 }
@@ -37,17 +40,50 @@ def flatten(config: dict[str, Any]) -> dict[str, Any]:
         flat[_WEIGHTS] = PurePath(flat[_WEIGHTS]).name
     if names := [flat.pop(key) for key in [*flat] if key.startswith(f"{_MEASURES}.")]:
         flat[_MEASURES] = ", ".join(sorted(map(str, names)))
-    return {key: value for key, value in flat.items() if not _is_repeated(key, flat)}
+    return {key: value for key, value in flat.items() if not _repeated(key, flat)}
+
+
+def deciding(run: RunResult) -> dict[str, Any]:
+    """The settings that decide a run's result, by dotted name, without its seed.
+
+    As in a run's identity, but a setting of the method is called so where plugins take it.
+    """
+    return of_method(run) | outside_method(run)
 
 
 def of_method(run: RunResult) -> dict[str, Any]:
-    """The method's own settings, by dotted name."""
-    return flatten({"method": run.config["method"]})
+    """The method's own settings that decide, by dotted name."""
+    flat = identity.only_deciding(identity.flatten({"method": run.config["method"]}))
+    used = {f"method.{name}" for name in identity.OF_EACH_METHOD}
+    used |= {name for key in flat for name in _repeated(key, flat)}
+    return {
+        key: value
+        for key, value in flat.items()
+        if ".".join(key.split(".")[:2]) in used and not _repeated(key, flat)
+    }
 
 
-def outside_method(run: RunResult) -> dict[str, Any]:
-    """The settings, by dotted name, that methods must share to be compared."""
-    return flatten({key: part for key, part in run.config.items() if key != "method"})
+def outside_method(run: RunResult, *others: str) -> dict[str, Any]:
+    """The settings, by dotted name, that methods must share to be compared.
+
+    Without those of what the run does not have. The shape of the images is one of them,
+    also without a model.
+
+    :param others: the names of settings, and of sections, that are left out too.
+    """
+    names = {*identity.lacking(run.config), *others}
+    outside = {key: part for key, part in run.config.items() if key != "method"}
+    flat = identity.only_deciding(flatten(identity.without(names, outside)))
+    shared = {k: v for k, v in flat.items() if not k.startswith("model.sample_shape")}
+    return shared | {"model.sample_shape": _shape(run.config["model"])}
+
+
+def _shape(model: dict[str, Any]) -> list[int]:
+    """``[C, H, W]`` of a model's images; empty for a preset of another version."""
+    preset = model["preset"]
+    if preset is None:
+        return list(model["sample_shape"] or [])
+    return list(preset_shape(preset)) if preset in PRESETS else []
 
 
 def differing(several: Sequence[dict[str, Any]]) -> list[str]:
@@ -73,7 +109,8 @@ def chosen(settings: dict[str, Any]) -> list[str]:
 def by_method(runs: Sequence[RunResult]) -> dict[str, list[RunResult]]:
     """Group the runs by method, in the given order; settings that differ are in the label.
 
-    Settings that are None are left out of the label, as such an option is off.
+    Settings that are None are left out of the label, as such an option is off. Of a label,
+    the lowest seed comes first.
     """
     groups: dict[str, list[RunResult]] = {}
     for method in dict.fromkeys(run.method for run in runs):
@@ -82,13 +119,13 @@ def by_method(runs: Sequence[RunResult]) -> dict[str, list[RunResult]]:
         for run, own in settings:
             on = [f"{key}={own[key]}" for key in varied if own.get(key) is not None]
             groups.setdefault(", ".join([method, *on]), []).append(run)
-    return groups
+    return {label: sorted(own, key=lambda run: run.seed) for label, own in groups.items()}
 
 
-def _is_repeated(key: str, flat: dict[str, Any]) -> bool:
-    """True if ``method.plugins.0.lambd`` says what ``method.lambd`` does."""
+def _repeated(key: str, flat: dict[str, Any]) -> list[str]:
+    """The names that say the same: ``method.lambd`` for ``method.plugins.0.lambd``."""
     parts = key.split(".")
     if parts[0] != "method" or len(parts) < 3:
-        return False
-    shared = (f"method.{name}" for name in (parts[-1], *_CALLED.get(parts[-1], ())))
-    return any(name in flat and repr(flat[name]) == repr(flat[key]) for name in shared)
+        return []
+    shared = [f"method.{name}" for name in (parts[-1], *_CALLED.get(parts[-1], ()))]
+    return [name for name in shared if name in flat and repr(flat[name]) == repr(flat[key])]

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
+from pathlib import Path
 from textwrap import fill
 from typing import Any
 
@@ -106,6 +107,8 @@ def caption_of(section: Section, lines: Sequence[Line]) -> str:
     judges = f" The runs were measured by {' and '.join(several)}." if several else ""
     if section.n_silent:
         judges += f" What measured {section.n_silent} of the runs is not recorded."
+    if section.n_data > 1:
+        judges += f" The runs are of {section.n_data} different data: see run.json of each."
     mean = f"mean over seeds{interval}{no_interval}."
     return f"after {section.length}: {mean}{features}{judges}"
 
@@ -162,9 +165,11 @@ def as_csv(sections: Sequence[Section]) -> str:
 def runs_as_csv(sections: Sequence[Section]) -> str:
     """``runs.csv``: a line for each run and experience.
 
-    The last one of a run has its costs, and what it was made with and measured by.
+    The last one of a run has its costs, and what it was made with and measured by. A run
+    of several sections is in the first of them.
     """
     rows: list[list[Any]] = []
+    listed: set[Path] = set()
     every = [run for section in sections for run in section.runs]
     metrics = [
         metric
@@ -175,6 +180,9 @@ def runs_as_csv(sections: Sequence[Section]) -> str:
     for section in sections:
         for label, runs in section.methods.items():
             for run in runs:
+                if run.folder in listed:
+                    continue
+                listed.add(run.folder)
                 what = [section.benchmark, section.difference, label, run.seed]
                 made = astuple(Provenance.of(run))
                 curves = [run.curve(metric) for metric in metrics]

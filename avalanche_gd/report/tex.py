@@ -28,7 +28,11 @@ _ESCAPES = {
     "±": r"$\pm$",
     "↓": r"$\downarrow$",
     "↑": r"$\uparrow$",
+    "µ": r"$\mu$",
 }
+_NEED_FONTS = "ªºÐÞðþ"  # of Latin-1, but only in encodings that a paper has to ask for
+_LIGATURE = re.compile("(?<=[-\N{EN DASH}`',?!])(?=[-\N{EN DASH}`',])")
+"""Between two signs of which TeX would make one, such as a dash of two hyphens."""
 
 
 def as_tex(sections: Sequence[Section]) -> str:
@@ -44,12 +48,16 @@ def as_tex(sections: Sequence[Section]) -> str:
 def escape(text: str) -> str:
     r"""Text for LaTeX, in one line; characters that LaTeX does not have become numbers.
 
+    Without packages it has no ``ð`` or ``þ``.
+
     >>> print(escape("generative_replay, 50%"))
     generative\_replay, 50\%
     >>> print(escape("\N{SNOWMAN}"))
     {[}U+2603]
+    >>> print(escape("lr--decay \N{EN DASH} Þ"))
+    lr-{}-decay -- {[}U+00DE]
     """
-    return "".join(_escaped(character) for character in text)
+    return "{}".join("".join(map(_escaped, part)) for part in _LIGATURE.split(text))
 
 
 def _table(section: Section) -> str:
@@ -89,8 +97,9 @@ def _escaped(character: str) -> str:
     if character.isspace():
         return " "
     has_sign = character.isascii() and character.isprintable()
-    is_latin1 = character.isalpha() and ord(character) < 256  # every TeX has these
-    return character if has_sign or is_latin1 else f"{{[}}U+{ord(character):04X}]"
+    is_letter = character.isalpha() and ord(character) < 256
+    is_known = has_sign or (is_letter and character not in _NEED_FONTS)
+    return character if is_known else f"{{[}}U+{ord(character):04X}]"
 
 
 def _cell(cell: Cell) -> str:

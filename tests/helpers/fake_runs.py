@@ -29,6 +29,7 @@ def write_run(
     seconds: float = 10.0,
     experiences: int = N_EXPERIENCES,
     measured_by: dict[str, Sequence[str]] | None = None,
+    data: str = "",
 ) -> Path:
     """Write a run's folder.
 
@@ -37,6 +38,7 @@ def write_run(
     :param generates: whether there are images, and metrics of images.
     :param experiences: that the run has got to: less than all is unfinished.
     :param measured_by: the digests of the oracles and the labellers.
+    :param data: the digest of the data.
     """
     folder = out / "split_digits" / method / f"seed-{seed}"
     folder.mkdir(parents=True)
@@ -61,6 +63,7 @@ def write_run(
         "benchmark": config.benchmark.name,
         "method": config.method.name,
         "seed": config.seed,
+        "data": data,
         "seconds": {"generator": seconds, "solver": 0.0},
         **(measured_by or {"oracles": []}),
         "versions": {"torch": "2.4.0"},
@@ -97,7 +100,7 @@ def _config(method: str, seed: int) -> dict[str, Any]:
             "name": method,
             "generator": "none" if method.startswith("solver_") else "diffusion",
             "cumulative": method == "joint",
-            "solver_replays": method not in ("naive", "joint"),
+            "solver_replays": not method.startswith(("naive", "joint", "solver_")),
             "plugins": [{"_target_": "avalanche_gd.Plugin", "lambd": 1.0}],
             "lambd": 1.0,
             "teacher_steps": 2,

@@ -30,6 +30,7 @@ HOSTILE = [
     "\N{RIGHT-TO-LEFT OVERRIDE} \N{LINE SEPARATOR} \N{SNOWMAN} é",
     "half \ud800",
     "%",
+    "a--b, a---b, ``c'' ?`d !`e µ ðþÐÞ ªº ß",
 ]
 
 
@@ -37,7 +38,7 @@ def check_tex(text):
     """Fail unless text is printed by TeX: no comment, unknown command or open group."""
     rest = re.sub(rf"\\({'|'.join(COMMANDS)})\{{\}}", "", text)
     rest = re.sub(r"\\[_&%$#{}]", "", rest)
-    rest = re.sub(r"\$(\\pm|\\downarrow|\\uparrow|-)\$", "", rest)
+    rest = re.sub(r"\$(\\pm|\\downarrow|\\uparrow|\\mu|-)\$", "", rest)
     assert not re.search(r"[\\_&%$#~^<>|\"]", rest), rest
     depth = 0
     for sign in rest:
@@ -54,6 +55,15 @@ def test_any_text_is_printed_by_tex(text):
     check_tex(escape(text))
 
 
+def test_what_tex_would_read_as_another_sign_or_does_not_have_is_written_apart():
+    assert escape("a--b---c") == "a-{}-b-{}-{}-c"
+    assert escape("``a'' ?`b !`c,,") == "`{}`a'{}' ?{}`b !{}`c,{},"
+    assert escape("5 \N{EN DASH} 7, a-b, x -\N{EN DASH}") == "5 -- 7, a-b, x -{}--"
+    assert escape("µß") == r"$\mu$ß"
+    for sign in "ðþÐÞªº":  # of T1 and TS1, which an article does not load
+        assert escape(sign) == f"{{[}}U+{ord(sign):04X}]"
+
+
 def parts_of(tex):
     """What of the tables is text: captions, labels and cells."""
     for line in tex.splitlines():
@@ -67,7 +77,9 @@ def parts_of(tex):
 def reported(tmp_path, text):
     """The folder of a report whose labels and titles have the text."""
     for seed, own in enumerate((text, "own")):
-        write_run(tmp_path / "runs", "ewc", seed, settings={"method.teacher_sampler": own})
+        write_run(
+            tmp_path / "runs", "ewc", seed, settings={"method.plugins.0.sampler": own}
+        )
     settings = {"benchmark.options.root": text}
     write_run(tmp_path / "more", "joint", settings=settings, generates=False)
     write_report([tmp_path / "runs", tmp_path / "more"], tmp_path / "report")

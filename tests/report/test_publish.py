@@ -132,7 +132,7 @@ def test_text_that_is_not_latin_is_not_made_longer(tmp_path):
 
 def _of_other_settings(folder):
     path = folder / "config.yaml"
-    path.write_text(path.read_text().replace("steps: 2", "steps: 9", 1))
+    path.write_text(path.read_text().replace("lambd: 1.0", "lambd: 9.0", 1))
 
 
 def _of_other_results(folder):

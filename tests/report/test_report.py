@@ -50,7 +50,8 @@ def test_the_interval_is_students(count):
 def test_one_seed_has_no_interval_and_none_has_no_mean():
     assert estimate([3.0]).half_width is None
     assert estimate([]) is None
-    assert np.isnan(estimate([3.0, float("nan")]).mean)
+    for value in (np.nan, np.inf, -np.inf):
+        np.testing.assert_equal(tuple(estimate([3.0, value])), (np.nan, None, 2))
 
 
 def test_a_method_is_averaged_over_its_seeds_and_the_best_is_marked(tmp_path):
@@ -106,6 +107,30 @@ def test_what_a_run_lacks_is_a_dash_and_the_rest_is_shown(tmp_path):
     tex = (tmp_path / "report" / "table.tex").read_text()
     assert "ewc & 1 & -- & " in tex
     assert (tmp_path / "report/figures/split_digits-fid-by-f.pdf").is_file()
+
+
+@pytest.mark.parametrize(
+    "settings", [{"benchmark.n_experiences": 1}, {"method.all_at_once": True}]
+)
+def test_nothing_is_forgotten_or_transferred_in_one_experience(tmp_path, settings):
+    values = dict.fromkeys(("F_of_FID", "backward_transfer", "forward_transfer"), np.nan)
+    own = values | {"forgetting": 0.0, "accuracy": 0.5}
+    one = write_run(tmp_path, "iid", values=own, settings=settings)
+    path, last = one / "metrics.csv", settings.get("benchmark.n_experiences", 3) - 1
+    head, *lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([head, *(x for x in lines if x.startswith(f"{last},"))]))
+    if last:  # beside those of another
+        write_run(tmp_path, "naive", values={"forgetting": 0.25} | dict.fromkeys(values, 3))
+    write_report([tmp_path], tmp_path / "report")
+    found = cells(collect([tmp_path]).sections[0])
+    assert found["iid"]["accuracy"].text == "0.500"
+    for name in (*values, "forgetting"):
+        shown = {label: own[name].text for label, own in found.items() if name in own}
+        assert shown.get("iid", DASH) == DASH and ("naive" in shown) == bool(last)
+        assert not any(own[name].is_best for own in found.values() if name in own)
+    with open(tmp_path / "report" / "runs.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["method"] == "iid"]
+    assert [(row["accuracy"], row["forgetting"]) for row in rows] == [("0.5", "")]
 
 
 def test_a_metric_that_some_seeds_lack_says_over_how_many_it_is(tmp_path):
@@ -181,10 +206,11 @@ def test_place_device_and_threads_do_not_tell_runs_apart(tmp_path):
 
 def test_a_setting_that_a_run_is_too_old_for_has_its_default(tmp_path):
     for seed in (0, 1):
-        folder = write_run(tmp_path, "replay", seed)
+        taken = {"method.plugins.0.teacher_steps": 2}
+        folder = write_run(tmp_path, "replay", seed, settings=taken)
     config = folder / "config.yaml"
-    config.write_text(config.read_text().replace("  teacher_steps: 2\n", ""))
-    assert "teacher_steps" not in config.read_text()
+    config.write_text(config.read_text().replace("\n  teacher_steps: 2", ""))
+    assert "\n  teacher_steps" not in config.read_text()
     (section,) = collect([tmp_path]).sections
     assert list(section.methods) == ["replay"]
 
@@ -244,6 +270,16 @@ def test_the_report_tells_where_runs_were_measured_by_different(tmp_path, capsys
     assert page.count(f"<code>{'a' * 12}</code>") == 2
     assert page.count(f"<code>{'a' * 12}, {'b' * 12}</code>") == 1
     assert page.count("<td><code>\N{EN DASH}</code></td>") == 3  # of solvers alone
+
+
+def test_the_report_tells_where_runs_of_one_name_are_of_different_data(tmp_path, capsys):
+    for seed, data in enumerate(("", "a" * 64, "a" * 64, "b" * 64)):
+        write_run(tmp_path / "runs", "naive", seed, data=data)
+        write_report([tmp_path / "runs"], tmp_path / "report")
+        shown = capsys.readouterr().out.replace("\n", " ")
+        page = (tmp_path / "report" / "report.html").read_text()
+        for text in (shown, page):
+            assert ("The runs are of 2 different data" in text) == (seed == 3)
 
 
 def test_the_report_tells_how_many_runs_do_not_say_what_measured_them(tmp_path, capsys):
@@ -414,7 +450,10 @@ def test_settings_of_a_method_are_in_the_order_of_their_numbers(tmp_path):
         write_run(
             tmp_path / str(steps),
             "generative_replay",
-            settings={"method.teacher_steps": steps},
+            settings={
+                "method.teacher_steps": steps,
+                "method.plugins.0.teacher_steps": steps,
+            },
         )
     (section,) = collect([tmp_path]).sections
     labels = [f"generative_replay, method.teacher_steps={steps}" for steps in (1, 2, 10)]

@@ -63,7 +63,7 @@ def page(tmp_path_factory):
         write_run(runs, "naive", seed, values=values, cost=cost)
         write_run(runs, "generative_distillation", seed, cost=cost)
     for seed, text in enumerate(("<b>ewc</b> & $co$", "own")):
-        settings = {"method.teacher_sampler": text}
+        settings = {"method.plugins.0.sampler": text}
         write_run(runs, "ewc", seed, generates=False, settings=settings)
     write_run(runs, "joint", 0, experiences=1)
     write_run(runs / "more", "joint", 0, settings={"generator.steps": 9})
@@ -96,7 +96,7 @@ def test_chromium_shows_every_table_and_picture_on_a_phone(page, tmp_path):
     found, console = look(page, tmp_path)
     assert console == []
     elements = Elements(page)
-    assert found["pictures"] == found["picturesShown"] == len(elements.named("img")) > 20
+    assert found["pictures"] == found["picturesShown"] == len(elements.named("img")) >= 20
     assert found["tables"] == found["tablesShown"] == len(elements.named("table")) > 10
     assert found["width"] == found["scrollWidth"]  # the body does not scroll sideways
 
@@ -116,7 +116,7 @@ def test_every_picture_has_an_alternative_text_with_its_finding(page):
     pictures = Elements(page).named("img")
     texts = [picture["alt"] for picture in pictures]
     assert all(len(text) > 30 for text in texts)
-    assert len(set(texts)) > 20
+    assert len(set(texts)) >= 20
     assert (
         "FID (lower is better) over 3 experiences of split_digits. After the last: "
         "generative_distillation 0.5 (2 seeds), naive 250.5 (2 seeds)." in texts

@@ -12,11 +12,10 @@ from tests.helpers.fake_runs import write_run
 
 
 def test_an_option_that_is_off_is_not_in_the_label(tmp_path):
-    sizes = (None, 2000)
-    runs = [
-        read_run(write_run(tmp_path, seed=seed, settings={"method.pool_size": size}))
-        for seed, size in enumerate(sizes)
-    ]
+    runs = []
+    for seed, size in enumerate((None, 2000)):
+        taken = dict.fromkeys(("method.pool_size", "method.plugins.0.pool_size"), size)
+        runs.append(read_run(write_run(tmp_path, seed=seed, settings=taken)))
     assert list(by_method(runs)) == ["naive", "naive, method.pool_size=2000"]
 
 
@@ -45,5 +44,5 @@ def test_an_argument_that_repeats_a_setting_is_not_in_the_label(method, setting,
     labels = []
     for value in values:
         config = compose_config([f"method={method}", f"method.{setting}={value}"])
-        labels.append(SimpleNamespace(method=method, config=asdict(config)))
+        labels.append(SimpleNamespace(method=method, seed=0, config=asdict(config)))
     assert list(by_method(labels)) == [f"{method}, method.{setting}={v}" for v in values]

@@ -1,0 +1,120 @@
+"""Sections of a report: a run is in each that agrees with all settings that it has."""
+
+import csv
+
+import pytest
+
+from avalanche_gd.report.collect import collect
+from avalanche_gd.report.report_command import write_report
+from tests.helpers.fake_runs import write_run
+
+
+def found(folder):
+    """The methods of each section, by what tells it from others."""
+    return {s.difference: list(s.methods) for s in collect([folder]).sections}
+
+
+def write_sweep(folder):
+    """A baseline from before a sweep, which had other settings of what it has not."""
+    write_run(folder / "before", "naive", settings={"solver.replay_steps": 7})
+    for steps in (10, 20):
+        own = {"solver.replay_steps": steps}
+        run = write_run(folder / str(steps), "generative_replay", settings=own)
+        run.rename(run.with_name(f"seed-0-{steps:08x}"))
+
+
+def test_a_baseline_without_replay_is_beside_each_setting_of_replay(tmp_path):
+    write_sweep(tmp_path)
+    assert found(tmp_path) == {
+        f"solver.replay_steps = {steps}": ["generative_replay", "naive"]
+        for steps in (10, 20)
+    }
+
+
+def test_a_run_of_several_sections_counts_once_and_is_listed_and_published_once(tmp_path):
+    write_sweep(tmp_path / "runs")
+    write_report([tmp_path / "runs"], tmp_path / "report", publish_to=tmp_path / "copies")
+    page = (tmp_path / "report/report.html").read_text()
+    assert (
+        "Report of 3 complete runs" in page and page.count("<code>split_digits/naive") == 2
+    )
+    assert "A run without such a setting is in each section" in page
+    with open(tmp_path / "report/runs.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert sorted({(row["settings"], row["method"]) for row in rows}) == [
+        ("solver.replay_steps = 10", "generative_replay"),
+        ("solver.replay_steps = 10", "naive"),
+        ("solver.replay_steps = 20", "generative_replay"),
+    ]
+    assert len(rows) == 3 * 3
+    assert len(list((tmp_path / "copies").rglob("run.json"))) == 3
+
+
+@pytest.mark.parametrize(
+    ("method", "setting", "own"),
+    [
+        ("naive", "solver.replay_steps", {}),
+        ("naive", "model.guidance", {}),
+        ("solver_naive", "generator.steps", {}),
+        ("solver_naive", "evaluation.images", {}),
+        ("naive", "solver.steps", {"method.solver": False}),
+    ],
+)
+def test_settings_of_what_no_run_has_make_no_sections(tmp_path, method, setting, own):
+    for seed, value in enumerate((70, 90)):
+        settings = own | {setting: value}
+        write_run(tmp_path, method, seed, settings=settings, generates=False)
+    assert found(tmp_path) == {"": [method]}
+
+
+def test_a_solver_alone_is_beside_generators_of_its_images(tmp_path):
+    own = {"model.preset": "fmnist-fast", "generator.steps": 1}
+    write_run(tmp_path, "solver_naive", settings=own, generates=False)
+    for preset in ("digits", "fmnist-small"):  # images of 8 x 8, and as those of 16 x 16
+        write_run(tmp_path / preset, "naive", settings={"model.preset": preset})
+    small, large = collect([tmp_path]).sections[::-1]
+    assert list(small.methods) == ["naive"]
+    assert list(large.methods) == ["naive", "solver_naive"]
+    assert small.difference == ("model.preset = digits, model.sample_shape = [1, 8, 8]")
+
+
+def test_a_difference_names_only_what_a_section_has(tmp_path):
+    for steps in (7, 10):
+        own = {"solver.replay_steps": steps}
+        write_run(tmp_path / str(steps), "generative_replay", settings=own)
+    write_run(tmp_path, "naive", settings={"solver.steps": 9})
+    assert [*found(tmp_path)] == [
+        "solver.steps = 9",
+        "solver.steps = 2, solver.replay_steps = 10",
+        "solver.steps = 2, solver.replay_steps = 7",
+    ]
+
+
+def test_an_option_of_the_benchmark_is_a_difference_unless_it_is_off(tmp_path):
+    for fit in ("resize", "pad"):
+        write_run(tmp_path / fit, "naive", settings={"benchmark.options.fit": fit})
+    write_run(tmp_path, "joint")
+    assert found(tmp_path) == {
+        "benchmark.options.fit = not recorded": ["naive", "joint"],
+        "benchmark.options.fit = pad": ["naive"],
+    }
+
+
+def test_a_setting_that_no_plugin_takes_is_in_no_label(tmp_path):
+    for seed, steps in enumerate((5, 9, 2)):
+        write_run(tmp_path, "naive", seed, settings={"method.teacher_steps": steps})
+    (section,) = collect([tmp_path]).sections
+    assert {k: [run.seed for run in v] for k, v in section.methods.items()} == {
+        "naive": [0, 1, 2]
+    }
+
+
+def test_the_same_run_with_other_settings_of_what_it_has_not_counts_once(tmp_path):
+    for steps in (7, 10):
+        own = {"solver.replay_steps": steps, "method.teacher_steps": steps}
+        write_run(tmp_path / str(steps), "naive", settings=own)
+    collection = collect([tmp_path])
+    assert len(collection.runs) == len(collection.duplicates) == 1
+    write_run(tmp_path / "other", "naive", values={"FID": 9.0})
+    with pytest.raises(ValueError, match="but different results; leave one of them out"):
+        collect([tmp_path])
