@@ -181,11 +181,11 @@ class FID(FeatureMetric):
             )
         distances = {}
         for key in experiences:
-            own = features[self._of_classes(strategy, key, condition)]
+            own = features[self._of_classes(key, condition)]
             distances[key.place] = frechet_distance(self._real[key, extractor], own)
         return distances
 
-    def _of_classes(self, strategy: Any, key: ExperienceKey, condition: Tensor) -> Tensor:
+    def _of_classes(self, key: ExperienceKey, condition: Tensor) -> Tensor:
         """The places of an experience's share of the generated images.
 
         The first of its classes, as many as there are of them when the images are of all

@@ -31,7 +31,7 @@ from avalanche_gd.plugins import (
 )
 from avalanche_gd.runs.config import BudgetConfig, RunConfig
 from avalanche_gd.runs.errors import naming, several_choices
-from avalanche_gd.runs.identity import flatten
+from avalanche_gd.runs.identity import OF_EACH_METHOD, flatten
 from avalanche_gd.runs.names import check_name
 from avalanche_gd.runs.strategies import make_generator, solver_replay
 
@@ -51,11 +51,6 @@ _LOWEST = {
     "method.memory": 1,
 }
 """The lowest values of settings that no object checks."""
-_OF_THE_RUN = (
-    *("name", "generator", "cumulative", "all_at_once", "solver", "solver_replays"),
-    *("plugins", "solver_plugins"),
-)
-"""Settings of a method that a run uses itself; the others are for the method's plugins."""
 _FOLDERS = ("out", "benchmark.options.root")
 """Settings that are taken as they are typed, and not as Hydra's grammar reads them."""
 
@@ -215,7 +210,7 @@ def _check_used(content: Mapping[str, Any], overrides: Sequence[str]) -> None:
     """
     values = flatten(content).values()
     references = " ".join(v for v in values if isinstance(v, str) and "${" in v)
-    used = {*_OF_THE_RUN, *re.findall(r"\.(\w+)", references)}
+    used = {*OF_EACH_METHOD, *re.findall(r"\.(\w+)", references)}
     for override in overrides:
         name = override.partition("=")[0].lstrip("+")
         section, _, setting = name.partition(".")

@@ -1,6 +1,5 @@
 """Every number of sampling steps k visits k timesteps, or is refused."""
 
-import logging
 from itertools import pairwise
 
 import diffusers
@@ -13,6 +12,8 @@ from avalanche_gd.models.prediction import NoiseProcess
 from avalanche_gd.models.sampler import FITTING, SAMPLERS, Sampler
 from tests.helpers.small_models import SHAPE, seeded
 
+pytestmark = pytest.mark.usefixtures("quiet_schedulers")
+
 MEAN, STD = 0.3, 0.2  # of the pixels of the sampler's own perfect denoiser
 
 FALLING = [
@@ -20,16 +21,6 @@ FALLING = [
     *(("DDIMScheduler", sampler) for sampler in SAMPLERS if sampler != "own"),
 ]
 """Schedulers that visit a timestep once."""
-
-
-@pytest.fixture(autouse=True)
-def quiet_schedulers():
-    """Some schedulers say at each use what they change in their configuration."""
-    logger = logging.getLogger("diffusers")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    yield
-    logger.setLevel(level)
 
 
 def levels(count):

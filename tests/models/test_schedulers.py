@@ -1,7 +1,6 @@
 """Every noise scheduler of diffusers: right, or refused by name."""
 
 import inspect
-import logging
 from itertools import pairwise
 
 import diffusers
@@ -24,6 +23,8 @@ from tests.helpers.small_models import (
     seeded,
     tiny,
 )
+
+pytestmark = pytest.mark.usefixtures("quiet_schedulers")
 
 MEAN, STD = -0.2, 0.25  # of the pixels that a perfect denoiser knows
 
@@ -50,16 +51,6 @@ FLOW = {
     "HeliosScheduler",
 }
 """Those of flow matching."""
-
-
-@pytest.fixture(autouse=True)
-def quiet_schedulers():
-    """Some schedulers say at each use what they change in their configuration."""
-    logger = logging.getLogger("diffusers")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    yield
-    logger.setLevel(level)
 
 
 def schedulers():
