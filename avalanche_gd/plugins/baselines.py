@@ -131,6 +131,16 @@ class MIRPlugin(avalanche_plugins.MIRPlugin):
         self.storage_policy.post_adapt(strategy, strategy.experience)
         self.load_memory()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the loader, which cannot be copied or saved."""
+        return {**self.__dict__, "replay_loader": self.replay_loader is not None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.replay_loader = None
+        if state["replay_loader"]:
+            self.load_memory()
+
     def load_memory(self) -> None:
         """Replay from the present memory from now on."""
         loader = DataLoader(

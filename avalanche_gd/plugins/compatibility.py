@@ -1,6 +1,6 @@
 """Which parts of Avalanche do not work with a diffusion model, and what to use instead."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from avalanche.training import plugins as avalanche_plugins
@@ -74,6 +74,25 @@ TEMPLATES: tuple[type, ...] = (
     supervised.VAETraining,
 )
 """Avalanche's strategies whose training steps differ from a ``SupervisedTemplate``'s."""
+
+
+_READ_LABELS = (
+    avalanche_plugins.EWCPlugin,
+    avalanche_plugins.GEMPlugin,
+    avalanche_plugins.AGEMPlugin,
+    avalanche_plugins.MIRPlugin,
+)
+"""Plugins, also their subclasses, that need a label beside each image."""
+
+
+def check_needs_no_labels(plugins: Iterable[Any]) -> None:
+    """Raise ValueError if a plugin reads labels, for data that have none."""
+    for plugin in plugins:
+        if isinstance(plugin, _READ_LABELS):
+            raise ValueError(
+                f"{type(plugin).__name__} reads labels, but the data have none; give "
+                "(image, label), for instance with label 0 for all"
+            )
 
 
 def check_compatible(strategy: Any) -> None:

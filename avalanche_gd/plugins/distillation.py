@@ -115,8 +115,9 @@ class GenerativeDistillationPlugin(
         model's scheduler does not have or that several processes would share, an
         unconditional weight if the model cannot predict with and without a class, a pool
         that has fewer samples than the model has classes, that does not fit into memory, or
-        that is of each class where the model is not conditioned, or for a metric or plugin
-        of Avalanche that cannot work with a diffusion model
+        that is of each class where the model is not conditioned, a teacher that moves
+        beside generative replay, or for a metric or plugin of Avalanche that cannot work
+        with a diffusion model
         (:func:`~avalanche_gd.plugins.compatibility.check_compatible`).
     :raises TypeError: if the source has no method ``draw``, the generator is not a
         :class:`torch.Generator` or the guidance not a
@@ -202,6 +203,15 @@ class GenerativeDistillationPlugin(
             raise ValueError(
                 "the plugins of a strategy share one teacher; give them the same "
                 "teacher_ema_decay"
+            )
+        if self.teacher_ema_decay is not None and any(
+            isinstance(plugin, LessonPlugin)
+            and not isinstance(plugin, GenerativeDistillationPlugin)
+            for plugin in strategy.plugins
+        ):
+            raise ValueError(
+                "with teacher_ema_decay the teacher, which a strategy's plugins share, "
+                "moves, but replay is of a frozen model; leave one of the two out"
             )
         if DistributedHelper.is_distributed:
             self.check_shares(strategy.train_mb_size, DistributedHelper.world_size)

@@ -22,6 +22,7 @@ from avalanche_gd.distributed.gradients import (
 )
 from avalanche_gd.distributed.shares import check_shares, own_share, sharing, unshared
 from avalanche_gd.models.diffusion import DiffusionModel
+from avalanche_gd.plugins.compatibility import check_needs_no_labels
 from avalanche_gd.plugins.teacher import default_generator
 
 _CHECK_EVERY = 50  # steps between checks of the loss on an accelerator, which must wait
@@ -99,7 +100,7 @@ class BudgetedTemplate(SupervisedTemplate):
         return super().train(experiences, eval_streams, **kwargs)
 
     def check_experience(self, experience: Any) -> None:
-        """Raise ValueError if an experience is empty, or has no labels but needs them."""
+        """Raise ValueError if it is empty, or a model or plugin needs labels it lacks."""
         dataset = getattr(experience, "dataset", None)
         if dataset is None or len(dataset) == 0:
             lack = "has no dataset" if dataset is None else "is empty"
@@ -114,9 +115,11 @@ class BudgetedTemplate(SupervisedTemplate):
                 f"experience {experience.current_experience + 1} cannot be read ({error}); "
                 "Avalanche appends task labels to tuples, not to bare images: give (image,)"
             ) from error
-        if isinstance(self.model, DiffusionModel) and self.model.num_classes is None:
+        if has_label(item, dataset):
             return
-        if not has_label(item, dataset):
+        if isinstance(self.model, DiffusionModel) and self.model.num_classes is None:
+            check_needs_no_labels(self.plugins)
+        else:
             raise ValueError(
                 f"experience {experience.current_experience + 1} has no labels, but a "
                 f"{type(self.model).__name__} is trained with them; only a diffusion model "

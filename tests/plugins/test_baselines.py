@@ -1,6 +1,7 @@
 """The adapters of Avalanche's plugins, each against what it mends."""
 
 import copy
+import pickle
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from avalanche.benchmarks import benchmark_from_datasets
 from avalanche.benchmarks.utils import AvalancheDataset
 from avalanche.core import SupervisedPlugin
+from avalanche.training import plugins as avalanche_plugins
 from avalanche.training.plugins import (
     SynapticIntelligencePlugin as AvalancheSynapticIntelligencePlugin,
 )
@@ -201,6 +203,44 @@ def test_mir_replays_the_experience_before(tiny_model, digits):
     train_generator(tiny_model, digits.train_stream[:2], plugin)
     assert added[:3] == [0.0] * 3
     assert min(added[3:]) > 0
+
+
+@pytest.mark.parametrize(
+    "again", [copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))]
+)
+def test_mir_is_copied_and_pickled_with_its_memory(tiny_model, digits, again):
+    plugin = MIRPlugin(batch_size_mem=8, mem_size=50, subsample=50)
+    fresh = again(plugin)
+    strategy = train_generator(tiny_model, digits.train_stream[:1], plugin)
+    copied = again(strategy)
+    (other,) = [kept for kept in copied.plugins if isinstance(kept, MIRPlugin)]
+    memories = [next(kept.replay_loader)[0] for kept in (plugin, other)]
+    sums = [memory.flatten(1).double().sum(1).sort().values for memory in memories]
+    assert torch.equal(*sums) and len(sums[0]) == 50
+    copied.train(digits.train_stream[1], eval_streams=[])
+    assert copied.clock.train_exp_counter == 2
+    assert fresh.replay_loader is None
+
+
+@pytest.mark.parametrize(
+    "plugin",
+    [
+        avalanche_plugins.EWCPlugin(1.0),
+        GEMPlugin(8),
+        avalanche_plugins.AGEMPlugin(8, 8),
+        MIRPlugin(8),
+    ],
+    ids=lambda plugin: type(plugin).__name__,
+)
+@pytest.mark.parametrize("is_bare", [True, False])
+def test_plugins_that_read_labels_refuse_data_without(tiny_model, plugin, is_bare):
+    rows = [image if is_bare else (image,) for image in images(20)]
+    stream = benchmark_from_datasets(train=[AvalancheDataset([rows])]).train_stream
+    message = f"{type(plugin).__name__} reads labels, but the data have none; give"
+    before = weights(tiny_model)
+    with pytest.raises(ValueError, match=message):
+        train_generator(tiny_model, stream, plugin)
+    assert same_bits(before, weights(tiny_model))
 
 
 def test_rwalk_refuses_an_experience_too_short_for_a_score(tiny_model, digits):

@@ -19,6 +19,7 @@ from diffusers.training_utils import EMAModel
 from avalanche_gd import (
     DiffusionModel,
     GenerativeDistillationPlugin,
+    GenerativeReplayPlugin,
     Sampling,
     generated_image_metrics,
 )
@@ -89,6 +90,14 @@ def test_plugins_that_share_a_teacher_have_it_follow_alike(tiny_model, digits):
         train_generator(tiny_model, digits.train_stream[:1], *plugins)
     with pytest.raises(ValueError, match=r"teacher_ema_decay must be in \[0, 1\], got 1.5"):
         GenerativeDistillationPlugin(teacher_ema_decay=1.5)
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_teacher_that_moves_is_refused_beside_replay(tiny_model, digits, at):
+    plugins = [GenerativeReplayPlugin()]
+    plugins.insert(at, GenerativeDistillationPlugin(teacher_ema_decay=0.5))
+    with pytest.raises(ValueError, match="moves, but replay is of a frozen model; leave"):
+        train_generator(tiny_model, digits.train_stream[:1], *plugins)
 
 
 def share_of_old(i, decay):
