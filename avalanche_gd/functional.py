@@ -17,9 +17,10 @@ from avalanche_gd.models.denoising import (
 )
 from avalanche_gd.models.prediction import NoiseProcess
 from avalanche_gd.plugins.drawing import draw
-from avalanche_gd.plugins.fisher import RankOneAnchor, rank_one_anchor, rank_one_penalty
-from avalanche_gd.plugins.pool import Ahead, LookAhead, PairPool, ReplayPool
-from avalanche_gd.plugins.replay import soft_label_loss
+from avalanche_gd.plugins.look_ahead import Ahead, LookAhead
+from avalanche_gd.plugins.pool import PairPool, ReplayPool
+from avalanche_gd.plugins.rank1_ewc import RankOneAnchor, rank_one_anchor, rank_one_penalty
+from avalanche_gd.plugins.soft_replay import soft_label_loss
 from avalanche_gd.plugins.teacher import frozen_copy, replay_weights, weighted_loss
 from avalanche_gd.plugins.teaching import Taught
 

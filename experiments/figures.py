@@ -24,8 +24,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 from PIL import Image
 
-from avalanche_gd.report.collect import in_words
 from avalanche_gd.report.drawing import draw, panels, plain
+from avalanche_gd.report.section import in_words
 from avalanche_gd.report.style import Style, styles_for
 from avalanche_gd.runs.columns import COSTS, METRICS, Column
 from avalanche_gd.runs.pictures import decorate

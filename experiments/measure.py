@@ -28,8 +28,9 @@ from avalanche_gd.checks import check_integer
 from avalanche_gd.evaluation.measure import Judge, Plan
 from avalanche_gd.evaluation.subjects import Subject, compose_settings
 from avalanche_gd.metrics.features import feature_extractor
-from avalanche_gd.report.collect import Section, collect, shown
+from avalanche_gd.report.collect import collect, shown
 from avalanche_gd.report.report_command import write_report
+from avalanche_gd.report.section import Section
 from avalanche_gd.report.tables import runs_as_csv
 from avalanche_gd.runs.columns import METRICS, features_in_words
 from avalanche_gd.runs.composition import compose_config

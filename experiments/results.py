@@ -13,8 +13,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from avalanche_gd.report.collect import collect, in_words
+from avalanche_gd.report.collect import collect
 from avalanche_gd.report.estimates import estimate
+from avalanche_gd.report.section import in_words
 from avalanche_gd.report.tables import Cell, runs_as_csv
 from avalanche_gd.runs.columns import COSTS, METRICS
 from avalanche_gd.runs.errors import ending_with_one_line

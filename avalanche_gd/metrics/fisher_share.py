@@ -6,7 +6,7 @@ from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metric_results import MetricValue
 from avalanche.evaluation.metric_utils import get_metric_name
 
-from avalanche_gd.plugins.fisher import RankOneEWCPlugin
+from avalanche_gd.plugins.rank1_ewc import RankOneEWCPlugin
 
 
 class FisherShare(PluginMetric[float | None]):

@@ -3,15 +3,13 @@
 from avalanche_gd.plugins.distil_from import DistillFromPlugin
 from avalanche_gd.plugins.distillation import GenerativeDistillationPlugin
 from avalanche_gd.plugins.ema import EMAPlugin
-from avalanche_gd.plugins.fisher import RankOneEWCPlugin
 from avalanche_gd.plugins.guidance import ClassifierGuidance, GuidingSolverPlugin
-from avalanche_gd.plugins.pool import LookAhead, PairPool, ReplayPool
+from avalanche_gd.plugins.look_ahead import LookAhead
+from avalanche_gd.plugins.pool import PairPool, ReplayPool
+from avalanche_gd.plugins.rank1_ewc import RankOneEWCPlugin
 from avalanche_gd.plugins.regeneration import regenerate
-from avalanche_gd.plugins.replay import (
-    GenerativeReplayPlugin,
-    SoftGenerativeReplayPlugin,
-    soft_label_loss,
-)
+from avalanche_gd.plugins.replay import GenerativeReplayPlugin
+from avalanche_gd.plugins.soft_replay import SoftGenerativeReplayPlugin, soft_label_loss
 from avalanche_gd.plugins.sources import (
     SOURCES,
     Current,

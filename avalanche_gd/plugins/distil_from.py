@@ -8,7 +8,7 @@ import torch
 from avalanche_gd.models.diffusion import DiffusionModel
 from avalanche_gd.models.prediction import NoiseProcess
 from avalanche_gd.plugins.distillation import GenerativeDistillationPlugin
-from avalanche_gd.plugins.pool import LOOK_AHEAD
+from avalanche_gd.plugins.look_ahead import LOOK_AHEAD
 from avalanche_gd.plugins.sources import SOURCES, Retraining, Source, source_by_name
 from avalanche_gd.plugins.teacher import frozen_copy
 

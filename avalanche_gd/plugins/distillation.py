@@ -11,7 +11,7 @@ from avalanche_gd.checks import check_number
 from avalanche_gd.plugins.compatibility import check_compatible
 from avalanche_gd.plugins.guidance import ClassifierGuidance
 from avalanche_gd.plugins.lesson import Lesson, LessonPlugin
-from avalanche_gd.plugins.pool import LOOK_AHEAD
+from avalanche_gd.plugins.look_ahead import LOOK_AHEAD
 from avalanche_gd.plugins.sources import (
     Current,
     Gaussian,

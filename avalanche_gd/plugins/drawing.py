@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from avalanche_gd.checks import check_integer, check_number
-from avalanche_gd.plugins.pool import Ahead, Drawn, LookAhead, PairPool, ReplayPool
+from avalanche_gd.plugins.look_ahead import Ahead, Drawn, LookAhead
+from avalanche_gd.plugins.pool import PairPool, ReplayPool
 from avalanche_gd.plugins.sources import Source, source_by_name
 from avalanche_gd.plugins.teacher import default_generator
 from avalanche_gd.plugins.teaching import Taught, TeachingRequest

@@ -17,7 +17,8 @@ from avalanche_gd.models.denoising import Denoising, Question
 from avalanche_gd.plugins.drawing import check_both_predictions, draw
 from avalanche_gd.plugins.experiences import experience_number
 from avalanche_gd.plugins.guidance import ClassifierGuidance
-from avalanche_gd.plugins.pool import Ahead, Drawn, LookAhead, PairPool, ReplayPool
+from avalanche_gd.plugins.look_ahead import Ahead, Drawn, LookAhead
+from avalanche_gd.plugins.pool import PairPool, ReplayPool
 from avalanche_gd.plugins.sources import Source, Trajectory
 from avalanche_gd.plugins.teacher import default_generator
 from avalanche_gd.plugins.teaching import Taught

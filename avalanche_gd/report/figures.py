@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from avalanche_gd.report.collect import Section
 from avalanche_gd.report.drawing import Drawing, draw, panels, plain
+from avalanche_gd.report.section import Section
 from avalanche_gd.report.style import Style
 from avalanche_gd.runs.columns import COSTS, METRICS, Column
 from avalanche_gd.runs.pictures import decorate

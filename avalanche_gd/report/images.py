@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from avalanche_gd.report.collect import Section
 from avalanche_gd.report.drawing import Drawing, data_uri, draw, panels, plain
+from avalanche_gd.report.section import Section
 from avalanche_gd.runs.columns import METRICS
 from avalanche_gd.runs.results import RunResult
 from avalanche_gd.runs.run_files import reading

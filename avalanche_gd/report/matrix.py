@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.patches import Rectangle
 
-from avalanche_gd.report.collect import Section
 from avalanche_gd.report.drawing import Drawing, draw, panels, plain
+from avalanche_gd.report.section import Section
 from avalanche_gd.runs.results import RunResult
 
 _METRIC = re.compile(r"solver/Top1_Acc_Exp/eval_phase/test_stream/Task000/Exp([0-9]{3,9})")

@@ -8,11 +8,12 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from avalanche_gd.report.collect import Collection, Section, shown
+from avalanche_gd.report.collect import Collection, shown
 from avalanche_gd.report.figures import cost_drawings, curve_drawings
 from avalanche_gd.report.images import image_drawing, strips
 from avalanche_gd.report.matrix import matrices, matrix_drawing
 from avalanche_gd.report.provenance import Provenance
+from avalanche_gd.report.section import Section
 from avalanche_gd.report.settings import of_method
 from avalanche_gd.report.style import Style
 from avalanche_gd.report.tables import caption_of, headings_of, lines_of

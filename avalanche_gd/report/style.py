@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from avalanche_gd.report.collect import Section
+from avalanche_gd.report.section import Section
 
 # Okabe and Ito's palette for colour-blind readers, without yellow and black, which are hard
 # to see on white and on black.

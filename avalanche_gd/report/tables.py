@@ -7,10 +7,10 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from avalanche_gd.report.collect import Section
 from avalanche_gd.report.estimates import Estimate, estimate
 from avalanche_gd.report.printable import printable
 from avalanche_gd.report.provenance import Provenance
+from avalanche_gd.report.section import Section
 from avalanche_gd.runs.columns import COSTS, METRICS, Column
 from avalanche_gd.runs.results import csv_text
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from avalanche_gd.report.collect import Section
+from avalanche_gd.report.section import Section
 from avalanche_gd.report.tables import Cell, caption_of, headings_of, lines_of
 
 _ESCAPES = {

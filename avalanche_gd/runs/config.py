@@ -21,7 +21,7 @@ from avalanche_gd.models import (
     unet,
 )
 from avalanche_gd.models.scheduler import scheduler_of
-from avalanche_gd.plugins.pool import LOOK_AHEAD
+from avalanche_gd.plugins.look_ahead import LOOK_AHEAD
 from avalanche_gd.runs.columns import METRICS, Column, generation_metrics, measure_names
 from avalanche_gd.runs.errors import naming
 from avalanche_gd.runs.identity import run_digest

@@ -7,7 +7,7 @@ from avalanche.core import BasePlugin
 from torch import nn
 from torch.optim import Optimizer
 
-from avalanche_gd.plugins.replay import SoftGenerativeReplayPlugin
+from avalanche_gd.plugins.soft_replay import SoftGenerativeReplayPlugin
 from avalanche_gd.training.template import BudgetedTemplate
 
 

@@ -25,12 +25,8 @@ from avalanche_gd import (
     fisher_share_metrics,
 )
 from avalanche_gd.plugins import EMAPlugin
-from avalanche_gd.plugins.fisher import (
-    CONTROLS,
-    _noised_batches,
-    _SampleLosses,
-    fisher_along_mean,
-)
+from avalanche_gd.plugins.fisher import SampleLosses, _noised_batches, fisher_along_mean
+from avalanche_gd.plugins.rank1_ewc import CONTROLS
 from avalanche_gd.runs.passes import PassCounter
 from tests.helpers.bits import same_bits, weights
 from tests.helpers.small_models import SHAPE, conditioned, images, tiny
@@ -124,7 +120,7 @@ def test_products_with_a_direction_are_those_of_gradients_a_sample(digits):
         (batch,) = _noised_batches(strategy, 3)
     gradients = single_gradients(strategy, 3)
     direction = torch.randn_like(gradients[0])
-    losses = _SampleLosses(strategy.model.denoiser, DenoisingLoss("none"))
+    losses = SampleLosses(strategy.model.denoiser, DenoisingLoss("none"))
     along = losses.along(direction, batch)
     assert torch.allclose(along, gradients @ direction, rtol=1e-6)
 

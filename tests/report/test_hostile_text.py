@@ -6,8 +6,9 @@ import subprocess
 
 import pytest
 
-from avalanche_gd.report.collect import Section, collect
+from avalanche_gd.report.collect import collect
 from avalanche_gd.report.report_command import write_report
+from avalanche_gd.report.section import Section
 from avalanche_gd.report.tex import as_tex, escape
 from tests.helpers.fake_runs import write_run
 
