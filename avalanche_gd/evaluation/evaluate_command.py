@@ -103,12 +103,12 @@ def evaluate(
     write_json(out / "evaluation.json", {"evaluation": record, **made})
     outcomes = [one for subject in subjects for one in judge.outcomes(subject)]
     features = features_in_words(vars(config.evaluation))
-    files = {"evaluation.csv": as_csv(outcomes).encode(errors="backslashreplace")}
+    table = as_csv(outcomes).encode(errors="backslashreplace")
+    write_whole(out / "evaluation.csv", partial(Path.write_bytes, data=table))
     for drawing in drawings(outcomes, features):
-        files[f"figures/{drawing.name}.pdf"] = drawing.pdf
-        files[f"figures/{drawing.name}.svg"] = drawing.svg
-    for name, content in files.items():
-        write_whole(out / name, partial(Path.write_bytes, data=content))
+        for kind, content in (("pdf", drawing.pdf), ("svg", drawing.svg)):
+            path = out / "figures" / f"{drawing.name}.{kind}"
+            write_whole(path, partial(Path.write_bytes, data=content))
     caption = (
         f"{config.benchmark.name}, all of its test images; seconds are of sampling. "
         f"Measures that compare features use those of {features}."

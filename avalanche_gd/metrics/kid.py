@@ -58,7 +58,7 @@ class KID(FeatureMetric):
         self.subsets = check_integer("subsets", subsets)
         self.subset_size = check_integer("subset_size", subset_size, 2)
         self.seed = check_integer("seed", seed, 0)
-        hint = "give more, or fewer as subset_size"
+        hint = "give more, or leave KID out (in Python also: a smaller subset_size)"
         super().__init__(sampling, choice, least_images=subset_size, hint=hint)
 
     def compute(self, strategy: Any, experiences: list[ExperienceKey]) -> dict[str, float]:

@@ -57,9 +57,12 @@ def data_uri(content: bytes, kind: str) -> str:
 
 
 def plain(label: str) -> str:
-    r"""A label of limited length, with dollar signs that do not start mathematics.
+    r"""A label of limited length that starts no mathematics and is in the legend.
 
     >>> print(plain("naive, cost=5$"))
     naive, cost=5\$
+    >>> plain("_mine")  # matplotlib leaves labels that begin with "_" out
+    ' _mine'
     """
-    return printable(label, length=_LENGTH).replace("$", r"\$")
+    text = printable(label, length=_LENGTH).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text

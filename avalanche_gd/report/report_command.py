@@ -63,7 +63,10 @@ def write_report(
             write_whole(out / name, partial(Path.write_bytes, data=content))
         except OSError as error:
             raise ValueError(f"cannot write {out / name}: {error.strerror}") from error
-    print(f"\n{as_text(sections)}\n\n{out / 'report.html'}")
+    number = len(collection.unfinished)
+    verb = "run is" if number == 1 else "runs are"
+    note = f"\n\n{number} {verb} not finished, and in no mean." if number else ""
+    print(f"\n{as_text(sections)}{note}\n\n{out / 'report.html'}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -110,7 +110,8 @@ def caption_of(section: Section, lines: Sequence[Line]) -> str:
     if section.n_data > 1:
         judges += f" The runs are of {section.n_data} different data: see run.json of each."
     mean = f"mean over seeds{interval}{no_interval}."
-    return f"after {section.length}: {mean}{features}{judges}"
+    seeds = "" if section.has_equal_seeds else " Methods differ in their seeds."
+    return f"after {section.length}: {mean}{seeds}{features}{judges}"
 
 
 def as_text(sections: Sequence[Section]) -> str:

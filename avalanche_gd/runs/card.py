@@ -118,6 +118,7 @@ def model_card(
     values = {
         row.metric: row.value for row in rows if row.experience == rows[-1].experience
     }
+    several = len({row.experience for row in rows}) > 1
     known = choices("method").get(method.name)
     command = _command(config)
     return _CARD.format(
@@ -137,7 +138,7 @@ def model_card(
         metrics="\n".join(
             f"| {heading} | {metric.text(values[metric.key])} |"
             for heading, metric in metrics.items()
-            if metric.key in values
+            if metric.key in values and (several or not metric.of_several)
         ),
         command=f"    {command}"
         if command

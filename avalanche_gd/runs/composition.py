@@ -164,6 +164,12 @@ def _check(config: RunConfig) -> None:
                     "it is guided by the solver of the same experience, but with "
                     "solver.samples_only_from that is trained last; give null"
                 )
+        for plugin in plugins["solver"]:
+            if isinstance(plugin, GenerativeDistillationPlugin | RankOneEWCPlugin):
+                raise ValueError(
+                    f"{type(plugin).__name__} is for a diffusion model; give it in "
+                    "method.plugins, not in method.solver_plugins"
+                )
     if process_count() > 1:
         _check_processes(config, plugins)
 
@@ -261,7 +267,18 @@ def _wrong_values(config: RunConfig) -> Iterator[str]:
     solver = config.solver
     if solver.guidance is None and solver.guidance_scale != 1:
         yield "solver.guidance_scale needs solver.guidance; give missing or confused"
+    first, steps = solver.samples_only_from, solver.steps
+    if first is not None and steps is not None and first >= steps:
+        yield (
+            f"solver.samples_only_from must be below solver.steps, {steps}, got {first}; "
+            "give null for real images to the end"
+        )
     if method.generator == "vae":
+        if config.generator.ema_decay is not None or solver.increasing_replay_size:
+            yield (
+                "generator.ema_decay and solver.increasing_replay_size need a diffusion "
+                f"model; {method.name} has none"
+            )
         for name in ("samples_only_from", "guidance"):
             if getattr(solver, name) is not None:
                 yield f"solver.{name} needs a diffusion model; {method.name} has none"
@@ -316,7 +333,16 @@ def _make_model(config: RunConfig) -> DiffusionModel:
     x_t = torch.zeros(2, *model.sample_shape, device=model.device)
     ends = torch.tensor([0, model.num_timesteps - 1], device=model.device)
     last = model.num_conditions - 1
-    model.denoise(x_t, ends, None if model.num_classes is None else ends.clamp(max=last))
+    classes = None if model.num_classes is None else ends.clamp(max=last)
+    try:
+        model.denoise(x_t, ends, classes)
+    except (LookupError, AttributeError, ArithmeticError) as error:
+        given = f"x_t of {tuple(x_t.shape)} and timesteps"
+        if classes is not None:
+            given += f", and class_labels from 0 to {last}"
+            given += "" if model.none is None else ", which stands for no class"
+        name = type(model.denoiser).__name__
+        raise ValueError(f"{name} fails, given {given}: {error!r}") from error
     return model
 
 

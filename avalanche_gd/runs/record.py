@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.learner import Learner
 from avalanche_gd.runs.provenance import provenance
@@ -56,13 +58,20 @@ class Record:
         write_json(self.path, {**content, "digest": info_digest(content)})
 
 
-def check_data(folder: Path, data: str) -> None:
-    """Raise ValueError if the run in a folder is of other data.
+def check_data(config: RunConfig, data: str) -> None:
+    """Raise ValueError if the run in the folder of a configuration is of other data.
 
-    :param data: the digest of the data; empty if it is not known, as in earlier versions.
+    :param data: the digest of the data; empty if it is not known. Then they must have the
+        same root.
     """
+    folder = config.folder
     earlier = read_info(folder).get("data")
-    if earlier and data and earlier != data:
+    is_other = earlier and data and earlier != data
+    if not data:
+        content = yaml.safe_load((folder / "config.yaml").read_text())
+        root = content["benchmark"].get("options", {}).get("root")
+        is_other = root != config.benchmark.options.get("root")
+    if is_other:
         raise ValueError(
             f"the run in {folder} is of other data than these; give another out=, or a "
             "benchmark.name= for each data set"

@@ -48,7 +48,7 @@ def run(config: RunConfig) -> Path:
     folder = config.folder
     if not config.check and on_main(lambda: is_complete(folder)):
         if _has_given_data(config):
-            check_data(folder, data_digest(read_benchmark(config)))
+            check_data(config, data_digest(read_benchmark(config)))
         say(f"complete: {folder}")
         return folder
     torch.set_num_threads(config.threads)
@@ -77,7 +77,7 @@ def _run(config: RunConfig, benchmark: Any, folder: Path, data: str) -> None:
     learner = Learner(config, labeller)
     done, rows = _from_checkpoint(learner, benchmark.train_stream)
     if done:
-        check_data(folder, data)
+        check_data(config, data)
     record = Record(config, learner, done, data)
     if is_main():
         content = asdict(config)
@@ -208,18 +208,31 @@ def read_benchmark(config: RunConfig) -> Any:
     # The main process may download it.
     with naming("benchmark"), DistributedHelper.main_process_first():
         benchmark = make(settings.n_experiences)
+    parts = len(benchmark.train_stream), len(benchmark.test_stream)
+    if parts != (settings.n_experiences, settings.n_experiences):
+        raise ValueError(
+            f"{settings.name} has {parts[0]} training and {parts[1]} test experiences, but "
+            f"benchmark.n_experiences is {settings.n_experiences}; they must be as many"
+        )
     shape = tuple(benchmark.train_stream[0].dataset[0][0].shape)
     if shape != config.model.shape:
         raise ValueError(
             f"images of {settings.name}, {shape}, do not fit a model of "
             f"{config.model.shape}; choose a model of their shape"
         )
-    classes = (exp.classes_in_this_experience for exp in benchmark.train_stream)
-    n_classes = len(set().union(*classes))
+    classes: set[int] = set()
+    for experience in benchmark.train_stream:
+        classes.update(experience.classes_in_this_experience)
+    n_classes = len(classes)
     if n_classes != settings.n_classes:
         raise ValueError(
             f"{settings.name} has {n_classes} classes, but benchmark.n_classes is "
             f"{settings.n_classes}; set benchmark.n_classes={n_classes}"
+        )
+    if sorted(classes) != list(range(n_classes)):
+        raise ValueError(
+            f"the classes of {settings.name} must be numbered from 0 to {n_classes - 1}, "
+            f"but are {', '.join(map(str, sorted(classes)))}; number them anew"
         )
     return benchmark
 
@@ -251,7 +264,9 @@ def run_name(config: RunConfig) -> str:
 
 def _summary(index: int, learner: Learner, values: dict[str, float]) -> str:
     config = learner.config
-    metrics = [f"{m.name} {m.text(values[m.key])}" for m in METRICS if m.key in values]
+    several = index > config.first_experience
+    shown = [m for m in METRICS if m.key in values and (several or not m.of_several)]
+    metrics = [f"{metric.name} {metric.text(values[metric.key])}" for metric in shown]
     so_far = f"{sum(learner.seconds.values()):.0f} s so far"
     place = f"experience {index + 1}/{config.benchmark.n_experiences}"
     return f"{run_name(config)}, {place}: {', '.join([*metrics, so_far])}"

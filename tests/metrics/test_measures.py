@@ -214,7 +214,8 @@ MANY = Sampling(images=100, steps=1)
 TOO_FEW = {
     "kid": (
         lambda n: kid_metrics(subset_size=n, features=Pixels(), sampling=MANY),
-        "KID needs {} images, but {} are {}; give more, or fewer as subset_size",
+        "KID needs {} images, but {} are {}; give more, or leave KID out "
+        "(in Python also: a smaller subset_size)",
         1,
     ),
     "precision": (

@@ -42,6 +42,19 @@ def test_the_legend_takes_no_room_from_the_curves(tmp_path, drawn, count, length
         assert plot.height > 1.8 * figure.dpi and plot.width > 2.5 * figure.dpi
 
 
+def test_a_method_whose_name_begins_with_an_underscore_is_in_the_legend(tmp_path, drawn):
+    for name in ("_mine", "naive"):
+        write_run(tmp_path, name, cost={"F_per_step": 3})
+    collection = collect([tmp_path])
+    (section,) = collection.sections
+    styles = styles_of(collection.sections)
+    figures.curve_drawings(section, styles)
+    figures.cost_drawings(section, styles)
+    for figure in drawn:
+        texts = [text.get_text().strip() for text in figure.legends[0].get_texts()]
+        assert sorted(texts) == ["_mine", "naive"]
+
+
 def test_the_solvers_quality_is_not_drawn_against_a_cost_of_the_generator(tmp_path):
     cost = {"F_per_step": 3.0, "F_total": 6000.0, "F_total_solver": 4000.0}
     write_run(tmp_path, "naive", cost=cost)

@@ -223,7 +223,8 @@ def test_the_terminal_shows_the_reports_table(tmp_path, capsys):
     caption, table, page = capsys.readouterr().out.strip().split("\n\n")
     assert caption.replace("\n", " ") == (
         "split_digits, after 3 experiences: mean over seeds ± 95% confidence interval "
-        "(Student's t). FID is in the features of an oracle classifier."
+        "(Student's t). Methods differ in their seeds. FID is in the features of an oracle "
+        "classifier."
     )
     half = stats.t.ppf(0.975, 2) * stats.sem([10, 20, 60])
     cells = [re.split(r"  +", line.strip()) for line in table.splitlines()]
@@ -339,7 +340,7 @@ def test_runs_are_listed_by_experience_with_their_costs_at_the_end(tmp_path):
 
 
 @pytest.mark.parametrize("killed", [False, True])
-def test_an_unfinished_run_is_listed_and_in_no_average(tmp_path, killed):
+def test_an_unfinished_run_is_listed_and_in_no_average(tmp_path, capsys, killed):
     write_run(tmp_path, "naive", 0, values={"FID": 10.0})
     folder = write_run(tmp_path, "naive", 1, values={"FID": 99.0}, experiences=2)
     if killed:
@@ -348,6 +349,7 @@ def test_an_unfinished_run_is_listed_and_in_no_average(tmp_path, killed):
     table = read_csv(tmp_path / "report" / "table.csv")
     assert table["naive", "FID"]["n"] == "1"
     assert float(table["naive", "FID"]["mean"]) == 10
+    assert "1 run is not finished, and in no mean." in capsys.readouterr().out
     page = (tmp_path / "report" / "report.html").read_text()
     assert "Unfinished runs" in page and "2 of 3" in page
     assert "split_digits/naive/seed-1" in page
@@ -361,6 +363,18 @@ def test_runs_killed_before_their_first_file_and_alone_are_listed(tmp_path):
     page = (tmp_path / "report" / "report.html").read_text()
     assert "split_digits/naive/seed-0" in page and "0 of ?" in page
     assert "Report of 0 complete runs" in page
+
+
+@pytest.mark.parametrize("other", [0, 1])
+def test_tables_say_that_methods_differ_in_their_seeds(tmp_path, capsys, other):
+    write_run(tmp_path, "naive", 0)
+    write_run(tmp_path, "joint", other)
+    write_report([tmp_path], tmp_path / "report")
+    files = [tmp_path / "report" / name for name in ("report.html", "table.tex")]
+    tables = [file.read_text() for file in files]
+    for table in (*tables, capsys.readouterr().out):
+        found = "Methods differ in their seeds." in " ".join(table.split())
+        assert found == (other == 1)
 
 
 def test_the_same_run_twice_counts_once(tmp_path):

@@ -485,6 +485,10 @@ BAD = {
         ],
         "method=generative_distillation: no labels 'dreams'; choose from",
     ),
+    "a diffusion model's plugin of the solver": (
+        ["method.solver_plugins=[{_target_: avalanche_gd.GenerativeDistillationPlugin}]"],
+        "GenerativeDistillationPlugin is for a diffusion model; give it in method.plugins",
+    ),
     "a denoiser beside a preset": (
         [OWN[1]],
         "model is either preset=NAME, or preset=null, _target_=CLASS and "

@@ -49,7 +49,9 @@ def trained(monkeypatch):
 
 
 @pytest.mark.usefixtures("sketched")
-def test_a_model_is_trained_on_all_data_in_the_steps_of_all_experiences(tmp_path, trained):
+def test_a_model_is_trained_on_all_data_in_the_steps_of_all_experiences(
+    tmp_path, trained, capsys
+):
     folder = run(small_config(tmp_path, "method=iid", "solver.steps=3"))
     assert trained == {"DiffusionModel": [IMAGES] * 10, "SmallCNN": [IMAGES] * 15}
     result = read_run(folder)
@@ -58,6 +60,9 @@ def test_a_model_is_trained_on_all_data_in_the_steps_of_all_experiences(tmp_path
     for place in range(5):
         assert f"generator/FID_Exp/eval_phase/test_stream/Exp{place:03d}" in names
     assert result.info["cost"]["F_per_step"] == 3.0
+    card = (folder / "model" / "README.md").read_text()
+    for text in (card, capsys.readouterr().out):  # nothing was learned before
+        assert "FID" in text and "orgetting" not in text and "F_of_FID" not in text
 
 
 def test_the_learning_rate_falls_for_as_large_a_part(tmp_path):

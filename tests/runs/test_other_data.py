@@ -3,8 +3,11 @@
 import shutil
 
 import pytest
+import torch
 from PIL import Image
 
+from avalanche_gd.data.benchmark import as_benchmark
+from avalanche_gd.data.model_space import as_dataset
 from avalanche_gd.runs.learner import Learner
 from avalanche_gd.runs.run import run
 from avalanche_gd.runs.run_files import read_info
@@ -27,7 +30,7 @@ def config_of(tmp_path):
     """The settings of a run on such images."""
 
     def make(name, *more):
-        data = ["benchmark=image_folder", f"benchmark.options.root={tmp_path / name}"]
+        data = ["benchmark=image_folder", f"+benchmark.options.root={tmp_path / name}"]
         two = ["benchmark.n_classes=2", "benchmark.n_experiences=2", "method=solver_naive"]
         options = ["benchmark.options.channels=1", "model=digits"]
         return small_config(tmp_path / "runs", *data, *two, *options, *more)
@@ -35,6 +38,61 @@ def config_of(tmp_path):
     for name, shade in (("cats", 10), ("xrays", 200)):
         folder_of_images(tmp_path / name, shade)
     return make
+
+
+def counted_from_one(n_experiences, seed, image_size):
+    """Two classes, 1 and 2, in as many experiences."""
+    parts = [as_dataset(torch.zeros(4, 1, 8, 8), torch.full((4,), n)) for n in (1, 2)]
+    return as_benchmark(train=parts, test=parts)
+
+
+def test_classes_that_are_not_counted_from_0_are_refused(tmp_path):
+    data = ["benchmark._target_=tests.runs.test_other_data.counted_from_one"]
+    two = ["benchmark.n_classes=2", "benchmark.n_experiences=2", "benchmark.name=own"]
+    message = "classes of own must be numbered from 0 to 1, but are 1, 2; number them anew"
+    with pytest.raises(ValueError, match=message):
+        run(small_config(tmp_path, *data, *two, "method=naive"))
+
+
+def shaded(n_experiences, seed, image_size, root, too_many=0):
+    """Two classes in as many experiences, and a transform, so that no digest is known."""
+    shade = float(root.rpartition("-")[2])
+    parts = [
+        as_dataset(torch.full((4, 1, 8, 8), shade), torch.full((4,), n)) for n in (0, 1)
+    ]
+    parts = [part.replace_current_transform_group((torch.neg, None)) for part in parts]
+    return as_benchmark(train=parts + parts[:too_many], test=parts)
+
+
+@pytest.fixture
+def shaded_config(tmp_path):
+    """The settings of a run on such data."""
+
+    def make(root, *more):
+        data = ["benchmark._target_=tests.runs.test_other_data.shaded"]
+        two = ["benchmark.n_classes=2", "benchmark.n_experiences=2", "benchmark.name=own"]
+        places = [f"+benchmark.options.root={tmp_path / root}", f"out={tmp_path}/runs"]
+        return small_config(tmp_path, *data, *two, *places, "method=solver_naive", *more)
+
+    for name in ("a-0.1", "b-0.2"):
+        (tmp_path / name).mkdir()
+    return make
+
+
+def test_a_run_whose_data_have_no_digest_is_not_taken_for_that_of_another_root(
+    shaded_config,
+):
+    folder = run(shaded_config("a-0.1"))
+    assert read_info(folder)["data"] == ""
+    run(shaded_config("a-0.1"))
+    with pytest.raises(ValueError, match="is of other data than these; give another out="):
+        run(shaded_config("b-0.2"))
+
+
+def test_streams_of_other_numbers_of_experiences_are_refused(shaded_config):
+    message = "own has 3 training and 2 test experiences, but benchmark.n_experiences is 2"
+    with pytest.raises(ValueError, match=message):
+        run(shaded_config("a-0.1", "+benchmark.options.too_many=1"))
 
 
 def test_a_finished_run_is_not_taken_for_one_of_other_data(config_of, tmp_path, capsys):

@@ -1,5 +1,8 @@
 """Runs with a denoiser of one's own in the place of a preset."""
 
+import re
+
+import pytest
 import torch
 from safetensors.torch import load_model
 
@@ -57,6 +60,19 @@ def test_a_conditioned_one_is_called_with_the_classes(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     called = {n for line in lines if "classes" in line for n in line.split()[1:]}
     assert called == set(map(str, range(11)))  # 10 stands for none
+
+
+def test_one_that_knows_too_few_classes_is_refused_in_one_line(tmp_path):
+    conditioned = [
+        *OWN,
+        "model._target_=tests.helpers.own_denoisers.Conditioned",
+        "model.options={classes: 9}",  # it embeds one more
+        "model.conditional=true",
+    ]
+    message = "model: Conditioned fails, given x_t of (2, 1, 8, 8) and timesteps, and "
+    message += "class_labels from 0 to 10, which stands for no class: IndexError("
+    with pytest.raises(ValueError, match=re.escape(message)):
+        small_config(tmp_path, *conditioned)
 
 
 def test_a_check_takes_it_too(tmp_path, capsys):
