@@ -15,6 +15,7 @@ from avalanche_gd.models.denoising import (
     predict_together,
     squared_errors,
 )
+from avalanche_gd.models.image_check import check_images
 from avalanche_gd.models.prediction import NoiseProcess
 from avalanche_gd.plugins.drawing import draw
 from avalanche_gd.plugins.look_ahead import Ahead, LookAhead
@@ -61,14 +62,19 @@ def noised(
     :param process: ``NoiseProcess(noise_scheduler)``, or the ``process`` of a model.
     :param x0: clean images in model space, ``(N, C, H, W)``.
     :param condition: the classes of the images, ``(N,)``; None for a model without classes.
+        They are taken as they are: for a student with ``condition_dropout``, give
+        ``student.drop_condition(labels)``.
     :param generator: the source of randomness; None for torch's own random state.
     :raises TypeError: if ``process`` is not a NoiseProcess, for example a scheduler.
+    :raises ValueError: if the images are not float, or not in model space (their values are
+        read on the CPU only, as an accelerator would have to wait).
     """
     if not isinstance(process, NoiseProcess):
         raise TypeError(
             f"process must be a NoiseProcess, not a {type(process).__name__}; give "
             "NoiseProcess(noise_scheduler)"
         )
+    check_images(x0)
     x_t, target, timesteps = noise_images(process, x0, generator)
     return Taught(x_t, timesteps, target, condition)
 
@@ -113,8 +119,15 @@ def denoising_loss(
     the parameters see :func:`noised` and :func:`prediction_losses`.
 
     :return: a scalar.
+    :raises TypeError: as in :func:`noised`.
+    :raises ValueError: as in both, or if the student has another process.
     """
     batch = noised(process, x0, condition, generator=generator)
+    if not _are_alike(student, process):
+        raise ValueError(
+            "the process adds other noise, or has something else predicted, than its "
+            "student's; give student.process"
+        )
     return prediction_losses(student, batch, weights=weights)[0]
 
 
@@ -139,8 +152,22 @@ def distillation_loss(
     :param condition: the classes that both get, ``(N,)``; None for models without classes.
     :param weights: see :func:`prediction_losses`.
     :return: a scalar.
+    :raises ValueError: if both have a process, and these differ.
     """
+    if not _are_alike(student, getattr(teacher, "process", None)):
+        raise ValueError(
+            "the teacher's scheduler adds other noise, or predicts something else, than "
+            "its student's; make the student with the scheduler of the teacher"
+        )
     with torch.no_grad():
         target = predict(teacher, x_t, timesteps, condition)
     batch = Taught(x_t, timesteps, target, condition)
     return prediction_losses(student, batch, weights=weights)[0]
+
+
+def _are_alike(student: Any, process: Any) -> bool:
+    """False if a student has another noise process."""
+    own = getattr(student, "process", None)
+    if isinstance(own, NoiseProcess) and isinstance(process, NoiseProcess):
+        return own.is_like(process)
+    return True

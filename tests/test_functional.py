@@ -13,6 +13,7 @@ from avalanche_gd import (
     GenerativeReplayPlugin,
     RankOneEWCPlugin,
     ddim_scheduler,
+    flow_scheduler,
 )
 from avalanche_gd.functional import (
     Ahead,
@@ -32,7 +33,8 @@ from avalanche_gd.functional import (
     replay_weights,
     weighted_loss,
 )
-from avalanche_gd.plugins import SOURCES, Retraining
+from avalanche_gd.models.image_check import check_images
+from avalanche_gd.plugins import SOURCES, Retraining, regenerate
 from tests.helpers.bits import same_bits, weights
 from tests.helpers.small_models import (
     SHAPE,
@@ -392,17 +394,110 @@ def test_a_source_gets_as_many_samples_as_it_asks_for(kept):
         ("generation", dict(count=0), "count must be an integer of 1"),
         ("generation", dict(steps=1001), "steps must be an integer from 1 to 1000"),
         ("generation", dict(start=1000), "start must be an integer from 0 to 999"),
+        ("trajectory", dict(start=3), "start is for sources that draw timesteps uniform"),
+        ("current", dict(start=3, current=images(4)), "not Current; leave it at 0"),
         ("current", {}, "remove that, or give current="),
         ("current", dict(current=images(3)), "but there are 3 current images"),
         ("current", dict(pairs=PairPool(9)), "Current depends on the current batch"),
         ("gaussian", dict(condition=torch.zeros(4).long()), "this model is not condit"),
-        ("gaussian", dict(unconditional_weight=0.5), "unconditional_weight needs a model"),
-        ("gaussian", dict(unconditional_weight=-1), "unconditional_weight must be 0 or"),
+        ("gaussian", dict(with_none=True), "with_none needs a model that can predict both"),
+        ("gaussian", dict(with_none=False), "with_none needs a model that can predict"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(source, options, message):
     with pytest.raises(ValueError, match=message):
         draw(source, tiny(), **dict(count=4) | options)
+
+
+RAW = {
+    "uint8": images(4).abs().mul(255).to(torch.uint8),
+    "float images of bytes": images(4).abs() * 255,
+}
+
+
+@pytest.mark.parametrize("raw", RAW)
+def test_images_that_are_not_in_model_space_are_refused(raw):
+    model, x0 = tiny(), RAW[raw]
+    message = r"^images must be (float and )?in model space, \[-1, 1\]"
+    with pytest.raises(ValueError, match=message):
+        noised(model.process, x0)
+    with pytest.raises(ValueError, match=message):
+        denoising_loss(model, model.process, x0)
+    for source in ("current", "snr_split"):
+        with pytest.raises(ValueError, match=message):
+            draw(source, model, 4, current=x0)
+    with pytest.raises(ValueError, match=message):
+        regenerate(model, x0, timestep=10, steps=2, generator=seeded())
+
+
+@pytest.mark.parametrize("wrong", [images(4, (1, 4, 4)), images(4).double()])
+def test_images_of_another_shape_or_type_than_the_teachers_are_refused(wrong):
+    model = tiny()
+    with pytest.raises(ValueError, match="do not fit a model"):
+        draw("current", model, 4, current=wrong)
+    with pytest.raises(ValueError, match="do not fit a model"):
+        regenerate(model, wrong, timestep=10, steps=2, generator=seeded())
+
+
+def test_an_accelerator_does_not_wait_for_the_images_of_a_loop():
+    class OnAnAccelerator(torch.Tensor):
+        device = torch.device("cuda")
+
+    check_images((images(2) * 255).as_subclass(OnAnAccelerator))
+    with pytest.raises(ValueError, match="must be float"):
+        check_images(RAW["uint8"].as_subclass(OnAnAccelerator))
+
+
+OTHER = [
+    ddim_scheduler(prediction_type="v_prediction"),
+    ddim_scheduler(beta_end=0.03),
+    ddim_scheduler(num_train_timesteps=500, beta_end=0.04),
+    flow_scheduler(),
+]
+
+
+@pytest.mark.parametrize("other", OTHER)
+def test_a_process_that_is_not_the_students_is_refused(other):
+    student, x0 = tiny(), images(3)
+    assert denoising_loss(student, NoiseProcess(ddim_scheduler()), x0).isfinite()
+    with pytest.raises(ValueError, match=r"give student\.process"):
+        denoising_loss(student, NoiseProcess(other), x0)
+    asked = torch.randn(3, *SHAPE), torch.tensor([0, 100, 499])
+    assert distillation_loss(student, tiny(), *asked).isfinite()
+    with pytest.raises(ValueError, match="with the scheduler of the teacher"):
+        distillation_loss(student, tiny(other), *asked)
+
+
+def test_classes_are_dropped_by_the_caller_as_often_as_the_criterion_drops_them():
+    student, labels = conditioned(0.5), torch.arange(400) % 10
+    student.train()
+    asked = []
+    student.denoiser.register_forward_hook(
+        lambda module, inputs, kw, out: asked.append(kw["class_labels"]), with_kwargs=True
+    )
+    denoising_loss(student, student.process, images(400), labels)
+    assert torch.equal(asked.pop(), labels)
+    torch.manual_seed(1)
+    DenoisingLoss()(student(images(400)), labels)
+    by_criterion = asked.pop()
+    torch.manual_seed(1)
+    batch = noised(student.process, images(400))
+    dropped = student.drop_condition(labels)
+    prediction_losses(student, batch._replace(condition=dropped))
+    assert torch.equal(asked.pop(), by_criterion)
+    assert 150 < (by_criterion == 10).sum() < 250
+
+
+def test_a_teacher_predicts_with_none_at_the_same_images():
+    teacher, options = conditioned(0.5), dict(count=6, generator=seeded())
+    both = draw("generation", teacher, with_none=True, **options)
+    assert both.condition.shape == (6, 2) and (both.condition[:, 1] == 10).all()
+    assert (both.condition[:, 0] < 10).all()
+    apart = both.apart()
+    expected = teacher.denoise(apart.x_t, apart.timesteps, apart.condition)
+    assert torch.allclose(apart.target, expected, atol=1e-6)
+    alone = draw("generation", teacher, with_none=False, count=6, generator=seeded())
+    assert torch.equal(alone.target, both.target[:, 0])
 
 
 def test_a_teacher_a_condition_or_a_process_of_another_kind_is_refused():

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from avalanche.benchmarks import nc_benchmark
+from avalanche.benchmarks.scenarios.online import OnlineCLExperience
 from avalanche.benchmarks.utils import ConstantSequence, DataAttribute, TaskLabels
 from torch import Tensor
 from torchvision.transforms.functional import get_dimensions
@@ -78,11 +79,12 @@ def to_model_space(benchmark: Any, sample_shape: tuple[int, int, int]) -> Stream
         The transforms of the benchmark are not applied.
     :param sample_shape: ``(C, H, W)`` of the items of the result, float32 in ``[-1, 1]``;
         resized bilinearly with antialiasing.
-    :raises ValueError: if the channels do not fit, if a PIL image has another mode, if a
-        float image is outside of these ranges, if an experience has both float and 8-bit
-        images, or a benchmark both floats below 0 and 8-bit images, if an experience is
-        empty, if there are no labels, or if different classes have one number and only task
-        labels tell them apart.
+    :raises ValueError: if the benchmark was split into the pieces of an online stream, if
+        the channels do not fit, if a PIL image has another mode, if a float image is
+        outside of these ranges, if an experience has both float and 8-bit images, or a
+        benchmark both floats below 0 and 8-bit images, if an experience is empty, if there
+        are no labels, or if different classes have one number and only task labels tell
+        them apart.
     """
     pixels = Pixels(sample_shape)
 
@@ -101,8 +103,9 @@ def on_device(benchmark: Any, device: torch.device) -> StreamsBenchmark:
     So a training step has to copy nothing to it. Images that are uint8 stay uint8.
 
     :param benchmark: for example from :func:`to_model_space`.
-    :raises ValueError: if an experience is empty, or has no labels, or if different classes
-        have one number and only task labels tell them apart.
+    :raises ValueError: if the benchmark was split into the pieces of an online stream, if
+        an experience is empty, or has no labels, or if different classes have one number
+        and only task labels tell them apart.
     """
     return _each(
         benchmark,
@@ -114,7 +117,13 @@ def _each(benchmark: Any, change: Callable[[Any], Any]) -> StreamsBenchmark:
     check_one_numbering(benchmark)
     streams: dict[str, list[Any]] = {}
     for name, stream in benchmark.streams.items():
-        datasets = [experience.dataset for experience in stream]
+        experiences = list(stream)
+        if any(isinstance(part, OnlineCLExperience) for part in experiences):
+            raise ValueError(
+                f"the stream {name} was split into pieces, which would become whole "
+                "experiences; convert the benchmark first, then split its stream"
+            )
+        datasets = [experience.dataset for experience in experiences]
         check_not_empty(name, datasets)
         streams[name] = [change(dataset) for dataset in datasets]
     return as_benchmark(like=benchmark, **streams)

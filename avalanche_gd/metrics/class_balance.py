@@ -40,7 +40,7 @@ class ClassBalance(GenerationMetric):
 
     def check(self, strategy: Any) -> None:
         """Raise ValueError if there are no labels or no classifier."""
-        dataset = strategy.experience.dataset
+        dataset = strategy.experience.dataset.eval()
         if not has_label(dataset[0], dataset):
             raise ValueError(
                 "class_balance_metrics need images with labels; remove these metrics"

@@ -69,7 +69,7 @@ class ClassificationAccuracy(GenerationMetric):
 
     def check(self, strategy: Any) -> None:
         """Raise ValueError if there are no labels, or nothing that labels samples."""
-        dataset = strategy.experience.dataset
+        dataset = strategy.experience.dataset.eval()
         if not has_label(dataset[0], dataset):
             raise ValueError(
                 "classification_accuracy_metrics need images with labels; remove them"

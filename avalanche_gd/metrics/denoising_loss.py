@@ -70,10 +70,13 @@ def denoising_loss_metrics(*, bands: int = 4) -> list[PluginMetric]:
 
     They are logged as ``DenoisingLoss_Exp/eval_phase/test_stream/Exp000/T000-249``. They
     come from the passes that an evaluation makes anyway, and show which part of the reverse
-    process is forgotten: fine detail (low t) or layout (high t). The timesteps and the
-    noise are the same in each evaluation of the same experiences and batch size on a
-    device. So differences between models tell more than the values do: with other draws,
-    those of 2,000 images were up to an eighth higher.
+    process is forgotten: fine detail (low t) or layout (high t).
+
+    In a :class:`~avalanche_gd.DiffusionTraining`, the timesteps and the noise
+    are the same in each evaluation of the same experiences and batch size on a device. So
+    differences between models tell more than the values do: with other draws, those of
+    2,000 images were up to an eighth higher. In another strategy, such as Avalanche's
+    ``SupervisedTemplate``, they are drawn from torch's random state.
 
     :param bands: into how many bands of equal width the timesteps ``[0, T)`` are split.
     :return: the metrics, for the ``EvaluationPlugin`` of a diffusion model's strategy.

@@ -11,7 +11,12 @@ from avalanche_gd.data.images import image_of
 from avalanche_gd.metrics.features import CheckedFeatures, feature_extractor
 from avalanche_gd.metrics.oracle_choice import OracleChoice
 from avalanche_gd.metrics.plugin import GenerationMetric
-from avalanche_gd.metrics.shared_images import Sampling, SharedImages
+from avalanche_gd.metrics.shared_images import (
+    Sampling,
+    SharedImages,
+    in_evaluation_mode,
+    module_of,
+)
 from avalanche_gd.metrics.trained import (
     Counted,
     ExperienceKey,
@@ -50,14 +55,24 @@ class FeatureChoice:
             )
         return cls(extractor, OracleChoice(oracle, benchmark))
 
+    @property
+    def given(self) -> Any:
+        """The function or the classifier that was given; None for the default oracle."""
+        return self.oracle.classifier if self.extractor is None else self.extractor
+
+    def state(self) -> list[int]:
+        """How often each tensor of the given module was changed in place."""
+        module = module_of(self.given)
+        tensors = [] if module is None else [*module.parameters(), *module.buffers()]
+        return [0 if tensor.is_inference() else tensor._version for tensor in tensors]
+
     def check(self, strategy: Any) -> None:
         """Raise ValueError unless the images of a strategy's experience have features."""
         if self.extractor is None:
             self.oracle.check(strategy.experience)
-        image = image_of(strategy.experience.dataset[0])
-        given = self.oracle.classifier if self.extractor is None else self.extractor
-        if given is not None and isinstance(image, Tensor):
-            self.compute(strategy, given, image[None].to(strategy.device), 1)
+        image = image_of(strategy.experience.dataset.eval()[0])
+        if self.given is not None and isinstance(image, Tensor):
+            self.compute(strategy, self.given, image[None].to(strategy.device), 1)
 
     def extractor_for(self, strategy: Any, counted: Counted) -> Any:
         """The function that computes features for an experience in evaluation."""
@@ -77,13 +92,15 @@ class FeatureChoice:
             extractor.to(strategy.device)
         function = extractor.get_features if self.extractor is None else extractor
         shared = SharedImages.of(strategy)
-        return shared.features(CheckedFeatures(function), images, batch_size)
+        with in_evaluation_mode(extractor):
+            return shared.features(CheckedFeatures(function), images, batch_size)
 
 
 class FeatureMetric(GenerationMetric):
     """Compares features of generated images with those of the real ones.
 
-    Features of real images are computed once per stream, and kept.
+    Features of real images are computed once per stream, and kept until the module that
+    computes them is changed by training.
 
     :param choice: which features.
     :param least_images: with fewer real or generated images than this there is no value.
@@ -103,6 +120,7 @@ class FeatureMetric(GenerationMetric):
         self.choice = choice
         self.least_images, self._hint = least_images, hint
         self._real: dict[tuple[ExperienceKey, Any], Any] = {}  # also by extractor
+        self._state: list[int] = []  # of the module that computed them
         self._reading: Any = None
         self.check_enough("generated", sampling.images)
 
@@ -119,6 +137,23 @@ class FeatureMetric(GenerationMetric):
             if tests is not None:
                 count = sum(len(experience.dataset) for experience in tests)
                 self.check_enough("in the test stream", count)
+
+    def before_training_exp(self, strategy: Any) -> None:
+        """Note the experience that is trained on."""
+        self._forget_older()
+        super().before_training_exp(strategy)
+
+    def before_eval(self, strategy: Any) -> None:
+        """Start without images."""
+        self._forget_older()
+        super().before_eval(strategy)
+
+    def _forget_older(self) -> None:
+        """Forget the features of real images that an older state of a module computed."""
+        state = self.choice.state()
+        if state != self._state:
+            self._real.clear()
+            self._state = state
 
     def before_eval_exp(self, strategy: Any) -> None:
         """Start to read the real images of an experience, if they were not read before."""

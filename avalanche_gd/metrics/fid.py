@@ -1,5 +1,6 @@
 """The Frechet inception distance of generated images, as an Avalanche metric."""
 
+import warnings
 from collections import Counter
 from dataclasses import dataclass
 from itertools import chain
@@ -12,13 +13,16 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 from avalanche_gd.data.model_space import dataset_classes
 from avalanche_gd.metrics.feature_metric import FeatureChoice, FeatureMetric
+from avalanche_gd.metrics.measured import Measured
 from avalanche_gd.metrics.plugin import GenerationMetric
 from avalanche_gd.metrics.shared_images import Sampling, SharedImages, classifier_labels
 from avalanche_gd.metrics.summary import Qualities, afid_summary, generation_summary
 from avalanche_gd.metrics.trained import (
     ExperienceKey,
     StreamKey,
+    experience_key,
     label_counts,
+    origin,
     whole_stream,
 )
 
@@ -82,6 +86,8 @@ def frechet_distance(real: Moments, features: Tensor) -> float:
 class FID(FeatureMetric):
     """See :func:`fid_metrics`."""
 
+    needs_all_classes = False  # by experience, only its own classes count
+
     def __init__(
         self,
         sampling: Sampling,
@@ -95,9 +101,7 @@ class FID(FeatureMetric):
         super().__init__(sampling, choice)
         self._by_experience, self._over_stream = experience, stream
         self._summary, self._afid = summary, afid
-        self._qualities: dict[StreamKey, Qualities] = {}
-        self._loaded: dict[str, Qualities] = {}
-        self._after: dict[StreamKey, dict[int, int]] = {}
+        self._measured = Measured()  # on the strategy that was seen last
         self._labels: dict[StreamKey, Counter[int]] = {}
 
     @property
@@ -108,13 +112,14 @@ class FID(FeatureMetric):
 
         :raises ValueError: if two benchmarks have streams of the same name.
         """
-        names = [stream.name for stream in self._qualities]
+        known = self._measured.qualities
+        names = [stream.name for stream in known]
         if len(set(names)) < len(names):
             raise ValueError(
                 f"two streams have the same name, {', '.join(sorted(names))}, and cannot "
                 "be told apart in a checkpoint; evaluate one benchmark per strategy"
             )
-        return self._loaded | {key.name: q for key, q in self._qualities.items()}
+        return self._measured.loaded | {key.name: q for key, q in known.items()}
 
     @qualities.setter
     def qualities(self, qualities: dict[str, Qualities]) -> None:
@@ -123,7 +128,44 @@ class FID(FeatureMetric):
                 "the checkpoint is from an earlier version, whose summary was over all "
                 "streams together; start the run again in a new folder"
             )
-        self._qualities, self._loaded = {}, dict(qualities)
+        self._measured.qualities, self._measured.loaded = {}, dict(qualities)
+
+    def before_training_exp(self, strategy: Any) -> None:
+        """Note the experience; warn if FID by experience will have no value."""
+        self._turn_to(strategy)
+        super().before_training_exp(strategy)
+        training = experience_key(origin(strategy.experience)).stream
+        knows_tests = training.knows_benchmark and "test" in training.owner.streams
+        if self._of_experiences and knows_tests:
+            self.tells_apart(strategy, training._replace(name="test"))
+
+    def before_eval(self, strategy: Any) -> None:
+        """Start without images."""
+        self._turn_to(strategy)
+        super().before_eval(strategy)
+
+    def _turn_to(self, strategy: Any) -> None:
+        """Go on with what was measured on this strategy, and not on another."""
+        kept = SharedImages.of(strategy).measured
+        if self not in kept:  # what was loaded is for the first strategy
+            kept[self] = Measured() if self._measured.is_used else self._measured
+            kept[self].is_used = True
+        self._measured = kept[self]
+
+    def tells_apart(self, strategy: Any, stream: StreamKey) -> bool:
+        """Warn and return False if images of two experiences cannot be told apart.
+
+        Which experience an image is of is known by its class.
+        """
+        if not SharedImages.of(strategy).trained.shares_classes(stream):
+            return True
+        warnings.warn(
+            "FID by experience, its summary and its transfer have no value, as experiences "
+            f"of the stream {stream.name} share classes, by which generated images would "
+            "be told apart; use fid_metrics(stream=True) only",
+            stacklevel=2,
+        )
+        return False
 
     def check(self, strategy: Any) -> None:
         """Raise ValueError unless the necessary labels and features are possible."""
@@ -146,7 +188,7 @@ class FID(FeatureMetric):
         extractor = self.choice.extractor_for(strategy, self._counted[experiences[0]])
         real = [self._real[key, extractor] for key in experiences]
         values = {}
-        if self._of_experiences:
+        if self._of_experiences and self.tells_apart(strategy, self._whole):
             distances = self.distances(strategy, experiences)
             if self._by_experience:
                 for place, distance in distances.items():
@@ -158,7 +200,7 @@ class FID(FeatureMetric):
                         values[f"FID_{name}"] = value
                 if self._afid:
                     values |= afid_summary(qualities, after)
-        if self._over_stream:
+        if self._over_stream and not self.lacks_classes(strategy):
             images = SharedImages.of(strategy).images(strategy.model, self.sampling)
             total, *others = real
             for moments in others:
@@ -215,9 +257,10 @@ class FID(FeatureMetric):
 
     def qualities_of(self, stream: StreamKey) -> Qualities:
         """All that was measured on a stream so far, to be extended."""
-        if stream not in self._qualities:
-            self._qualities[stream] = self._loaded.pop(stream.name, {})
-        return self._qualities[stream]
+        known = self._measured.qualities
+        if stream not in known:
+            known[stream] = self._measured.loaded.pop(stream.name, {})
+        return known[stream]
 
     @property
     def counts_after(self) -> dict[int, int]:
@@ -227,7 +270,7 @@ class FID(FeatureMetric):
         checkpoint has and that were not evaluated since stand one after another.
         """
         stream = next(iter(self._counted)).stream
-        after = self._after.setdefault(stream, {})
+        after = self._measured.after.setdefault(stream, {})
         after |= {key.place: counted.after for key, counted in self._counted.items()}
         measured = chain.from_iterable(self.qualities_of(stream).values())
         return {place: place + 1 for place in measured} | after
@@ -254,7 +297,7 @@ def fid_metrics(
     It is for the ``EvaluationPlugin`` of a strategy whose model is a
     :class:`~avalanche_gd.DiffusionModel`. For which experiences count see
     :class:`~avalanche_gd.metrics.trained.TrainedExperiences`. Features of real images are
-    computed once per stream and kept.
+    computed once per stream and kept, until a module of features is trained further.
 
     :param experience: also log FID for each experience, between its real images and the
         generated images of its classes, as ``FID_Exp/eval_phase/test_stream/Exp000``; NaN
@@ -262,8 +305,12 @@ def fid_metrics(
         conditioned; without conditioning the oracle predicts it. The first of them are
         taken, as many of all as there are of its classes in the whole stream, so that FID
         of an earlier model is not of more images: its bias depends on their number. (Of
-        fewer, if the model makes fewer.)
-    :param stream: log FID over all of them, as ``FID_Stream/eval_phase/test_stream``.
+        fewer, if the model makes fewer.) Where two experiences of the stream share a class,
+        as in domain-incremental streams, their images cannot be told apart, and a warning
+        says that there is no value; this is also true for ``summary`` and ``afid``.
+    :param stream: log FID over all of them, as ``FID_Stream/eval_phase/test_stream``. There
+        is no value, and a warning, if a part of a stream is evaluated that lacks a class
+        which was trained on: images of it are generated too.
     :param summary: log final and mean quality and forgetting, as
         ``FID_Final/eval_phase/test_stream``, ``FID_Mean/...``, ``FID_Forgetting/...``, one
         set per stream: see :func:`~avalanche_gd.metrics.generation_summary`.
@@ -274,7 +321,8 @@ def fid_metrics(
         trained on the whole training stream; ``"inception"``, InceptionV3 with 2,048; the
         name of a torchvision classifier, such as ``"mobilenet_v2"``, for the input of its
         last linear layer; or a module called with images in model space that returns
-        ``(N, D)``, D up to 8,192. Compare values only if their features are the same.
+        ``(N, D)``, D up to 8,192, which computes in evaluation mode, also while it is in
+        training elsewhere. Compare values only if their features are the same.
     :param weights_path: the file of the weights of InceptionV3 or of a torchvision
         classifier, for a machine without a network.
     :param oracle: a classifier that replaces the oracle, from images in model space to

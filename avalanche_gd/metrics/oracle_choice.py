@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from avalanche_gd.data.images import image_of
 from avalanche_gd.data.model_space import dataset_classes
-from avalanche_gd.metrics.shared_images import SharedImages
+from avalanche_gd.metrics.shared_images import SharedImages, in_evaluation_mode
 from avalanche_gd.metrics.trained import (
     Counted,
     StreamKey,
@@ -24,7 +24,8 @@ _OTHERWISE = "give your own classifier, or benchmark= with a train_stream to tra
 class OracleChoice:
     """A given classifier, or an oracle that is trained on a whole training stream.
 
-    :param classifier: from images in model space to logits; None for an oracle.
+    :param classifier: from images in model space to logits, called in evaluation mode;
+        None for an oracle.
     :param benchmark: the oracle is trained on its ``train_stream``; None for the stream
         that the strategy is trained on.
     :raises ValueError: for both a classifier and a benchmark, or if the benchmark's images
@@ -68,11 +69,11 @@ class OracleChoice:
         """
         experience = strategy.experience
         self.check(experience)
-        image, classes = image_of(experience.dataset[0]), _classes(experience)
+        image, classes = image_of(experience.dataset.eval()[0]), _classes(experience)
         if self.classifier is None or not classes or not isinstance(image, Tensor):
             return
         self.classifier.to(strategy.device)
-        with torch.no_grad():
+        with torch.no_grad(), in_evaluation_mode(self.classifier):
             logits = self.classifier(image[None].to(strategy.device))
         shape = tuple(logits.shape)
         if len(shape) != 2 or shape[1] <= max(classes):
@@ -124,7 +125,7 @@ def _check_stream(stream: StreamKey) -> None:
                 f"the stream {stream.name} has no labels to train an oracle on; "
                 f"{_OTHERWISE}"
             )
-        image = image_of(experience.dataset[0])
+        image = image_of(experience.dataset.eval()[0])
         if not (isinstance(image, Tensor) and image.ndim == 3 and _in_range(image)):
             raise ValueError(
                 "an oracle is trained on tensors (C, H, W) in [-1, 1], but the images of "

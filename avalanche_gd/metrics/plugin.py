@@ -7,9 +7,16 @@ from typing import Any
 from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metric_results import MetricValue
 from avalanche.evaluation.metric_utils import get_metric_name
+from avalanche.training.supervised import JointTraining
 
+from avalanche_gd.data.model_space import dataset_classes
 from avalanche_gd.metrics.shared_images import Sampling, SharedImages, has_classes
-from avalanche_gd.metrics.trained import Counted, ExperienceKey, experience_key
+from avalanche_gd.metrics.trained import (
+    Counted,
+    ExperienceKey,
+    experience_key,
+    origin,
+)
 
 
 class GenerationMetric(PluginMetric[dict[str, float]]):
@@ -17,16 +24,23 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
 
     Only the experiences trained on so far count, whatever stream is evaluated
     (:class:`~avalanche_gd.metrics.trained.TrainedExperiences`). Before any training there
-    is nothing to measure, and a warning says so.
+    is nothing to measure, and a warning says so. It also does if a part of a stream is
+    evaluated that lacks a class which was trained on: the images are of all classes.
 
     :param sampling: how the images are generated. All metrics with the same sampling
         use the same images.
+    :raises TypeError: when training starts, for a model that does not generate.
     """
+
+    needs_all_classes = True
+    """False if a part of the classes that were trained on is enough for :meth:`compute`."""
 
     def __init__(self, sampling: Sampling):
         super().__init__()
         self.sampling = sampling
         self._counted: dict[ExperienceKey, Counted] = {}  # in this evaluation
+        self._evaluated: frozenset[int] = frozenset()  # all classes in this evaluation
+        self._whole: Any = None  # of which experiences are evaluated
         self._results: dict[str, float] = {}
 
     @abstractmethod
@@ -51,15 +65,25 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
         """Forget the values of the last evaluation."""
         self._results = {}
 
+    def before_training(self, strategy: Any) -> None:
+        """Raise TypeError if the model does not generate."""
+        if not callable(getattr(strategy.model, "generate", None)):
+            raise TypeError(
+                f"{self} measures generated images, but {type(strategy.model).__name__} "
+                "has no generate; put it into the evaluator of the generator's strategy"
+            )
+
     def before_training_exp(self, strategy: Any) -> None:
-        """Note the experience that is trained on."""
+        """Note the experience that is trained on, or those of a joint training."""
         self.check(strategy)
-        SharedImages.of(strategy).observe(strategy.experience)
+        is_joint = isinstance(strategy, JointTraining)
+        for experience in strategy._experiences if is_joint else [strategy.experience]:
+            SharedImages.of(strategy).observe(experience.logging())
 
     def before_eval(self, strategy: Any) -> None:
         """Start without images."""
         self.reset()
-        self._counted = {}
+        self._counted, self._evaluated, self._whole = {}, frozenset(), None
         SharedImages.of(strategy).forget_images()
 
     def before_eval_exp(self, strategy: Any) -> None:
@@ -73,7 +97,8 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
                 f"experience {experience.current_experience + 1} of the stream "
                 f"{experience.origin_stream.name} is empty; leave it out"
             )
-        counted = SharedImages.of(strategy).trained.counted(experience)
+        counted = SharedImages.of(strategy).counted(experience)
+        self._evaluated |= dataset_classes(experience.dataset)
         if counted is None:
             return
         key = experience_key(experience)
@@ -85,6 +110,7 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
                     "benchmarks; evaluate each stream separately"
                 )
         self._counted[key] = counted
+        self._whole = experience_key(origin(experience)).stream
         SharedImages.of(strategy).note(key, experience)
 
     def after_eval(self, strategy: Any) -> list[MetricValue]:
@@ -95,8 +121,26 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
                 stacklevel=2,
             )
             return []
+        if self.needs_all_classes and self.lacks_classes(strategy):
+            return []
         self._results = self.compute(strategy, list(self._counted))
         return [self.emitted(*item, strategy) for item in self._results.items()]
+
+    def lacks_classes(self, strategy: Any) -> bool:
+        """Warn and return True if the evaluated part of a stream lacks a class.
+
+        A class that was trained on, and that other experiences of the stream have.
+        """
+        learned = SharedImages.of(strategy).trained.learned_of(self._whole)
+        if learned <= self._evaluated:
+            return False
+        warnings.warn(
+            "the stream metrics of generated images have no new value, as classes that "
+            "were trained on are in none of the evaluated experiences; evaluate all "
+            "experiences trained on, for example eval_streams=[benchmark.test_stream]",
+            stacklevel=2,
+        )
+        return True
 
     def emitted(self, name: str, value: Any, strategy: Any) -> MetricValue:
         """A value under Avalanche's name: metric, phase, stream and experience."""

@@ -11,17 +11,18 @@ from avalanche.core import SupervisedPlugin
 from torch import Tensor, nn
 
 from avalanche_gd.checks import check_integer, check_number
-from avalanche_gd.data.model_space import dataset_classes, dataset_tensors, stream_tensors
+from avalanche_gd.data.model_space import dataset_classes, dataset_tensors
 from avalanche_gd.metrics.features import CheckedFeatures, feature_extractor
 from avalanche_gd.metrics.fid import Moments, frechet_distance
 from avalanche_gd.metrics.shared_images import (
     Sampling,
+    SharedImages,
     classifier_labels,
     generate_samples,
     in_batches,
 )
+from avalanche_gd.metrics.trained import StreamKey
 from avalanche_gd.models.diffusion import DiffusionModel
-from avalanche_gd.models.oracle import oracle_classifier
 from avalanche_gd.plugins.teacher import default_generator
 from avalanche_gd.training.diffusion_training import DiffusionTraining
 
@@ -146,10 +147,11 @@ class _ExperienceFID:
         features: Any,
         weights_path: str | Path | None,
     ):
-        dataset = benchmark.test_stream[experience].dataset
+        dataset = benchmark.test_stream[experience].dataset.eval()
         self._classes = dataset_classes(dataset)
         self._sampling = sampling
-        self._oracle = oracle_classifier(*stream_tensors(benchmark.train_stream))
+        training = StreamKey(benchmark, "train")
+        self._oracle: Any = SharedImages().oracle(training, torch.device("cpu"))
         extractor = feature_extractor(features, weights_path)
         self._extractor = self._oracle if extractor is None else extractor
         function = self._oracle.get_features if extractor is None else extractor

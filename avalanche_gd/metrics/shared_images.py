@@ -1,7 +1,8 @@
 """What all metrics of generated images share in an evaluation."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +12,16 @@ from torch import Tensor, nn
 from avalanche_gd.checks import check_integer, check_number
 from avalanche_gd.data.images import DatasetImages
 from avalanche_gd.data.model_space import labels_of
+from avalanche_gd.metrics.measured import Measured
 from avalanche_gd.metrics.trained import (
+    Counted,
     ExperienceKey,
     StreamKey,
     TrainedExperiences,
+    experience_key,
     label_counts,
+    origin,
+    rename,
     whole_stream,
 )
 from avalanche_gd.models.diffusion import DiffusionModel
@@ -62,6 +68,8 @@ class SharedImages:
     def __init__(self) -> None:
         self.trained = TrainedExperiences()
         """What the strategy was trained on."""
+        self.measured: dict[Any, Measured] = {}
+        """By metric, what it remembers of this strategy."""
         self._samples: dict[Sampling, tuple[Tensor, Tensor | None]] = {}
         self._oracles: dict[StreamKey, nn.Module] = {}
         self._features: dict[Any, tuple[Tensor, Tensor]] = {}
@@ -75,9 +83,33 @@ class SharedImages:
         return strategy._generation
 
     def observe(self, experience: Any) -> None:
-        """Note an experience that is trained on, and release the images."""
+        """Note an experience that is trained on, and release the images.
+
+        :raises ValueError: as in :meth:`TrainedExperiences.copy_of`.
+        """
+        self._recognise(experience)
         self.trained.add(experience)
         self.forget_images()
+
+    def counted(self, experience: Any) -> Counted | None:
+        """How an evaluated experience counts; None if it does not count.
+
+        :raises ValueError: as in :meth:`TrainedExperiences.counted`, or as in
+            :meth:`TrainedExperiences.copy_of`.
+        """
+        self._recognise(experience)
+        return self.trained.counted(experience)
+
+    def _recognise(self, experience: Any) -> None:
+        """In a copied strategy, let a benchmark take the place of its copy."""
+        stream = experience_key(origin(experience)).stream
+        copy = self.trained.copy_of(stream)
+        if copy is not None:
+            tables: list[dict[Any, Any]] = [self._oracles, *self.trained.tables]
+            for measured in self.measured.values():
+                tables += [measured.qualities, measured.after]
+            for table in tables:
+                rename(table, copy, stream.owner)
 
     def forget_images(self) -> None:
         """Release the images, because the model will change or an evaluation begins."""
@@ -113,9 +145,13 @@ class SharedImages:
         return features
 
     def oracle(self, stream: StreamKey, device: torch.device) -> nn.Module:
-        """The oracle of a training stream, from the cache if it is there."""
+        """The oracle of a training stream, from the cache if it is there.
+
+        It sees the images as an evaluation does, without the transforms of training.
+        """
         if stream not in self._oracles:
-            datasets = [experience.dataset for experience in whole_stream(stream) or ()]
+            experiences = whole_stream(stream) or ()
+            datasets = [experience.dataset.eval() for experience in experiences]
             labels = torch.cat([labels_of(dataset) for dataset in datasets])
             self._oracles[stream] = oracle_classifier(DatasetImages(datasets), labels)
         return self._oracles[stream].to(device)
@@ -236,5 +272,29 @@ def in_batches(function: Any, images: Tensor, batch_size: int) -> Tensor:
 
 
 def classifier_labels(classifier: nn.Module, images: Tensor, batch_size: int) -> Tensor:
-    """The most likely classes, ``(N,)``."""
-    return in_batches(classifier, images, batch_size).argmax(dim=1)
+    """The most likely classes by a classifier in evaluation mode, ``(N,)``."""
+    with in_evaluation_mode(classifier):
+        return in_batches(classifier, images, batch_size).argmax(dim=1)
+
+
+def module_of(function: Any) -> nn.Module | None:
+    """The module that a function is, or that it is a method of; None without one."""
+    owner = getattr(function, "__self__", function)
+    return owner if isinstance(owner, nn.Module) else None
+
+
+@contextmanager
+def in_evaluation_mode(function: Any) -> Iterator[None]:
+    """Have a function's module in evaluation mode in here, if it has one.
+
+    After that its parts are in the modes that they were in: it may be in training.
+    """
+    module = module_of(function)
+    parts = [] if module is None else [(part, part.training) for part in module.modules()]
+    if module is not None:
+        module.eval()
+    try:
+        yield
+    finally:
+        for part, training in parts:
+            part.training = training

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sized
+from itertools import chain
 from typing import Any, NamedTuple
 
 from avalanche.benchmarks.scenarios.generic_scenario import CLScenario
@@ -21,6 +22,10 @@ class StreamKey(NamedTuple):
         """Whether the owner is a benchmark."""
         return isinstance(self.owner, CLScenario)
 
+    def with_owner(self, owner: Any) -> "StreamKey":
+        """The stream of this name of another owner."""
+        return self._replace(owner=owner)
+
 
 class ExperienceKey(NamedTuple):
     """What identifies an experience."""
@@ -28,6 +33,15 @@ class ExperienceKey(NamedTuple):
     stream: StreamKey
     place: int
     """Its index in the stream."""
+
+    @property
+    def owner(self) -> Any:
+        """The owner of its stream."""
+        return self.stream.owner
+
+    def with_owner(self, owner: Any) -> "ExperienceKey":
+        """The experience at this place of a stream of another owner."""
+        return self._replace(stream=self.stream.with_owner(owner))
 
 
 class Counted(NamedTuple):
@@ -62,11 +76,21 @@ class TrainedExperiences:
     was not trained on, or the stream knows none (as from some of Avalanche's builders), it
     is compared with the training streams that know no benchmark, or if there are none, with
     all of them.
+
+    A copy of a strategy, also by pickle, has copies of its benchmarks. In it, a benchmark
+    with a stream of the same name, with the same classes and numbers of images, takes the
+    place of its copy.
     """
 
     def __init__(self) -> None:
         self._classes: dict[ExperienceKey, frozenset[int]] = {}  # in order of training
         self._layouts: dict[StreamKey, Layout | None] = {}
+        self._copies: list[Any] = []  # of benchmarks, or of streams that know none
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Note in a copy that it has copies of benchmarks."""
+        vars(self).update(state)
+        self._copies = list({id(key.owner): key.owner for key in self._layouts}.values())
 
     def add(self, experience: Any) -> None:
         """Note an experience that is trained on."""
@@ -74,6 +98,29 @@ class TrainedExperiences:
         key = experience_key(whole)
         self._layout(key.stream)  # now: a lazy stream may drop its experiences
         self._classes.setdefault(key, dataset_classes(whole.dataset))
+
+    @property
+    def tables(self) -> list[dict[Any, Any]]:
+        """All that is known of streams and of experiences."""
+        return [self._classes, self._layouts]
+
+    def copy_of(self, stream: StreamKey) -> Any:
+        """The copied owner that is like the owner of a stream, which it replaces; or None.
+
+        :raises ValueError: if there are several.
+        """
+        if any(key.owner is stream.owner for key in self._layouts):
+            return None
+        alike = [owner for owner in self._copies if _are_alike(owner, stream)]
+        if len(alike) > 1:
+            raise ValueError(
+                f"this copy of a strategy was trained on {len(alike)} benchmarks like that "
+                f"of the stream {stream.name}; copy or pickle the benchmarks together with "
+                "the strategy, as in copy.deepcopy((strategy, benchmarks)), and go on with "
+                "those"
+            )
+        self._copies = [owner for owner in self._copies if owner not in alike]
+        return alike[0] if alike else None
 
     def __bool__(self) -> bool:
         return bool(self._classes)
@@ -102,6 +149,17 @@ class TrainedExperiences:
     def classes_of(self, stream: StreamKey) -> frozenset[int]:
         """All classes of a stream."""
         return frozenset().union(*(self._layout(stream) or ()))
+
+    def shares_classes(self, stream: StreamKey) -> bool:
+        """Whether two experiences of a stream have a class in common."""
+        counts = Counter(chain.from_iterable(self._layout(stream) or ()))
+        return max(counts.values(), default=0) > 1
+
+    def learned_of(self, stream: StreamKey) -> frozenset[int]:
+        """The classes of a stream that were trained on; none if it has no known end."""
+        history, _ = self._history(stream)
+        learned = (self._classes[key] for key in history)
+        return self.classes_of(stream).intersection(frozenset().union(*learned))
 
     def _history(self, stream: StreamKey) -> tuple[list[ExperienceKey], bool]:
         """What was trained on that belongs to a stream, and whether it does one to one."""
@@ -143,6 +201,34 @@ class TrainedExperiences:
                 else tuple(dataset_classes(exp.dataset) for exp in experiences)
             )
         return self._layouts[stream]
+
+
+def rename(table: dict[Any, Any], copy: Any, owner: Any) -> None:
+    """Put an owner in the place of its copy in the keys of a table.
+
+    :param table: by :class:`StreamKey` or :class:`ExperienceKey`; changed in place.
+    """
+    entries = [
+        (key.with_owner(owner) if key.owner is copy else key, value)
+        for key, value in table.items()
+    ]
+    table.clear()
+    table.update(entries)
+
+
+def _are_alike(owner: Any, stream: StreamKey) -> bool:
+    """True if an owner has a stream of the same name, classes and numbers of images."""
+    other = StreamKey(owner, stream.name)
+    if other.knows_benchmark != stream.knows_benchmark:
+        return False
+    names = owner.streams if other.knows_benchmark else [owner.name]
+    return stream.name in names and _parts(other) == _parts(stream)
+
+
+def _parts(stream: StreamKey) -> list[tuple[frozenset[int], int]]:
+    """The classes and the number of images of each experience of a stream."""
+    datasets = [experience.dataset for experience in whole_stream(stream) or ()]
+    return [(dataset_classes(dataset), len(dataset)) for dataset in datasets]
 
 
 def _all_in_first(classes: frozenset[int], parts: list[frozenset[int]]) -> int | None:

@@ -37,6 +37,8 @@ class FIDTransfer(FID):
         if not (training.knows_benchmark and "test" in training.owner.streams):
             return
         stream = training._replace(name="test")
+        if SharedImages.of(strategy).trained.shares_classes(stream):
+            return
         tests = whole_stream(stream) or ()
         counted = [SharedImages.of(strategy).trained.counted(test) for test in tests]
         number = max((one.number for one in counted if one), default=1) - 1
@@ -76,6 +78,8 @@ class FIDTransfer(FID):
 
     def compute(self, strategy: Any, experiences: list[ExperienceKey]) -> dict[str, float]:
         """The transfer so far."""
+        if not self.tells_apart(strategy, self._whole):
+            return {}
         distances = self.distances(strategy, experiences)
         summary = transfer_summary(self.recorded(distances), self.counts_after)
         names = ("Backward", "Forward")
@@ -98,7 +102,8 @@ def fid_transfer_metrics(
     an experience that was trained on uses the generated images of its classes. On one that
     was not trained on yet, it is with all of them: how close the model comes to it without
     training. That is measured when training begins: before the first experience on the
-    whole test stream, later on the next experience. Evaluate after each experience.
+    whole test stream, later on the next experience. Evaluate after each experience. There
+    is no value where two experiences of the stream share a class, as in ``fid_metrics``.
 
     Forward transfer is measured on the ``test_stream`` of the benchmark that is trained on,
     if its streams know it, as those of :func:`~avalanche_gd.to_model_space` do. It costs as

@@ -22,7 +22,7 @@ from avalanche_gd.models.denoising import (
     noise_images,
 )
 from avalanche_gd.models.execution import Execution
-from avalanche_gd.models.image_check import ImageCheck
+from avalanche_gd.models.image_check import ImageCheck, check_images
 from avalanche_gd.models.prediction import NoiseProcess
 from avalanche_gd.models.pretrained import load_pipeline, save_pipeline
 from avalanche_gd.models.sampler import Guide, Sampler
@@ -74,10 +74,10 @@ class DiffusionModel(ConditionedDenoiser, Generator):
         does not sample from the noise that it is trained with (it is tested on images whose
         distribution is known), for a shape that is not three positive integers or that a
         :class:`diffusers.UNet2DModel` cannot take, if ``sampling_steps`` is not an integer
-        in ``[1, T]``, if ``num_classes`` is below 1 or does not fit the U-Net, if the
-        dropout is not in ``[0, 1)``, if the guidance is negative or not finite, for
-        dropout or guidance without classes or without an embedding for no class, or for
-        guidance without dropout.
+        in ``[1, T]`` that the scheduler can make, if ``num_classes`` is below 1 or does not
+        fit the U-Net, if the dropout is not in ``[0, 1)``, if the guidance is negative or
+        not finite, for dropout or guidance without classes or without an embedding for no
+        class, or for guidance without dropout.
 
     >>> model = DiffusionModel.from_preset("digits")
     >>> model.generate(4, steps=2).shape
@@ -127,7 +127,7 @@ class DiffusionModel(ConditionedDenoiser, Generator):
         cls,
         preset: str,
         *,
-        process: str = "ddpm",
+        process: str | None = None,
         noise_scheduler: Any = None,
         num_classes: int | None = None,
         **options: Any,
@@ -135,19 +135,23 @@ class DiffusionModel(ConditionedDenoiser, Generator):
         """Make a model of a preset's size, with random weights.
 
         :param preset: a key of :data:`~avalanche_gd.models.unet.PRESETS`.
-        :param process: ``"ddpm"`` for :func:`ddim_scheduler`, ``"flow"`` for
+        :param process: ``"ddpm"``, the default, for :func:`ddim_scheduler`, ``"flow"`` for
             :func:`flow_scheduler`.
         :param noise_scheduler: as in the class, in the place of a ``process``.
         :param num_classes: as in the class.
         :param options: further arguments of the class.
-        :raises ValueError: if there is no such preset or process, and as in the class.
+        :raises ValueError: if there is no such preset or process, for a process together
+            with a noise scheduler, and as in the class.
         :raises TypeError: as in the class.
         """
+        if noise_scheduler is None:
+            noise_scheduler = scheduler_of(process or "ddpm")
+        elif process is not None:
+            raise ValueError("give process or noise_scheduler, not both")
         # diffusers' classes are not typed as modules
         denoiser: Any = unet(preset, num_classes=num_classes)
-        scheduler = scheduler_of(process) if noise_scheduler is None else noise_scheduler
         shape = preset_shape(preset)
-        return cls(denoiser, scheduler, shape, num_classes=num_classes, **options)
+        return cls(denoiser, noise_scheduler, shape, num_classes=num_classes, **options)
 
     @property
     def num_timesteps(self) -> int:
@@ -190,6 +194,16 @@ class DiffusionModel(ConditionedDenoiser, Generator):
         for question in questions:
             question.output = output
         return output
+
+    def check_images(self, images: Tensor) -> None:
+        """Raise ValueError unless images fit the model, as those of :meth:`forward`.
+
+        Their values are read on the CPU only, as an accelerator would have to wait.
+
+        :param images: ``(N, C, H, W)``.
+        """
+        dtype = self.execution.dtype_for(self.denoiser, images)
+        check_images(images, self.sample_shape, dtype)
 
     def noise_ahead(self, x0: Tensor) -> Noised:
         """Noise a batch now, with the noise that the next forward pass will use.
@@ -265,12 +279,16 @@ class DiffusionModel(ConditionedDenoiser, Generator):
         return images[0] if batch_size is None else images
 
     def draw_noise(self, batch_size: int, generator: torch.Generator) -> Tensor:
-        """Standard normal noise of the images' shape, on the model's device."""
+        """Standard normal noise of the images' shape, on the model's device.
+
+        It is drawn in float32; if the weights are of another type, so is the noise.
+        """
         shape, device = self.sample_shape, generator.device
-        return draw_share(
+        noise = draw_share(
             batch_size,
             lambda n: torch.randn(n, *shape, generator=generator, device=device),
         ).to(self.device)
+        return noise.to(self.execution.dtype_for(self.denoiser, noise))
 
     @torch.no_grad()
     def reverse(
@@ -310,9 +328,17 @@ class DiffusionModel(ConditionedDenoiser, Generator):
         """Return ``steps``, or raise ValueError if the sampler cannot make so many.
 
         :raises ValueError: unless they are an integer in ``[1, T]`` that the sampler's
-            scheduler accepts, and the sampler fits the model's noise.
+            scheduler accepts, in which it leads to images whose distribution is known, and
+            the sampler fits the model's noise.
         """
         return self._sampler(sampler).check_steps(steps)
+
+    def draws_noise(self, sampler: str = "own") -> bool:
+        """True if the sampler's steps draw noise, even with an eta of 0.
+
+        :param sampler: as in :meth:`generate`.
+        """
+        return self._sampler(sampler).draws_noise
 
     def get_features(self, x: Tensor) -> Tensor:
         """Features of clean images, as Avalanche's models give them.

@@ -92,6 +92,19 @@ class NoiseProcess:
         """T, the number of timesteps."""
         return len(self.alpha_bar)
 
+    def is_like(self, other: "NoiseProcess") -> bool:
+        """True if both add the same noise and predict the same quantity."""
+        if self is other:
+            return True
+        if self.num_timesteps != other.num_timesteps:
+            return False
+        timesteps = torch.arange(self.num_timesteps)
+        image = torch.ones(len(timesteps), 1, 1, 1)
+        probe = image, torch.zeros_like(image), timesteps
+        return torch.allclose(self.add_noise(*probe), other.add_noise(*probe)) and (
+            torch.allclose(self.target(*probe), other.target(*probe))
+        )
+
     def trailing_timesteps(self, steps: int) -> list[int]:
         """k timesteps, evenly spaced down from T - 1: for k = 2 and T = 1000, 999 and 499.
 

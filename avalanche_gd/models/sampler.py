@@ -12,6 +12,8 @@ from diffusers import (
     CogVideoXDDIMScheduler,
     DDIMParallelScheduler,
     DDIMScheduler,
+    DDPMParallelScheduler,
+    DDPMScheduler,
     DPMSolverMultistepScheduler,
     KDPM2AncestralDiscreteScheduler,
     KDPM2DiscreteScheduler,
@@ -47,11 +49,12 @@ FITTING = (
 """Names of diffusers' schedulers that fit a model; others may fit too."""
 
 _DDIM: tuple[Any, ...] = (DDIMScheduler, DDIMParallelScheduler, CogVideoXDDIMScheduler)
+_DDPM: tuple[Any, ...] = (DDPMScheduler, DDPMParallelScheduler)
 _KDPM2: tuple[Any, ...] = (KDPM2DiscreteScheduler, KDPM2AncestralDiscreteScheduler)
 _PNDM: tuple[Any, ...] = (PNDMScheduler,)
 
 _MEAN, _STD = 0.3, 0.2  # of the pixels in the test of a sampler
-_TRIAL_STEPS = 100
+_TRIAL_STEPS = 100  # more of them are shorter, and are not tried
 _TOLERANCE = 0.06  # of their mean and standard deviation after these steps
 _NO_SIGNAL = 1e-6  # below this alpha_bar, x_t is noise
 
@@ -69,7 +72,9 @@ class Sampler:
     they start at T - 1, where the model was trained on pure noise. (diffusers' default,
     ``"leading"``, starts k = 2 at T / 2. DPM-Solver++ of flow matching starts at T - 2.)
     Where k does not divide T, DDIM differs from diffusers' pipelines: its steps end at the
-    noise level of the next timestep, theirs at that of ``t - T // k``.
+    noise level of the next timestep, theirs at that of ``t - T // k``. DDPM with
+    ``variance_type="fixed_large"`` adds no noise in the last step, after which none would
+    be removed.
 
     :param noise_scheduler: the model's scheduler.
     :param name: a name in :data:`SAMPLERS`: DPM-Solver++ (arXiv 2211.01095) and UniPC
@@ -98,6 +103,12 @@ class Sampler:
             self.scheduler.register_to_config(prediction_type="flow_prediction")
         accepted = inspect.signature(self.scheduler.step).parameters
         self._takes = {"eta", "generator"} & set(accepted)
+        self._ends_in_noise = isinstance(self.scheduler, _DDPM) and (
+            self.scheduler.config.variance_type == "fixed_large"
+        )
+        self._accepted: set[int] = set()  # numbers of steps
+        self.draws_noise = False
+        """True if steps draw noise, even with an eta of 0."""
         self._try()
 
     def reverse(
@@ -116,6 +127,23 @@ class Sampler:
         """
         self._check_eta(eta)
         self.check_steps(steps)
+        x_0 = self._reverse(denoise, noise, eta, generator)
+        if not x_0.isfinite().all():
+            self._try_steps(steps)  # it may be the scheduler
+            raise ValueError(
+                "the samples are not finite: the denoiser has diverged; use weights from "
+                "before that, and lower the learning rate"
+            )
+        return x_0.clamp(-1, 1)
+
+    def _reverse(
+        self,
+        denoise: Denoise,
+        noise: Tensor,
+        eta: float,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        """Go from noise to images by the timesteps that are set."""
         x_t = noise * getattr(self.scheduler, "init_noise_sigma", 1.0)
         scaled = getattr(self.scheduler, "scale_model_input", lambda x_t, t: x_t)
         visited = self._nearest()
@@ -127,13 +155,11 @@ class Sampler:
                 prediction = self.process.velocity(x_t, prediction, timesteps)
             options = self._options(nearest, eta, generator)
             self._end_at(end, nearest)
-            x_t = self.scheduler.step(prediction, t, x_t, **options).prev_sample
-        if not x_t.isfinite().all():
-            raise ValueError(
-                "the samples are not finite: the denoiser has diverged; use weights from "
-                "before that, and lower the learning rate"
-            )
-        return x_t.clamp(-1, 1)
+            step = self.scheduler.step(prediction, t, x_t, **options)
+            x_t = step.prev_sample
+            if end == -1 and self._ends_in_noise:
+                x_t = step.pred_original_sample
+        return x_t
 
     def is_that_of(self, noise_scheduler: Any) -> bool:
         """True if a model with this scheduler would learn and sample the same."""
@@ -142,15 +168,25 @@ class Sampler:
         return (
             one.prediction_type == two.prediction_type
             and torch.equal(one.alpha_bar, two.alpha_bar)
-            and torch.equal(self._trial(), other._trial())
+            and torch.equal(self._trial(self._most), other._trial(other._most))
         )
 
     def check_steps(self, steps: int) -> int:
         """Return the steps, or raise ValueError if the scheduler cannot make so many.
 
-        PNDM, whose steps have one length, can make those that divide T.
+        PNDM, whose steps have one length, can make those that divide T. Others diverge if
+        their steps are too long.
         """
         steps = check_integer("sampling steps", steps, 1, self.process.num_timesteps)
+        self._set_steps(steps)
+        if steps < _TRIAL_STEPS and steps not in self._accepted:
+            self._try_steps(steps)
+            self._accepted.add(steps)
+            self._set_steps(steps)  # without what the trial left there
+        return steps
+
+    def _set_steps(self, steps: int) -> None:
+        """Set the timesteps, or raise ValueError if the scheduler does not have them."""
         name = type(self.scheduler).__name__
         if not self._makes(steps):
             raise ValueError(
@@ -163,10 +199,9 @@ class Sampler:
             self.scheduler.set_timesteps(steps)
             if self._is_flow:  # else UniPC would look for it, and take the second of two
                 self.scheduler.set_begin_index(0)
+            self._drop_surplus()
         except (ValueError, ZeroDivisionError, IndexError) as error:
             raise ValueError(f"{name} cannot sample in {steps} steps: {error}") from error
-        self._drop_surplus()
-        return steps
 
     def _makes(self, steps: int) -> bool:
         """True if the scheduler visits the right timesteps in so many steps."""
@@ -186,7 +221,7 @@ class Sampler:
     def _drop_surplus(self) -> None:
         """Drop the timestep -1 in which diffusers' ``"trailing"`` ends for some k."""
         scheduler = self.scheduler
-        kept = scheduler.timesteps >= 0
+        kept = ~(scheduler.timesteps < 0)  # those that are NaN fail the trial
         if kept.all():
             return
         scheduler.timesteps = scheduler.timesteps[kept]
@@ -253,26 +288,55 @@ class Sampler:
         For pixels ``x_0 ~ N(mean, std^2)``, the expectation of ``x_0`` given ``x_t`` is
         known, and so is what a perfect denoiser predicts.
         """
-        try:
-            pixels = self._trial()
-            mean, std = pixels.mean().item(), pixels.std().item()
-            problem = f"{_MEAN} and {_STD} come out as {mean:.2f} and {std:.2f}"
-            fits = abs(mean - _MEAN) < _TOLERANCE and abs(std - _STD) < _TOLERANCE
-        except Exception as error:  # of any kind, as the scheduler may be anybody's
-            problem, fits = f"{_MEAN} and {_STD} end in {type(error).__name__}", False
-        if not fits:
+        problem = self._problem(self._most, least=_STD - _TOLERANCE)
+        if problem is not None:
             raise ValueError(
                 f"{type(self.scheduler).__name__} does not sample from the noise that a "
-                f"model learns: pixels of mean and standard deviation {problem}; choose "
-                f"from {', '.join(FITTING)}, with betas that end in noise"
+                f"model learns: {problem}; choose from {', '.join(FITTING)}, with betas "
+                "that end in noise"
             )
 
-    def _trial(self) -> Tensor:
+    def _try_steps(self, steps: int) -> None:
+        """Raise ValueError if a perfect denoiser leads elsewhere in so many steps.
+
+        Few steps may make the images more alike, but not less.
+        """
+        problem = self._problem(steps, least=0.0)
+        if problem is not None:
+            raise ValueError(
+                f"{type(self.scheduler).__name__} cannot sample in {steps} steps: "
+                f"{problem}; choose another number, or another scheduler"
+            )
+
+    def _problem(self, steps: int, *, least: float) -> str | None:
+        """What is wrong with the images of a perfect denoiser; None if nothing is.
+
+        :param least: the lowest standard deviation that is not wrong.
+        """
+        given = f"pixels of mean and standard deviation {_MEAN} and {_STD}"
+        try:
+            pixels = self._trial(steps)
+        except Exception as error:  # of any kind, as the scheduler may be anybody's
+            return f"{given} end in {type(error).__name__}"
+        mean, std = pixels.mean().item(), pixels.std().item()
+        if abs(mean - _MEAN) < _TOLERANCE and least <= std < _STD + _TOLERANCE:
+            return None
+        return f"{given} come out as {mean:.2f} and {std:.2f}"
+
+    @property
+    def _most(self) -> int:
+        """The most steps of a trial."""
+        return self._makeable(min(_TRIAL_STEPS, self.process.num_timesteps))
+
+    def _trial(self, steps: int) -> Tensor:
         """Images by a perfect denoiser, from the same noise each time."""
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(16, 1, 8, 8, generator=generator)
-        steps = self._makeable(min(_TRIAL_STEPS, self.process.num_timesteps))
-        return self.reverse(self._perfect, noise, steps, 0.0, generator)
+        before = generator.get_state()
+        self._set_steps(steps)
+        pixels = self._reverse(self._perfect, noise, 0.0, generator).clamp(-1, 1)
+        self.draws_noise = not torch.equal(generator.get_state(), before)
+        return pixels
 
     def _perfect(self, x_t: Tensor, timesteps: Tensor) -> Tensor:
         """What a perfect denoiser predicts for images ``N(mean, std^2)``."""

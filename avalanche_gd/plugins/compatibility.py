@@ -1,10 +1,13 @@
 """Which parts of Avalanche do not work with a diffusion model, and what to use instead."""
 
 from collections.abc import Callable, Iterable
+from itertools import takewhile
 from typing import Any
 
+from avalanche.models import MultiTaskModule
 from avalanche.training import plugins as avalanche_plugins
 from avalanche.training import supervised
+from avalanche.training.templates import SupervisedMetaLearningTemplate
 from torch.nn.modules.loss import _Loss
 
 from avalanche_gd.models.diffusion import DiffusionModel
@@ -75,6 +78,16 @@ TEMPLATES: tuple[type, ...] = (
 )
 """Avalanche's strategies whose training steps differ from a ``SupervisedTemplate``'s."""
 
+OF_OWN_LOSS: tuple[type, ...] = (
+    supervised.DER,
+    supervised.ER_ACE,
+    supervised.ER_AML,
+    supervised.FeatureReplay,
+    supervised.SCR,
+    SupervisedMetaLearningTemplate,
+)
+"""Avalanche's strategies that do not train with their criterion of a batch alone."""
+
 
 _READ_LABELS = (
     avalanche_plugins.EWCPlugin,
@@ -126,6 +139,38 @@ def check_compatible(strategy: Any) -> None:
                 f"Avalanche's {type(plugin).__name__} does not work with a diffusion "
                 f"model: {why}"
             )
+
+
+def check_solver(strategy: Any, replay: Any) -> None:
+    """Raise ValueError if a solver cannot replay samples in its strategy.
+
+    :param replay: the plugin that replays, one of the strategy's.
+    :raises ValueError: for ``JointTraining``, which trains the first experience of a stream
+        alone, so that the generator does not learn the others; for a strategy in
+        :data:`OF_OWN_LOSS`; for Avalanche's ``BiCPlugin`` before ``replay`` if it scales
+        the loss; or for a solver with heads for tasks, which samples do not have.
+    """
+    if isinstance(strategy, supervised.JointTraining):
+        raise ValueError(
+            "JointTraining would train the generator on the first experience alone; train "
+            "the generator in a strategy of its own, and the solver without replay"
+        )
+    if isinstance(strategy, OF_OWN_LOSS):
+        raise ValueError(
+            f"{type(strategy).__name__} has a loss that replay cannot weight; use Naive, "
+            "or another strategy whose loss is its criterion's"
+        )
+    for plugin in takewhile(lambda plugin: plugin is not replay, strategy.plugins):
+        if isinstance(plugin, avalanche_plugins.BiCPlugin) and plugin.lamb == -1:
+            raise ValueError(
+                "Avalanche's BiCPlugin scales the loss that replay weights; put it behind "
+                f"the {type(replay).__name__}"
+            )
+    if isinstance(strategy.model, MultiTaskModule):
+        raise ValueError(
+            "replayed samples have no task; give a solver with one head, not a "
+            f"{type(strategy.model).__name__}"
+        )
 
 
 def _check_metric(metric: Any, model: DiffusionModel) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 
 from avalanche_gd.models.diffusion import DiffusionModel
-from avalanche_gd.models.prediction import NoiseProcess
 from avalanche_gd.plugins.distillation import GenerativeDistillationPlugin
 from avalanche_gd.plugins.look_ahead import LOOK_AHEAD
 from avalanche_gd.plugins.sources import SOURCES, Retraining, Source, source_by_name
@@ -102,7 +101,7 @@ class DistillFromPlugin(GenerativeDistillationPlugin, supports_distributed=True)
                     f"the teacher has {name} {own}, but its student has {taught}; make the "
                     "student like the teacher"
                 )
-        if not _are_alike(self.teacher.process, model.process):
+        if not self.teacher.process.is_like(model.process):
             raise ValueError(
                 "the teacher's scheduler adds other noise, or predicts something else, "
                 "than its student's; make the student with the scheduler of the teacher"
@@ -135,15 +134,3 @@ class DistillFromPlugin(GenerativeDistillationPlugin, supports_distributed=True)
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Release the samples."""
         self.lesson.forget()
-
-
-def _are_alike(one: NoiseProcess, other: NoiseProcess) -> bool:
-    """True if two noise processes add the same noise and predict the same quantity."""
-    if one.num_timesteps != other.num_timesteps:
-        return False
-    timesteps = torch.arange(one.num_timesteps)
-    image = torch.ones(len(timesteps), 1, 1, 1)
-    probe = image, torch.zeros_like(image), timesteps
-    return torch.allclose(one.add_noise(*probe), other.add_noise(*probe)) and (
-        torch.allclose(one.target(*probe), other.target(*probe))
-    )

@@ -9,26 +9,16 @@ from torch import Tensor
 
 from avalanche_gd.checks import check_number
 from avalanche_gd.plugins.compatibility import check_compatible
+from avalanche_gd.plugins.drawing import WITHOUT_SAMPLES
 from avalanche_gd.plugins.guidance import ClassifierGuidance
 from avalanche_gd.plugins.lesson import Lesson, LessonPlugin
 from avalanche_gd.plugins.look_ahead import LOOK_AHEAD
-from avalanche_gd.plugins.sources import (
-    Current,
-    Gaussian,
-    PartialGeneration,
-    Source,
-    SymmetricGaussian,
-    Trajectory,
-    source_by_name,
-)
+from avalanche_gd.plugins.sources import Source, source_by_name
 from avalanche_gd.plugins.teacher import (
     Teacher,
     add_replay_loss,
     check_weighting,
 )
-
-_OWN_TIMESTEPS = (Current, Trajectory)
-_WITHOUT_SAMPLES = (Gaussian, SymmetricGaussian, Current, PartialGeneration, Trajectory)
 
 
 class GenerativeDistillationPlugin(
@@ -112,12 +102,12 @@ class GenerativeDistillationPlugin(
         sampler or weighting, both kinds of a pool, a refresh without a pool, or a pool, a
         sampler, an eta, guidance or a start that the source does not use. When training
         starts: for teacher steps above T, a start that is not below T, an eta that the
-        model's scheduler does not have or that several processes would share, an
-        unconditional weight if the model cannot predict with and without a class, a pool
-        that has fewer samples than the model has classes, that does not fit into memory, or
-        that is of each class where the model is not conditioned, a teacher that moves
-        beside generative replay, or for a metric or plugin of Avalanche that cannot work
-        with a diffusion model
+        model's scheduler does not have, noise of its steps that several processes would
+        share, an unconditional weight if the model cannot predict with and without a class,
+        a pool that has fewer samples than the model has classes, that does not fit into
+        memory, or that is of each class where the model is not conditioned, a teacher that
+        moves beside generative replay, or for a metric or plugin of Avalanche that cannot
+        work with a diffusion model
         (:func:`~avalanche_gd.plugins.compatibility.check_compatible`).
     :raises TypeError: if the source has no method ``draw``, the generator is not a
         :class:`torch.Generator` or the guidance not a
@@ -158,7 +148,7 @@ class GenerativeDistillationPlugin(
             check_number("teacher_ema_decay", teacher_ema_decay, "in [0, 1]")
         self.source = source_by_name(source)
         has_pool = pool_size is not None or pool_per_class is not None
-        if isinstance(self.source, _WITHOUT_SAMPLES) and (
+        if isinstance(self.source, WITHOUT_SAMPLES) and (
             (has_pool and pool_of == "samples")
             or (teacher_sampler != "own" or teacher_eta)
             or guidance is not None
@@ -166,11 +156,6 @@ class GenerativeDistillationPlugin(
             raise ValueError(
                 "guidance, a pool of samples, teacher_sampler and teacher_eta are for "
                 f"sources that take the teacher's samples, not {source!r}"
-            )
-        if isinstance(self.source, _OWN_TIMESTEPS) and replay_start_timestep:
-            raise ValueError(
-                "replay_start_timestep is for sources that draw timesteps uniformly, not "
-                f"{source!r}"
             )
         self.lesson = Lesson(
             self.source,

@@ -5,12 +5,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from avalanche_gd.checks import check_integer, check_number
+from avalanche_gd.checks import check_integer
 from avalanche_gd.plugins.look_ahead import Ahead, Drawn, LookAhead
 from avalanche_gd.plugins.pool import PairPool, ReplayPool
-from avalanche_gd.plugins.sources import Source, source_by_name
+from avalanche_gd.plugins.sources import (
+    Current,
+    Gaussian,
+    PartialGeneration,
+    Source,
+    SymmetricGaussian,
+    Trajectory,
+    source_by_name,
+)
 from avalanche_gd.plugins.teacher import default_generator
 from avalanche_gd.plugins.teaching import Taught, TeachingRequest
+
+WITHOUT_SAMPLES = (Gaussian, SymmetricGaussian, Current, PartialGeneration, Trajectory)
+"""Sources that do not take the teacher's samples."""
+
+_OWN_TIMESTEPS = (Current, Trajectory)
 
 
 @torch.no_grad()
@@ -29,7 +42,7 @@ def draw(
     pairs: PairPool | None = None,
     ahead: Ahead | None = None,
     steps_left: int | None = None,
-    unconditional_weight: float | None = None,
+    with_none: bool | None = None,
 ) -> Taught:
     """Draw what a student is taught in a step, without gradients.
 
@@ -46,23 +59,25 @@ def draw(
         None for an equal number of those that it was trained on.
     :param student: the :class:`~avalanche_gd.DiffusionModel` in training. With it,
         ``"current"`` uses the noise of the student's next forward pass on ``current``.
-    :param start: the lowest timestep that is drawn.
+    :param start: the lowest timestep that is drawn, for sources that draw it uniformly: not
+        ``"current"`` and ``"trajectory"``.
     :param samples: where the teacher's samples come from; None to make new ones.
     :param pairs: a pool to draw from, filled by the source, which must be ``independent``.
     :param ahead: makes an ``independent`` source draw for several steps at once.
     :param steps_left: how many steps the teacher still has, this one included, so that no
         more are drawn ahead; None if that is not known.
-    :param unconditional_weight: above 0 to have the teacher predict both with and without
-        the class (:meth:`Taught.apart`); 0 for with the class only; None for one of the
-        two, as the model's ``condition_dropout`` says.
+    :param with_none: True to have the teacher predict both with and without the class
+        (:meth:`Taught.apart`); False for with the class only; None for one of the two, as
+        the model's ``condition_dropout`` says.
     :raises TypeError: if the teacher is not a diffusion model, or the source is neither a
         name nor has a method ``draw``.
     :raises ValueError: for an unknown source, a count or steps that are not integers of 1
-        or more, a start that is not a timestep, if the number of current images or classes
-        is not ``count``, if a source needs current images and has none, for pairs from a
-        source that is not independent, for a condition together with samples, pairs or
-        ahead, which have their own classes, or for an unconditional weight that is negative
-        or not finite, or of a teacher that cannot predict both with and without a class.
+        or more, a start that is not a timestep or that the source does not use, if the
+        number of current images or classes is not ``count``, if the current images do not
+        fit the teacher, if a source needs them and has none, for pairs from a source that
+        is not independent, for a condition together with samples, pairs or ahead, which
+        have their own classes, or for ``with_none`` of a teacher that cannot predict both
+        with and without a class.
     """
     source = source_by_name(source)
     if not hasattr(teacher, "denoise"):
@@ -72,7 +87,7 @@ def draw(
         )
     check_integer("count", count)
     check_integer("steps", steps, 1, teacher.num_timesteps)
-    check_integer("start", start, 0, teacher.num_timesteps - 1)
+    check_start("start", start, source, teacher.num_timesteps - 1)
     is_independent = bool(getattr(source, "independent", False))
     if pairs is not None and not is_independent:
         raise ValueError(
@@ -84,15 +99,16 @@ def draw(
             f"count is {count}, but there are {len(current)} current images; give the same "
             "number"
         )
+    if current is not None:
+        teacher.check_images(current)
     if condition is not None:
         condition = teacher.check_condition(condition, count)
         if any(kept is not None for kept in (samples, pairs, ahead)):
             raise ValueError(
                 "condition= is for new samples; leave samples, pairs and ahead out"
             )
-    if unconditional_weight is not None:
-        check_number("unconditional_weight", unconditional_weight, "0 or more")
-        check_both_predictions(teacher)
+    if with_none is not None:
+        check_both_predictions("with_none", teacher)
     generator = generator or default_generator(teacher.device)
 
     def drawn(number: int, parts: int) -> list[Drawn]:
@@ -137,10 +153,10 @@ def draw(
             student=None if is_independent else student,
             start=start,
             parts=parts,
-            drops=unconditional_weight is None,
+            drops=with_none is None,
         )
         taught = source.draw(request)
-        return taught.with_none(teacher) if unconditional_weight else taught
+        return taught.with_none(teacher) if with_none else taught
 
     if pairs is not None:
         return pairs.draw(teacher, count, generator, made)
@@ -151,10 +167,28 @@ def draw(
     )
 
 
-def check_both_predictions(model: Any) -> None:
-    """Raise ValueError unless a model can predict both with and without a class."""
+def check_start(name: str, start: int, source: Source, last: int | None = None) -> int:
+    """Return the lowest timestep that a source draws; raise ValueError if it does not.
+
+    :param name: of the argument, as the user knows it.
+    :param last: the last timestep, T - 1; None if that is not known yet.
+    """
+    start = check_integer(name, start, 0, last)
+    if start and isinstance(source, _OWN_TIMESTEPS):
+        raise ValueError(
+            f"{name} is for sources that draw timesteps uniformly, not "
+            f"{type(source).__name__}; leave it at 0"
+        )
+    return start
+
+
+def check_both_predictions(name: str, model: Any) -> None:
+    """Raise ValueError unless a model can predict both with and without a class.
+
+    :param name: of the argument that needs it, as the user knows it.
+    """
     if model.none is None:
         raise ValueError(
-            "unconditional_weight needs a model that can predict both with and without "
-            "a class; make it with num_classes= and condition_dropout="
+            f"{name} needs a model that can predict both with and without a class; make it "
+            "with num_classes= and condition_dropout="
         )

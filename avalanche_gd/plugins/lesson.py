@@ -14,7 +14,12 @@ from avalanche_gd.distributed.shares import (
     sharing_processes,
 )
 from avalanche_gd.models.denoising import Denoising, Question
-from avalanche_gd.plugins.drawing import check_both_predictions, draw
+from avalanche_gd.plugins.drawing import (
+    WITHOUT_SAMPLES,
+    check_both_predictions,
+    check_start,
+    draw,
+)
 from avalanche_gd.plugins.experiences import experience_number
 from avalanche_gd.plugins.guidance import ClassifierGuidance
 from avalanche_gd.plugins.look_ahead import Ahead, Drawn, LookAhead
@@ -38,8 +43,8 @@ class Lesson:
         an integer of 1 or more, a ratio that is not a finite number above 0, a refresh
         without a pool, both kinds of a pool, an unknown sampler, an eta that is not in
         ``[0, 1]`` or that the sampler does not have, a start that is not an integer of 0 or
-        more, a replay size that is both fixed and increasing, or an unconditional weight
-        that is negative or not finite.
+        more, a replay size that is both fixed and increasing, a ratio beside a size, or an
+        unconditional weight that is negative or not finite.
     :raises TypeError: if the generator is not a :class:`torch.Generator`, or the guidance
         not a :class:`~avalanche_gd.ClassifierGuidance`.
     """
@@ -71,6 +76,11 @@ class Lesson:
         self.size = None
         if replay_size is not None:
             self.size = check_integer("replay_size", replay_size)
+            if replay_ratio != 1:
+                raise ValueError(
+                    "replay_ratio is of the current batch, but replay_size is fixed; give "
+                    "one of the two"
+                )
             if increasing_replay_size:
                 raise ValueError(
                     "increasing_replay_size increases replay_ratio, but replay_size is "
@@ -78,7 +88,7 @@ class Lesson:
                 )
         self.is_increasing = increasing_replay_size
         self._times = 1  # how many times as many samples as in the second experience
-        self.start = check_integer("replay_start_timestep", replay_start_timestep, 0)
+        self.start = check_start("replay_start_timestep", replay_start_timestep, source)
         self.eta = check_number("teacher_eta", teacher_eta, "in [0, 1]")
         if self.eta and teacher_sampler != "own":
             raise ValueError(
@@ -121,6 +131,7 @@ class Lesson:
                 "pool of pairs; choose another source, or pool_of=samples"
             )
         self._asked: tuple[Taught, Question] | None = None
+        self._noisy: str | None = None  # the model's scheduler, if its steps draw noise
 
     @property
     def is_fresh(self) -> bool:
@@ -189,18 +200,31 @@ class Lesson:
     def check_shares(self, batch_size: int, processes: int) -> None:
         """Raise ValueError unless processes can share the samples of a step.
 
+        After :meth:`check_model`, the noise that the model's sampling draws is known, too.
+
         :param batch_size: the size of the current batch over all processes.
         """
         name = f"replay_ratio {self.ratio:g} times the batch size {batch_size}"
         if self.size is not None:
             name = "replay_size"
-        if self.eta and self.is_fresh and processes > 1:
+        if self.is_fresh and processes > 1:
+            self._check_noise()
+        each = self.steps if isinstance(self.source, Trajectory) else 1
+        check_shares(name, self.count(batch_size), processes, each=each)
+
+    def _check_noise(self) -> None:
+        """Raise ValueError if the steps of the teacher's sampling draw noise."""
+        if self.eta:
             raise ValueError(
                 "several processes cannot share the noise that teacher_eta adds; leave it "
                 "at 0, or draw from a pool"
             )
-        each = self.steps if isinstance(self.source, Trajectory) else 1
-        check_shares(name, self.count(batch_size), processes, each=each)
+        if self._noisy is not None and not isinstance(self.source, WITHOUT_SAMPLES):
+            raise ValueError(
+                f"several processes cannot share the noise that {self._noisy} adds; make "
+                "the model with a scheduler that adds none, such as DDIMScheduler, or draw "
+                "from a pool"
+            )
 
     def check_model(self, model: Any) -> None:
         """Raise ValueError for timesteps above the model's, or an option that does not fit.
@@ -209,10 +233,12 @@ class Lesson:
         of a model that cannot predict both with and without a class.
         """
         if self.without is not None:
-            check_both_predictions(model)
-        model.check_steps(self.steps, self.samples.options["sampler"])
+            check_both_predictions("unconditional_weight", model)
+        sampler = self.samples.options["sampler"]
+        model.check_steps(self.steps, sampler)
         check_integer("replay_start_timestep", self.start, 0, model.num_timesteps - 1)
         scheduler = model.noise_scheduler
+        self._noisy = type(scheduler).__name__ if model.draws_noise(sampler) else None
         if self.eta and "eta" not in inspect.signature(scheduler.step).parameters:
             raise ValueError(
                 f"{type(scheduler).__name__} does not have eta; leave teacher_eta at 0"
@@ -250,7 +276,7 @@ class Lesson:
             pairs=self.pairs,
             ahead=self.taught,
             steps_left=_steps_left(strategy),
-            unconditional_weight=self.without,
+            with_none=None if self.without is None else self.without > 0,
         )
 
     def _resized(self, batch: Tensor) -> Tensor:

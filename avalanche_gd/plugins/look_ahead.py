@@ -25,8 +25,8 @@ class Drawn(NamedTuple):
     """The samples that a step can replay."""
 
     condition: Tensor | None
-    """The class of each sample, ``(N,)``, evenly over those that the teacher was trained
-    on; None if it is not conditioned."""
+    """The class of each sample, ``(N,)``, evenly over those that the teacher knew when the
+    samples were made; None if it is not conditioned."""
     images: Callable[..., Tensor]
     """A function that returns the samples, ``(N, C, H, W)``, and makes them if necessary;
     called with a number from 0 to N, it returns only the first so many. Called again, it

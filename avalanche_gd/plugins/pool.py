@@ -14,6 +14,7 @@ from avalanche_gd.distributed.shares import (
     draw_share,
     unshared,
 )
+from avalanche_gd.models.conditioning import draw_evenly
 from avalanche_gd.plugins.guidance import ClassifierGuidance
 from avalanche_gd.plugins.look_ahead import Drawn, first_of, sampling_options
 from avalanche_gd.plugins.teaching import Taught
@@ -89,12 +90,7 @@ class ReplayPool:
                 )
             return self.size
         size = self.size * n_classes if self.per_class else self.size
-        if size < n_classes:
-            raise ValueError(
-                f"a pool of {size} samples is too small for {n_classes} classes; "
-                f"give a pool_size of {n_classes} or more"
-            )
-        return size
+        return _check_classes(size, n_classes)
 
     def draw(
         self,
@@ -104,7 +100,9 @@ class ReplayPool:
         *,
         steps_left: int | None = None,
     ) -> Drawn:
-        """Draw samples with replacement.
+        """Draw samples with replacement, evenly over the classes in the pool.
+
+        A class that the teacher gets to know later comes when the pool is filled again.
 
         :param teacher: fills the pool if it holds another teacher's samples, or if they are
             due to be refreshed.
@@ -112,7 +110,7 @@ class ReplayPool:
         :param generator: the source of all randomness.
         :param steps_left: not used.
         """
-        condition = teacher.draw_condition(count, generator)
+        condition = self._draw_condition(teacher, count, generator)
         drawn: list[Tensor] = []
 
         def images(number: int = count) -> Tensor:
@@ -130,6 +128,20 @@ class ReplayPool:
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | dict(_images=None, _first=None, _teacher=None)
 
+    def _draw_condition(
+        self, teacher: Any, count: int, generator: torch.Generator
+    ) -> Tensor | None:
+        """The classes of a step's samples; None if the teacher is not conditioned."""
+        if self._first is None or self._is_to_be_filled(teacher):
+            return teacher.draw_condition(count, generator)
+        held = self._first.diff().nonzero().flatten()
+        return draw_evenly(held, count, generator)
+
+    def _is_to_be_filled(self, teacher: Any) -> bool:
+        """True if it is empty, holds another teacher's samples, or is to be refreshed."""
+        is_due = self.refresh_every is not None and self._draws == self.refresh_every
+        return self._teacher is None or self._teacher() is not teacher or is_due
+
     def _draw(
         self,
         teacher: Any,
@@ -137,8 +149,7 @@ class ReplayPool:
         condition: Tensor | None,
         generator: torch.Generator,
     ) -> Tensor:
-        is_due = self.refresh_every is not None and self._draws == self.refresh_every
-        if self._teacher is None or self._teacher() is not teacher or is_due:
+        if self._is_to_be_filled(teacher):
             with unshared():  # the same whole pool in every process
                 self._fill(teacher, generator)
         assert self._images is not None
@@ -157,8 +168,7 @@ class ReplayPool:
         self.forget()
         self._draws = 0
         self._teacher = weakref.ref(teacher)
-        known = teacher.num_classes and int(teacher.classes_seen.sum())
-        size = self.samples_of(known)
+        size = self.samples_of(_known(teacher))
         condition = teacher.draw_condition(size, generator)
         if condition is not None:
             condition = condition.sort().values
@@ -190,7 +200,8 @@ class PairPool:
     :param refresh_every: after how many draws it is filled again; None to keep it for the
         experience.
     :param with_none: True if a pair has two predictions, with and without a class.
-    :raises ValueError: unless size and refresh are integers of 1 or more.
+    :raises ValueError: unless size and refresh are integers of 1 or more; when it is
+        filled, for a size below the number of classes.
     """
 
     def __init__(
@@ -208,12 +219,19 @@ class PairPool:
     per_class = False
 
     def samples_of(self, n_classes: int | None) -> int:
-        """How many pairs it holds, which does not depend on the classes."""
-        return self.size
+        """How many pairs it holds, which does not depend on the classes.
+
+        :param n_classes: None for a teacher that is not conditioned.
+        :raises ValueError: if there are fewer pairs than classes.
+        """
+        return self.size if n_classes is None else _check_classes(self.size, n_classes)
 
     def check_model(self, model: Any) -> None:
-        """Raise ValueError if it would take more than half of the free memory."""
-        _check_memory(model, self.size, images=self._images)
+        """Raise ValueError unless a pool of this model's pairs is possible.
+
+        It must hold as many as there are classes, and take at most half of the free memory.
+        """
+        _check_memory(model, self.samples_of(model.num_classes), images=self._images)
 
     def draw(
         self,
@@ -233,6 +251,7 @@ class PairPool:
         is_due = self._draws == self.refresh_every
         if self._teacher is None or self._teacher() is not teacher or is_due:
             self.forget()
+            self.samples_of(_known(teacher))
             self._teacher = weakref.ref(teacher)
             starts = range(0, self.size, _BATCH_SIZE)
             with unshared():  # the same whole pool in every process
@@ -251,6 +270,21 @@ class PairPool:
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | dict(_pairs=None, _teacher=None, _draws=0)
+
+
+def _known(teacher: Any) -> int | None:
+    """How many classes a teacher was trained on; None if it is not conditioned."""
+    return teacher.num_classes and int(teacher.classes_seen.sum())
+
+
+def _check_classes(size: int, n_classes: int) -> int:
+    """Return the size of a pool; raise ValueError if it is below the number of classes."""
+    if size < n_classes:
+        raise ValueError(
+            f"a pool of {size} samples is too small for {n_classes} classes; "
+            f"give a pool_size of {n_classes} or more"
+        )
+    return size
 
 
 def _check_memory(model: Any, size: int, images: int = 1) -> None:

@@ -32,10 +32,12 @@ def regenerate(
     :param steps: k, 1 or more.
     :param generator: the source of the noise.
     :return: images in model space, of the same shape.
-    :raises ValueError: for a timestep or steps outside of these ranges.
+    :raises ValueError: for a timestep or steps outside of these ranges, or for images that
+        do not fit the model (:meth:`~avalanche_gd.DiffusionModel.check_images`).
     """
     check_integer("timestep", timestep, 0, model.num_timesteps - 1)
     check_integer("steps", steps)
+    model.check_images(images)
     process, denoise = model.process, model.guided(condition)
     grid = [round(timestep * (1 - j / steps)) for j in range(steps)]
     times = [torch.full((len(images),), t, device=images.device) for t in grid]

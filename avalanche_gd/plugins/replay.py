@@ -1,5 +1,6 @@
 """Generative replay, weighted by the number of experiences."""
 
+import inspect
 from typing import Any
 
 import torch
@@ -8,9 +9,10 @@ from avalanche.training.plugins import GenerativeReplayPlugin as AvalancheReplay
 from torch import Tensor
 
 from avalanche_gd.checks import check_number
+from avalanche_gd.data.images import image_of
 from avalanche_gd.distributed.shares import draw_share
 from avalanche_gd.models.diffusion import DiffusionModel
-from avalanche_gd.plugins.compatibility import check_compatible
+from avalanche_gd.plugins.compatibility import check_compatible, check_solver
 from avalanche_gd.plugins.guidance import ClassifierGuidance
 from avalanche_gd.plugins.lesson import Lesson, LessonPlugin
 from avalanche_gd.plugins.look_ahead import LOOK_AHEAD
@@ -53,10 +55,12 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
       before it grew.
 
     A conditioned diffusion model replays the classes it was trained on, as many of each.
+    A plugin that scales the strategy's loss has to come behind this one.
 
     :param generator_strategy: the strategy that trains the generator, a model with
         Avalanche's method ``generate(batch_size)``; None if the strategy's own model is the
-        generator.
+        generator. Its own ``eval_every`` evaluates it on the ``eval_streams`` of the
+        solver's training.
     :param teacher_steps: k, the sampling steps, if the generator is a
         :class:`~avalanche_gd.DiffusionModel`.
     :param lambd: lambda, the weight of replay.
@@ -86,19 +90,24 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
         classifier is the solver: for ``"missing"`` from before the experience, for
         ``"confused"`` as it is when samples are made. None for no guidance.
     :param labels: the class of a sample for a solver: ``"solver"``, what the old solver
-        predicts, or ``"condition"``, the class on which the generator was conditioned.
+        predicts, or ``"condition"``, the class on which the diffusion model was
+        conditioned.
     :param generator: the source of all that the plugin draws for a diffusion model's
         samples; None for torch's own random state.
     :raises ValueError: for an argument outside of its range above, an unknown sampler or
         weighting, a refresh without a pool, both kinds of a pool, an eta that the sampler
-        does not have, a start for a solver, a size that is both fixed and increasing, or
-        labels from a condition that the generator does not have. With
-        ``generator_strategy`` also, and without it when training starts: for teacher steps
-        above T, a start that is not below T, an eta that the model's scheduler does not
-        have, or a pool that has fewer samples than the generator has classes, that does not
-        fit into memory, or that is of each class where the generator is not conditioned.
-        When training starts: for an eta that several processes would share, and for a
-        metric or plugin of Avalanche that cannot work with a diffusion model.
+        does not have, a start for a solver, a size that is both fixed and increasing, a
+        ratio beside a size, or labels from a condition without a solver, or that the
+        generator does not have. With ``generator_strategy`` also, and without it when
+        training starts: for teacher steps above T, a start that is not below T, an eta that
+        the model's scheduler does not have, a pool that has fewer samples than the
+        generator has classes, that does not fit into memory, or that is of each class where
+        the generator is not conditioned, or an argument for a diffusion model if the
+        generator is another one. When training starts: for an eta that several processes
+        would share, for a metric or plugin of Avalanche that cannot work with a diffusion
+        model, and for a solver or its strategy that cannot replay samples
+        (:func:`~avalanche_gd.plugins.compatibility.check_solver`). Before an experience is
+        trained: if a solver's generator cannot be trained on it.
     :raises TypeError: if ``generator_strategy`` is not a strategy, ``generator`` not a
         :class:`torch.Generator` or ``guidance`` not a
         :class:`~avalanche_gd.ClassifierGuidance`; if the generator has no ``generate``
@@ -144,14 +153,13 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
             )
         if labels not in LABELS:
             raise ValueError(f"no labels {labels!r}; choose from {', '.join(LABELS)}")
+        if labels == "condition" and generator_strategy is None:
+            raise ValueError('labels="condition" is for a solver; give generator_strategy')
         self.labels = labels
         self.lambd = check_number("lambd", lambd, "0 or more")
         self.weighting = check_weighting(weighting)
-        self.lesson = Lesson(
-            Retraining(),
+        of_diffusion: dict[str, Any] = dict(
             teacher_steps=teacher_steps,
-            replay_ratio=replay_ratio,
-            replay_size=replay_size,
             look_ahead=look_ahead,
             pool_size=pool_size,
             pool_per_class=pool_per_class,
@@ -159,10 +167,20 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
             teacher_sampler=teacher_sampler,
             teacher_eta=teacher_eta,
             replay_start_timestep=replay_start_timestep,
-            increasing_replay_size=increasing_replay_size,
             generator=generator,
             guidance=guidance,
         )
+        self.lesson = Lesson(
+            Retraining(),
+            replay_ratio=replay_ratio,
+            replay_size=replay_size,
+            increasing_replay_size=increasing_replay_size,
+            **of_diffusion,
+        )
+        known = inspect.signature(GenerativeReplayPlugin.__init__).parameters
+        self._given_for_diffusion = [
+            name for name, value in of_diffusion.items() if value != known[name].default
+        ]
         self.old_generator: Any = None
         self.old_model: Any = None
         self.model_is_generator = generator_strategy is None
@@ -176,6 +194,8 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
         self.generator = self.generator_strategy.model
         self.check_model(self.generator)
         check_compatible(strategy)
+        if not self.model_is_generator:
+            check_solver(strategy, self)
         if DistributedHelper.is_distributed:
             self.check_shares(strategy.train_mb_size, DistributedHelper.world_size)
 
@@ -183,24 +203,53 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
         """Raise an error unless samples of the generator can be replayed.
 
         :raises TypeError: if it has no method ``generate``.
-        :raises ValueError: for teacher steps above T, a pool that does not fit it, or
-            labels from a condition that it does not have.
+        :raises ValueError: for teacher steps above T, a pool that does not fit it, labels
+            from a condition that it does not have, or an argument for a diffusion model if
+            it is another one.
         """
         if not callable(getattr(model, "generate", None)):
             raise TypeError(
                 f"the generator {type(model).__name__} has no method generate; "
                 "give a DiffusionModel or another avalanche.models.generator.Generator"
             )
-        if isinstance(model, DiffusionModel):
+        is_diffusion = isinstance(model, DiffusionModel)
+        if is_diffusion:
             self.lesson.check_model(model)
-        if self.labels == "condition" and getattr(model, "num_classes", None) is None:
+        elif self._given_for_diffusion:
+            raise ValueError(
+                f"{', '.join(self._given_for_diffusion)} cannot be used with a "
+                f"{type(model).__name__}, only with a DiffusionModel; leave it out"
+            )
+        if self.labels == "condition" and not (is_diffusion and model.num_classes):
             raise ValueError(
                 'labels="condition" needs a generator that is conditioned on the class; '
                 "make it with num_classes="
             )
 
+    def check_experience(self, experience: Any) -> None:
+        """Raise ValueError if a solver's generator cannot be trained on an experience.
+
+        :class:`~avalanche_gd.training.BudgetedTemplate` asks before it trains; in another
+        template it is asked when the experience begins.
+        """
+        if self.model_is_generator:
+            return
+        model = self.generator_strategy.model
+        with torch.random.fork_rng(devices=[]):  # transforms may draw
+            check = getattr(self.generator_strategy, "check_experience", None)
+            if check is not None:
+                check(experience)
+            shape = tuple(image_of(experience.dataset[0]).shape)
+        if isinstance(model, DiffusionModel) and shape != model.sample_shape:
+            raise ValueError(
+                f"experience {experience.current_experience + 1} has images of shape "
+                f"{shape}, but the generator's samples have {model.sample_shape}; give a "
+                "generator of the data's shape"
+            )
+
     def before_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
         """Freeze the strategy's model before Avalanche adapts it to the new classes."""
+        self.check_experience(strategy.experience)
         Teacher.of(strategy).begin(strategy)
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
@@ -252,7 +301,9 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
     def train_generator(self, strategy: Any, **kwargs: Any) -> None:
         """Train a solver's generator on the solver's experience."""
         if not self.model_is_generator:
-            self.generator_strategy.train(strategy.experience, eval_streams=[], **kwargs)
+            self.generator_strategy.train(
+                strategy.experience, eval_streams=strategy._eval_streams, **kwargs
+            )
 
     @torch.no_grad()
     def generate(self, strategy: Any, count: int) -> tuple[Tensor, Tensor | None]:

@@ -12,6 +12,7 @@ from avalanche.training.plugins.evaluation import default_loggers
 from torch.optim import Optimizer
 
 from avalanche_gd.checks import check_number
+from avalanche_gd.data.benchmark import check_one_numbering
 from avalanche_gd.data.model_space import dataset_classes
 from avalanche_gd.distributed.gradients import averaging_gradients
 from avalanche_gd.models.diffusion import DiffusionModel
@@ -91,11 +92,19 @@ class DiffusionTraining(BudgetedTemplate):
         self.max_grad_norm = max_grad_norm
 
     def check_experience(self, experience: Any) -> None:
-        """Raise ValueError if it is empty, or has a class that the model does not know."""
+        """Raise ValueError if it is empty, or has a class that the model does not know.
+
+        Also for a conditioned model if the benchmark gives several classes one number.
+        """
         super().check_experience(experience)
         number = self.model.num_classes
+        if number is None:
+            return
+        benchmark = getattr(experience.logging()._origin_stream, "benchmark", None)
+        if hasattr(benchmark, "streams"):
+            check_one_numbering(benchmark)
         classes = dataset_classes(experience.dataset)
-        if number is not None and classes and max(classes) >= number:
+        if classes and max(classes) >= number:
             raise ValueError(
                 f"experience {experience.current_experience + 1} has class {max(classes)}, "
                 f"but labels must be from 0 to num_classes - 1 = {number - 1}"

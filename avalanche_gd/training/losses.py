@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from avalanche_gd.checks import check_number
 from avalanche_gd.models.denoising import Denoising, NoisyImages, squared_errors
+from avalanche_gd.models.diffusion import DiffusionModel
 from avalanche_gd.models.prediction import NoiseProcess
 from avalanche_gd.plugins.compatibility import check_compatible
 
@@ -26,7 +27,8 @@ class DenoisingLoss(nn.Module, SupervisedPlugin, supports_distributed=True):
 
     The criterion is also a plugin, which Avalanche adds to the strategy's plugins. So it
     can raise an error, before training or an evaluation, for what cannot work with a
-    diffusion model (:func:`~avalanche_gd.plugins.compatibility.check_compatible`).
+    diffusion model (:func:`~avalanche_gd.plugins.compatibility.check_compatible`), and for
+    weights of another noise process than the model's.
 
     :param reduction: ``"mean"`` over the batch, or ``"none"`` for one loss per sample. It
         is an attribute, as some of Avalanche's plugins change it for a while.
@@ -72,11 +74,17 @@ class DenoisingLoss(nn.Module, SupervisedPlugin, supports_distributed=True):
 
     def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Raise ValueError if a part of the strategy cannot work with a diffusion model."""
-        check_compatible(strategy)
+        self._check(strategy)
 
     def before_eval(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Raise ValueError if a part of the strategy cannot work with a diffusion model."""
+        self._check(strategy)
+
+    def _check(self, strategy: Any) -> None:
+        """Raise ValueError as above, or if the weights are for another noise process."""
         check_compatible(strategy)
+        if isinstance(strategy.model, DiffusionModel):
+            self.check_process(strategy.model.process)
 
     def forward(
         self, denoising: Denoising | NoisyImages, y: Tensor | None = None

@@ -86,9 +86,10 @@ class BudgetedTemplate(SupervisedTemplate):
     def train(self, experiences: Any, eval_streams: Any = None, **kwargs: Any) -> Any:
         """Train on experiences, as Avalanche does.
 
-        :raises ValueError: for an experience that cannot be trained on, or processes that
-            cannot train together, before any is trained; for an epoch without a batch, as
-            with epochs and ``drop_last=True`` if the data are smaller than a batch.
+        :raises ValueError: for an experience that this strategy or one of its plugins
+            cannot train on, or processes that cannot train together, before any is trained;
+            for an epoch without a batch, as with epochs and ``drop_last=True`` if the data
+            are smaller than a batch.
         :raises NonFiniteLossError: if the loss becomes infinite or not a number.
         """
         if not isinstance(experiences, Iterable):
@@ -96,6 +97,9 @@ class BudgetedTemplate(SupervisedTemplate):
         experiences = list(experiences)
         for experience in experiences:
             self.check_experience(experience)
+            for plugin in self.plugins:
+                if hasattr(plugin, "check_experience"):
+                    plugin.check_experience(experience)
         check_processes(self)
         return super().train(experiences, eval_streams, **kwargs)
 

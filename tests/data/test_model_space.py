@@ -3,9 +3,12 @@
 import pytest
 import torch
 from avalanche.benchmarks import (
+    CLScenario,
+    OnlineCLScenario,
     benchmark_from_datasets,
     benchmark_with_validation_stream,
     nc_benchmark,
+    split_online_stream,
 )
 from avalanche.benchmarks.utils import AvalancheDataset
 from torch.utils.data import TensorDataset
@@ -119,6 +122,23 @@ def test_empty_experiences_and_streams_are_refused(digits):
         stream_tensors(benchmark.train_stream)
     with pytest.raises(ValueError, match="without experiences"):
         stream_tensors([])
+
+
+@pytest.mark.filterwarnings("ignore:Deprecated")
+def test_the_pieces_of_an_online_stream_are_refused(digits):
+    """They would count as whole experiences."""
+    streams = [digits.train_stream, digits.test_stream]
+    for pieces in (
+        OnlineCLScenario(streams, experience_size=60),
+        CLScenario([split_online_stream(digits.train_stream, 60)]),
+    ):
+        for change in (
+            lambda benchmark: to_model_space(benchmark, (1, 8, 8)),
+            lambda benchmark: on_device(benchmark, torch.device("cpu")),
+        ):
+            with pytest.raises(ValueError, match="convert the benchmark first") as caught:
+                change(pieces)
+            assert len(str(caught.value).splitlines()) == 1
 
 
 def test_images_without_labels_are_refused():

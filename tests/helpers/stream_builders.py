@@ -34,6 +34,19 @@ def by_class(n_experiences=4, **options):
     )
 
 
+def classes_in_model_space():
+    """An experience for each class, in streams that know their benchmark."""
+    return to_model_space(by_class(task_labels=False), SHAPE)
+
+
+def classes_of_no_benchmark():
+    """The same in streams that know no benchmark."""
+    streams = classes_in_model_space().streams.items()
+    return builders.benchmark_from_datasets(
+        **{name: [experience.dataset for experience in part] for name, part in streams}
+    )
+
+
 def with_two_experiences(benchmark):
     """What is trained on, what is evaluated, and which of it counts then."""
     return list(islice(benchmark.train_stream, 2)), benchmark.test_stream, [0, 1]

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 from avalanche.training.plugins import EvaluationPlugin
+from avalanche.training.templates import SupervisedTemplate
 
 from avalanche_gd import (
+    DenoisingLoss,
     DiffusionTraining,
     SmallCNN,
     ddim_scheduler,
@@ -20,12 +22,13 @@ from tests.helpers.small_models import SHAPE, tiny
 NAME = "DenoisingLoss_Exp/eval_phase/test_stream/Exp001"
 
 
-def evaluated(model, digits, bands, batch_size):
+def evaluated(model, digits, bands, batch_size, template=DiffusionTraining):
     outputs = []
     model.register_forward_hook(lambda module, inputs, output: outputs.append(output))
-    strategy = DiffusionTraining(
+    strategy = template(
         model=model,
         optimizer=torch.optim.Adam(model.parameters()),
+        criterion=DenoisingLoss(),
         eval_mb_size=batch_size,
         evaluator=EvaluationPlugin(denoising_loss_metrics(bands=bands)),
     )
@@ -59,6 +62,13 @@ def test_the_timesteps_and_the_noise_are_the_same_in_each_evaluation(digits):
     assert drawn[0][0] == drawn[2][0] != drawn[1][0]
     for first, second in zip(drawn[0][1], drawn[1][1], strict=True):
         assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_avalanches_own_template_draws_them_anew(digits):
+    model = tiny()
+    options = dict(bands=1, batch_size=20, template=SupervisedTemplate)
+    first, second = (evaluated(model, digits, **options)[0] for _ in range(2))
+    assert first.keys() == second.keys() and first != second
 
 
 def test_no_band_is_refused():

@@ -7,6 +7,7 @@ import torch
 from avalanche import benchmarks as builders
 from avalanche.benchmarks.scenarios.generic_scenario import CLScenario
 from torch import nn
+from torchvision.transforms import RandomHorizontalFlip
 
 from avalanche_gd import SmallCNN, oracle_classifier, to_model_space
 from avalanche_gd.data import stream_tensors
@@ -29,6 +30,7 @@ from tests.helpers.small_streams import (
 )
 from tests.helpers.stream_builders import (
     class_incremental,
+    classes_in_model_space,
     new_instances,
     of_a_generator,
     of_pixels,
@@ -64,6 +66,34 @@ def test_the_oracle_is_trained_on_the_whole_training_stream(build, tmp_path):
     )
 
 
+def test_transforms_of_training_change_neither_the_oracle_nor_the_random_state():
+    plain = classes_in_model_space()
+    flip = RandomHorizontalFlip(), None
+    changing = [
+        experience.dataset.replace_current_transform_group(flip)
+        for experience in plain.train_stream
+    ]
+    tests = [experience.dataset for experience in plain.test_stream]
+    benchmark = builders.benchmark_from_datasets(train=changing, test=tests)
+    strategy = strategy_with(
+        fid_metrics(sampling=SAMPLING),
+        class_balance_metrics(sampling=SAMPLING),
+        classification_accuracy_metrics(sampling=SAMPLING, steps=1),
+    )
+    strategy.experience = benchmark.train_stream[0]
+    state = torch.get_rng_state()
+    for metric in strategy.evaluator.metrics:
+        metric.before_training_exp(strategy)
+    assert torch.equal(torch.get_rng_state(), state)
+    values = strategy.eval(benchmark.test_stream)
+    oracle = oracle_classifier(*stream_tensors(plain.train_stream))
+    real, _ = stream_tensors(plain.test_stream[:1])
+    generated = generate_images(strategy.model, SAMPLING)
+    with torch.no_grad():
+        features = [oracle.get_features(x).numpy() for x in (real, generated)]
+    assert values[FID] == pytest.approx(plain_fid(*features), rel=1e-3)
+
+
 def test_the_oracle_can_be_given_or_trained_on_another_benchmark():
     ours = to_model_space(domain_incremental(), SHAPE)
     stream = of_a_generator()  # of which no oracle can be trained
@@ -75,7 +105,7 @@ def test_the_oracle_can_be_given_or_trained_on_another_benchmark():
             balance["classifier"] = balance.pop("oracle")
         torch.manual_seed(0)
         strategy = strategy_with(
-            fid_metrics(experience=True, sampling=SAMPLING, **choice),
+            fid_metrics(sampling=SAMPLING, **choice),
             class_balance_metrics(sampling=SAMPLING, **balance),
         )
         strategy.train(list(islice(stream, 1)), eval_streams=[])

@@ -5,12 +5,13 @@ import copy
 import pytest
 import torch
 
-from avalanche_gd import DiffusionModel, oracle_classifier
+from avalanche_gd import DiffusionModel, SmallCNN, oracle_classifier
 from avalanche_gd.data import stream_tensors
+from avalanche_gd.data.model_space import as_benchmark
 from avalanche_gd.metrics import Sampling, recovery_steps
 from avalanche_gd.metrics.shared_images import generate_samples
 from tests.helpers.plain_fid import plain_fid
-from tests.helpers.small_models import conditioned, tiny
+from tests.helpers.small_models import SHAPE, conditioned, tiny
 from tests.helpers.small_streams import Pixels
 
 SAMPLING = Sampling(images=60, steps=2)
@@ -113,7 +114,27 @@ WRONG = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_numbers_are_refused_before_any_work(digits, name, monkeypatch):
-    monkeypatch.setattr("avalanche_gd.metrics.recovery.stream_tensors", None)
+    monkeypatch.setattr("avalanche_gd.metrics.recovery.SharedImages", None)
     arguments = dict(experience=0, best=1.0, features=Pixels()) | WRONG[name]
     with pytest.raises(ValueError, match=f"^{name} must be"):
         recovery_steps(tiny(), digits, **arguments)
+
+
+def test_transforms_of_training_do_not_change_how_it_is_measured(digits, monkeypatch):
+    seen = []
+
+    def fake(images, labels):
+        seen.append((images[torch.arange(len(images))], labels))
+        return SmallCNN(SHAPE, 10).eval()
+
+    monkeypatch.setattr("avalanche_gd.metrics.shared_images.oracle_classifier", fake)
+    changing = as_benchmark(
+        train=[
+            experience.dataset.replace_current_transform_group((torch.neg, None))
+            for experience in digits.train_stream
+        ],
+        test=[experience.dataset for experience in digits.test_stream],
+    )
+    recovery(conditioned(), changing, 1e9)
+    images, labels = stream_tensors(digits.train_stream)
+    assert torch.equal(seen[0][0], images) and torch.equal(seen[0][1], labels)

@@ -30,6 +30,7 @@ from tests.helpers.small_streams import (
 )
 from tests.helpers.stream_builders import (
     BUILDERS,
+    classes_in_model_space,
     of_a_generator,
     of_linear_decay,
     of_models,
@@ -136,7 +137,7 @@ def test_an_empty_experience_is_refused_when_it_is_evaluated():
         strategy.eval(benchmark.test_stream)
 
 
-@pytest.mark.parametrize("make", [domain_incremental, lambda: SplitDigits(5, seed=2)])
+@pytest.mark.parametrize("make", [classes_in_model_space, lambda: SplitDigits(5, seed=2)])
 def test_benchmarks_in_one_strategy_are_judged_each_by_its_own_images(make):
     """Also one that takes the place in memory of one that is gone."""
     metrics = fid_metrics(experience=True, summary=True, sampling=SAMPLING)
@@ -146,7 +147,7 @@ def test_benchmarks_in_one_strategy_are_judged_each_by_its_own_images(make):
     strategy.train(kept.train_stream[0], eval_streams=[])
     for seed in range(2):
         torch.manual_seed(seed)
-        benchmark = domain_incremental() if seed else SplitDigits(5, seed=seed)
+        benchmark = classes_in_model_space() if seed else SplitDigits(5, seed=seed)
         strategy.train(benchmark.train_stream[:2], eval_streams=[])
         fresh = strategy_with(
             fid_metrics(experience=True, summary=True, sampling=SAMPLING), model=model

@@ -8,19 +8,21 @@ from avalanche.training.plugins import EvaluationPlugin
 from avalanche_gd import (
     DiffusionModel,
     DiffusionTraining,
-    SmallCNN,
     SplitDigits,
-    to_model_space,
 )
-from avalanche_gd.metrics import Sampling, fid_metrics, generation_summary
-from tests.helpers.small_models import SHAPE, tiny
+from avalanche_gd.metrics import (
+    Sampling,
+    fid_metrics,
+    fid_transfer_metrics,
+    generation_summary,
+)
+from tests.helpers.small_models import tiny
 from tests.helpers.small_streams import (
-    FEW_CLASSES,
+    FirstPixels,
     Pixels,
-    domain_incremental,
     strategy_with,
 )
-from tests.helpers.stream_builders import pieces_of_two
+from tests.helpers.stream_builders import classes_in_model_space, pieces_of_two
 
 SAMPLING = Sampling(images=60, steps=2)
 
@@ -76,7 +78,7 @@ def test_evaluations_along_a_stream_add_up_to_the_summary(digits):
 def summaries(benchmark, *, order, train_too):
     """The summary after each experience, and FID by experience trained on."""
     options = dict(experience=True, summary=True, features=Pixels(), sampling=SAMPLING)
-    oracle = SmallCNN(SHAPE, FEW_CLASSES)
+    oracle = FirstPixels()
     strategy = strategy_with(fid_metrics(oracle=oracle, **options))
     q, values = {}, {}
     for number, index in enumerate(order, 1):
@@ -94,7 +96,7 @@ def summaries(benchmark, *, order, train_too):
 @pytest.mark.parametrize("train_too", [False, True])
 def test_the_summary_is_of_one_stream_and_of_what_was_trained_on(order, train_too):
     torch.manual_seed(0)
-    benchmark = to_model_space(domain_incremental(), SHAPE)
+    benchmark = classes_in_model_space()
     values, q = summaries(benchmark, order=order, train_too=train_too)
     expected = {
         "Final": np.mean([q[3, j] for j in range(3)]),
@@ -112,18 +114,18 @@ def test_forgetting_goes_by_when_an_experience_came_to_count():
 
 
 def test_online_pieces_of_an_experience_are_one_in_the_summary():
-    benchmark = to_model_space(domain_incremental(), SHAPE)
+    benchmark = classes_in_model_space()
     metrics = fid_metrics(
         experience=True,
         summary=True,
         features=Pixels(),
-        oracle=SmallCNN(SHAPE, FEW_CLASSES),
+        oracle=FirstPixels(),
         sampling=SAMPLING,
     )
     strategy = strategy_with(metrics)
     q = {}
     for number in (1, 2):
-        for piece in pieces_of_two(benchmark.train_stream):
+        for piece in pieces_of_two(benchmark.train_stream, size=15):
             if piece.origin_experience.current_experience == number - 1:
                 strategy.train(piece, eval_streams=[])
                 values = strategy.eval(benchmark.test_stream)
@@ -134,9 +136,9 @@ def test_online_pieces_of_an_experience_are_one_in_the_summary():
 
 
 def test_a_summary_goes_on_where_it_was_loaded():
-    benchmark = to_model_space(domain_incremental(), SHAPE)
+    benchmark = classes_in_model_space()
     options = dict(experience=True, summary=True, features=Pixels(), sampling=SAMPLING)
-    model, oracle = tiny(), SmallCNN(SHAPE, FEW_CLASSES)
+    model, oracle = tiny(), FirstPixels()
     metrics = [fid_metrics(oracle=oracle, **options) for _ in range(2)]
     strategy = strategy_with(metrics[0], model=model)
     for stream in (benchmark.train_stream, benchmark.test_stream):
@@ -157,6 +159,32 @@ def test_a_summary_goes_on_where_it_was_loaded():
     assert values[0] == values[1]
     assert "FID_Forgetting/eval_phase/test_stream" in values[0]
     assert "FID_Forgetting/eval_phase/train_stream" in values[0]
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_each_strategy_with_the_same_metrics_has_a_summary_of_its_own(together):
+    """Whether one is trained after the other, or both in turn."""
+    benchmark = classes_in_model_space()
+
+    def metrics():
+        options = dict(oracle=FirstPixels(), features=Pixels(), sampling=SAMPLING)
+        summaries = fid_metrics(summary=True, afid=True, **options)
+        return summaries + fid_transfer_metrics(**options)
+
+    values = []
+    for shared in (metrics(), None):
+        torch.manual_seed(0)
+        strategies = [strategy_with(shared or metrics()) for _ in range(2)]
+        turns = [(strategy, place) for place in range(3) for strategy in strategies]
+        if not together:
+            turns.sort(key=lambda turn: strategies.index(turn[0]))
+        values.append([])
+        for strategy, place in turns:
+            torch.manual_seed(place)
+            strategy.train(benchmark.train_stream[place], eval_streams=[])
+            values[-1].append(strategy.eval(benchmark.test_stream))
+    for found, expected in zip(*values, strict=True):
+        assert found == pytest.approx(expected, nan_ok=True)
 
 
 def test_summaries_that_cannot_be_told_apart_later_are_not_kept():

@@ -5,7 +5,7 @@ import pytest
 import torch
 from avalanche.benchmarks.scenarios.online import split_online_stream
 
-from avalanche_gd import SmallCNN, to_model_space
+from avalanche_gd import to_model_space
 from avalanche_gd.metrics import (
     afid_summary,
     fid_metrics,
@@ -19,14 +19,15 @@ from avalanche_gd.runs.strategies import CumulativePlugin
 from tests.helpers.plain_fid import plain_fid
 from tests.helpers.small_models import SHAPE, conditioned
 from tests.helpers.small_streams import (
-    DOMAINS,
     FEW_CLASSES,
     SAMPLING,
+    FirstPixels,
     Pixels,
     domain_incremental,
     expected_fid,
     strategy_with,
 )
+from tests.helpers.stream_builders import classes_in_model_space, classes_of_no_benchmark
 
 STREAM = "eval_phase/test_stream"
 # FID on experience i (columns, from 0) after k experiences (lines, from 0), in full.
@@ -73,47 +74,47 @@ def test_no_transfer_where_nothing_can_be_compared():
 
 
 def options():
-    return dict(features=Pixels(), sampling=SAMPLING, oracle=SmallCNN(SHAPE, FEW_CLASSES))
+    return dict(features=Pixels(), sampling=SAMPLING, oracle=FirstPixels())
 
 
 def test_afid_over_a_stream_is_that_of_the_distances():
-    benchmark = to_model_space(domain_incremental(), SHAPE)
+    benchmark = classes_in_model_space()
     strategy = strategy_with(fid_metrics(experience=True, afid=True, **options()))
     q = {}
-    for k in range(DOMAINS):
+    for k in range(FEW_CLASSES):
         strategy.train(benchmark.train_stream[k], eval_streams=[])
         values = strategy.eval(benchmark.test_stream)
         for i in range(k + 1):
             q[i, k] = values[f"FID_Exp/{STREAM}/Exp{i:03d}"]
-    last = DOMAINS - 1
-    expected = np.mean([q[i, last] for i in range(DOMAINS)])
+    last = FEW_CLASSES - 1
+    expected = np.mean([q[i, last] for i in range(FEW_CLASSES)])
     assert values[f"AFID/{STREAM}"] == pytest.approx(expected)
-    lost = np.mean([q[i, last] - q[i, i] for i in range(DOMAINS)])
+    lost = np.mean([q[i, last] - q[i, i] for i in range(FEW_CLASSES)])
     assert values[f"F/{STREAM}"] == pytest.approx(lost)
 
 
 def test_transfer_over_a_stream_is_that_of_what_was_generated():
-    benchmark = to_model_space(domain_incremental(), SHAPE)
+    benchmark = classes_in_model_space()
     strategy = strategy_with(
         fid_metrics(experience=True, **options()), fid_transfer_metrics(**options())
     )
     ahead, q = {}, {}
-    for k in range(DOMAINS):
-        for i in range(k, DOMAINS):
+    for k in range(FEW_CLASSES):
+        for i in range(k, FEW_CLASSES):
             ahead[i, k] = expected_fid(strategy.model, benchmark.test_stream[i : i + 1])
         strategy.train(benchmark.train_stream[k], eval_streams=[benchmark.test_stream])
         values = strategy.eval(benchmark.test_stream[: k + 1])
         for i in range(k + 1):
             q[i, k] = values[f"FID_Exp/{STREAM}/Exp{i:03d}"]
-    last = DOMAINS - 1
+    last = FEW_CLASSES - 1
     backward = np.mean([q[i, i] - q[i, last] for i in range(last)])
-    forward = np.mean([ahead[i, 0] - ahead[i, i] for i in range(1, DOMAINS)])
+    forward = np.mean([ahead[i, 0] - ahead[i, i] for i in range(1, FEW_CLASSES)])
     assert values[f"FID_BackwardTransfer/{STREAM}"] == pytest.approx(backward)
     assert values[f"FID_ForwardTransfer/{STREAM}"] == pytest.approx(forward, rel=1e-3)
 
 
 def test_what_comes_is_measured_once_before_its_first_piece():
-    benchmark = to_model_space(domain_incremental(), SHAPE)
+    benchmark = classes_in_model_space()
     (metric,) = fid_transfer_metrics(**options())
     strategy = strategy_with([metric])
     strategy.train(benchmark.train_stream[0], eval_streams=[])
@@ -122,7 +123,7 @@ def test_what_comes_is_measured_once_before_its_first_piece():
         strategy.train(piece, eval_streams=[])
     measured = metric.qualities["test"]
     assert measured[1] == pytest.approx({1: first}, rel=1e-3)
-    assert {k: set(q) for k, q in measured.items()} == {0: {0, 1, 2}, 1: {1}}
+    assert {k: set(q) for k, q in measured.items()} == {0: {0, 1, 2, 3}, 1: {1}}
 
 
 def test_a_conditioned_model_is_asked_for_all_classes_before_training(digits):
@@ -196,13 +197,35 @@ def test_real_images_have_the_same_bits_whenever_they_are_read(digits):
 
 
 def test_there_is_no_forward_transfer_where_the_test_stream_is_not_known():
-    benchmark = domain_incremental()  # whose streams know no benchmark
+    benchmark = classes_of_no_benchmark()  # whose streams know no benchmark
     strategy = strategy_with(fid_transfer_metrics(**options()))
     for experience in benchmark.train_stream:
         strategy.train(experience, eval_streams=[])
         values = strategy.eval(benchmark.test_stream)
     assert np.isfinite(values[f"FID_BackwardTransfer/{STREAM}"])
     assert np.isnan(values[f"FID_ForwardTransfer/{STREAM}"])
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_where_experiences_share_classes_they_have_no_values_of_their_own(is_known):
+    """Their images are of all domains: FID on one would rise with each further domain."""
+    benchmark = domain_incremental()
+    if is_known:
+        benchmark = to_model_space(benchmark, SHAPE)
+    strategy = strategy_with(
+        fid_metrics(experience=True, summary=True, afid=True, **options()),
+        fid_transfer_metrics(**options()),
+    )
+    strategy.train(benchmark.train_stream[0], eval_streams=[])
+    said = "FID by experience, its summary and its transfer have no value, as experiences"
+    for evaluated in (benchmark.test_stream, benchmark.test_stream[:1]):
+        with pytest.warns(UserWarning, match=said):
+            values = strategy.eval(evaluated)
+        assert list(values) == [f"FID_Stream/{STREAM}"]
+    if is_known:
+        with pytest.warns(UserWarning, match=said):
+            strategy.train(benchmark.train_stream[1], eval_streams=[])
+    assert not strategy.evaluator.metrics[1].qualities
 
 
 def test_it_changes_no_training(digits):

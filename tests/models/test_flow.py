@@ -137,6 +137,11 @@ def test_a_preset_takes_a_process_or_says_which_there_are():
     assert model.process.prediction_type == "flow_prediction"
     with pytest.raises(ValueError, match="no process 'sde'; choose from ddpm, flow"):
         DiffusionModel.from_preset("digits", process="sde")
+    for process in ("ddpm", "flow", "sde"):
+        with pytest.raises(ValueError, match=r"^give process or noise_scheduler, n"):
+            DiffusionModel.from_preset(
+                "digits", process=process, noise_scheduler=flow_scheduler()
+            )
 
 
 def test_a_flow_knows_no_eta():

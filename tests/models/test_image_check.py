@@ -1,15 +1,26 @@
 """What a model says of images that are not in model space."""
 
+import copy
 import warnings
 
 import pytest
 import torch
 from torch import nn
 
-from avalanche_gd import DiffusionModel, DiffusionTraining, Execution, ddim_scheduler
+from avalanche_gd import (
+    DiffusionModel,
+    DiffusionTraining,
+    Execution,
+    GenerativeDistillationPlugin,
+    GenerativeReplayPlugin,
+    ddim_scheduler,
+)
 from avalanche_gd.data.model_space import as_benchmark, as_dataset
 from avalanche_gd.models.image_check import ImageCheck
-from tests.helpers.small_models import SHAPE, images
+from avalanche_gd.plugins import SOURCES
+from tests.helpers.lessons import note_losses
+from tests.helpers.small_models import SHAPE, images, seeded
+from tests.helpers.small_trainings import train_generator
 
 TYPES = [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool]
 
@@ -43,6 +54,31 @@ def test_mixed_precision_takes_bfloat16_and_float32_but_not_float64(outer):
             assert model(images(2).to(given)).prediction.isfinite().all()
         with pytest.raises(ValueError, match=r"^images of torch.float64 do not fit"):
             model(images(2).double())
+
+
+@pytest.mark.parametrize("weights", [torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_model_of_another_type_samples_and_teaches_in_it(weights, source):
+    model = DiffusionModel.from_preset("digits").to(weights)
+    samples = model.generate(2, steps=2, generator=seeded())
+    assert samples.dtype == weights
+    noise = model.draw_noise(2, seeded())
+    assert noise.dtype == weights
+    assert torch.equal(noise, torch.randn(2, *SHAPE, generator=seeded()).to(weights))
+    dataset = as_dataset(images(8).to(weights), torch.zeros(8).long())
+    stream = as_benchmark(train=[dataset] * 2, test=[dataset]).train_stream
+    plugin = GenerativeDistillationPlugin(source=source)
+    losses = note_losses(plugin)
+    train_generator(model, stream, plugin, train_steps=2, train_mb_size=8)
+    assert len(losses) == 2 and losses[-1].isfinite() and losses[-1].dtype == weights
+
+
+def test_a_model_of_another_type_replays_in_it(tiny_model):
+    dataset = as_dataset(images(8).double(), torch.zeros(8).long())
+    stream = as_benchmark(train=[dataset] * 2, test=[dataset]).train_stream
+    for options in ({}, dict(pool_size=9)):
+        plugin = GenerativeReplayPlugin(**options)
+        train_generator(copy.deepcopy(tiny_model).double(), stream, plugin, train_steps=2)
 
 
 class OfNoType(nn.Module):

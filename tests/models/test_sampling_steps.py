@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from avalanche_gd import ddim_scheduler
+from avalanche_gd import DiffusionModel, ddim_scheduler
 from avalanche_gd.models.prediction import NoiseProcess
 from avalanche_gd.models.sampler import FITTING, SAMPLERS, Sampler
-from tests.helpers.small_models import SHAPE, seeded
+from tests.helpers.small_models import SHAPE, TinyDenoiser, seeded, tiny
 
 pytestmark = pytest.mark.usefixtures("quiet_schedulers")
 
@@ -159,3 +159,77 @@ def test_steps_that_a_scheduler_cannot_make_are_refused_with_the_nearest(
 def test_pndm_fits_a_number_of_timesteps_that_100_does_not_divide(count):
     scheduler = diffusers.PNDMScheduler(**levels(count))
     assert Sampler(scheduler).check_steps(count) == count
+
+
+DDPM = [diffusers.DDPMScheduler, diffusers.DDPMParallelScheduler]
+
+
+@pytest.mark.parametrize("kind", DDPM)
+@pytest.mark.parametrize("variance", ["fixed_small", "fixed_small_log", "fixed_large"])
+@pytest.mark.parametrize("steps", [1, 2, 7, 10, 61])
+def test_no_noise_is_left_in_the_only_image_that_there_is(kind, variance, steps):
+    sampler = Sampler(kind(prediction_type="sample", variance_type=variance))
+    noise = torch.randn(4, *SHAPE, generator=seeded())
+    pixels = sampler.reverse(
+        lambda x_t, t: torch.full_like(x_t, MEAN), noise, steps, 0.0, seeded(1)
+    )
+    assert pixels.mean().item() == pytest.approx(MEAN, abs=0.01)
+    assert pixels.std().item() < 0.02  # where k does not divide T, DDPM ends at t = 0
+
+
+@pytest.mark.parametrize("kind", DDPM)
+@pytest.mark.parametrize("steps", [2, 10])
+def test_the_default_of_ddpm_has_the_bits_of_diffusers(kind, steps):
+    sampler, plain = Sampler(kind(timestep_spacing="trailing")), kind()
+    plain.register_to_config(timestep_spacing="trailing")
+    plain.set_timesteps(steps)
+    x_t, generator = torch.randn(64, *SHAPE, generator=seeded()), seeded(1)
+    for t in plain.timesteps:
+        prediction = sampler._perfect(x_t, t.repeat(64))
+        x_t = plain.step(prediction, t, x_t, generator=generator).prev_sample
+    assert torch.equal(sampled(sampler, steps), x_t.clamp(-1, 1))
+
+
+COSINE = dict(beta_schedule="squaredcos_cap_v2")
+DIVERGING = [
+    (diffusers.HeunDiscreteScheduler, COSINE, 2, 20),
+    (diffusers.KDPM2DiscreteScheduler, COSINE, 2, 20),
+    (diffusers.KDPM2AncestralDiscreteScheduler, COSINE, 4, 20),
+    (diffusers.EulerAncestralDiscreteScheduler, COSINE, 3, 2),
+    (diffusers.DEISMultistepScheduler, dict(use_karras_sigmas=True), 1, 2),
+    (diffusers.FlowMatchEulerDiscreteScheduler, dict(shift_terminal=0.1), 1, 2),
+]
+
+
+@pytest.mark.parametrize(("kind", "config", "steps", "enough"), DIVERGING)
+def test_steps_in_which_a_scheduler_diverges_are_refused(kind, config, steps, enough):
+    scheduler = kind(**config)
+    model = DiffusionModel(TinyDenoiser(), scheduler, SHAPE, sampling_steps=enough)
+    state, generator = torch.get_rng_state(), seeded()
+    message = f"^{kind.__name__} cannot sample in {steps} steps: .*; choose another number"
+    for ask in (model.check_steps, lambda k: model.generate(1, steps=k)):
+        with pytest.raises(ValueError, match=message):
+            ask(steps)
+    first = model.generate(2, steps=enough, generator=generator)
+    assert torch.equal(torch.get_rng_state(), state)
+    again = model.generate(2, steps=enough, generator=seeded())
+    assert torch.equal(first, again)
+
+
+@pytest.mark.parametrize("sampler", ["dpmsolver++", "unipc"])
+def test_samples_that_are_not_finite_are_not_blamed_on_the_denoiser(sampler):
+    name = SAMPLERS[sampler].__name__
+    model = tiny(ddim_scheduler(terminal_alpha_bar=1e-8))
+    with pytest.raises(ValueError, match=f"^{name} cannot sample in 1000 st.* nan and"):
+        model.generate(1, steps=1000, sampler=sampler)
+
+
+def test_a_number_of_steps_is_tried_once_and_a_large_one_not_at_all(monkeypatch):
+    model, tried = tiny(), []
+    trial = Sampler._trial
+    monkeypatch.setattr(
+        Sampler, "_trial", lambda self, steps: tried.append(steps) or trial(self, steps)
+    )
+    for steps in (2, 3, 2, 3, 100, 1000):
+        model.generate(1, steps=steps)
+    assert tried == [2, 3]

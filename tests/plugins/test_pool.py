@@ -74,6 +74,19 @@ def test_a_pool_gives_the_classes_that_it_says():
     assert torch.equal(condition[distances.argmin(dim=1)], wanted)
 
 
+@pytest.mark.parametrize("new", [1, CLASSES - 1])  # between the old classes, after them
+def test_a_class_that_a_teacher_gets_to_know_later_waits_for_the_next_filling(new):
+    teacher, generator = conditioned(seen=(0, 2)), seeded()
+    teacher.generate = lambda count, classes, **_: classes  # in the place of images
+    pool = ReplayPool(40, refresh_every=2, steps=1)
+    pool.draw(teacher, 8, generator).images()
+    teacher.see_classes(torch.tensor([new]))
+    for classes in ((0, 2), (0, 2, new)):
+        condition, drawn_images = pool.draw(teacher, 9, generator)
+        assert set(condition.tolist()) == set(classes)
+        assert torch.equal(drawn_images(), condition)
+
+
 def test_a_pool_never_reaches_into_the_next_class(monkeypatch):
     class Numbered:
         """A teacher whose samples say in which place they were made."""
@@ -341,6 +354,21 @@ def test_a_pool_smaller_than_the_number_of_classes_is_refused_before_training(
     ):
         train_generator(model, digits.train_stream[:2], plugin(pool_size=size))
     assert same_bits(weights(model), before)
+
+
+@pytest.mark.parametrize("size", [CLASSES - 1, CLASSES])
+def test_a_pool_of_pairs_smaller_than_the_number_of_classes_is_refused_too(size):
+    plugin = GenerativeDistillationPlugin(pool_size=size, pool_of="pairs")
+    model, seen = conditioned(), conditioned(seen=(2, 3, 7))
+    if size == CLASSES:
+        plugin.check_model(model)
+        return
+    with pytest.raises(ValueError, match=f"a pool of {size} samples .* for 10 classes"):
+        plugin.check_model(model)
+    with pytest.raises(ValueError, match="for 3 classes; give a pool_size of 3 or more"):
+        draw("generation", seen, 8, generator=seeded(), pairs=PairPool(2))
+    drawn = draw("generation", seen, 8, generator=seeded(), pairs=PairPool(3))
+    assert set(drawn.condition.tolist()) <= {2, 3, 7}
 
 
 @pytest.mark.parametrize("seen", [(3,), (2, 3, 7), range(CLASSES)])

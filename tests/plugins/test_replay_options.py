@@ -4,7 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from diffusers import UniPCMultistepScheduler
+from diffusers import (
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
 
 from avalanche_gd import (
     DiffusionModel,
@@ -192,6 +197,17 @@ def test_a_fixed_size_cannot_increase():
         GenerativeReplayPlugin(replay_size=8, increasing_replay_size=True)
 
 
+def test_a_ratio_is_refused_beside_a_fixed_size():
+    GenerativeReplayPlugin(replay_size=4, replay_ratio=1)
+    with pytest.raises(ValueError, match="replay_size is fixed; give one of the two"):
+        GenerativeReplayPlugin(replay_size=4, replay_ratio=7.0)
+
+
+def test_labels_from_the_condition_are_refused_without_a_solver():
+    with pytest.raises(ValueError, match="is for a solver; give generator_strategy"):
+        GenerativeReplayPlugin(labels="condition")
+
+
 @pytest.mark.parametrize("make", PLUGINS)
 def test_a_start_has_to_be_a_timestep_of_the_model(tiny_model, make):
     make(replay_start_timestep=999).check_model(tiny_model)
@@ -213,3 +229,35 @@ def test_several_processes_do_not_share_an_etas_noise():
     GenerativeDistillationPlugin(teacher_eta=0.5, pool_size=9).check_shares(64, 2)
     with sharing(0, 2), pytest.raises(ValueError, match="cannot share the noise that"):
         GenerativeDistillationPlugin(teacher_eta=0.5).check_shares(64, 2)
+
+
+NOISY = [
+    (DDPMScheduler, {}),
+    (EulerAncestralDiscreteScheduler, {}),
+    (DPMSolverMultistepScheduler, dict(algorithm_type="sde-dpmsolver++")),
+]
+
+
+def checked(plugin, model, processes):
+    """As when training starts."""
+    plugin.check_model(model)
+    plugin.check_shares(64, processes)
+
+
+@pytest.mark.parametrize("make", PLUGINS)
+@pytest.mark.parametrize(("kind", "config"), NOISY)
+def test_several_processes_do_not_share_the_noise_of_a_schedulers_steps(make, kind, config):
+    model = tiny(kind(**config))
+    checked(make(), model, 1)
+    checked(make(pool_size=9), model, 2)
+    checked(make(), tiny(UniPCMultistepScheduler()), 2)
+    with pytest.raises(ValueError, match=f"the noise that {kind.__name__} adds; make the"):
+        checked(make(), model, 2)
+
+
+def test_a_source_without_samples_is_shared_whatever_the_scheduler_draws():
+    model = tiny(DDPMScheduler())
+    for source in ("gaussian", "current", "trajectory", "partial_generation"):
+        checked(GenerativeDistillationPlugin(source=source), model, 2)
+    pairs = GenerativeDistillationPlugin(pool_size=9, pool_of="pairs")
+    checked(pairs, model, 2)

@@ -188,7 +188,7 @@ def test_a_conditioned_generator_is_asked_for_the_labels(
 ):
     asked = []
     monkeypatch.setattr(
-        "avalanche_gd.plugins.replay.regenerate",
+        "avalanche_gd.plugins.soft_replay.regenerate",
         lambda model, x, condition, *, timestep, steps, generator: (
             asked.append((condition, timestep, steps)) or x
         ),
@@ -212,7 +212,7 @@ def test_a_conditioned_generator_is_asked_for_the_labels(
 def test_without_a_condition_images_keep_what_they_show(digits, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "avalanche_gd.plugins.replay.regenerate",
+        "avalanche_gd.plugins.soft_replay.regenerate",
         lambda model, x, condition, *, timestep, **_: (
             asked.append((condition, timestep)) or x
         ),

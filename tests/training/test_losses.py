@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from avalanche.training.templates import SupervisedTemplate
 
 from avalanche_gd import (
     Denoising,
@@ -91,7 +92,7 @@ def test_half_a_min_snr_is_refused():
         (flow_scheduler, flow_scheduler(shift=2.0)),
     ],
 )
-def test_weights_of_another_scheduler_than_the_models_are_refused(make, other):
+def test_weights_of_another_scheduler_than_the_models_are_refused(make, other, digits):
     model = tiny(make())
     optimizer = torch.optim.Adam(model.parameters())
     options = dict(model=model, optimizer=optimizer, evaluator=None)
@@ -99,5 +100,11 @@ def test_weights_of_another_scheduler_than_the_models_are_refused(make, other):
         right = DenoisingLoss(min_snr_gamma=GAMMA, noise_scheduler=scheduler)
         DiffusionTraining(criterion=right, **options)
     wrong = DenoisingLoss(min_snr_gamma=GAMMA, noise_scheduler=other)
-    with pytest.raises(ValueError, match=r"than the model's; give it model\.noise_schedu"):
+    message = r"than the model's; give it model\.noise_schedu"
+    with pytest.raises(ValueError, match=message):
         DiffusionTraining(criterion=wrong, **options)
+    plain = SupervisedTemplate(criterion=wrong, **options)
+    with pytest.raises(ValueError, match=message):
+        plain.train(digits.train_stream[:1], eval_streams=[])
+    with pytest.raises(ValueError, match=message):
+        plain.eval(digits.test_stream[:1])

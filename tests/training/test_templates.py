@@ -28,6 +28,7 @@ from avalanche_gd.training.diffusion_training import default_diffusion_evaluator
 from tests.helpers.bits import same_bits, weights
 from tests.helpers.small_models import SHAPE, conditioned, images, tiny
 from tests.helpers.small_trainings import fake_strategy
+from tests.helpers.stream_builders import by_class
 
 
 class Batches(SupervisedPlugin):
@@ -380,6 +381,24 @@ def test_what_needs_labels_says_so_before_training(kind, with_tasks):
 def test_budgets_of_zero_are_refused(tiny_model, options):
     with pytest.raises(ValueError, match=next(iter(options))):
         diffusion_training(tiny_model, **options)
+
+
+def numbered_anew(number_anew):
+    return by_class(
+        2, task_labels=True, class_ids_from_zero_in_each_exp=number_anew
+    ).train_stream
+
+
+def test_a_condition_that_is_the_number_of_several_classes_is_refused_before_training():
+    stream = numbered_anew(True)
+    model = conditioned(seen=())
+    strategy = diffusion_training(model, train_steps=1)
+    with pytest.raises(ValueError, match="give other classes the same numbers") as caught:
+        strategy.train(stream)
+    assert "\n" not in str(caught.value) and strategy.clock.train_iterations == 0
+    assert not model.classes_seen.any()
+    for model, allowed in ((conditioned(), numbered_anew(False)), (tiny(), stream)):
+        diffusion_training(model, train_steps=1).train(allowed, eval_streams=[])
 
 
 def test_only_diffusion_models_are_trained():
