@@ -159,7 +159,7 @@ REFUSED = {
     ),
     "too few images": (
         ["evaluation.measures=[kid]"],
-        "evaluation: KID needs 100 images, but 70 are generated; give more, or fewer ",
+        "evaluation: KID needs 100 images, but 70 are generated; give more, or leave ",
     ),
 }
 
