@@ -21,7 +21,7 @@ from avalanche_gd.metrics.trained import (
     Counted,
     ExperienceKey,
     experience_key,
-    origin,
+    known_tests_of,
     whole_stream,
 )
 
@@ -131,12 +131,11 @@ class FeatureMetric(GenerationMetric):
     def check(self, strategy: Any) -> None:
         """Raise ValueError unless features and enough test images are possible."""
         self.choice.check(strategy)
-        training = experience_key(origin(strategy.experience)).stream
-        if training.knows_benchmark and "test" in training.owner.streams:
-            tests = whole_stream(training._replace(name="test"))
-            if tests is not None:
-                count = sum(len(experience.dataset) for experience in tests)
-                self.check_enough("in the test stream", count)
+        stream = known_tests_of(strategy.experience)
+        tests = None if stream is None else whole_stream(stream)
+        if tests is not None:
+            count = sum(len(experience.dataset) for experience in tests)
+            self.check_enough("in the test stream", count)
 
     def before_training_exp(self, strategy: Any) -> None:
         """Note the experience that is trained on."""

@@ -20,9 +20,8 @@ from avalanche_gd.metrics.summary import Qualities, afid_summary, generation_sum
 from avalanche_gd.metrics.trained import (
     ExperienceKey,
     StreamKey,
-    experience_key,
+    known_tests_of,
     label_counts,
-    origin,
     whole_stream,
 )
 
@@ -134,10 +133,9 @@ class FID(FeatureMetric):
         """Note the experience; warn if FID by experience will have no value."""
         self._turn_to(strategy)
         super().before_training_exp(strategy)
-        training = experience_key(origin(strategy.experience)).stream
-        knows_tests = training.knows_benchmark and "test" in training.owner.streams
-        if self._of_experiences and knows_tests:
-            self.tells_apart(strategy, training._replace(name="test"))
+        tests = known_tests_of(strategy.experience)
+        if self._of_experiences and tests is not None:
+            self.tells_apart(strategy, tests)
 
     def before_eval(self, strategy: Any) -> None:
         """Start without images."""

@@ -24,8 +24,9 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
 
     Only the experiences trained on so far count, whatever stream is evaluated
     (:class:`~avalanche_gd.metrics.trained.TrainedExperiences`). Before any training there
-    is nothing to measure, and a warning says so. It also does if a part of a stream is
-    evaluated that lacks a class which was trained on: the images are of all classes.
+    is nothing to measure, and a warning says so. Where a part of a stream is evaluated that
+    lacks a class which was trained on, there is a warning in the place of a value, as the
+    generated images have that class too.
 
     :param sampling: how the images are generated. All metrics with the same sampling
         use the same images.

@@ -272,6 +272,16 @@ def experience_key(experience: Any) -> ExperienceKey:
     return ExperienceKey(StreamKey(benchmark if known else stream, stream.name), place)
 
 
+def known_tests_of(experience: Any) -> StreamKey | None:
+    """The test stream of the benchmark that an experience is of; None if it is not known.
+
+    :param experience: one that is trained on, or a piece of one.
+    """
+    stream = experience_key(origin(experience)).stream
+    is_known = stream.knows_benchmark and "test" in stream.owner.streams
+    return stream._replace(name="test") if is_known else None
+
+
 def origin(experience: Any) -> Any:
     """The experience itself; for a piece of an online stream, the one it was cut from.
 

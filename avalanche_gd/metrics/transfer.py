@@ -16,6 +16,7 @@ from avalanche_gd.metrics.trained import (
     Counted,
     ExperienceKey,
     experience_key,
+    known_tests_of,
     origin,
     whole_stream,
 )
@@ -33,11 +34,8 @@ class FIDTransfer(FID):
     def before_training_exp(self, strategy: Any) -> None:
         """Measure the next experience; before any training, the whole test stream."""
         super().before_training_exp(strategy)
-        training = experience_key(origin(strategy.experience)).stream
-        if not (training.knows_benchmark and "test" in training.owner.streams):
-            return
-        stream = training._replace(name="test")
-        if SharedImages.of(strategy).trained.shares_classes(stream):
+        stream = known_tests_of(strategy.experience)
+        if stream is None or SharedImages.of(strategy).trained.shares_classes(stream):
             return
         tests = whole_stream(stream) or ()
         counted = [SharedImages.of(strategy).trained.counted(test) for test in tests]
@@ -57,6 +55,7 @@ class FIDTransfer(FID):
         hooks: PassHooks = getattr(model, "pass_hooks", None) or PassHooks()
         with hooks.silent():  # training does not cost what a metric does
             images, _ = generate_samples(model, self.sampling, classes=every)
+        training = experience_key(origin(strategy.experience)).stream
         unseen = Counted(frozenset(), 0, 0, training)
         extractor = self.choice.extractor_for(strategy, unseen)
         generated = self.features(strategy, extractor, images)

@@ -328,8 +328,8 @@ class DiffusionModel(ConditionedDenoiser, Generator):
         """Return ``steps``, or raise ValueError if the sampler cannot make so many.
 
         :raises ValueError: unless they are an integer in ``[1, T]`` that the sampler's
-            scheduler accepts, in which it leads to images whose distribution is known, and
-            the sampler fits the model's noise.
+            scheduler accepts, and the sampler fits the model's noise; for fewer than 100
+            steps, also if a perfect denoiser would not lead to the right images.
         """
         return self._sampler(sampler).check_steps(steps)
 

@@ -10,6 +10,7 @@ import torch
 
 from avalanche_gd import DiffusionModel, oracle_classifier
 from avalanche_gd.data import stream_tensors
+from avalanche_gd.evaluation import evaluate_command
 from avalanche_gd.evaluation.evaluate_command import main
 from avalanche_gd.evaluation.subjects import (
     _USED,
@@ -62,6 +63,18 @@ def evaluated(call, models, tmp_path):
             return list(csv.DictReader(file))
 
     return lines
+
+
+@pytest.mark.usefixtures("sketched")
+def test_a_figure_that_fails_does_not_take_the_table_with_it(models, tmp_path, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("no figure")
+
+    monkeypatch.setattr(evaluate_command, "drawings", fail)
+    with pytest.raises(RuntimeError, match="no figure"):
+        main([str(models / "plain"), *QUICK, "--out", str(tmp_path / "out")])
+    with open(tmp_path / "out" / "evaluation.csv", newline="") as file:
+        assert len(list(csv.DictReader(file))) == 1
 
 
 @pytest.mark.usefixtures("sketched")
