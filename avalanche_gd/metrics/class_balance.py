@@ -38,6 +38,10 @@ class ClassBalance(GenerationMetric):
         self._oracle = oracle
         self._labels: dict[ExperienceKey, list[Tensor]] = {}
 
+    def names(self) -> set[str]:
+        """Of its value, or of one of its values."""
+        return {"KLD_Stream"}
+
     def check(self, strategy: Any) -> None:
         """Raise ValueError if there are no labels or no classifier."""
         dataset = strategy.experience.dataset.eval()

@@ -67,6 +67,10 @@ class ClassificationAccuracy(GenerationMetric):
         self._oracle, self._make = oracle, make_classifier
         self._real: list[tuple[Tensor, Tensor]] = []  # images and labels, by batch
 
+    def names(self) -> set[str]:
+        """Of its value, or of one of its values."""
+        return {"CAS_Stream"}
+
     def check(self, strategy: Any) -> None:
         """Raise ValueError if there are no labels, or nothing that labels samples."""
         dataset = strategy.experience.dataset.eval()

@@ -103,6 +103,16 @@ class FID(FeatureMetric):
         self._measured = Measured()  # on the strategy that was seen last
         self._labels: dict[StreamKey, Counter[int]] = {}
 
+    def names(self) -> set[str]:
+        """Those of what was asked for."""
+        asked = {
+            "FID_Exp": self._by_experience,
+            "FID_Stream": self._over_stream,
+            "FID_Final": self._summary,
+            "AFID": self._afid,
+        }
+        return {name for name, is_asked in asked.items() if is_asked}
+
     @property
     def qualities(self) -> dict[str, Qualities]:
         """FID by the stream's name, the number of experiences trained on, and experience.

@@ -22,6 +22,10 @@ class ImageGrid(GenerationMetric):
             )
         self.shown = shown
 
+    def names(self) -> set[str]:
+        """Of its value, or of one of its values."""
+        return {"GeneratedImages"}
+
     def before_training_exp(self, strategy: Any) -> None:
         """Release the images; which experience is trained does not matter."""
         SharedImages.of(strategy).forget_images()

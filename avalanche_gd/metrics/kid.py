@@ -61,6 +61,10 @@ class KID(FeatureMetric):
         hint = "give more, or leave KID out (in Python also: a smaller subset_size)"
         super().__init__(sampling, choice, least_images=subset_size, hint=hint)
 
+    def names(self) -> set[str]:
+        """Of its value, or of one of its values."""
+        return {"KID_Stream"}
+
     def compute(self, strategy: Any, experiences: list[ExperienceKey]) -> dict[str, float]:
         """KID over the evaluated experiences."""
         compared = self.compared(strategy, experiences)

@@ -31,6 +31,8 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
     :param sampling: how the images are generated. All metrics with the same sampling
         use the same images.
     :raises TypeError: when training starts, for a model that does not generate.
+    :raises ValueError: when training starts, if another metric of generated images in the
+        evaluator has a value of the same name.
     """
 
     needs_all_classes = True
@@ -52,6 +54,10 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
         :param experiences: the evaluated experiences that were trained on.
         """
 
+    def names(self) -> set[str]:
+        """Names of its values; a second metric with one of them is refused."""
+        return set()
+
     def check(self, strategy: Any) -> None:
         """Raise ValueError if a strategy's experience cannot be measured later.
 
@@ -67,12 +73,24 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
         self._results = {}
 
     def before_training(self, strategy: Any) -> None:
-        """Raise TypeError if the model does not generate."""
+        """Raise an error if the model does not generate, or a name is another metric's.
+
+        :raises TypeError: if the model has no method ``generate``.
+        :raises ValueError: if another metric of the strategy has a value of the same name.
+        """
         if not callable(getattr(strategy.model, "generate", None)):
             raise TypeError(
                 f"{self} measures generated images, but {type(strategy.model).__name__} "
                 "has no generate; put it into the evaluator of the generator's strategy"
             )
+        for other in strategy.evaluator.metrics:
+            if other is self or not isinstance(other, GenerationMetric):
+                continue
+            if twice := self.names() & other.names():
+                raise ValueError(
+                    f"two metrics would be logged as {min(twice)}, and one be lost; leave "
+                    "one out, and measure the saved model by it"
+                )
 
     def before_training_exp(self, strategy: Any) -> None:
         """Note the experience that is trained on, or those of a joint training."""

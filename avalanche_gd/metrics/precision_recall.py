@@ -61,6 +61,10 @@ class PrecisionRecall(FeatureMetric):
             hint="give more, or a smaller nearest_k",
         )
 
+    def names(self) -> set[str]:
+        """Of its value, or of one of its values."""
+        return {"Precision_Stream"}
+
     def compute(self, strategy: Any, experiences: list[ExperienceKey]) -> dict[str, float]:
         """The four values over the evaluated experiences."""
         compared = self.compared(strategy, experiences)

@@ -31,6 +31,10 @@ class FIDTransfer(FID):
             sampling, choice, experience=True, stream=False, summary=False, afid=False
         )
 
+    def names(self) -> set[str]:
+        """Of its value, or of one of its values."""
+        return {"FID_BackwardTransfer"}
+
     def before_training_exp(self, strategy: Any) -> None:
         """Measure the next experience; before any training, the whole test stream."""
         super().before_training_exp(strategy)
