@@ -34,7 +34,8 @@ EXPERIMENTS = {
     "teacher_steps": "the teacher's sampling steps k, on digits",
     "lambda": "the weight lambda of replay or distillation, on digits",
     "split_cifar10_small": "CIFAR-10 at 16x16, 3,000 steps of batch 64 an experience, "
-    "weights of losses from Fashion-MNIST",
+    "weights of losses from Fashion-MNIST; *conditional* is a model that gets the class, "
+    "whose solver, if it replays, sees samples only",
     "cost_and_quality": "what cheaper replay costs, in forward passes F of the denoiser, "
     "and keeps, on Fashion-MNIST at 16x16",
 }
@@ -45,6 +46,8 @@ README_METHODS = (
     *("naive", "joint", "ewc", "experience_replay", "vae_replay"),
     *("generative_replay", "generative_distillation", "gaussian_distillation"),
     *("current_distillation", "pooled_distillation, pool_size=1500, replay_ratio=0.34"),
+    *("generative_replay, conditional", "generative_distillation, conditional"),
+    "joint, conditional",
 )
 """As in the tables. The first screen has no room for more."""
 
