@@ -33,6 +33,7 @@ EXPERIMENTS = {
     "split_digits_conditional": "digits, a model conditioned on the class",
     "teacher_steps": "the teacher's sampling steps k, on digits",
     "lambda": "the weight lambda of replay or distillation, on digits",
+    "beyond": "what other work has added to distillation, on digits",
     "split_cifar10_small": "CIFAR-10 at 16x16, 3,000 steps of batch 64 an experience, "
     "weights of losses from Fashion-MNIST; *conditional* is a model that gets the class, "
     "whose solver, if it replays, sees samples only",
