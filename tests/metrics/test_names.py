@@ -11,6 +11,7 @@ from avalanche_gd.metrics import (
     fid_transfer_metrics,
     generated_image_metrics,
     kid_metrics,
+    precision_recall_metrics,
 )
 from tests.helpers.bits import same_bits, weights
 from tests.helpers.small_streams import SAMPLING, Pixels, strategy_with
@@ -24,6 +25,13 @@ SAME = {
     "AFID": partial(fid_metrics, stream=False, afid=True),
     "FID_BackwardTransfer": fid_transfer_metrics,
     "KID_Stream": partial(kid_metrics, subset_size=2),
+    "Precision_Stream": partial(precision_recall_metrics, nearest_k=1),
+    "KLD_Stream": lambda features, sampling: class_balance_metrics(
+        classifier=features, sampling=sampling
+    ),
+    "GeneratedImages": lambda features, sampling: generated_image_metrics(
+        sampling=sampling, shown=4
+    ),
 }
 
 
