@@ -1,7 +1,7 @@
 """Checks of arguments: an error is one line that says what is wrong and what is allowed."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -43,6 +43,17 @@ def check_number(name: str, value: Any, allowed: str) -> float:
     if not _HOLDS[allowed](float(value)):
         raise ValueError(f"{name} must be {allowed}, got {value!r}")
     return float(value)
+
+
+def check_choice(what: str, value: Any, allowed: Iterable[str]) -> str:
+    """Return the value; raise ValueError if it is not one of those that are allowed.
+
+    :param what: what the value is the name of.
+    """
+    known = list(allowed)
+    if not isinstance(value, str) or value not in known:
+        raise ValueError(f"no {what} {value!r}; choose from {', '.join(known)}")
+    return value
 
 
 def check_sample_shape(sample_shape: Any) -> tuple[int, int, int]:

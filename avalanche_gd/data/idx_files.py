@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from avalanche_gd.checks import check_choice
 from avalanche_gd.data.benchmark import StreamsBenchmark
 from avalanche_gd.data.model_space import as_dataset, check_experiences, class_incremental
 from avalanche_gd.storage import cached
@@ -49,8 +50,7 @@ def split_idx(
     :raises ValueError: as in the functions of the data sets.
     """
     check_experiences(n_experiences, n_classes=10)
-    if fit not in FITS:
-        raise ValueError(f"no fit {fit!r}; choose from {', '.join(FITS)}")
+    check_choice("fit", fit, FITS)
     if fit == "pad" and image_size < _SIZE:
         raise ValueError(
             f"images of {_SIZE}x{_SIZE} cannot be padded to {image_size}x{image_size}; "

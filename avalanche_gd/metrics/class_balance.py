@@ -32,15 +32,13 @@ def absolute_ratio_difference(true: Tensor, generated: Tensor) -> float:
 class ClassBalance(GenerationMetric):
     """See :func:`class_balance_metrics`."""
 
+    value_names = frozenset({"KLD_Stream"})
+
     def __init__(self, sampling: Sampling, *, oracle: OracleChoice, histogram: bool):
         super().__init__(sampling)
         self._histogram = histogram
         self._oracle = oracle
         self._labels: dict[ExperienceKey, list[Tensor]] = {}
-
-    def names(self) -> set[str]:
-        """Of its value, or of one of its values."""
-        return {"KLD_Stream"}
 
     def check(self, strategy: Any) -> None:
         """Raise ValueError if there are no labels or no classifier."""

@@ -14,6 +14,7 @@ from avalanche_gd.metrics.plugin import GenerationMetric
 from avalanche_gd.metrics.shared_images import Sampling, SharedImages, classifier_labels
 from avalanche_gd.metrics.trained import ExperienceKey, experience_key
 from avalanche_gd.models.classifier import SmallCNN
+from avalanche_gd.models.random_state import seeded
 
 MakeClassifier = Callable[[tuple[int, int, int], int], nn.Module]
 """A function that makes a new classifier from ``(C, H, W)`` and the number of classes."""
@@ -36,8 +37,7 @@ def trained_classifier(
     """
     shape = (images.shape[1], images.shape[2], images.shape[3])
     generator = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.default_generator.manual_seed(seed)  # seeds the CPU and no other device
+    with seeded(seed), torch.enable_grad():
         classifier = make(shape, int(labels.max()) + 1).to(images.device)
         optimizer = torch.optim.Adam(classifier.parameters(), lr=_LEARNING_RATE)
         for _ in range(steps):
@@ -51,6 +51,8 @@ def trained_classifier(
 
 class ClassificationAccuracy(GenerationMetric):
     """See :func:`classification_accuracy_metrics`."""
+
+    value_names = frozenset({"CAS_Stream"})
 
     def __init__(
         self,
@@ -66,10 +68,6 @@ class ClassificationAccuracy(GenerationMetric):
         self.seed = check_integer("seed", seed, 0)
         self._oracle, self._make = oracle, make_classifier
         self._real: list[tuple[Tensor, Tensor]] = []  # images and labels, by batch
-
-    def names(self) -> set[str]:
-        """Of its value, or of one of its values."""
-        return {"CAS_Stream"}
 
     def check(self, strategy: Any) -> None:
         """Raise ValueError if there are no labels, or nothing that labels samples."""

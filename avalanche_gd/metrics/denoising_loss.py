@@ -8,7 +8,8 @@ from avalanche.evaluation.metric_results import MetricValue
 from avalanche.evaluation.metric_utils import get_metric_name
 from torch import Tensor
 
-from avalanche_gd.models.denoising import Denoising, NoisyImages
+from avalanche_gd.checks import check_integer
+from avalanche_gd.models.denoising import Denoising, NoisyImages, squared_errors
 
 
 class DenoisingLossByTimestep(PluginMetric[Tensor]):
@@ -16,9 +17,7 @@ class DenoisingLossByTimestep(PluginMetric[Tensor]):
 
     def __init__(self, bands: int):
         super().__init__()
-        if bands < 1:
-            raise ValueError(f"bands must be 1 or more, got {bands}")
-        self.bands = bands
+        self.bands = check_integer("bands", bands)
         self.reset()
 
     def reset(self) -> None:
@@ -46,7 +45,7 @@ class DenoisingLossByTimestep(PluginMetric[Tensor]):
             raise TypeError(
                 "denoising_loss_metrics needs a strategy that evaluates a DiffusionModel"
             )
-        error = (output.prediction - output.target).square().flatten(1).mean(1)
+        error = squared_errors(output)
         band = output.timesteps * self.bands // strategy.model.num_timesteps
         self._errors.index_add_(0, band.cpu(), error.double().cpu())
         self._counts += torch.bincount(band.cpu(), minlength=self.bands)
@@ -80,6 +79,6 @@ def denoising_loss_metrics(*, bands: int = 4) -> list[PluginMetric]:
 
     :param bands: into how many bands of equal width the timesteps ``[0, T)`` are split.
     :return: the metrics, for the ``EvaluationPlugin`` of a diffusion model's strategy.
-    :raises ValueError: for fewer than one band.
+    :raises ValueError: for bands that are not an integer of 1 or more.
     """
     return [DenoisingLossByTimestep(bands)]

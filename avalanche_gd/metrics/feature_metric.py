@@ -11,12 +11,7 @@ from avalanche_gd.data.images import image_of
 from avalanche_gd.metrics.features import CheckedFeatures, feature_extractor
 from avalanche_gd.metrics.oracle_choice import OracleChoice
 from avalanche_gd.metrics.plugin import GenerationMetric
-from avalanche_gd.metrics.shared_images import (
-    Sampling,
-    SharedImages,
-    in_evaluation_mode,
-    module_of,
-)
+from avalanche_gd.metrics.shared_images import Sampling, SharedImages
 from avalanche_gd.metrics.trained import (
     Counted,
     ExperienceKey,
@@ -24,6 +19,7 @@ from avalanche_gd.metrics.trained import (
     known_tests_of,
     whole_stream,
 )
+from avalanche_gd.models.evaluation_mode import in_evaluation_mode, module_of
 
 
 @dataclass(frozen=True)

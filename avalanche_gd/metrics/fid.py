@@ -100,18 +100,10 @@ class FID(FeatureMetric):
         super().__init__(sampling, choice)
         self._by_experience, self._over_stream = experience, stream
         self._summary, self._afid = summary, afid
+        asked = dict(FID_Exp=experience, FID_Stream=stream, FID_Final=summary, AFID=afid)
+        self.value_names = frozenset(name for name, is_asked in asked.items() if is_asked)
         self._measured = Measured()  # on the strategy that was seen last
         self._labels: dict[StreamKey, Counter[int]] = {}
-
-    def names(self) -> set[str]:
-        """Those of what was asked for."""
-        asked = {
-            "FID_Exp": self._by_experience,
-            "FID_Stream": self._over_stream,
-            "FID_Final": self._summary,
-            "AFID": self._afid,
-        }
-        return {name for name, is_asked in asked.items() if is_asked}
 
     @property
     def qualities(self) -> dict[str, Qualities]:

@@ -13,6 +13,8 @@ from avalanche_gd.metrics.trained import ExperienceKey
 class ImageGrid(GenerationMetric):
     """See :func:`generated_image_metrics`."""
 
+    value_names = frozenset({"GeneratedImages"})
+
     def __init__(self, sampling: Sampling, shown: int):
         super().__init__(sampling)
         if not 1 <= shown <= sampling.images:
@@ -21,10 +23,6 @@ class ImageGrid(GenerationMetric):
                 f"got {shown}"
             )
         self.shown = shown
-
-    def names(self) -> set[str]:
-        """Of its value, or of one of its values."""
-        return {"GeneratedImages"}
 
     def before_training_exp(self, strategy: Any) -> None:
         """Release the images; which experience is trained does not matter."""

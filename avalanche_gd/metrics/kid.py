@@ -46,6 +46,8 @@ def kernel_distance(
 class KID(FeatureMetric):
     """See :func:`kid_metrics`."""
 
+    value_names = frozenset({"KID_Stream"})
+
     def __init__(
         self,
         sampling: Sampling,
@@ -60,10 +62,6 @@ class KID(FeatureMetric):
         self.seed = check_integer("seed", seed, 0)
         hint = "give more, or leave KID out (in Python also: a smaller subset_size)"
         super().__init__(sampling, choice, least_images=subset_size, hint=hint)
-
-    def names(self) -> set[str]:
-        """Of its value, or of one of its values."""
-        return {"KID_Stream"}
 
     def compute(self, strategy: Any, experiences: list[ExperienceKey]) -> dict[str, float]:
         """KID over the evaluated experiences."""

@@ -12,6 +12,7 @@ from torchvision.models import ResNet18_Weights, resnet18
 from avalanche_gd.checks import check_integer
 from avalanche_gd.metrics.shared_images import classifier_labels
 from avalanche_gd.metrics.weights import known_weights
+from avalanche_gd.models.random_state import same_draws, seeded
 from avalanche_gd.storage import cached
 
 _URL = ResNet18_Weights.DEFAULT.url
@@ -103,15 +104,14 @@ def resnet18_labeller(
     num_classes = int(labels.max()) + 1
 
     def fit() -> dict[str, Tensor]:
-        with torch.random.fork_rng(devices=[]), torch.enable_grad():
-            torch.default_generator.manual_seed(seed)  # seeds the CPU and no other device
+        with seeded(seed), torch.enable_grad():
             labeller = Labeller(num_classes, resnet18_weights(weights_path))
             return _trained(labeller.to(images.device), images, labels, epochs, seed)
 
     budget = (epochs, seed, _BATCH_SIZE, _LEARNING_RATE, _HELD_OUT, _ANGLE, _SHIFT, _NOISE)
     threads = (torch.get_num_threads(), torch.backends.mkldnn.enabled, images.device.type)
     key = (images, labels, _URL, budget, torch.__version__, threads)
-    with torch.random.fork_rng(devices=[]):
+    with same_draws():
         labeller = Labeller(num_classes)
     labeller.load_state_dict(cached("labeller", key, fit))
     return labeller.to(images.device).eval().requires_grad_(False)

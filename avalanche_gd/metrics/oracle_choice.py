@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from avalanche_gd.data.images import image_of
 from avalanche_gd.data.model_space import dataset_classes
-from avalanche_gd.metrics.shared_images import SharedImages, in_evaluation_mode
+from avalanche_gd.metrics.shared_images import SharedImages
 from avalanche_gd.metrics.trained import (
     Counted,
     StreamKey,
@@ -16,6 +16,7 @@ from avalanche_gd.metrics.trained import (
     origin,
     whole_stream,
 )
+from avalanche_gd.models.evaluation_mode import in_evaluation_mode
 
 _OTHERWISE = "give your own classifier, or benchmark= with a train_stream to train on"
 

@@ -37,6 +37,8 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
 
     needs_all_classes = True
     """False if a part of the classes that were trained on is enough for :meth:`compute`."""
+    value_names: frozenset[str] = frozenset()
+    """Names of its values; a second metric with one of them is refused."""
 
     def __init__(self, sampling: Sampling):
         super().__init__()
@@ -53,10 +55,6 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
         :param strategy: a strategy at the end of an evaluation.
         :param experiences: the evaluated experiences that were trained on.
         """
-
-    def names(self) -> set[str]:
-        """Names of its values; a second metric with one of them is refused."""
-        return set()
 
     def check(self, strategy: Any) -> None:
         """Raise ValueError if a strategy's experience cannot be measured later.
@@ -86,7 +84,7 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
         for other in strategy.evaluator.metrics:
             if other is self or not isinstance(other, GenerationMetric):
                 continue
-            if twice := self.names() & other.names():
+            if twice := self.value_names & other.value_names:
                 raise ValueError(
                     f"two metrics would be logged as {min(twice)}, and one be lost; leave "
                     "one out, and measure the saved model by it"

@@ -52,6 +52,8 @@ def _as_array(features: Tensor) -> NDArray[Any]:
 class PrecisionRecall(FeatureMetric):
     """See :func:`precision_recall_metrics`."""
 
+    value_names = frozenset({"Precision_Stream"})
+
     def __init__(self, sampling: Sampling, choice: FeatureChoice, *, nearest_k: int):
         self.nearest_k = check_integer("nearest_k", nearest_k)
         super().__init__(
@@ -60,10 +62,6 @@ class PrecisionRecall(FeatureMetric):
             least_images=nearest_k + 2,
             hint="give more, or a smaller nearest_k",
         )
-
-    def names(self) -> set[str]:
-        """Of its value, or of one of its values."""
-        return {"Precision_Stream"}
 
     def compute(self, strategy: Any, experiences: list[ExperienceKey]) -> dict[str, float]:
         """The four values over the evaluated experiences."""

@@ -23,7 +23,7 @@ from avalanche_gd.metrics.shared_images import (
 )
 from avalanche_gd.metrics.trained import StreamKey
 from avalanche_gd.models.diffusion import DiffusionModel
-from avalanche_gd.plugins.teacher import default_generator
+from avalanche_gd.models.random_state import seeded
 from avalanche_gd.training.diffusion_training import DiffusionTraining
 
 
@@ -95,10 +95,7 @@ def recovery_steps(
         plugins=[watch],
         evaluator=None,
     )
-    devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        for place in (torch.device("cpu"), *devices):
-            default_generator(place).manual_seed(seed)
+    with seeded(seed, model.device):
         watch.look()
         if not watch.is_done:
             strategy.train(benchmark.train_stream[experience], eval_streams=[])

@@ -1,8 +1,7 @@
 """What all metrics of generated images share in an evaluation."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,9 +24,10 @@ from avalanche_gd.metrics.trained import (
     whole_stream,
 )
 from avalanche_gd.models.diffusion import DiffusionModel
+from avalanche_gd.models.evaluation_mode import in_evaluation_mode
 from avalanche_gd.models.oracle import oracle_classifier
+from avalanche_gd.models.random_state import seeded
 from avalanche_gd.models.sampler import check_sampler
-from avalanche_gd.plugins.teacher import default_generator
 from avalanche_gd.storage import content_digest
 
 
@@ -248,21 +248,10 @@ def in_ratios(counts: Mapping[int, int], number: int) -> Tensor:
 @torch.no_grad()
 def _plainly_generated(model: Any, sampling: Sampling) -> Tensor:
     """Images of a generator that draws from torch's own random state."""
-    training = model.training
     parameter = next(iter(model.parameters()), None)
-    places = {
-        torch.device("cpu"),
-        torch.device("cpu") if parameter is None else parameter.device,
-    }
-    model.eval()
-    try:
-        cuda = [place for place in places if place.type == "cuda"]
-        with torch.random.fork_rng(devices=cuda):
-            for place in places:  # torch.manual_seed would also seed all other devices
-                default_generator(place).manual_seed(sampling.seed)
-            return model.generate(sampling.images).clamp(-1, 1)
-    finally:
-        model.train(training)
+    devices = [] if parameter is None else [parameter.device]
+    with in_evaluation_mode(model), seeded(sampling.seed, *devices):
+        return model.generate(sampling.images).clamp(-1, 1)
 
 
 @torch.no_grad()
@@ -275,26 +264,3 @@ def classifier_labels(classifier: nn.Module, images: Tensor, batch_size: int) ->
     """The most likely classes by a classifier in evaluation mode, ``(N,)``."""
     with in_evaluation_mode(classifier):
         return in_batches(classifier, images, batch_size).argmax(dim=1)
-
-
-def module_of(function: Any) -> nn.Module | None:
-    """The module that a function is, or that it is a method of; None without one."""
-    owner = getattr(function, "__self__", function)
-    return owner if isinstance(owner, nn.Module) else None
-
-
-@contextmanager
-def in_evaluation_mode(function: Any) -> Iterator[None]:
-    """Have a function's module in evaluation mode in here, if it has one.
-
-    After that its parts are in the modes that they were in: it may be in training.
-    """
-    module = module_of(function)
-    parts = [] if module is None else [(part, part.training) for part in module.modules()]
-    if module is not None:
-        module.eval()
-    try:
-        yield
-    finally:
-        for part, training in parts:
-            part.training = training

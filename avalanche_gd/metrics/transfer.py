@@ -30,10 +30,7 @@ class FIDTransfer(FID):
         super().__init__(
             sampling, choice, experience=True, stream=False, summary=False, afid=False
         )
-
-    def names(self) -> set[str]:
-        """Of its value, or of one of its values."""
-        return {"FID_BackwardTransfer"}
+        self.value_names = frozenset({"FID_BackwardTransfer"})
 
     def before_training_exp(self, strategy: Any) -> None:
         """Measure the next experience; before any training, the whole test stream."""

@@ -7,7 +7,7 @@ from avalanche.models import SimpleCNN, SimpleMLP
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from avalanche_gd.checks import check_integer, check_sample_shape
+from avalanche_gd.checks import check_choice, check_integer, check_sample_shape
 
 
 class SmallCNN(nn.Module):
@@ -103,9 +103,6 @@ def classifier(
     :raises ValueError: if there is no classifier of that name, for smaller images, or for
         a number that is not an integer of 1 or more.
     """
-    if name not in CLASSIFIERS:
-        raise ValueError(
-            f"no solver architecture {name!r}; choose from {', '.join(CLASSIFIERS)}"
-        )
+    check_choice("solver architecture", name, CLASSIFIERS)
     shape = check_sample_shape(sample_shape)
     return CLASSIFIERS[name](shape, check_integer("num_classes", num_classes))

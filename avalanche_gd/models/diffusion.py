@@ -1,7 +1,5 @@
 """A diffusion model as an Avalanche generator."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from avalanche_gd.models.denoising import (
     denoise_together,
     noise_images,
 )
+from avalanche_gd.models.evaluation_mode import in_evaluation_mode
 from avalanche_gd.models.execution import Execution
 from avalanche_gd.models.image_check import ImageCheck, check_images
 from avalanche_gd.models.prediction import NoiseProcess
@@ -317,7 +316,7 @@ class DiffusionModel(ConditionedDenoiser, Generator):
         denoise = self.guided(condition)
         if guide is not None:
             denoise = guide(denoise)
-        with self._evaluating():
+        with in_evaluation_mode(self):
             return self._sampler(sampler).reverse(denoise, noise, k, eta, generator)
 
     def sampling_timesteps(self, steps: int) -> list[int]:
@@ -427,14 +426,3 @@ class DiffusionModel(ConditionedDenoiser, Generator):
         if name not in self._samplers:
             self._samplers[name] = Sampler(self.noise_scheduler, name)
         return self._samplers[name]
-
-    @contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        trained = [module for module in self.modules() if module.training]
-        for module in trained:
-            module.training = False
-        try:
-            yield
-        finally:
-            for module in trained:
-                module.training = True

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from avalanche_gd.checks import check_choice
+
 PRECISIONS = ("float32", "bfloat16")
 """The number formats in which a denoiser can compute."""
 
@@ -36,10 +38,7 @@ class Execution:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise ValueError(
-                f"no precision {self.precision!r}; choose from {', '.join(PRECISIONS)}"
-            )
+        check_choice("precision", self.precision, PRECISIONS)
 
     def prepare(self, denoiser: nn.Module) -> None:
         """Set the memory layout of a denoiser's weights."""

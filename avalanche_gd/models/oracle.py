@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from avalanche_gd.checks import check_integer
 from avalanche_gd.models.classifier import SmallCNN
+from avalanche_gd.models.random_state import same_draws
 from avalanche_gd.storage import cached
 
 _BATCH_SIZE = 128
@@ -60,7 +61,7 @@ def oracle_classifier(
     order = labels.cpu().argsort(stable=True)
     labels = labels.cpu()[order]
     shape = (images.shape[1], images.shape[2], images.shape[3])
-    with torch.random.fork_rng(devices=[]):
+    with same_draws():
         oracle = SmallCNN(shape, num_classes=int(labels.max()) + 1)
 
     def fit() -> dict[str, Tensor]:

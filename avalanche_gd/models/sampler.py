@@ -22,7 +22,7 @@ from diffusers import (
 )
 from torch import Tensor
 
-from avalanche_gd.checks import check_integer, check_number
+from avalanche_gd.checks import check_choice, check_integer, check_number
 from avalanche_gd.models.prediction import NoiseProcess, flow_shift, is_flow
 
 SAMPLERS: dict[str, Any] = {
@@ -347,6 +347,4 @@ class Sampler:
 
 def check_sampler(name: str) -> str:
     """Return the name, or raise ValueError if there is no such sampler."""
-    if name not in SAMPLERS:
-        raise ValueError(f"no sampler {name!r}; choose from {', '.join(SAMPLERS)}")
-    return name
+    return check_choice("sampler", name, SAMPLERS)

@@ -5,7 +5,7 @@ from typing import Any
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from diffusers.schedulers.scheduling_ddim import rescale_zero_terminal_snr
 
-from avalanche_gd.checks import check_number
+from avalanche_gd.checks import check_choice, check_number
 
 PROCESSES = ("ddpm", "flow")
 """The noise processes by name, of :func:`ddim_scheduler` and :func:`flow_scheduler`."""
@@ -93,8 +93,7 @@ def scheduler_of(process: str, terminal_alpha_bar: float | None = None) -> Any:
     :raises ValueError: if there is no such process, or for a ``terminal_alpha_bar`` that is
         out of its range, or given for flow matching.
     """
-    if process not in PROCESSES:
-        raise ValueError(f"no process {process!r}; choose from {', '.join(PROCESSES)}")
+    check_choice("process", process, PROCESSES)
     if process == "ddpm":
         return ddim_scheduler(terminal_alpha_bar)
     if terminal_alpha_bar is not None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from diffusers import UNet2DModel
 
-from avalanche_gd.checks import check_integer
+from avalanche_gd.checks import check_choice, check_integer
 
 
 def _arguments(
@@ -101,6 +101,4 @@ def preset_shape(preset: str) -> tuple[int, int, int]:
 
 
 def _preset(preset: str) -> dict[str, Any]:
-    if preset not in PRESETS:
-        raise ValueError(f"no preset {preset!r}; choose from {', '.join(PRESETS)}")
-    return PRESETS[preset]
+    return PRESETS[check_choice("preset", preset, PRESETS)]

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from avalanche_gd.checks import check_integer
+from avalanche_gd.models.random_state import default_generator
 from avalanche_gd.plugins.look_ahead import Ahead, Drawn, LookAhead
 from avalanche_gd.plugins.pool import PairPool, ReplayPool
 from avalanche_gd.plugins.sources import (
@@ -17,7 +18,6 @@ from avalanche_gd.plugins.sources import (
     Trajectory,
     source_by_name,
 )
-from avalanche_gd.plugins.teacher import default_generator
 from avalanche_gd.plugins.teaching import Taught, TeachingRequest
 
 WITHOUT_SAMPLES = (Gaussian, SymmetricGaussian, Current, PartialGeneration, Trajectory)

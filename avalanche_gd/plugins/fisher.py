@@ -3,7 +3,6 @@
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ from torch.utils.data import DataLoader
 from avalanche_gd.distributed.gradients import average
 from avalanche_gd.models.denoising import Denoising
 from avalanche_gd.models.execution import Execution
+from avalanche_gd.models.random_state import same_draws
 from avalanche_gd.plugins.experiences import experience_number
 
 Batch = dict[str, Tensor]
@@ -174,11 +174,6 @@ def _noised_batches(strategy: Any, count: int) -> Iterator[Batch]:
             hook(len(images))()  # counts a pass and one backward, 3F
         if len(images) > DistributedHelper.rank:
             yield {name: part[own] for name, part in whole.items()}
-
-
-def same_draws(device: torch.device) -> AbstractContextManager[None]:
-    """Restore the random state at the end, so that the same numbers are drawn again."""
-    return torch.random.fork_rng([device] if device.type == "cuda" else [])
 
 
 def denoiser_of(model: Any) -> nn.Module:

@@ -7,7 +7,7 @@ from avalanche.core import SupervisedPlugin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from avalanche_gd.checks import check_number
+from avalanche_gd.checks import check_choice, check_number
 from avalanche_gd.data.model_space import dataset_classes
 from avalanche_gd.models.conditioning import draw_evenly
 from avalanche_gd.models.sampler import Denoise, Guide
@@ -69,11 +69,7 @@ class ClassifierGuidance:
         if classifier is not None:
             _check_mode(classifier)
         self.scale = check_number("the scale of guidance", scale, "0 or more")
-        if towards not in TOWARDS:
-            raise ValueError(
-                f"no guidance towards {towards!r}; choose from {', '.join(TOWARDS)}"
-            )
-        self.towards = towards
+        self.towards = check_choice("guidance towards", towards, TOWARDS)
         self.solver: nn.Module | None = None
         """A copy of it replaces the classifier when samples are made; None to keep that."""
         self.classes = torch.zeros(0, dtype=torch.long)

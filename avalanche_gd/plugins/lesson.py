@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from avalanche_gd.checks import check_integer, check_number
+from avalanche_gd.checks import check_choice, check_integer, check_number
 from avalanche_gd.distributed.shares import (
     check_shares,
     gathered,
@@ -14,6 +14,7 @@ from avalanche_gd.distributed.shares import (
     sharing_processes,
 )
 from avalanche_gd.models.denoising import Denoising, Question
+from avalanche_gd.models.random_state import default_generator
 from avalanche_gd.plugins.drawing import (
     WITHOUT_SAMPLES,
     check_both_predictions,
@@ -25,7 +26,6 @@ from avalanche_gd.plugins.guidance import ClassifierGuidance
 from avalanche_gd.plugins.look_ahead import Ahead, Drawn, LookAhead
 from avalanche_gd.plugins.pool import PairPool, ReplayPool
 from avalanche_gd.plugins.sources import Source, Trajectory
-from avalanche_gd.plugins.teacher import default_generator
 from avalanche_gd.plugins.teaching import Taught
 
 POOLS = ("samples", "pairs")
@@ -110,8 +110,7 @@ class Lesson:
         self.taught = Ahead(look_ahead)
         self.samples: LookAhead | ReplayPool = LookAhead(look_ahead, **how)
         self.pairs: PairPool | None = None
-        if pool_of not in POOLS:
-            raise ValueError(f"no pool of {pool_of!r}; choose from {', '.join(POOLS)}")
+        check_choice("pool of", pool_of, POOLS)
         if pool_per_class is not None:
             if pool_size is not None or pool_of == "pairs":
                 other = "pool_of=pairs" if pool_size is None else "pool_size"

@@ -7,8 +7,9 @@ import torch
 from avalanche.core import SupervisedPlugin
 from torch import Tensor
 
-from avalanche_gd.checks import check_integer, check_number
+from avalanche_gd.checks import check_choice, check_integer, check_number
 from avalanche_gd.models.denoising import squared_errors
+from avalanche_gd.models.random_state import same_draws
 from avalanche_gd.plugins.compatibility import check_compatible
 from avalanche_gd.plugins.ema import EMAPlugin
 from avalanche_gd.plugins.experiences import ExperienceCount, experience_number
@@ -19,7 +20,6 @@ from avalanche_gd.plugins.fisher import (
     denoiser_of,
     fisher_along_mean,
     flat,
-    same_draws,
     trained,
 )
 from avalanche_gd.plugins.teaching import Taught
@@ -84,9 +84,9 @@ class RankOneEWCPlugin(SupervisedPlugin, supports_distributed=True):
         super().__init__()
         self.lambd = check_number("lambd", lambd, "0 or more")
         self.samples = None if samples is None else check_integer("samples", samples)
-        if control is not None and control not in CONTROLS:
-            raise ValueError(f"no control {control!r}; choose from {', '.join(CONTROLS)}")
         self.control = control
+        if control is not None:
+            check_choice("control", control, CONTROLS)
         self.chunk_size = check_integer("chunk_size", chunk_size)
         self.mu: dict[int, Tensor] = {}
         """By n, ``(P,)``: mu, permuted if shuffled; if diagonal, the scaled diagonal."""

@@ -8,10 +8,11 @@ from avalanche.distributed import DistributedHelper
 from avalanche.training.plugins import GenerativeReplayPlugin as AvalancheReplayPlugin
 from torch import Tensor
 
-from avalanche_gd.checks import check_number
+from avalanche_gd.checks import check_choice, check_number
 from avalanche_gd.data.images import image_of
 from avalanche_gd.distributed.shares import draw_share
 from avalanche_gd.models.diffusion import DiffusionModel
+from avalanche_gd.models.random_state import same_draws
 from avalanche_gd.plugins.compatibility import check_compatible, check_solver
 from avalanche_gd.plugins.guidance import ClassifierGuidance
 from avalanche_gd.plugins.lesson import Lesson, LessonPlugin
@@ -151,8 +152,7 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
                 "replay_start_timestep is for a diffusion model that replays its own "
                 "samples, which are noised; a solver's are not"
             )
-        if labels not in LABELS:
-            raise ValueError(f"no labels {labels!r}; choose from {', '.join(LABELS)}")
+        check_choice("labels", labels, LABELS)
         if labels == "condition" and generator_strategy is None:
             raise ValueError('labels="condition" is for a solver; give generator_strategy')
         self.labels = labels
@@ -235,7 +235,7 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
         if self.model_is_generator:
             return
         model = self.generator_strategy.model
-        with torch.random.fork_rng(devices=[]):  # transforms may draw
+        with same_draws():  # transforms may draw
             check = getattr(self.generator_strategy, "check_experience", None)
             if check is not None:
                 check(experience)

@@ -8,12 +8,10 @@ from torch.nn import functional as F
 
 from avalanche_gd.checks import check_integer, check_number
 from avalanche_gd.models.diffusion import DiffusionModel
+from avalanche_gd.models.random_state import default_generator
 from avalanche_gd.plugins.regeneration import regenerate
 from avalanche_gd.plugins.replay import GenerativeReplayPlugin
-from avalanche_gd.plugins.teacher import (
-    default_generator,
-    frozen_copy,
-)
+from avalanche_gd.plugins.teacher import frozen_copy
 
 
 class SoftGenerativeReplayPlugin(  # type: ignore[call-arg]

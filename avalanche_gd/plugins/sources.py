@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from avalanche_gd.checks import check_number
+from avalanche_gd.checks import check_choice, check_number
 from avalanche_gd.distributed.shares import (
     draw_share,
     gathered,
@@ -262,9 +262,7 @@ def source_by_name(
     :raises TypeError: if it is neither a name nor an object with ``draw``.
     """
     if isinstance(source, str):
-        if source not in known:
-            raise ValueError(f"no source {source!r}; choose from {', '.join(known)}")
-        return known[source]()
+        return known[check_choice("source", source, known)]()
     if not isinstance(source, Source):
         raise TypeError(f"source must be a name or have a method draw, got {source!r}")
     return source

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from avalanche_gd.checks import check_integer, check_number
+from avalanche_gd.checks import check_choice, check_integer, check_number
 from avalanche_gd.models.denoising import NoisyImages
 from avalanche_gd.plugins.experiences import (
     ExperienceCount,
@@ -128,22 +128,12 @@ def frozen_copy(model: nn.Module) -> Any:
     return copied
 
 
-def default_generator(device: torch.device) -> torch.Generator:
-    """torch's own random state on a device, from which training draws."""
-    if device.type == "cuda":
-        index = torch.cuda.current_device() if device.index is None else device.index
-        return torch.cuda.default_generators[index]
-    return torch.default_generator
-
-
 def check_weighting(weighting: str) -> str:
     """Return the name of a weighting, or raise an error.
 
     :raises ValueError: if there is none of that name.
     """
-    if not isinstance(weighting, str) or weighting not in WEIGHTINGS:
-        raise ValueError(f"no weighting {weighting!r}; choose from {', '.join(WEIGHTINGS)}")
-    return weighting
+    return check_choice("weighting", weighting, WEIGHTINGS)
 
 
 def replay_weights(

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from avalanche_gd.checks import check_choice
 from avalanche_gd.metrics import (
     Sampling,
     class_balance_metrics,
@@ -364,10 +365,7 @@ def generation_metrics(
         possible with this sampling.
     """
     for name in measures:
-        if name not in measure_names():
-            raise ValueError(
-                f"no measure {name!r}; choose from {', '.join(measure_names())}"
-            )
+        check_choice("measure", name, measure_names())
     if len(set(measures)) < len(measures):
         raise ValueError(f"a measure is named twice: {', '.join(measures)}")
     return [

@@ -9,6 +9,7 @@ import torch
 from avalanche.core import BasePlugin
 from hydra.utils import instantiate
 
+from avalanche_gd.checks import check_choice
 from avalanche_gd.distributed.launch import local_rank, process_count
 from avalanche_gd.metrics import Sampling
 from avalanche_gd.metrics.feature_metric import FeatureMetric
@@ -312,10 +313,7 @@ class EvaluationConfig:
                         metric.check_enough("in the test stream", count)
 
     def _check_labeller(self) -> None:
-        if self.labeller not in LABELLERS:
-            raise ValueError(
-                f"no labeller {self.labeller!r}; choose from {', '.join(LABELLERS)}"
-            )
+        check_choice("labeller", self.labeller, LABELLERS)
         if self.labeller == "oracle" and self.labeller_weights is not None:
             raise ValueError("labeller_weights goes with labeller=resnet18")
 

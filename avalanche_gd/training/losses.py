@@ -6,7 +6,7 @@ import torch
 from avalanche.core import SupervisedPlugin
 from torch import Tensor, nn
 
-from avalanche_gd.checks import check_number
+from avalanche_gd.checks import check_choice, check_number
 from avalanche_gd.models.denoising import Denoising, NoisyImages, squared_errors
 from avalanche_gd.models.diffusion import DiffusionModel
 from avalanche_gd.models.prediction import NoiseProcess
@@ -46,13 +46,9 @@ class DenoisingLoss(nn.Module, SupervisedPlugin, supports_distributed=True):
         noise_scheduler: Any = None,
     ):
         super().__init__()
-        if reduction not in _REDUCTIONS:
-            raise ValueError(
-                f"no reduction {reduction!r}; choose from {', '.join(_REDUCTIONS)}"
-            )
         if (min_snr_gamma is None) != (noise_scheduler is None):
             raise ValueError("min_snr_gamma and noise_scheduler go together; give both")
-        self.reduction = reduction
+        self.reduction = check_choice("reduction", reduction, _REDUCTIONS)
         self._weights: Tensor | None = None
         if min_snr_gamma is not None:
             self._gamma = check_number("min_snr_gamma", min_snr_gamma, "above 0")

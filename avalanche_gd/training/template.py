@@ -22,8 +22,8 @@ from avalanche_gd.distributed.gradients import (
 )
 from avalanche_gd.distributed.shares import check_shares, own_share, sharing, unshared
 from avalanche_gd.models.diffusion import DiffusionModel
+from avalanche_gd.models.random_state import seeded
 from avalanche_gd.plugins.compatibility import check_needs_no_labels
-from avalanche_gd.plugins.teacher import default_generator
 
 _CHECK_EVERY = 50  # steps between checks of the loss on an accelerator, which must wait
 _EVALUATION_SEED = 0
@@ -133,10 +133,7 @@ class BudgetedTemplate(SupervisedTemplate):
     @torch.no_grad()
     def eval(self, exp_list: Any, **kwargs: Any) -> Any:
         """Evaluate, as Avalanche does, without a change of the random state."""
-        cuda = [self.device] if self.device.type == "cuda" else []
-        with unshared(), torch.random.fork_rng(devices=cuda):
-            for device in (torch.device("cpu"), self.device):  # torch's seeds all devices
-                default_generator(device).manual_seed(_EVALUATION_SEED)
+        with unshared(), seeded(_EVALUATION_SEED, self.device):
             return super().eval(exp_list, **kwargs)
 
     def make_train_dataloader(self, **kwargs: Any) -> None:

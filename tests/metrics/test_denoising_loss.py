@@ -71,9 +71,10 @@ def test_avalanches_own_template_draws_them_anew(digits):
     assert first.keys() == second.keys() and first != second
 
 
-def test_no_band_is_refused():
-    with pytest.raises(ValueError, match="bands must be 1 or more"):
-        denoising_loss_metrics(bands=0)
+@pytest.mark.parametrize("bands", [0, 2.5, True])
+def test_no_number_of_bands_is_refused(bands):
+    with pytest.raises(ValueError, match="bands must be an integer of 1 or more, got"):
+        denoising_loss_metrics(bands=bands)
 
 
 def test_a_classifier_is_refused(digits):

@@ -14,7 +14,7 @@ from avalanche_gd.metrics import (
     generate_images,
     kid_metrics,
 )
-from avalanche_gd.metrics.shared_images import in_evaluation_mode
+from avalanche_gd.models.evaluation_mode import in_evaluation_mode
 from tests.helpers.bits import same_bits, weights
 from tests.helpers.plain_fid import plain_fid
 from tests.helpers.small_streams import FEW_CLASSES, FID, SAMPLING, strategy_with

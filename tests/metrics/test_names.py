@@ -7,6 +7,7 @@ import pytest
 from avalanche_gd import Sampling
 from avalanche_gd.metrics import (
     class_balance_metrics,
+    classification_accuracy_metrics,
     fid_metrics,
     fid_transfer_metrics,
     generated_image_metrics,
@@ -28,6 +29,9 @@ SAME = {
     "Precision_Stream": partial(precision_recall_metrics, nearest_k=1),
     "KLD_Stream": lambda features, sampling: class_balance_metrics(
         classifier=features, sampling=sampling
+    ),
+    "CAS_Stream": lambda features, sampling: classification_accuracy_metrics(
+        classifier=features, sampling=sampling, steps=1
     ),
     "GeneratedImages": lambda features, sampling: generated_image_metrics(
         sampling=sampling, shown=4

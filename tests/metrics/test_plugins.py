@@ -323,6 +323,28 @@ def test_generating_reseeds_no_device_and_leaves_the_random_state(make, monkeypa
         assert torch.equal(first, torch.randn(20, *SHAPE).clamp(-1, 1))
 
 
+class FrozenInPart(DrawsFromTorch):
+    """A generator of which a part stays in evaluation mode while it is trained."""
+
+    def __init__(self):
+        super().__init__()
+        self.frozen = nn.BatchNorm2d(1).eval()
+        self.trained = nn.Dropout()
+
+    def generate(self, count):
+        assert not self.training and not self.trained.training
+        return super().generate(count)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_generating_leaves_each_part_in_its_mode(training):
+    model = FrozenInPart()
+    model.training = model.trained.training = training
+    generate_images(model, Sampling(images=2))
+    modes = [part.training for part in (model, model.frozen, model.trained)]
+    assert modes == [training, False, training]
+
+
 def test_of_the_devices_only_the_generators_own_is_seeded(monkeypatch):
     seeded, forked = [], []
     place = torch.device("cuda", 1)
@@ -342,7 +364,7 @@ def test_of_the_devices_only_the_generators_own_is_seeded(monkeypatch):
         yield
 
     monkeypatch.setattr("torch.random.fork_rng", fork)
-    monkeypatch.setattr("avalanche_gd.metrics.shared_images.default_generator", Noted)
+    monkeypatch.setattr("avalanche_gd.models.random_state.default_generator", Noted)
     forbid_seeding(monkeypatch)
     generate_images(model, Sampling(images=2, seed=7))
     assert forked == [place]
