@@ -146,6 +146,11 @@ def _saying_why(path: Path) -> Iterator[None]:
         raise ValueError(f"cannot write {path}: {reason}") from error
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all."""
+    write_whole(path, lambda beside: beside.write_bytes(content))
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all."""
     write_whole(path, lambda beside: beside.write_text(text))

@@ -12,7 +12,6 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from avalanche_gd.report.section import in_words
 from avalanche_gd.report.style import Style, styles_for
 from avalanche_gd.runs.columns import COSTS, METRICS, Column
 from avalanche_gd.runs.pictures import decorate
-from avalanche_gd.storage import write_whole
+from avalanche_gd.storage import write_bytes
 
 HERE = Path(__file__).parent
 FID, ACCURACY, COST = (
@@ -429,8 +428,7 @@ def main() -> None:
             except ValueError as error:
                 print(f"{path} is left out: {error}\n")
                 continue
-            data = content(figure, name, alt)
-            write_whole(path, partial(Path.write_bytes, data=data))
+            write_bytes(path, content(figure, name, alt))
             print(f"![{alt}]({experiment}/{name})\n")
 
 

@@ -5,7 +5,6 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import partial
 from itertools import product
 from pathlib import Path
 from textwrap import fill
@@ -31,7 +30,7 @@ from avalanche_gd.runs.provenance import provenance
 from avalanche_gd.runs.run import make_benchmark
 from avalanche_gd.runs.run_files import reading
 from avalanche_gd.runs.small_files import read_small
-from avalanche_gd.storage import write_json, write_whole
+from avalanche_gd.storage import write_bytes, write_json
 
 _COMMAND = "avalanche-gd-evaluate"
 _STEPS = [2, 5, 10, 20, 50]
@@ -104,11 +103,10 @@ def evaluate(
     outcomes = [one for subject in subjects for one in judge.outcomes(subject)]
     features = features_in_words(vars(config.evaluation))
     table = as_csv(outcomes).encode(errors="backslashreplace")
-    write_whole(out / "evaluation.csv", partial(Path.write_bytes, data=table))
+    write_bytes(out / "evaluation.csv", table)
     for drawing in drawings(outcomes, features):
-        for kind, content in (("pdf", drawing.pdf), ("svg", drawing.svg)):
-            path = out / "figures" / f"{drawing.name}.{kind}"
-            write_whole(path, partial(Path.write_bytes, data=content))
+        for name, content in drawing.files.items():
+            write_bytes(out / name, content)
     caption = (
         f"{config.benchmark.name}, all of its test images; seconds are of sampling. "
         f"Measures that compare features use those of {features}."

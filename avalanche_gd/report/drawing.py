@@ -31,6 +31,11 @@ class Drawing:
     pdf: bytes
 
     @property
+    def files(self) -> dict[str, bytes]:
+        """The figure in both formats, by the names of files in a folder of results."""
+        return {f"figures/{self.name}.pdf": self.pdf, f"figures/{self.name}.svg": self.svg}
+
+    @property
     def uri(self) -> str:
         """The figure as a data URI."""
         return data_uri(self.svg, "image/svg+xml")

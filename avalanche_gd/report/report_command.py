@@ -1,7 +1,6 @@
 """The command ``avalanche-gd-report``."""
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from avalanche_gd.report.collect import collect
@@ -15,7 +14,7 @@ from avalanche_gd.runs.errors import (
     ending_when_interrupted,
     ending_with_one_line,
 )
-from avalanche_gd.storage import write_whole
+from avalanche_gd.storage import write_bytes
 
 _COMMAND = "avalanche-gd-report"
 
@@ -53,16 +52,12 @@ def write_report(
     # Names of files may have bytes that are not text.
     files = {name: text.encode(errors="backslashreplace") for name, text in texts.items()}
     for drawing in (drawing for view in views for drawing in view.drawings):
-        files[f"figures/{drawing.name}.pdf"] = drawing.pdf
-        files[f"figures/{drawing.name}.svg"] = drawing.svg
+        files |= drawing.files
     if publish_to is not None:
         publish(collection.runs, publish_to)
         print(f"{len(collection.runs)} runs are published in {publish_to}")
     for name, content in files.items():
-        try:
-            write_whole(out / name, partial(Path.write_bytes, data=content))
-        except OSError as error:
-            raise ValueError(f"cannot write {out / name}: {error.strerror}") from error
+        write_bytes(out / name, content)
     number = len(collection.unfinished)
     verb = "run is" if number == 1 else "runs are"
     note = f"\n\n{number} {verb} not finished, and in no mean." if number else ""
