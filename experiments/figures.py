@@ -26,7 +26,8 @@ from PIL import Image
 from avalanche_gd.report.drawing import draw, panels, plain
 from avalanche_gd.report.section import in_words
 from avalanche_gd.report.style import Style, styles_for
-from avalanche_gd.runs.columns import COSTS, METRICS, Column
+from avalanche_gd.runs.column import Column
+from avalanche_gd.runs.columns import COSTS, METRICS
 from avalanche_gd.runs.pictures import decorate
 from avalanche_gd.storage import write_bytes
 

@@ -25,8 +25,9 @@ from avalanche_gd import RankOneEWCPlugin
 from avalanche_gd.models import unet
 from avalanche_gd.plugins.sources import Current, Generation, Retraining
 from avalanche_gd.runs.composition import compose_config
-from avalanche_gd.runs.config import ModelConfig, RunConfig
-from avalanche_gd.runs.dry_run import seconds_an_image
+from avalanche_gd.runs.config import RunConfig
+from avalanche_gd.runs.model_config import ModelConfig
+from avalanche_gd.runs.trial import seconds_an_image
 
 PAGE = Path(__file__).parents[1] / "docs" / "scale.md"
 MEASURED = Path(__file__).with_suffix(".csv")

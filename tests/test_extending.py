@@ -41,7 +41,6 @@ def folder(tmp_path, monkeypatch):
         path.write_text(text)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(columns, "METRICS", columns.METRICS)
     appended = len(columns.METRICS)
     yield tmp_path
     del columns.METRICS[appended:]

@@ -10,7 +10,8 @@ from avalanche_gd.report.figures import finished
 from avalanche_gd.report.printable import printable
 from avalanche_gd.report.style import styles_for
 from avalanche_gd.report.tables import aligned
-from avalanche_gd.runs.columns import METRICS, Column
+from avalanche_gd.runs.column import Column
+from avalanche_gd.runs.columns import METRICS
 from avalanche_gd.runs.pictures import decorate
 from avalanche_gd.runs.results import csv_text
 

@@ -2,17 +2,15 @@
 
 import warnings
 from collections import Counter
-from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.image.fid import FrechetInceptionDistance
 
 from avalanche_gd.data.model_space import dataset_classes
 from avalanche_gd.metrics.feature_metric import FeatureChoice, FeatureMetric
+from avalanche_gd.metrics.frechet import Moments, frechet_distance
 from avalanche_gd.metrics.measured import Measured
 from avalanche_gd.metrics.plugin import GenerationMetric
 from avalanche_gd.metrics.shared_images import Sampling, SharedImages, classifier_labels
@@ -24,62 +22,6 @@ from avalanche_gd.metrics.trained import (
     label_counts,
     whole_stream,
 )
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Sums over features, in float64, which give their mean and covariance."""
-
-    total: Tensor
-    """The sum, ``(D,)``."""
-    products: Tensor
-    """The sum of outer products, ``(D, D)``."""
-    count: int
-
-    @classmethod
-    def of(cls, features: Tensor) -> "Moments":
-        """The moments of features ``(N, D)``."""
-        features = features.double()
-        return cls(features.sum(dim=0), features.T @ features, len(features))
-
-    def __add__(self, other: "Moments") -> "Moments":
-        return Moments(
-            self.total + other.total,
-            self.products + other.products,
-            self.count + other.count,
-        )
-
-
-class _Identity(nn.Identity):
-    """Passes features to torchmetrics as they are."""
-
-    def __init__(self, num_features: int):
-        super().__init__()
-        self.num_features = num_features
-
-
-def frechet_distance(real: Moments, features: Tensor) -> float:
-    """FID by torchmetrics between real moments and generated features, in float64.
-
-    ``|mu - mu_g|^2 + tr(S + S_g - 2 (S S_g)^(1/2))`` (arXiv 1706.08500, equation 6).
-
-    :param real: the moments of real features.
-    :param features: the features of generated images, ``(N, D)``.
-    :return: the distance; NaN for fewer than 2 real or 2 generated images.
-    """
-    if real.count < 2 or len(features) < 2:
-        return float("nan")
-    fid = FrechetInceptionDistance(
-        _Identity(features.shape[1]),
-        normalize=True,
-        sync_on_compute=False,  # with several processes, each one has all features
-    )
-    fid = fid.to(features.device)
-    fid.real_features_sum += real.total
-    fid.real_features_cov_sum += real.products
-    fid.real_features_num_samples += real.count
-    fid.update(features.double(), real=False)
-    return float(fid.compute())
 
 
 class FID(FeatureMetric):
@@ -113,14 +55,7 @@ class FID(FeatureMetric):
 
         :raises ValueError: if two benchmarks have streams of the same name.
         """
-        known = self._measured.qualities
-        names = [stream.name for stream in known]
-        if len(set(names)) < len(names):
-            raise ValueError(
-                f"two streams have the same name, {', '.join(sorted(names))}, and cannot "
-                "be told apart in a checkpoint; evaluate one benchmark per strategy"
-            )
-        return self._measured.loaded | {key.name: q for key, q in known.items()}
+        return self._measured.by_name()
 
     @qualities.setter
     def qualities(self, qualities: dict[str, Qualities]) -> None:
@@ -194,7 +129,8 @@ class FID(FeatureMetric):
                 for place, distance in distances.items():
                     values[f"FID_Exp/Exp{place:03d}"] = distance
             if self._summary or self._afid:
-                qualities, after = self.recorded(distances), self.counts_after
+                qualities = self._measured.add(self._counted, distances)
+                after = self._measured.counts_after(self._counted)
                 if self._summary:
                     for name, value in generation_summary(qualities, after).items():
                         values[f"FID_{name}"] = value
@@ -244,36 +180,6 @@ class FID(FeatureMetric):
         if 0 < share < counts.total():
             own = own[: self.sampling.images * share // counts.total()]
         return own
-
-    def recorded(self, distances: dict[int, float]) -> Qualities:
-        """Record these distances; return all that was measured on the stream.
-
-        The experiences may be evaluated one by one.
-        """
-        first, counted = next(iter(self._counted.items()))
-        qualities = self.qualities_of(first.stream)
-        qualities.setdefault(counted.number, {}).update(distances)
-        return qualities
-
-    def qualities_of(self, stream: StreamKey) -> Qualities:
-        """All that was measured on a stream so far, to be extended."""
-        known = self._measured.qualities
-        if stream not in known:
-            known[stream] = self._measured.loaded.pop(stream.name, {})
-        return known[stream]
-
-    @property
-    def counts_after(self) -> dict[int, int]:
-        """By place: after how many experiences an evaluated experience started to count.
-
-        Of the evaluated stream, also of experiences from earlier evaluations. Those that a
-        checkpoint has and that were not evaluated since stand one after another.
-        """
-        stream = next(iter(self._counted)).stream
-        after = self._measured.after.setdefault(stream, {})
-        after |= {key.place: counted.after for key, counted in self._counted.items()}
-        measured = chain.from_iterable(self.qualities_of(stream).values())
-        return {place: place + 1 for place in measured} | after
 
     @property
     def _of_experiences(self) -> bool:

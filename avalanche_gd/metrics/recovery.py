@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from avalanche_gd.checks import check_integer, check_number
 from avalanche_gd.data.model_space import dataset_classes, dataset_tensors
 from avalanche_gd.metrics.features import CheckedFeatures, feature_extractor
-from avalanche_gd.metrics.fid import Moments, frechet_distance
+from avalanche_gd.metrics.frechet import Moments, frechet_distance
 from avalanche_gd.metrics.shared_images import (
     Sampling,
     SharedImages,

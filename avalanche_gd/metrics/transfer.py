@@ -8,7 +8,8 @@ from torch import nn
 
 from avalanche_gd.data.images import DatasetImages
 from avalanche_gd.metrics.feature_metric import FeatureChoice
-from avalanche_gd.metrics.fid import FID, Moments, frechet_distance
+from avalanche_gd.metrics.fid import FID
+from avalanche_gd.metrics.frechet import Moments, frechet_distance
 from avalanche_gd.metrics.plugin import GenerationMetric
 from avalanche_gd.metrics.shared_images import Sampling, SharedImages, generate_samples
 from avalanche_gd.metrics.summary import transfer_summary
@@ -43,7 +44,7 @@ class FIDTransfer(FID):
         number = max((one.number for one in counted if one), default=1) - 1
         if strategy.clock.train_exp_counter == 0:  # also of several experiences at once
             number = 0
-        known = self.qualities_of(stream).setdefault(number, {})
+        known = self._measured.of(stream).setdefault(number, {})
         ahead = {
             place: tests[place]
             for place, one in enumerate(counted)
@@ -81,7 +82,8 @@ class FIDTransfer(FID):
         if not self.tells_apart(strategy, self._whole):
             return {}
         distances = self.distances(strategy, experiences)
-        summary = transfer_summary(self.recorded(distances), self.counts_after)
+        qualities = self._measured.add(self._counted, distances)
+        summary = transfer_summary(qualities, self._measured.counts_after(self._counted))
         names = ("Backward", "Forward")
         return {f"FID_{name}Transfer": summary.get(name, float("nan")) for name in names}
 

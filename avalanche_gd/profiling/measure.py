@@ -10,17 +10,17 @@ import torch
 from avalanche.core import SupervisedPlugin
 
 from avalanche_gd.data.model_space import as_benchmark, as_dataset, stream_tensors
-from avalanche_gd.metrics.fid import Moments, frechet_distance
+from avalanche_gd.metrics.frechet import Moments, frechet_distance
 from avalanche_gd.metrics.shared_images import generate_images, in_batches
 from avalanche_gd.models.oracle import oracle_classifier
 from avalanche_gd.profiling.bare_passes import BarePasses, clock
 from avalanche_gd.profiling.memory import peak_mb, restart_peak
 from avalanche_gd.profiling.timing_table import Measurement, measured
 from avalanche_gd.runs.config import RunConfig
-from avalanche_gd.runs.dry_run import least_steps, look_no_further, trial
 from avalanche_gd.runs.learner import Learner
 from avalanche_gd.runs.passes import Passes, images_passed
 from avalanche_gd.runs.seeds import seed_everything
+from avalanche_gd.runs.trial import least_steps, look_no_further, trial
 
 _WARM_UP = 3  # steps that are not timed: the first ones allocate, fill pools, compile
 _UNTIMED = 2  # steps of an experience without a row; the first one fills pools

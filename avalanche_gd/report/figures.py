@@ -13,7 +13,8 @@ from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullF
 from avalanche_gd.report.drawing import Drawing, draw, panels, plain
 from avalanche_gd.report.section import Section
 from avalanche_gd.report.style import Style
-from avalanche_gd.runs.columns import COSTS, METRICS, Column
+from avalanche_gd.runs.column import Column
+from avalanche_gd.runs.columns import COSTS, METRICS
 from avalanche_gd.runs.pictures import decorate
 from avalanche_gd.runs.results import RunResult
 

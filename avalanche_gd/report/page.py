@@ -17,7 +17,8 @@ from avalanche_gd.report.section import Section
 from avalanche_gd.report.settings import of_method
 from avalanche_gd.report.style import Style
 from avalanche_gd.report.tables import caption_of, headings_of, lines_of
-from avalanche_gd.runs.columns import COSTS, DASH
+from avalanche_gd.runs.column import DASH
+from avalanche_gd.runs.columns import COSTS
 
 _SHOWN = 12  # characters of a commit or a digest
 

@@ -11,7 +11,8 @@ from avalanche_gd.report.estimates import Estimate, estimate
 from avalanche_gd.report.printable import printable
 from avalanche_gd.report.provenance import Provenance
 from avalanche_gd.report.section import Section
-from avalanche_gd.runs.columns import COSTS, METRICS, Column
+from avalanche_gd.runs.column import Column
+from avalanche_gd.runs.columns import COSTS, METRICS
 from avalanche_gd.runs.results import csv_text
 
 _WIDTH = 88  # characters of a table of one seed in a terminal

@@ -1,6 +1,6 @@
 """The settings of a run, with their types."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -9,108 +9,12 @@ import torch
 from avalanche.core import BasePlugin
 from hydra.utils import instantiate
 
-from avalanche_gd.checks import check_choice
 from avalanche_gd.distributed.launch import local_rank, process_count
-from avalanche_gd.metrics import Sampling
-from avalanche_gd.metrics.feature_metric import FeatureMetric
-from avalanche_gd.metrics.features import check_feature_choice, feature_extractor
-from avalanche_gd.metrics.labeller import resnet18_weights
-from avalanche_gd.models import (
-    DiffusionModel,
-    Execution,
-    preset_shape,
-    unet,
-)
-from avalanche_gd.models.scheduler import scheduler_of
 from avalanche_gd.plugins.look_ahead import LOOK_AHEAD
-from avalanche_gd.runs.columns import METRICS, Column, generation_metrics, measure_names
 from avalanche_gd.runs.errors import naming
+from avalanche_gd.runs.evaluation_config import EvaluationConfig
 from avalanche_gd.runs.identity import run_digest
-
-LABELLERS = ("oracle", "resnet18")
-"""What can label generated images."""
-
-
-@dataclass
-class ModelConfig:
-    """The diffusion model: with a preset's denoiser, or with the user's own.
-
-    :raises ValueError: for both of them, for neither, or if a part of the second lacks.
-    """
-
-    preset: str | None = None
-    _target_: str | None = None
-    """The class of the user's own denoiser."""
-    options: dict[str, Any] | None = None
-    """Its arguments."""
-    sample_shape: list[int] | None = None
-    """``[C, H, W]`` of its images."""
-    conditional: bool = False
-    """True if it is conditioned on the class."""
-    condition_dropout: float = 0.1
-    guidance: float = 1.0
-    precision: str = "float32"
-    """The number format of the denoiser: ``float32`` or ``bfloat16``."""
-    channels_last: bool = False
-    compile: bool = False
-    terminal_alpha_bar: float | None = None
-    """The last ``alpha_bar`` of a schedule rescaled to zero terminal SNR."""
-    process: str = "ddpm"
-    """The noise process: ``ddpm``, or ``flow`` for flow matching."""
-
-    def __post_init__(self) -> None:
-        own = self._target_ is not None
-        shape = self.sample_shape or []
-        is_whole = len(shape) == 3 if own else not (shape or self.options)
-        if own == (self.preset is not None) or not is_whole:
-            raise ValueError(
-                "model is either preset=NAME, or preset=null, _target_=CLASS and "
-                "sample_shape=[C,H,W] with options={NAME: VALUE}; give one of the two"
-            )
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """``(C, H, W)`` of the images.
-
-        :raises ValueError: for an unknown preset.
-        """
-        if self.preset is not None:
-            return preset_shape(self.preset)
-        channels, height, width = self.sample_shape or []
-        return channels, height, width
-
-    @property
-    def execution(self) -> Execution:
-        """How the denoiser computes.
-
-        :raises ValueError: for an unknown precision.
-        """
-        return Execution(self.precision, self.channels_last, self.compile)
-
-    def make(self, n_classes: int, *, weights: bool = True) -> DiffusionModel:
-        """Make the model, with random weights.
-
-        :param n_classes: the number of classes of the benchmark.
-        :param weights: False to make a preset's model without weights: it needs no memory,
-            but raises the same errors.
-        :raises ValueError: for an unknown value, or values that cannot be used together.
-        """
-        num_classes = n_classes if self.conditional else None
-        if self.preset is None:
-            target = {"_target_": self._target_, "_convert_": "all"}
-            denoiser: Any = instantiate(target | (self.options or {}))
-        else:
-            with torch.device("cpu" if weights else "meta"):
-                denoiser = unet(self.preset, num_classes=num_classes)
-        return DiffusionModel(
-            denoiser,
-            scheduler_of(self.process, self.terminal_alpha_bar),
-            self.shape,
-            num_classes=num_classes,
-            condition_dropout=self.condition_dropout if self.conditional else 0.0,
-            guidance=self.guidance,
-            execution=self.execution,
-        )
+from avalanche_gd.runs.model_config import ModelConfig
 
 
 @dataclass
@@ -244,78 +148,6 @@ class SolverConfig(BudgetConfig):
     guidance_scale: float = 1.0
     architecture: str = "small_cnn"
     """A name in :data:`~avalanche_gd.models.classifier.CLASSIFIERS`."""
-
-
-@dataclass
-class EvaluationConfig:
-    """The metrics of generated images, and what they are computed on.
-
-    :raises ValueError: for an unknown value, or too few images for a measure.
-    """
-
-    images: int
-    steps: int
-    batch_size: int
-    features: str = "oracle"
-    """The features of FID: ``oracle``, ``inception``, or a classifier of torchvision."""
-    weights_path: str | None = None
-    """The file of the features' weights."""
-    measures: list[str] = field(default_factory=list)
-    """Metrics in addition to those that are always measured; brought into their order."""
-    labeller: str = "oracle"
-    """What labels generated images: ``oracle``, or ``resnet18`` as in the paper."""
-    labeller_weights: str | None = None
-    """The file of the ImageNet weights of ``resnet18``."""
-
-    def __post_init__(self) -> None:
-        with naming("evaluation"):
-            self._check_labeller()
-            check_feature_choice(self.features, self.weights_path)
-            generation_metrics(self.sampling(), "oracle", self.measures)
-        self.measures = [name for name in measure_names() if name in self.measures]
-
-    def sampling(self) -> Sampling:
-        """The settings of sampling, for the metrics."""
-        return Sampling(self.images, self.steps, batch_size=self.batch_size)
-
-    def metrics(
-        self, labeller: Any = None, columns: Sequence[Column] = METRICS
-    ) -> list[Any]:
-        """Make the plugin metrics that tables show.
-
-        :param labeller: labels generated images; None for the oracle.
-        :param columns: the columns of the tables.
-        :raises ValueError: if the weights of the features cannot be found or read.
-        """
-        with naming("evaluation"):
-            extractor = feature_extractor(self.features, self.weights_path)
-        features = "oracle" if extractor is None else extractor
-        how = self.sampling(), features, self.measures, labeller
-        return generation_metrics(*how, columns)
-
-    def check_weights(self) -> None:
-        """Raise ValueError if weights cannot be found or read.
-
-        Those of the labeller are checked only if given, as it may be trained already.
-        """
-        with naming("evaluation"):
-            feature_extractor(self.features, self.weights_path)
-            if self.labeller_weights is not None:
-                resnet18_weights(self.labeller_weights)
-
-    def check_test_images(self, count: int) -> None:
-        """Raise ValueError if a measure needs more test images than there are."""
-        with naming("evaluation"):
-            made = generation_metrics(self.sampling(), "oracle", self.measures)
-            for part in made:
-                for metric in part if isinstance(part, Sequence) else [part]:
-                    if isinstance(metric, FeatureMetric):
-                        metric.check_enough("in the test stream", count)
-
-    def _check_labeller(self) -> None:
-        check_choice("labeller", self.labeller, LABELLERS)
-        if self.labeller == "oracle" and self.labeller_weights is not None:
-            raise ValueError("labeller_weights goes with labeller=resnet18")
 
 
 @dataclass

@@ -3,12 +3,8 @@
 import copy
 import math
 import time
-import timeit
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from dataclasses import replace
 from itertools import accumulate, pairwise
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -19,13 +15,18 @@ from avalanche_gd.data.benchmark import StreamsBenchmark, as_benchmark
 from avalanche_gd.distributed.launch import on_main, process_count
 from avalanche_gd.metrics.labeller import resnet18_weights
 from avalanche_gd.metrics.shared_images import SharedImages
-from avalanche_gd.models import DiffusionModel, SmallCNN
+from avalanche_gd.models import SmallCNN
 from avalanche_gd.plugins.baselines import GEMPlugin, MIRPlugin
 from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.errors import naming
 from avalanche_gd.runs.learner import Learner
-from avalanche_gd.runs.seeds import seed_everything
-from avalanche_gd.runs.strategies import make_generator
+from avalanche_gd.runs.progress import duration
+from avalanche_gd.runs.trial import (
+    least_steps,
+    look_no_further,
+    seconds_an_image,
+    trial,
+)
 
 _LEAST, _MOST = 3, 12  # steps of each model in an experience
 _SECONDS = 0.5  # then the least is enough; also the limit for one pass
@@ -91,28 +92,6 @@ def dry_run(config: RunConfig, benchmark: Any) -> str:
         f"{config.method.name} on {config.benchmark.name}, seed {config.seed}: works; "
         f"about {duration(training + passes * image_pass)} on {place}"
     )
-
-
-@contextmanager
-def trial(config: RunConfig) -> Iterator[Learner]:
-    """Make a learner that leaves no files."""
-    seed_everything(config.seed)
-    with TemporaryDirectory() as out, closing(Learner(replace(config, out=out))) as learner:
-        yield learner
-
-
-def least_steps(config: RunConfig) -> int:
-    """The fewest steps of an experience that the method needs."""
-    return max((getattr(p, "delta_t", 1) for p in config.make_plugins()), default=1)
-
-
-def look_no_further(strategy: Any) -> None:
-    """Make the teachers of a strategy sample for one step at a time, and in each step."""
-    for plugin in strategy.plugins:
-        if hasattr(plugin, "look_ahead"):
-            plugin.look_ahead = 1
-        if getattr(plugin, "samples_only_from", None):
-            plugin.samples_only_from = 0
 
 
 class _StepClock(SupervisedPlugin, supports_distributed=True):
@@ -190,24 +169,6 @@ class _StepClock(SupervisedPlugin, supports_distributed=True):
         step = first + index * (second - first) if self._increases else second
         steps = self.budget * (growth if self._by_epochs else 1)
         return steps * step - self.budget * second
-
-
-def seconds_an_image(config: RunConfig) -> float:
-    """The seconds of a pass per image in sampling; 0 without a diffusion model."""
-    model = make_generator(config)
-    if not isinstance(model, DiffusionModel):
-        return 0.0
-
-    def sample() -> None:
-        condition = None if model.num_classes is None else torch.zeros(count).long()
-        model.generate(count, condition, steps=1).cpu()  # waits for an accelerator
-
-    count = _SMALLEST
-    while True:
-        took = min(timeit.repeat(sample, timer=time.perf_counter, number=1, repeat=2))
-        if took > _SECONDS / 4 or count >= 256:
-            return took / count
-        count *= 4  # small batches of a small model are not typical
 
 
 def _smaller(config: RunConfig, image_pass: float) -> RunConfig:
@@ -301,12 +262,3 @@ def _evaluation_passes(config: RunConfig, benchmark: Any) -> int:
     evaluation, tests = config.evaluation, enumerate(benchmark.test_stream)
     evaluated = sum((n - max(first, i)) * len(test.dataset) for i, test in tests)
     return (n - first) * evaluation.images * evaluation.steps + evaluated
-
-
-def duration(seconds: float) -> str:
-    """A duration in words."""
-    if seconds < 120:
-        return f"{seconds:.0f} seconds"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} minutes"
-    return f"{seconds / 3600:.0f} hours"

@@ -72,3 +72,12 @@ class Progress(SupervisedPlugin, supports_distributed=True):
     def _seconds_of_others(self) -> float:
         """The seconds of models that are trained within this training."""
         return sum(self.seconds.values()) - self.seconds[self.model_name]
+
+
+def duration(seconds: float) -> str:
+    """A duration in words."""
+    if seconds < 120:
+        return f"{seconds:.0f} seconds"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} minutes"
+    return f"{seconds / 3600:.0f} hours"

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from avalanche_gd.runs.columns import METRICS, Column
+from avalanche_gd.runs.column import Column
+from avalanche_gd.runs.columns import METRICS
 from avalanche_gd.runs.run_files import Row, read_info, read_rows, read_settings, reading
 
 RUN_FOLDER = re.compile(r"seed-([0-9]+)(-[0-9a-f]+)?")

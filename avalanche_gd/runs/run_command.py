@@ -17,8 +17,9 @@ from avalanche_gd.distributed.launch import (
     process_count,
     say,
 )
-from avalanche_gd.runs.composition import folder_as_typed, read_config
+from avalanche_gd.runs.composition import read_config
 from avalanche_gd.runs.errors import ending_when_interrupted, ending_with_one_line, quiet
+from avalanche_gd.runs.overrides import folder_as_typed
 from avalanche_gd.runs.run import run
 from avalanche_gd.runs.screens import screen
 from avalanche_gd.runs.side_by_side import attempt

@@ -16,7 +16,6 @@ import torch
 
 from avalanche_gd.distributed.launch import say
 from avalanche_gd.runs.config import RunConfig
-from avalanche_gd.runs.dry_run import duration
 from avalanche_gd.runs.errors import (
     INTERRUPTED,
     PIPE_CLOSED,
@@ -24,6 +23,7 @@ from avalanche_gd.runs.errors import (
     one_line,
     quiet,
 )
+from avalanche_gd.runs.progress import duration
 from avalanche_gd.runs.results import says_complete
 from avalanche_gd.runs.run import run, run_name
 

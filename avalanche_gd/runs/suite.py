@@ -10,13 +10,14 @@ import torch
 
 from avalanche_gd.distributed.launch import process_count
 from avalanche_gd.report.report_command import write_report
-from avalanche_gd.runs.composition import compose_config, method_names, quoted
+from avalanche_gd.runs.composition import compose_config, method_names
 from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.errors import (
     OneLineParser,
     ending_when_interrupted,
     ending_with_one_line,
 )
+from avalanche_gd.runs.overrides import quoted
 from avalanche_gd.runs.side_by_side import end_with_failures, run_all
 
 MAIN_METHODS = ("generative_distillation", "generative_replay", "joint", "naive")

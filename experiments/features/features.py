@@ -23,7 +23,7 @@ from avalanche_gd import DiffusionModel, SplitFMNIST, SplitImageFolder
 from avalanche_gd.data import stream_tensors
 from avalanche_gd.metrics import Sampling, generate_images
 from avalanche_gd.metrics.features import feature_extractor
-from avalanche_gd.metrics.fid import Moments, frechet_distance
+from avalanche_gd.metrics.frechet import Moments, frechet_distance
 from avalanche_gd.metrics.kid import kernel_distance
 from avalanche_gd.metrics.precision_recall import precision_recall
 from avalanche_gd.metrics.shared_images import SharedImages, in_batches

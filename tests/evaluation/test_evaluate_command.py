@@ -19,8 +19,9 @@ from avalanche_gd.evaluation.subjects import (
     compose_settings,
 )
 from avalanche_gd.models.sampler import SAMPLERS
-from avalanche_gd.runs.columns import measure_names
-from avalanche_gd.runs.config import ModelConfig, RunConfig
+from avalanche_gd.runs.config import RunConfig
+from avalanche_gd.runs.evaluation_config import measure_names
+from avalanche_gd.runs.model_config import ModelConfig
 from avalanche_gd.runs.run import run
 from tests.helpers.plain_fid import plain_fid
 from tests.helpers.small_models import seeded

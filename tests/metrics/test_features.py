@@ -24,7 +24,7 @@ from avalanche_gd.metrics.features import (
     torchvision_classifiers,
     without_last_linear,
 )
-from avalanche_gd.metrics.fid import Moments, frechet_distance
+from avalanche_gd.metrics.frechet import Moments, frechet_distance
 from avalanche_gd.metrics.precision_recall import precision_recall
 from tests.helpers.repository import ROOT
 from tests.helpers.small_models import SHAPE

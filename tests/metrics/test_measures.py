@@ -17,7 +17,7 @@ from avalanche_gd.metrics import (
     kid_metrics,
     precision_recall_metrics,
 )
-from avalanche_gd.metrics.fid import Moments, frechet_distance
+from avalanche_gd.metrics.frechet import Moments, frechet_distance
 from avalanche_gd.metrics.kid import kernel_distance
 from avalanche_gd.metrics.precision_recall import precision_recall
 from tests.helpers.seeding import forbid_seeding

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avalanche_gd.metrics import absolute_ratio_difference, kl_divergence
-from avalanche_gd.metrics.fid import Moments, frechet_distance
+from avalanche_gd.metrics.frechet import Moments, frechet_distance
 from tests.helpers.plain_fid import plain_fid
 
 

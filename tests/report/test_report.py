@@ -15,7 +15,8 @@ from avalanche_gd.report.estimates import estimate
 from avalanche_gd.report.matrix import Shade, matrices
 from avalanche_gd.report.report_command import write_report
 from avalanche_gd.report.tables import lines_of
-from avalanche_gd.runs.columns import DASH, METRICS, Column
+from avalanche_gd.runs.column import DASH, Column
+from avalanche_gd.runs.columns import METRICS
 from avalanche_gd.runs.run import run
 from tests.helpers.fake_runs import write_run
 from tests.helpers.small_runs import small_config

@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from avalanche_gd.runs.composition import compose_config, quoted
+from avalanche_gd.runs.composition import compose_config
+from avalanche_gd.runs.overrides import quoted
 from avalanche_gd.runs.run_command import main
 from avalanche_gd.training import NonFiniteLossError
 from tests.helpers.own_denoisers import OWN

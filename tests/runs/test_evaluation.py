@@ -15,6 +15,7 @@ from avalanche_gd.report.tables import as_csv, as_text, runs_as_csv
 from avalanche_gd.runs import columns
 from avalanche_gd.runs.composition import compose_config
 from avalanche_gd.runs.dry_run import dry_run
+from avalanche_gd.runs.evaluation_config import measure_names
 from avalanche_gd.runs.learner import Learner
 from avalanche_gd.runs.run import run
 from tests.helpers.fake_runs import write_run
@@ -91,7 +92,7 @@ def pooled(monkeypatch):
         asked.append(arguments)
         return Pooled()
 
-    monkeypatch.setattr("avalanche_gd.runs.config.feature_extractor", extractor)
+    monkeypatch.setattr("avalanche_gd.runs.evaluation_config.feature_extractor", extractor)
     return asked
 
 
@@ -230,7 +231,7 @@ def test_the_name_of_the_weights_decides_a_result_and_not_their_folder(tmp_path)
 
 
 def test_all_columns_that_are_asked_for_have_a_measure():
-    names = columns.measure_names()
+    names = measure_names()
     made = {column.asked_as for column in columns.METRICS if column.measure}
     assert set(names) == made - {""}
     assert "measures" in asdict(small_config("runs").evaluation)

@@ -9,7 +9,7 @@ import pytest
 from avalanche_gd.report.settings import deciding
 from avalanche_gd.runs import identity
 from avalanche_gd.runs.composition import compose_config
-from avalanche_gd.runs.config import EvaluationConfig
+from avalanche_gd.runs.evaluation_config import EvaluationConfig
 from avalanche_gd.runs.results import RunResult
 from tests.helpers.small_runs import small_config
 

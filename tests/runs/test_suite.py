@@ -8,7 +8,7 @@ import pytest
 
 from avalanche_gd import oracle_classifier
 from avalanche_gd.data.fashion_mnist import DEBIAN_ROOT
-from avalanche_gd.runs.columns import DASH
+from avalanche_gd.runs.column import DASH
 from avalanche_gd.runs.learner import Learner
 from avalanche_gd.runs.run_command import main
 from avalanche_gd.runs.side_by_side import run_all

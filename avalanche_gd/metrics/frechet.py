@@ -1,0 +1,62 @@
+"""The Frechet distance between the features of real and of generated images."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torchmetrics.image.fid import FrechetInceptionDistance
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Sums over features, in float64, which give their mean and covariance."""
+
+    total: Tensor
+    """The sum, ``(D,)``."""
+    products: Tensor
+    """The sum of outer products, ``(D, D)``."""
+    count: int
+
+    @classmethod
+    def of(cls, features: Tensor) -> "Moments":
+        """The moments of features ``(N, D)``."""
+        features = features.double()
+        return cls(features.sum(dim=0), features.T @ features, len(features))
+
+    def __add__(self, other: "Moments") -> "Moments":
+        return Moments(
+            self.total + other.total,
+            self.products + other.products,
+            self.count + other.count,
+        )
+
+
+class _Identity(nn.Identity):
+    """Passes features to torchmetrics as they are."""
+
+    def __init__(self, num_features: int):
+        super().__init__()
+        self.num_features = num_features
+
+
+def frechet_distance(real: Moments, features: Tensor) -> float:
+    """FID by torchmetrics between real moments and generated features, in float64.
+
+    ``|mu - mu_g|^2 + tr(S + S_g - 2 (S S_g)^(1/2))`` (arXiv 1706.08500, equation 6).
+
+    :param real: the moments of real features.
+    :param features: the features of generated images, ``(N, D)``.
+    :return: the distance; NaN for fewer than 2 real or 2 generated images.
+    """
+    if real.count < 2 or len(features) < 2:
+        return float("nan")
+    fid = FrechetInceptionDistance(
+        _Identity(features.shape[1]),
+        normalize=True,
+        sync_on_compute=False,  # with several processes, each one has all features
+    )
+    fid = fid.to(features.device)
+    fid.real_features_sum += real.total
+    fid.real_features_cov_sum += real.products
+    fid.real_features_num_samples += real.count
+    fid.update(features.double(), real=False)
+    return float(fid.compute())
