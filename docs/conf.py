@@ -15,7 +15,7 @@ import avalanche_gd  # noqa: E402
 project = "avalanche-gd"
 copyright = "the avalanche-gd developers"
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
-exclude_patterns = ["_build", "extending.md", "methods.md", "**.ipynb_checkpoints"]
+exclude_patterns = ["_build", "methods.md", "**.ipynb_checkpoints"]
 highlight_language = "none"
 myst_heading_anchors = 4
 

@@ -1,4 +1,4 @@
-"""docs/extending.md: each addition, as it stands there, is run."""
+"""The guides: each addition, as it stands there, is run."""
 
 import csv
 import re
@@ -14,31 +14,22 @@ from avalanche_gd.evaluation import evaluate_command
 from avalanche_gd.evaluation.subjects import Subject
 from avalanche_gd.runs import columns
 from avalanche_gd.runs.run_command import main
+from tests.helpers.guides import GUIDES, files_of, forget_modules, write_files
 from tests.helpers.lessons import note_losses
-from tests.helpers.repository import ROOT
 from tests.helpers.small_runs import SMALL
 from tests.helpers.small_trainings import train_generator
 
 pytestmark = pytest.mark.usefixtures("sketched")
 
-PAGE = (ROOT / "docs" / "extending.md").read_text()
-FILES = dict(re.findall(r"`([\w/]+\.(?:py|yaml))`:\n\n```\w+\n(.*?)```", PAGE, re.DOTALL))
-COMMANDS = re.findall(r"^    avalanche-gd (.*)$", PAGE, re.MULTILINE)
+PAGE = "\n".join(path.read_text() for path in sorted(GUIDES.glob("your_*.md")))
+COMMANDS = re.findall(r"^    avalanche-gd (--config-dir .*)$", PAGE, re.MULTILINE)
 (EVALUATED,) = re.findall(r"`avalanche-gd-evaluate RUN '(.*)'`", PAGE)
-
-
-def forget_modules():
-    for module in [name for name in sys.modules if name.startswith("my_")]:
-        del sys.modules[module]
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """The files of the page, in a folder that Python and the command are called from."""
-    for name, text in FILES.items():
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+    """The files of the guides, in a folder that Python and the command are called from."""
+    write_files(PAGE, tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     appended = len(columns.METRICS)
@@ -59,8 +50,8 @@ def command(folder, call):
     return of_a_small_run
 
 
-def test_the_page_has_a_file_of_each_addition():
-    assert set(FILES) == {
+def test_the_guides_have_a_file_of_each_addition():
+    assert set(files_of(PAGE)) == {
         "my_source.py",
         "conf/method/blend_distillation.yaml",
         "my_metric.py",
@@ -81,7 +72,7 @@ def outside(folder, monkeypatch):
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_the_commands_of_the_page_run(folder, command, line, monkeypatch):
+def test_the_commands_of_the_guides_run(folder, command, line, monkeypatch):
     outside(folder, monkeypatch)
     status, _, errors = command(*line.split(), "benchmark.n_experiences=2")
     assert status == 0, errors

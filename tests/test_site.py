@@ -18,21 +18,20 @@ import avalanche_gd
 from avalanche_gd.metrics import Sampling
 from avalanche_gd.runs.choices import choices
 from avalanche_gd.runs.run_command import main
+from tests.helpers.guides import GUIDES, code_of, forget_modules, write_files
 from tests.helpers.repository import ROOT
 
 DOCS = ROOT / "docs"
-PAGES = [DOCS / "index.md", DOCS / "faq.md", *sorted((DOCS / "guides").glob("*.md"))]
-BLOCKS = {
-    path: code
-    for path in PAGES
-    if (code := re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL))
-}
+PAGES = [DOCS / "index.md", DOCS / "faq.md", *sorted(GUIDES.glob("*.md"))]
+BLOCKS = {path: code for path in PAGES if (code := code_of(path.read_text()))}
 COMMANDS = sorted(
     {
         line
         for path in PAGES
         for line in re.findall(
-            r"^ {4}(?:torchrun.* -m )?avalanche.gd (.*)$", path.read_text(), re.M
+            r"^ {4}(?:torchrun.* -m )?avalanche.gd (?!--config)(.*)$",
+            path.read_text(),
+            re.M,
         )
     }
 )
@@ -67,18 +66,29 @@ def pages(monkeypatch):
         del sys.modules[name]
 
 
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty folder, in which Python finds modules."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path
+    forget_modules()
+
+
 @pytest.mark.parametrize("path", BLOCKS, ids=lambda path: path.stem)
-def test_the_code_of_a_page_runs(path, tmp_path, monkeypatch):
-    assert run("\n".join(BLOCKS[path]), tmp_path, monkeypatch)
+def test_the_code_of_a_page_runs(path, folder, monkeypatch):
+    write_files(path.read_text(), folder)
+    assert run("\n".join(BLOCKS[path]), folder, monkeypatch)
 
 
 def test_a_source_a_denoiser_and_features_of_ones_own_train_and_judge(
-    digits, tmp_path, monkeypatch
+    digits, folder, monkeypatch
 ):
-    guides = (f"your_{name}.md" for name in ("source", "denoiser", "metric"))
-    blocks = [BLOCKS[DOCS / "guides" / guide][0] for guide in guides]
+    guides = [GUIDES / f"your_{name}.md" for name in ("source", "denoiser", "metric")]
+    for guide in guides:
+        write_files(guide.read_text(), folder)
+    blocks = [BLOCKS[guide][0] for guide in guides]
     assert all(len(block.splitlines()) < 18 for block in blocks)
-    scope = run("\n".join(blocks), tmp_path, monkeypatch)
+    scope = run("\n".join(blocks), folder, monkeypatch)
     scope["metrics"][0].sampling = Sampling(images=40, steps=2)
     strategy = avalanche_gd.DiffusionTraining(
         model=scope["model"],
@@ -93,7 +103,7 @@ def test_a_source_a_denoiser_and_features_of_ones_own_train_and_judge(
 
 
 def test_the_conditioned_model_samples_the_classes_asked_for(tmp_path, monkeypatch):
-    blocks = BLOCKS[DOCS / "guides/avalanche_plugins.md"]
+    blocks = BLOCKS[GUIDES / "avalanche_plugins.md"]
     scope = run(
         "\n".join([blocks[0].partition("benchmark =")[0], *blocks[1:]]),
         tmp_path,
