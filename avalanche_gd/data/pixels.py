@@ -77,8 +77,12 @@ class Pixels:
                     "some images of an experience are uint8 and others are floats; give "
                     "all of them in one range"
                 )
-            pixels = torch.stack(chunk)
-            part.copy_(pixels if as_bytes else self._resized_floats(pixels))
+            if len({image.shape for image in chunk}) == 1:
+                chunk = [torch.stack(chunk)]
+            else:  # floats, as bytes have been resized
+                chunk = [image[None] for image in chunk]
+            pixels = chunk if as_bytes else [self._resized_floats(one) for one in chunk]
+            part.copy_(torch.cat(pixels))
         return images
 
     def _as_tensor(self, image: Any) -> Tensor:

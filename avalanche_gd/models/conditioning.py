@@ -202,7 +202,8 @@ class ConditionedDenoiser(nn.Module):
         if self.num_classes is None:
             raise ValueError(_NOT_CONDITIONED)
         labels = torch.as_tensor(labels)
-        if labels.shape != (count,) or labels.is_floating_point():
+        is_integer = not (labels.dtype == torch.bool or labels.is_floating_point())
+        if labels.shape != (count,) or not is_integer or labels.is_complex():
             raise ValueError(
                 f"a condition for {count} images must be {count} integers, "
                 f"got {labels.dtype} of shape {tuple(labels.shape)}"
@@ -213,7 +214,7 @@ class ConditionedDenoiser(nn.Module):
                 f"labels must be from 0 to num_classes - 1 = {self.num_classes - 1}, "
                 f"got {wrong}"
             )
-        return labels.to(self.classes_seen.device)
+        return labels.to(self.classes_seen.device, torch.long)
 
     def draw_condition(self, batch_size: int, generator: torch.Generator) -> Tensor | None:
         """The classes of a batch of samples: those trained on so far, as many of each.

@@ -25,6 +25,10 @@ class Denoising(NamedTuple):
     timesteps: Tensor
     """The timestep of each sample, ``(N,)``, integers in ``[0, T)``."""
 
+    def given(self, labels: Tensor | None = None) -> "Denoising":
+        """It itself, as it needs no labels, unlike :class:`NoisyImages`."""
+        return self
+
 
 class Noised(NamedTuple):
     """A batch of images, noised."""

@@ -155,6 +155,20 @@ class NoiseProcess:
         length = self._at(self.alpha_bar + self.beta_bar, timesteps, x_t)
         return (a * x_t - b * output) / length, (a * output + b * x_t) / length
 
+    def clipped(self, x_t: Tensor, output: Tensor, timesteps: Tensor) -> Tensor:
+        """A denoiser's output at ``x_t``, its image clipped to model space.
+
+        Where the image is in model space, and in flow matching, which does not clip, it is
+        the output itself.
+        """
+        if not self.clips:
+            return output
+        image, _ = self.image_and_noise(x_t, output, timesteps)
+        x0 = image.clamp(-1, 1)
+        a, b = self.coefficients(timesteps, x_t)
+        kept = self.target(x0, (x_t - a * x0) / b, timesteps)
+        return torch.where(x0 == image, output, kept)
+
     def velocity(self, x_t: Tensor, output: Tensor, timesteps: Tensor) -> Tensor:
         """``eps - x_0`` according to a denoiser's output at ``x_t``."""
         if self.prediction_type == "flow_prediction":

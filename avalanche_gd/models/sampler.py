@@ -72,7 +72,10 @@ class Sampler:
     they start at T - 1, where the model was trained on pure noise. (diffusers' default,
     ``"leading"``, starts k = 2 at T / 2. DPM-Solver++ of flow matching starts at T - 2.)
     Where k does not divide T, DDIM differs from diffusers' pipelines: its steps end at the
-    noise level of the next timestep, theirs at that of ``t - T // k``. DDPM with
+    noise level of the next timestep, theirs at that of ``t - T // k``. A predicted image is
+    clipped to model space, also by schedulers without ``clip_sample`` or ``thresholding``:
+    where little signal is left, a small error of a predicted noise is a large one of the
+    image. (In flow matching it is not.) DDPM with
     ``variance_type="fixed_large"`` adds no noise in the last step, after which none would
     be removed.
 
@@ -106,6 +109,8 @@ class Sampler:
         self._ends_in_noise = isinstance(self.scheduler, _DDPM) and (
             self.scheduler.config.variance_type == "fixed_large"
         )
+        config = self.scheduler.config
+        self._clips = bool(config.get("clip_sample") or config.get("thresholding"))
         self._accepted: set[int] = set()  # numbers of steps
         self.draws_noise = False
         """True if steps draw noise, even with an eta of 0."""
@@ -150,7 +155,10 @@ class Sampler:
         ends = [*visited[1:], -1]
         for t, nearest, end in zip(self.scheduler.timesteps, visited, ends, strict=True):
             timesteps = torch.full((len(x_t),), nearest, device=x_t.device)
-            prediction = denoise(scaled(x_t, t), timesteps)
+            noisy = scaled(x_t, t)
+            prediction = denoise(noisy, timesteps)
+            if not self._clips:
+                prediction = self.process.clipped(noisy, prediction, timesteps)
             if self._is_flow:
                 prediction = self.process.velocity(x_t, prediction, timesteps)
             options = self._options(nearest, eta, generator)

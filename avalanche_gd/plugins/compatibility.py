@@ -83,7 +83,9 @@ OF_OWN_LOSS: tuple[type, ...] = (
     supervised.ER_ACE,
     supervised.ER_AML,
     supervised.FeatureReplay,
+    supervised.ICaRL,
     supervised.SCR,
+    supervised.StreamingLDA,
     SupervisedMetaLearningTemplate,
 )
 """Avalanche's strategies that do not train with their criterion of a batch alone."""
@@ -147,8 +149,10 @@ def check_solver(strategy: Any, replay: Any) -> None:
     :param replay: the plugin that replays, one of the strategy's.
     :raises ValueError: for ``JointTraining``, which trains the first experience of a stream
         alone, so that the generator does not learn the others; for a strategy in
-        :data:`OF_OWN_LOSS`; for Avalanche's ``BiCPlugin`` before ``replay`` if it scales
-        the loss; or for a solver with heads for tasks, which samples do not have.
+        :data:`OF_OWN_LOSS`; before ``replay`` for Avalanche's ``BiCPlugin`` if it scales
+        the loss, and for its ``GDumbPlugin``, which resets the solver; for another replay
+        from the same generator; or for a solver with heads for tasks, which samples do not
+        have; for Avalanche's ``LearningToPrompt`` with ``use_mask``.
     """
     if isinstance(strategy, supervised.JointTraining):
         raise ValueError(
@@ -160,11 +164,27 @@ def check_solver(strategy: Any, replay: Any) -> None:
             f"{type(strategy).__name__} has a loss that replay cannot weight; use Naive, "
             "or another strategy whose loss is its criterion's"
         )
+    if isinstance(strategy, supervised.LearningToPrompt) and strategy.use_mask:
+        raise ValueError(
+            "LearningToPrompt masks the logits of old classes in training, so that their "
+            "samples have an infinite loss; give use_mask=False"
+        )
     for plugin in takewhile(lambda plugin: plugin is not replay, strategy.plugins):
         if isinstance(plugin, avalanche_plugins.BiCPlugin) and plugin.lamb == -1:
             raise ValueError(
                 "Avalanche's BiCPlugin scales the loss that replay weights; put it behind "
                 f"the {type(replay).__name__}"
+            )
+        if isinstance(plugin, avalanche_plugins.GDumbPlugin):
+            raise ValueError(
+                "Avalanche's GDumbPlugin resets the solver before the copy that labels "
+                f"replay is made; remove it, or put it behind the {type(replay).__name__}"
+            )
+        own = getattr(plugin, "generator_strategy", None)
+        if isinstance(plugin, LessonPlugin) and own is replay.generator_strategy:
+            raise ValueError(
+                f"{type(plugin).__name__} and {type(replay).__name__} would both train the "
+                "same generator in an experience; give one of the two"
             )
     if isinstance(strategy.model, MultiTaskModule):
         raise ValueError(

@@ -7,6 +7,7 @@ import torch
 
 from avalanche_gd.models.diffusion import DiffusionModel
 from avalanche_gd.plugins.distillation import GenerativeDistillationPlugin
+from avalanche_gd.plugins.lesson import LessonPlugin
 from avalanche_gd.plugins.look_ahead import LOOK_AHEAD
 from avalanche_gd.plugins.sources import SOURCES, Retraining, Source, source_by_name
 from avalanche_gd.plugins.teacher import frozen_copy
@@ -53,7 +54,8 @@ class DistillFromPlugin(GenerativeDistillationPlugin, supports_distributed=True)
     :raises ValueError: if the folder does not hold a complete model, or for arguments that
         :class:`~avalanche_gd.GenerativeDistillationPlugin` refuses; when training starts,
         also if the student has images of another shape, other classes or another noise
-        process than the teacher.
+        process than the teacher, or if another plugin behind this one replays or distils:
+        this one takes the place of the batch.
     :raises TypeError: if the teacher is neither a :class:`~avalanche_gd.DiffusionModel` nor
         a folder, or as in that plugin.
     """
@@ -106,6 +108,18 @@ class DistillFromPlugin(GenerativeDistillationPlugin, supports_distributed=True)
                 "the teacher's scheduler adds other noise, or predicts something else, "
                 "than its student's; make the student with the scheduler of the teacher"
             )
+
+    def before_training(self, strategy: Any, **kwargs: Any) -> None:
+        """Raise TypeError or ValueError if it cannot teach in the strategy."""
+        super().before_training(strategy, **kwargs)
+        for plugin in strategy.plugins[strategy.plugins.index(self) + 1 :]:
+            if isinstance(plugin, LessonPlugin):
+                is_alike = isinstance(plugin, DistillFromPlugin)
+                hint = "give one of the two" if is_alike else "put that before it"
+                raise ValueError(
+                    "DistillFromPlugin takes the place of the batch, of which a "
+                    f"{type(plugin).__name__} behind it would see nothing; {hint}"
+                )
 
     def before_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
         """Do nothing: the teacher is the given model."""

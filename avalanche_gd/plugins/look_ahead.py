@@ -46,7 +46,7 @@ class Ahead:
         self.ahead = check_integer("look_ahead", ahead)
         self._waiting: list[Any] = []
         self._teacher: Any = None  # a weak reference to the one that made them
-        self._count = 0  # samples per step
+        self._count = 0  # samples in most steps
 
     def next(
         self,
@@ -66,10 +66,9 @@ class Ahead:
         if self._teacher is None or self._teacher() is not teacher:
             self.forget()
             self._teacher = weakref.ref(teacher)
-        if self._waiting and self._count != count:
-            # The last batch of an epoch may be smaller: keep what waits for later steps.
+        if count < self._count:  # the last batch of an epoch: the others' samples wait
             return make(1)[0]
-        if not self._waiting:
+        if count > self._count or not self._waiting:
             self._count = count
             steps = self.ahead if steps_left is None else min(self.ahead, steps_left)
             self._waiting = make(steps)
@@ -77,10 +76,10 @@ class Ahead:
 
     def forget(self) -> None:
         """Release what waits, because the teacher changes."""
-        self._waiting, self._teacher = [], None
+        self._waiting, self._teacher, self._count = [], None, 0
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | dict(_waiting=[], _teacher=None)
+        return vars(self) | dict(_waiting=[], _teacher=None, _count=0)
 
 
 class LookAhead(Ahead):

@@ -210,8 +210,11 @@ def rank_one_anchor(
     :param batches: noised data of the experience: a list, or another iterable that gives
         the same batches twice.
     :param weights: the weight of a sample's loss by its timestep, ``(T,)``; None for 1.
-    :raises ValueError: if there is no batch, or the mean gradient is zero or not finite.
+    :raises ValueError: if there is no batch, the batches can be read only once, or the mean
+        gradient is zero or not finite.
     """
+    if iter(batches) is batches:
+        raise ValueError("the batches are read twice; give a list of them, not an iterator")
     count = sum(len(batch.x_t) for batch in batches)
     if count == 0:
         raise ValueError("no batch of the experience was given")

@@ -39,7 +39,9 @@ class DiffusionTraining(BudgetedTemplate):
 
     :param model: a :class:`~avalanche_gd.DiffusionModel`.
     :param optimizer: of the model's parameters. The paper's is Adam, 2e-4.
-    :param criterion: called with a :class:`~avalanche_gd.Denoising` and labels.
+    :param criterion: called with the model's output and labels. ``output.given(labels)`` is
+        a :class:`~avalanche_gd.Denoising`, also of a conditioned model. None for
+        :class:`~avalanche_gd.DenoisingLoss`.
     :param plugins: Avalanche plugins.
     :param evaluator: an ``EvaluationPlugin``, or a function that makes one.
     :param ema_decay: ends each experience with the moving average of its weights, with this

@@ -92,8 +92,7 @@ class DenoisingLoss(nn.Module, SupervisedPlugin, supports_distributed=True):
         :return: a scalar, or ``(N,)`` with the reduction ``"none"``.
         :raises ValueError: if a conditioned model gets no labels, or wrong ones.
         """
-        if isinstance(denoising, NoisyImages):
-            denoising = denoising.given(y)
+        denoising = denoising.given(y)
         if self._weights is not None:
             self._weights = self._weights.to(denoising.prediction.device)
         errors = squared_errors(denoising, self._weights)

@@ -173,6 +173,15 @@ def test_pictures_of_several_sizes_are_brought_to_one():
     assert images[:, 0, 0, 0].tolist() == [0, 10, 20]
 
 
+def test_floats_of_several_sizes_are_each_resized():
+    unit = [torch.rand(1, size, 8) for size in (8, 12, 5)]
+    shape = (1, 8, 8)
+    alone = [to_model_space(benchmark_of([one], [0]), shape) for one in unit]
+    expected = torch.cat([stream_tensors(one.test_stream)[0] for one in alone])
+    benchmark = to_model_space(benchmark_of(unit, [0, 0, 0]), shape)
+    assert torch.equal(stream_tensors(benchmark.test_stream)[0], expected)
+
+
 def test_bytes_and_floats_in_one_experience_are_refused():
     items = [torch.zeros(1, 4, 4), torch.zeros(1, 4, 4, dtype=torch.uint8)]
     for part in (items, items[::-1]):

@@ -265,6 +265,8 @@ def test_a_conditioned_model_without_a_condition_is_refused():
         (torch.tensor([-1, 0]), "got -1"),
         (torch.tensor([0, 1, 2]), "must be 2 integers"),
         (torch.tensor([0.0, 1.0]), "must be 2 integers"),
+        (torch.tensor([True, False]), "must be 2 integers"),
+        (torch.tensor([0j, 1]), "must be 2 integers"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused(labels, message):
@@ -273,6 +275,17 @@ def test_labels_that_do_not_fit_are_refused(labels, message):
         model.generate(2, condition=labels)
     with pytest.raises(ValueError, match=message):
         DenoisingLoss()(model(images(2)), labels)
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int8, torch.int32, torch.int64])
+def test_labels_of_any_integers_are_numbers_of_classes(kind):
+    model = conditioned(seen=())
+    labels = torch.tensor([3, 1])
+    DenoisingLoss()(model(images(2)), labels.to(kind))
+    assert model.classes_seen.nonzero().flatten().tolist() == [1, 3]
+    given = (labels.to(kind), labels)
+    samples = [model.generate(2, one, generator=seeded()) for one in given]
+    assert torch.equal(*samples)
 
 
 def test_a_class_that_the_model_has_not_is_refused_before_any_training(digits):

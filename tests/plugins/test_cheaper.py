@@ -18,9 +18,10 @@ from avalanche_gd import (
     ddim_scheduler,
 )
 from avalanche_gd.plugins import SOURCES, SNRSplit, Teacher, Trajectory
+from avalanche_gd.plugins.look_ahead import Ahead
 from avalanche_gd.runs.passes import PassCounter
 from tests.helpers.lessons import note_losses, request_of
-from tests.helpers.small_models import CLASSES, SHAPE, conditioned, images, seeded
+from tests.helpers.small_models import CLASSES, SHAPE, conditioned, images, seeded, tiny
 from tests.helpers.small_trainings import fake_strategy, train_generator
 
 ALPHA_BAR = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
@@ -81,6 +82,19 @@ ABOVE_1 = float((ALPHA_BAR > 0.5).mean())  # of the timesteps, by their SNR
 def test_a_distillation_step_costs_what_it_says(tiny_model, digits, options, expected):
     plugin = GenerativeDistillationPlugin(**options)
     assert cost(tiny_model, digits, plugin) == pytest.approx(expected)
+
+
+def test_a_smaller_batch_at_the_end_of_an_epoch_does_not_stop_the_look_ahead():
+    ahead, teacher, made = Ahead(4), tiny(), []
+
+    def make(count):
+        return lambda steps: made.append((count, steps)) or [count] * steps
+
+    epochs = 3 * [64, 64, 64, 64, 64, 32]
+    for left, count in zip(range(len(epochs), 0, -1), epochs, strict=True):
+        assert ahead.next(teacher, count, make(count), left) == count
+    full, small = (64, 4), (32, 1)
+    assert made == [full, full, small, full, small, full, small]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A model that is taught by a given one, without its data."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from avalanche_gd import (
     DiffusionModel,
     DistillFromPlugin,
     GenerativeDistillationPlugin,
+    GenerativeReplayPlugin,
     ddim_scheduler,
 )
 from avalanche_gd.plugins import SOURCES
@@ -75,6 +77,33 @@ def test_the_data_make_no_difference_but_to_the_source_that_takes_them(digits, s
         students.append(tiny())
         taught(students[-1], [digits.train_stream[experience]], source)
     assert same_bits(*map(weights, students)) == (source in WITHOUT_DATA)
+
+
+@pytest.mark.parametrize(
+    ("behind", "hint"),
+    [
+        (partial(DistillFromPlugin, source="gaussian"), "give one of the two"),
+        (lambda teacher: GenerativeDistillationPlugin(), "put that before it"),
+        (lambda teacher: GenerativeReplayPlugin(), "put that before it"),
+    ],
+)
+def test_what_teaches_behind_it_would_teach_one_image_and_is_refused(digits, behind, hint):
+    teacher = teacher_of()
+    plugins = DistillFromPlugin(teacher, source="gaussian"), behind(teacher)
+    name = type(plugins[1]).__name__
+    with pytest.raises(ValueError, match=f"a {name} behind it would see nothing; {hint}"):
+        train_generator(tiny(), digits.train_stream[:1], *plugins)
+
+
+def test_what_teaches_before_it_teaches_a_batch(digits):
+    plugin = GenerativeDistillationPlugin(source="current")
+    draw, counts = plugin.source.draw, []
+    plugin.source.draw = lambda request: (
+        counts.append(len(request.current)) or draw(request)
+    )
+    own = DistillFromPlugin(teacher_of(), source="gaussian")
+    train_generator(tiny(), digits.train_stream[:2], plugin, own)
+    assert sum(counts) == 3 * 16
 
 
 COSTS = {"generation": 6, "partial_generation": 6, "retraining": 5, "trajectory": 4}
@@ -168,16 +197,13 @@ def test_a_teacher_of_another_kind_is_refused_before_training(digits, message, m
         taught(tiny(), digits.train_stream[:1], teacher=make())
 
 
-@pytest.mark.parametrize("order", [1, -1])
-def test_it_may_stand_beside_a_teacher_that_follows(tiny_model, digits, order):
+def test_it_may_stand_behind_a_teacher_that_follows(tiny_model, digits):
     """Which is another one: the given teacher does not change."""
     given = tiny()
-    plugins = [
-        DistillFromPlugin(given),
-        GenerativeDistillationPlugin(teacher_ema_decay=0.5),
-    ]
-    train_generator(tiny_model, digits.train_stream[:2], *plugins[::order])
-    assert same_bits(weights(plugins[0].teacher.denoiser), weights(given.denoiser))
+    follows = GenerativeDistillationPlugin(teacher_ema_decay=0.5)
+    plugin = DistillFromPlugin(given)
+    train_generator(tiny_model, digits.train_stream[:2], follows, plugin)
+    assert same_bits(weights(plugin.teacher.denoiser), weights(given.denoiser))
 
 
 def test_what_is_no_teacher_or_source_is_refused(tmp_path):

@@ -7,7 +7,7 @@ import torch
 from avalanche.models import MTSimpleMLP
 from avalanche.models.generator import MlpVAE
 from avalanche.training import Naive, supervised
-from avalanche.training.plugins import BiCPlugin, EvaluationPlugin
+from avalanche.training.plugins import BiCPlugin, EvaluationPlugin, GDumbPlugin
 from avalanche.training.supervised import VAETraining
 from avalanche.training.supervised.lamaml import LaMAML
 from torch import nn
@@ -133,7 +133,9 @@ def test_a_strategy_whose_loss_is_not_its_criterions_is_refused(
     refused(strategy, classes.train_stream[:1], message)
 
 
-@pytest.mark.parametrize("kind", [supervised.SCR, LaMAML])
+@pytest.mark.parametrize(
+    "kind", [supervised.SCR, LaMAML, supervised.ICaRL, supervised.StreamingLDA]
+)
 def test_a_strategy_that_trains_on_more_than_its_batch_is_refused_too(kind):
     with pytest.raises(ValueError, match=f"{kind.__name__} has a loss that replay cannot"):
         check_solver(kind.__new__(kind), None)
@@ -148,6 +150,46 @@ def test_bias_correction_is_refused_before_replay_as_it_scales_the_loss(classes)
     refused(solver_in(Naive, BiCPlugin(20), replay()), stream, message)
     for plugins in [(replay(), BiCPlugin(20)), (BiCPlugin(20, lamb=1), replay())]:
         solver_in(Naive, *plugins).train(stream, eval_streams=[])
+
+
+def test_prompts_are_refused_if_they_mask_the_classes_that_are_replayed():
+    replay = GenerativeReplayPlugin(train_generator(tiny(), []))
+    strategy = supervised.LearningToPrompt.__new__(supervised.LearningToPrompt)
+    strategy.plugins, strategy.model, strategy.use_mask = [replay], nn.Identity(), True
+    with pytest.raises(ValueError, match="samples have an infinite loss; give use_mask"):
+        check_solver(strategy, replay)
+    strategy.use_mask = False
+    check_solver(strategy, replay)
+
+
+def test_a_reset_of_the_solver_before_the_copy_that_labels_is_refused(classes):
+    def replay():
+        return GenerativeReplayPlugin(train_generator(tiny(), []))
+
+    stream = classes.train_stream[:1]
+    message = "GDumbPlugin resets the solver .* put it behind the GenerativeReplayPlugin"
+    refused(solver_in(Naive, GDumbPlugin(20), replay()), stream, message)
+    soft = SoftGenerativeReplay(
+        model=(solver := SmallCNN(SHAPE, 4)),
+        optimizer=torch.optim.SGD(solver.parameters(), lr=0.1),
+        replay=SoftGenerativeReplayPlugin(train_generator(tiny(), [])),
+        plugins=[GDumbPlugin(20)],
+        train_steps=1,
+        evaluator=None,
+    )
+    refused(soft, stream, "put it behind the SoftGenerativeReplayPlugin")
+    solver_in(Naive, replay(), GDumbPlugin(20)).train(stream, eval_streams=[])
+
+
+def test_two_replays_would_train_their_generator_twice(classes):
+    generator = train_generator(tiny(), [])
+    plugins = [GenerativeReplayPlugin(generator), SoftGenerativeReplayPlugin(generator)]
+    message = "GenerativeReplayPlugin and SoftGenerativeReplayPlugin would both train the s"
+    refused(solver_in(Naive, *plugins), classes.train_stream[:1], message)
+    assert generator.clock.train_exp_counter == 0
+    plugins[1] = SoftGenerativeReplayPlugin(train_generator(tiny(), []))
+    solver_in(Naive, *plugins).train(classes.train_stream[:2], eval_streams=[])
+    assert generator.clock.train_exp_counter == 2
 
 
 @pytest.mark.parametrize("plugin", PLUGINS)

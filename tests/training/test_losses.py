@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from avalanche.training.templates import SupervisedTemplate
+from torch.nn.functional import smooth_l1_loss
 
 from avalanche_gd import (
     Denoising,
@@ -14,7 +15,8 @@ from avalanche_gd import (
     flow_scheduler,
 )
 from tests.helpers.lessons import note_losses
-from tests.helpers.small_models import PREDICTING, SHAPE, tiny
+from tests.helpers.small_models import PREDICTING, SHAPE, conditioned, seeded, tiny
+from tests.helpers.small_trainings import train_generator
 
 GAMMA = 5.0
 
@@ -53,6 +55,22 @@ def test_a_weighted_error_on_a_prediction_is_that_on_the_image(predicting):
     ratio = (1 / sigma - 1) ** 2 if "flow" in predicting else snr(t.numpy())
     expected = torch.tensor(np.minimum(ratio, GAMMA)) * on_image
     assert loss(Denoising(one, other, t)).numpy() == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("make", [tiny, conditioned])
+def test_a_criterion_of_ones_own_gets_a_denoising_of_any_model(digits, make):
+    def huber(output, labels):
+        prediction, target, _ = output.given(labels)
+        return smooth_l1_loss(prediction, target)
+
+    losses = []
+    for criterion in (huber, DenoisingLoss()):
+        torch.manual_seed(0)
+        plugin = GenerativeDistillationPlugin(generator=seeded())
+        noted = note_losses(plugin)
+        train_generator(make(), digits.train_stream[:2], plugin, criterion=criterion)
+        losses.append([loss.item() for loss in noted])
+    assert len(losses[0]) == len(losses[1]) > 0 and losses[0] != losses[1]
 
 
 @pytest.mark.parametrize("predicting", PREDICTING)
