@@ -448,6 +448,17 @@ BAD = {
         ["method=rank1_distillation", "+method.teacher_sampler=unipc"],
         "method=rank1_distillation does not use method.teacher_sampler",
     ),
+    **{
+        f"steps of a teacher that does not sample, {name}": (
+            [f"method={name}", "+method.teacher_steps=10"],
+            f"method={name} does not use method.teacher_steps; leave it out",
+        )
+        for name in (
+            "gaussian_distillation",
+            "symmetric_gaussian_distillation",
+            "current_distillation",
+        )
+    },
     "a setting that a method of a protocol does not use": (
         ["method=solver_lwf", "protocol=paper", "method.lambd=3"],
         "method=solver_lwf does not use method.lambd",
