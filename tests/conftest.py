@@ -39,6 +39,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a cache of the test's own."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("AVALANCHE_GD_CACHE", str(folder))
+    return folder
+
+
 @pytest.fixture(autouse=True, scope="session")
 def steps_of_an_oracle() -> Iterator[int]:
     """As many as a user's oracle is trained in; those of the tests are trained in few."""

@@ -19,10 +19,7 @@ from avalanche_gd.storage import (
 )
 from tests.helpers.bits import same_bits, truncate
 
-
-@pytest.fixture(autouse=True)
-def _empty_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("AVALANCHE_GD_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("empty_cache")
 
 
 def content() -> dict[str, torch.Tensor]:

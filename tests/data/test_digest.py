@@ -15,10 +15,7 @@ from avalanche_gd.data.model_space import as_dataset, class_incremental, on_devi
 from tests.data.test_image_folder import write
 from tests.helpers.fake_data import IDX_FILES, write_class_folders, write_idx
 
-
-@pytest.fixture(autouse=True)
-def _empty_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("AVALANCHE_GD_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("empty_cache")
 
 
 @pytest.fixture

@@ -19,12 +19,9 @@ from avalanche_gd.storage import cache_folder
 from tests.helpers.bits import truncate
 from tests.helpers.repository import ROOT
 
+pytestmark = pytest.mark.usefixtures("empty_cache")
+
 CIFAR = ROOT.parent / "shared" / "data" / "cifar10-jpeg.tar.xz"
-
-
-@pytest.fixture(autouse=True)
-def _empty_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("AVALANCHE_GD_CACHE", str(tmp_path / "cache"))
 
 
 def write(path: Path, seed: int, size: tuple[int, int] = (32, 32)) -> np.ndarray:

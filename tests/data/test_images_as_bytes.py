@@ -39,12 +39,9 @@ from avalanche_gd.training.plugin_state import load_plugin_states, plugin_states
 from tests.helpers.bits import same_bits, weights
 from tests.helpers.small_models import tiny
 
+pytestmark = pytest.mark.usefixtures("empty_cache")
+
 SHAPE = (3, 6, 5)
-
-
-@pytest.fixture(autouse=True)
-def _empty_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("AVALANCHE_GD_CACHE", str(tmp_path / "cache"))
 
 
 def random_bytes(count=12, shape=SHAPE, seed=0):

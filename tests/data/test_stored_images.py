@@ -13,15 +13,12 @@ from avalanche_gd.storage import cache_folder
 from tests.data.test_image_folder import write_classes
 from tests.helpers.bits import truncate
 
+pytestmark = pytest.mark.usefixtures("empty_cache")
+
 SHAPE = (7, 3, 4, 5)
 PIXELS = torch.randint(
     0, 256, SHAPE, dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
 )
-
-
-@pytest.fixture(autouse=True)
-def _empty_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("AVALANCHE_GD_CACHE", str(tmp_path / "cache"))
 
 
 def stored(key="key", make=lambda: iter(PIXELS), shape=SHAPE):

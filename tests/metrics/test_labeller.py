@@ -42,13 +42,6 @@ def known(file, monkeypatch):
     return file
 
 
-@pytest.fixture
-def empty_cache(tmp_path, monkeypatch):
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("AVALANCHE_GD_CACHE", str(folder))
-    return folder
-
-
 def dark_and_bright(count):
     """Images of two classes that are easily told apart."""
     labels = torch.arange(count) % 2

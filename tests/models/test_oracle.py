@@ -21,12 +21,6 @@ def test_it_knows_the_digits_and_is_frozen(digits, digits_oracle):
     assert not any(p.requires_grad for p in digits_oracle.parameters())
 
 
-@pytest.fixture
-def empty_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("AVALANCHE_GD_CACHE", str(tmp_path))
-    return tmp_path
-
-
 def no_training(*args, **kwargs):
     raise AssertionError("trained anew")
 
