@@ -39,6 +39,7 @@ class ClassBalance(GenerationMetric):
         self._histogram = histogram
         self._oracle = oracle
         self._labels: dict[ExperienceKey, list[Tensor]] = {}
+        self._most = 0  # classes in a histogram so far
 
     def check(self, strategy: Any) -> None:
         """Raise ValueError if there are no labels or no classifier."""
@@ -69,9 +70,10 @@ class ClassBalance(GenerationMetric):
             self.sampling.batch_size,
         )
         true = torch.cat([part for key in experiences for part in self._labels[key]])
-        num_classes = int(torch.cat([true, generated]).max()) + 1
+        # What was logged once is logged again, also if there is none of that class.
+        self._most = max(self._most, int(torch.cat([true, generated]).max()) + 1)
         p, q = (
-            torch.bincount(labels, minlength=num_classes) / len(labels)
+            torch.bincount(labels, minlength=self._most) / len(labels)
             for labels in (true, generated)
         )
         values = {

@@ -56,11 +56,20 @@ class FeatureChoice:
         """The function or the classifier that was given; None for the default oracle."""
         return self.oracle.classifier if self.extractor is None else self.extractor
 
-    def state(self) -> list[int]:
-        """How often each tensor of the given module was changed in place."""
+    def state(self) -> Any:
+        """What changes with the tensors of the given module: their sums and squared sums.
+
+        Of a function without a module, which may be any, each state is another one.
+        """
+        if self.given is None:
+            return None
         module = module_of(self.given)
-        tensors = [] if module is None else [*module.parameters(), *module.buffers()]
-        return [0 if tensor.is_inference() else tensor._version for tensor in tensors]
+        if module is None:
+            return object()
+        tensors = [*module.parameters(), *module.buffers()]
+        parts = [tensor.detach().double() for tensor in tensors]
+        sums = [torch.stack([part.sum(), part.square().sum()]) for part in parts]
+        return torch.stack(sums).tolist() if sums else []
 
     def check(self, strategy: Any) -> None:
         """Raise ValueError unless the images of a strategy's experience have features."""
@@ -116,7 +125,7 @@ class FeatureMetric(GenerationMetric):
         self.choice = choice
         self.least_images, self._hint = least_images, hint
         self._real: dict[tuple[ExperienceKey, Any], Any] = {}  # also by extractor
-        self._state: list[int] = []  # of the module that computed them
+        self._state: Any = None  # of the module that computed them
         self._reading: Any = None
         self.check_enough("generated", sampling.images)
 

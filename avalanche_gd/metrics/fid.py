@@ -102,6 +102,20 @@ class FID(FeatureMetric):
         )
         return False
 
+    def compares(self, strategy: Any) -> bool:
+        """Warn and return False if a model cannot be compared with earlier ones.
+
+        FID is kept by the number of experiences that were trained on.
+        """
+        if not SharedImages.of(strategy).trained.repeats:
+            return True
+        warnings.warn(
+            "the summary of FID, AFID and transfer have no value, as an experience was "
+            "trained on again after another; compare FID by experience",
+            stacklevel=2,
+        )
+        return False
+
     def check(self, strategy: Any) -> None:
         """Raise ValueError unless the necessary labels and features are possible."""
         if self._of_experiences and not dataset_classes(strategy.experience.dataset):
@@ -128,7 +142,7 @@ class FID(FeatureMetric):
             if self._by_experience:
                 for place, distance in distances.items():
                     values[f"FID_Exp/Exp{place:03d}"] = distance
-            if self._summary or self._afid:
+            if (self._summary or self._afid) and self.compares(strategy):
                 qualities = self._measured.add(self._counted, distances)
                 after = self._measured.counts_after(self._counted)
                 if self._summary:
@@ -219,7 +233,9 @@ def fid_metrics(
         which was trained on: images of it are generated too.
     :param summary: log final and mean quality and forgetting, as
         ``FID_Final/eval_phase/test_stream``, ``FID_Mean/...``, ``FID_Forgetting/...``, one
-        set per stream: see :func:`~avalanche_gd.metrics.generation_summary`.
+        set per stream: see :func:`~avalanche_gd.metrics.generation_summary`. There is no
+        value, and a warning, once an experience is trained on again after another; this is
+        also true for ``afid``.
     :param afid: log AFID@k and F of arXiv 2509.23593, as ``AFID/eval_phase/test_stream``
         and ``F/...``: see :func:`~avalanche_gd.metrics.afid_summary`.
     :param sampling: how images are generated; the default is 2,000 by 10 DDIM steps.

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from avalanche_gd.data.benchmark import check_one_numbering
 from avalanche_gd.data.images import image_of
 from avalanche_gd.data.model_space import dataset_classes
 from avalanche_gd.metrics.shared_images import SharedImages
@@ -61,6 +62,7 @@ class OracleChoice:
         :param experience: the next experience to train on.
         """
         if self.classifier is None and self.benchmark is None:
+            _check_numbering(experience)
             _check_stream(experience_key(origin(experience)).stream)
 
     def check_labels(self, strategy: Any) -> None:
@@ -69,6 +71,7 @@ class OracleChoice:
         :param strategy: a strategy that is about to train on an experience.
         """
         experience = strategy.experience
+        _check_numbering(experience)
         self.check(experience)
         image, classes = image_of(experience.dataset.eval()[0]), _classes(experience)
         if self.classifier is None or not classes or not isinstance(image, Tensor):
@@ -110,6 +113,13 @@ def _classes(experience: Any) -> frozenset[int]:
     experiences = whole_stream(experience_key(origin(experience)).stream)
     parts = [experience] if experiences is None else experiences
     return frozenset().union(*(dataset_classes(part.dataset) for part in parts))
+
+
+def _check_numbering(experience: Any) -> None:
+    """Raise ValueError if the benchmark gives several classes one number."""
+    stream = experience_key(origin(experience)).stream
+    if stream.knows_benchmark:
+        check_one_numbering(stream.owner)
 
 
 def _check_stream(stream: StreamKey) -> None:

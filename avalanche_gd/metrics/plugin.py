@@ -14,8 +14,10 @@ from avalanche_gd.metrics.shared_images import Sampling, SharedImages, has_class
 from avalanche_gd.metrics.trained import (
     Counted,
     ExperienceKey,
+    TrainedExperiences,
     experience_key,
     origin,
+    whole_stream,
 )
 
 
@@ -25,8 +27,8 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
     Only the experiences trained on so far count, whatever stream is evaluated
     (:class:`~avalanche_gd.metrics.trained.TrainedExperiences`). Before any training there
     is nothing to measure, and a warning says so. Where a part of a stream is evaluated that
-    lacks a class which was trained on, there is a warning in the place of a value, as the
-    generated images have that class too.
+    lacks a class or an experience which was trained on, there is a warning in the place of
+    a value, as the generated images are also like those.
 
     :param sampling: how the images are generated. All metrics with the same sampling
         use the same images.
@@ -46,6 +48,7 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
         self._counted: dict[ExperienceKey, Counted] = {}  # in this evaluation
         self._evaluated: frozenset[int] = frozenset()  # all classes in this evaluation
         self._whole: Any = None  # of which experiences are evaluated
+        self._origins: set[ExperienceKey] = set()  # these, or those they were cut from
         self._results: dict[str, float] = {}
 
     @abstractmethod
@@ -95,12 +98,13 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
         self.check(strategy)
         is_joint = isinstance(strategy, JointTraining)
         for experience in strategy._experiences if is_joint else [strategy.experience]:
-            SharedImages.of(strategy).observe(experience.logging())
+            SharedImages.of(strategy).observe(experience.logging(), alone=not is_joint)
 
     def before_eval(self, strategy: Any) -> None:
         """Start without images."""
         self.reset()
         self._counted, self._evaluated, self._whole = {}, frozenset(), None
+        self._origins = set()
         SharedImages.of(strategy).forget_images()
 
     def before_eval_exp(self, strategy: Any) -> None:
@@ -127,7 +131,9 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
                     "benchmarks; evaluate each stream separately"
                 )
         self._counted[key] = counted
-        self._whole = experience_key(origin(experience)).stream
+        whole = experience_key(origin(experience))
+        self._whole = whole.stream
+        self._origins.add(whole)
         SharedImages.of(strategy).note(key, experience)
 
     def after_eval(self, strategy: Any) -> list[MetricValue]:
@@ -144,20 +150,35 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
         return [self.emitted(*item, strategy) for item in self._results.items()]
 
     def lacks_classes(self, strategy: Any) -> bool:
-        """Warn and return True if the evaluated part of a stream lacks a class.
+        """Warn and return True if a class or an experience is missing in the evaluation.
 
-        A class that was trained on, and that other experiences of the stream have.
+        One that was trained on, and that the whole stream has.
         """
-        learned = SharedImages.of(strategy).trained.learned_of(self._whole)
-        if learned <= self._evaluated:
+        trained = SharedImages.of(strategy).trained
+        if not trained.learned_of(self._whole) <= self._evaluated:
+            lacking = (
+                "classes that were trained on are in none of the evaluated experiences"
+            )
+        elif self._lacks_experiences(trained):
+            lacking = "experiences that were trained on are not evaluated"
+        else:
             return False
         warnings.warn(
-            "the stream metrics of generated images have no new value, as classes that "
-            "were trained on are in none of the evaluated experiences; evaluate all "
-            "experiences trained on, for example eval_streams=[benchmark.test_stream]",
+            f"the stream metrics of generated images have no new value, as {lacking}; "
+            "evaluate all experiences trained on, for example "
+            "eval_streams=[benchmark.test_stream]",
             stacklevel=2,
         )
         return True
+
+    def _lacks_experiences(self, trained: TrainedExperiences) -> bool:
+        """True if an experience of the same classes as others counts, but is left out."""
+        if not trained.shares_classes(self._whole):
+            return False
+        return any(
+            experience_key(experience) not in self._origins and trained.counted(experience)
+            for experience in whole_stream(self._whole) or ()
+        )
 
     def emitted(self, name: str, value: Any, strategy: Any) -> MetricValue:
         """A value under Avalanche's name: metric, phase, stream and experience."""

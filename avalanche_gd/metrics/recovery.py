@@ -21,8 +21,9 @@ from avalanche_gd.metrics.shared_images import (
     generate_samples,
     in_batches,
 )
-from avalanche_gd.metrics.trained import StreamKey
+from avalanche_gd.metrics.trained import StreamKey, label_counts
 from avalanche_gd.models.diffusion import DiffusionModel
+from avalanche_gd.models.evaluation_mode import in_evaluation_mode
 from avalanche_gd.models.random_state import seeded
 from avalanche_gd.training.diffusion_training import DiffusionTraining
 
@@ -46,8 +47,9 @@ def recovery_steps(
     """Count the Adam steps on an old experience until its FID is close to its best again.
 
     A copy of the model is trained on the training images of this experience only. FID is
-    measured before the first step and then after every ``every`` steps. A conditioned model
-    generates the classes of the experience; of another model's images, those count that the
+    measured before the first step, then after every ``every`` steps and after the last. A
+    conditioned model generates the classes of the experience in the ratios of its test
+    images; of another model's images, those count that the
     oracle assigns to these classes. This is also how ``FID_Exp`` of
     :func:`~avalanche_gd.metrics.fid_metrics` is measured, so ``best`` can come from there,
     with the same features and about as many images of the experience: FID of fewer images
@@ -127,7 +129,7 @@ class _Recovery(SupervisedPlugin):
     def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Measure if it is time to."""
         self._steps += 1
-        if self._steps % self._every == 0:
+        if self._steps % self._every == 0 or self._steps == strategy.train_steps:
             self.look()
             if self.is_done:
                 strategy.stop_training()
@@ -146,6 +148,7 @@ class _ExperienceFID:
     ):
         dataset = benchmark.test_stream[experience].dataset.eval()
         self._classes = dataset_classes(dataset)
+        self._counts = label_counts([benchmark.test_stream[experience]])
         self._sampling = sampling
         training = StreamKey(benchmark, "train")
         self._oracle: Any = SharedImages().oracle(training, torch.device("cpu"))
@@ -163,7 +166,9 @@ class _ExperienceFID:
                 module.to(model.device)
         if self._real is None:
             self._real = Moments.of(self._features(self._images.to(model.device)))
-        images, labels = generate_samples(model, self._sampling, classes=self._classes)
+        images, labels = generate_samples(
+            model, self._sampling, classes=self._classes, real=self._counts
+        )
         if labels is None:
             labels = classifier_labels(self._oracle, images, self._sampling.batch_size)
         classes = torch.tensor(sorted(self._classes), device=labels.device)
@@ -173,4 +178,5 @@ class _ExperienceFID:
         return frechet_distance(self._real, self._features(own))
 
     def _features(self, images: Tensor) -> Tensor:
-        return in_batches(self._function, images, self._sampling.batch_size)
+        with in_evaluation_mode(self._function.function):
+            return in_batches(self._function, images, self._sampling.batch_size)

@@ -73,7 +73,7 @@ class SharedImages:
         self._samples: dict[Sampling, tuple[Tensor, Tensor | None]] = {}
         self._oracles: dict[StreamKey, nn.Module] = {}
         self._features: dict[Any, tuple[Tensor, Tensor]] = {}
-        self._real: dict[ExperienceKey, Counter[int]] = {}  # labels, in this evaluation
+        self._real: dict[Any, Counter[int]] = {}  # labels, in this evaluation
 
     @classmethod
     def of(cls, strategy: Any) -> "SharedImages":
@@ -82,13 +82,14 @@ class SharedImages:
             strategy._generation = cls()
         return strategy._generation
 
-    def observe(self, experience: Any) -> None:
+    def observe(self, experience: Any, *, alone: bool = False) -> None:
         """Note an experience that is trained on, and release the images.
 
+        :param alone: True if it is the one that a training is of, and not one of several.
         :raises ValueError: as in :meth:`TrainedExperiences.copy_of`.
         """
         self._recognise(experience)
-        self.trained.add(experience)
+        self.trained.add(experience, alone=alone)
         self.forget_images()
 
     def counted(self, experience: Any) -> Counted | None:
@@ -118,9 +119,18 @@ class SharedImages:
         self._real.clear()
 
     def note(self, key: ExperienceKey, experience: Any) -> None:
-        """Note an experience that the images will be compared with."""
-        if key not in self._real:
+        """Note an experience that the images will be compared with.
+
+        The ratios of classes are those of all experiences of its stream that count, so that
+        the images are the same in an evaluation of some of them.
+        """
+        stream = experience_key(origin(experience)).stream
+        experiences = whole_stream(stream)
+        if experiences is None and key not in self._real:
             self._real[key] = label_counts([experience])
+        elif experiences is not None and stream not in self._real:
+            counted = [one for one in experiences if self.trained.counted(one)]
+            self._real[stream] = label_counts(counted)
 
     def samples(self, model: Any, sampling: Sampling) -> tuple[Tensor, Tensor | None]:
         """The result of :func:`generate_samples`, made once."""
@@ -186,10 +196,10 @@ def generate_samples(
     each. Another Avalanche generator uses its ``generate``. The random state does not
     change.
 
-    :param classes: other classes for a conditioned model, as many images of each.
+    :param classes: other classes for a conditioned model.
     :param real: how many real images of each class these are compared with. If they are of
-        the classes that a conditioned model was trained on, and of some more than of
-        others, it generates them in the same ratios.
+        the ``classes``, or else of those that a conditioned model was trained on, and of
+        some more than of others, it generates them in the same ratios.
     :return: the images in model space, ``(sampling.images, C, H, W)``, and the class on
         which each is conditioned, ``(sampling.images,)``; None without conditioning.
     """
@@ -197,10 +207,13 @@ def generate_samples(
         return _plainly_generated(model, sampling), None
     generator = torch.Generator().manual_seed(sampling.seed)
     noise = model.draw_noise(sampling.images, generator)
-    if model.num_classes is not None and classes is not None:
+    counts = {label: (real or {}).get(label, 0) for label in sorted(classes or ())}
+    if len(set(counts.values())) > 1 and model.num_classes is not None:
+        condition: Tensor | None = in_ratios(counts, sampling.images).to(model.device)
+    elif model.num_classes is not None and classes is not None:
         wanted = torch.tensor(sorted(classes), device=model.device)
         places = torch.arange(sampling.images, device=model.device)
-        condition: Tensor | None = wanted[places % len(wanted)]
+        condition = wanted[places % len(wanted)]
     elif model.num_classes is not None and _are_unequal(real, model.classes_seen):
         condition = in_ratios(real or {}, sampling.images).to(model.device)
     else:

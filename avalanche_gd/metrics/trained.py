@@ -86,23 +86,33 @@ class TrainedExperiences:
         self._classes: dict[ExperienceKey, frozenset[int]] = {}  # in order of training
         self._layouts: dict[StreamKey, Layout | None] = {}
         self._copies: list[Any] = []  # of benchmarks, or of streams that know none
+        self._alone: dict[ExperienceKey, None] = {}  # trained on alone, the last one last
+        self.repeats = False
+        """True if an experience was trained on again after another one."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Note in a copy that it has copies of benchmarks."""
         vars(self).update(state)
         self._copies = list({id(key.owner): key.owner for key in self._layouts}.values())
 
-    def add(self, experience: Any) -> None:
-        """Note an experience that is trained on."""
+    def add(self, experience: Any, *, alone: bool = False) -> None:
+        """Note an experience that is trained on.
+
+        :param alone: True if it is the one that a training is of, and not one of several.
+        """
         whole = origin(experience)
         key = experience_key(whole)
+        if alone:
+            self.repeats |= key in self._alone and key != next(reversed(self._alone))
+            self._alone.pop(key, None)
+            self._alone[key] = None
         self._layout(key.stream)  # now: a lazy stream may drop its experiences
         self._classes.setdefault(key, dataset_classes(whole.dataset))
 
     @property
     def tables(self) -> list[dict[Any, Any]]:
         """All that is known of streams and of experiences."""
-        return [self._classes, self._layouts]
+        return [self._classes, self._layouts, self._alone]
 
     def copy_of(self, stream: StreamKey) -> Any:
         """The copied owner that is like the owner of a stream, which it replaces; or None.

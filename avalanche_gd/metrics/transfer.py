@@ -79,7 +79,7 @@ class FIDTransfer(FID):
 
     def compute(self, strategy: Any, experiences: list[ExperienceKey]) -> dict[str, float]:
         """The transfer so far."""
-        if not self.tells_apart(strategy, self._whole):
+        if not (self.tells_apart(strategy, self._whole) and self.compares(strategy)):
             return {}
         distances = self.distances(strategy, experiences)
         qualities = self._measured.add(self._counted, distances)
@@ -105,7 +105,8 @@ def fid_transfer_metrics(
     was not trained on yet, it is with all of them: how close the model comes to it without
     training. That is measured when training begins: before the first experience on the
     whole test stream, later on the next experience. Evaluate after each experience. There
-    is no value where two experiences of the stream share a class, as in ``fid_metrics``.
+    is no value where two experiences of the stream share a class, or once one is trained on
+    again, as in ``fid_metrics``.
 
     Forward transfer is measured on the ``test_stream`` of the benchmark that is trained on,
     if its streams know it, as those of :func:`~avalanche_gd.to_model_space` do. It costs as

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from avalanche.benchmarks.utils.data_loader import MultiDatasetDataLoader
 from avalanche.distributed import DistributedHelper
+from avalanche.training.plugins import EarlyStoppingPlugin
 from avalanche.training.templates import SupervisedTemplate
 from avalanche.training.templates.base_sgd import PeriodicEval
 from torch import Tensor
@@ -240,6 +241,8 @@ class BudgetedTemplate(SupervisedTemplate):
         every, mode = periodic.eval_every, periodic.peval_mode
         if every <= 0 or mode == "experience":
             return every >= 0
+        if any(isinstance(plugin, EarlyStoppingPlugin) for plugin in self.plugins):
+            return True  # it may have gone back to the weights of an earlier evaluation
         iterations, epochs = self.clock.train_exp_iterations, self.clock.train_exp_epochs
         trained = iterations if mode == "iteration" else epochs
         return (trained - 1) % every != 0  # Avalanche's first one is after the first step
