@@ -34,6 +34,7 @@ EXPERIMENTS = {
     "teacher_steps": "the teacher's sampling steps k, on digits",
     "lambda": "the weight lambda of replay or distillation, on digits",
     "beyond": "what other work has added to distillation, on digits",
+    "iid_distillation": "a new model taught a saved one without data, on digits",
     "split_cifar10_small": "CIFAR-10 at 16x16, 3,000 steps of batch 64 an experience, "
     "weights of losses from Fashion-MNIST; *conditional* is a model that gets the class, "
     "whose solver, if it replays, sees samples only",
@@ -47,7 +48,8 @@ README_METHODS = (
     *("naive", "joint", "ewc", "experience_replay", "vae_replay"),
     *("generative_replay", "generative_distillation", "gaussian_distillation"),
     *("current_distillation", "pooled_distillation, pool_size=1500, replay_ratio=0.34"),
-    *("generative_replay, conditional", "generative_distillation, conditional"),
+    *("experience_replay, conditional", "generative_replay, conditional"),
+    *("generative_distillation, conditional", "pooled_distillation, conditional"),
     "joint, conditional",
 )
 """As in the tables. The first screen has no room for more."""

@@ -166,8 +166,8 @@ def _sections(runs: list[RunResult]) -> list[Section]:
     sections.sort(
         key=lambda section: (
             section.benchmark,
-            -len(section.runs),
             len(chosen(section.settings)),
+            -len(section.runs),
             repr(sorted(section.settings.items())),
         )
     )

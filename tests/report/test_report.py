@@ -239,7 +239,7 @@ def test_the_terminal_shows_the_reports_table(tmp_path, capsys):
     assert page == str(tmp_path / "report" / "report.html")
 
 
-def test_the_section_nearest_to_the_defaults_is_the_first_of_those_of_a_size(tmp_path):
+def test_the_section_nearest_to_the_defaults_is_first_then_that_of_the_most_runs(tmp_path):
     folders = []
     for name in ("flow", "ddpm", "far"):
         settings = {"model.process": name if name == "ddpm" else "flow"}
@@ -252,7 +252,12 @@ def test_the_section_nearest_to_the_defaults_is_the_first_of_those_of_a_size(tmp
             *("ddpm", "flow", "far")
         ]
     write_run(tmp_path / "far", seed=1, settings={"model.process": "flow"} | settings)
-    assert collect([tmp_path]).sections[0].settings["model.conditional"]  # has more runs
+    assert not collect([tmp_path]).sections[0].settings["model.conditional"]
+    for seed in range(2):
+        write_run(tmp_path / "near", seed=seed, settings={"model.channels_last": True})
+    other, flow = collect([tmp_path]).sections[1:3]
+    assert (len(other.runs), len(flow.runs)) == (2, 1)
+    assert flow.settings["model.process"] == "flow"
 
 
 @pytest.mark.parametrize("kind", ["oracles", "labellers"])

@@ -150,7 +150,7 @@ def test_real_runs_are_reported(tmp_path):
     assert len(list((tmp_path / "report" / "figures").iterdir())) >= 7
 
 
-@pytest.mark.parametrize("at", ["render", "write_whole"])
+@pytest.mark.parametrize("at", ["render", "write_bytes"])
 def test_an_interrupted_report_is_one_line_and_leaves_no_half(
     call, tmp_path, monkeypatch, at
 ):

@@ -72,7 +72,7 @@ def test_a_solver_alone_is_beside_generators_of_its_images(tmp_path):
     write_run(tmp_path, "solver_naive", settings=own, generates=False)
     for preset in ("digits", "fmnist-small"):  # images of 8 x 8, and as those of 16 x 16
         write_run(tmp_path / preset, "naive", settings={"model.preset": preset})
-    small, large = collect([tmp_path]).sections[::-1]
+    small, large = sorted(collect([tmp_path]).sections, key=lambda one: len(one.methods))
     assert list(small.methods) == ["naive"]
     assert list(large.methods) == ["naive", "solver_naive"]
     assert small.difference == ("model.preset = digits, model.sample_shape = [1, 8, 8]")
