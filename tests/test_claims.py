@@ -29,7 +29,7 @@ CLAIMS: dict[str, dict[str, list[str]]] = {
         "in the steps of all experiences": [
             "tests/runs/test_iid.py::test_a_model_is_trained_on_all_data_in_the_steps_of_all_experiences",
         ],
-        "| `gem` | the data; the gradient is bound by a memory of each": [
+        "| `gem` | the data; the gradient is constrained by a memory of each": [
             "tests/runs/test_methods.py::test_every_method_trains_has_its_effect_and_survives_a_checkpoint",
         ],
         "(GEM and A-GEM: 40 of each experience)": [
