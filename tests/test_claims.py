@@ -341,6 +341,9 @@ CLAIMS: dict[str, dict[str, list[str]]] = {
         ],
     },
     "fid_metrics": {
+        "of a function that is no module or method of one": [
+            "tests/metrics/test_unusual_trainings.py::test_features_of_real_images_are_not_of_older_weights",
+        ],
         ":param experience: also log FID for each experience": [
             "tests/metrics/test_plugins.py::test_fid_by_experience_takes_the_images_of_its_classes",
             "tests/metrics/test_plugins.py::test_fid_by_experience_of_a_conditioned_model_takes_the_classes_asked_for",

@@ -67,7 +67,7 @@ class FeatureChoice:
         if module is None:
             return object()
         tensors = [*module.parameters(), *module.buffers()]
-        parts = [tensor.detach().double() for tensor in tensors]
+        parts = (tensor.detach().double() for tensor in tensors)
         sums = [torch.stack([part.sum(), part.square().sum()]) for part in parts]
         return torch.stack(sums).tolist() if sums else []
 

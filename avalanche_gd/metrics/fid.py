@@ -217,7 +217,8 @@ def fid_metrics(
     It is for the ``EvaluationPlugin`` of a strategy whose model is a
     :class:`~avalanche_gd.DiffusionModel`. For which experiences count see
     :class:`~avalanche_gd.metrics.trained.TrainedExperiences`. Features of real images are
-    computed once per stream and kept, until a module of features is trained further.
+    computed once per stream and kept, until a module of features is trained further; of a
+    function that is no module or method of one, in each evaluation.
 
     :param experience: also log FID for each experience, between its real images and the
         generated images of its classes, as ``FID_Exp/eval_phase/test_stream/Exp000``; NaN
@@ -230,7 +231,8 @@ def fid_metrics(
         says that there is no value; this is also true for ``summary`` and ``afid``.
     :param stream: log FID over all of them, as ``FID_Stream/eval_phase/test_stream``. There
         is no value, and a warning, if a part of a stream is evaluated that lacks a class
-        which was trained on: images of it are generated too.
+        which was trained on, or one of the experiences trained on where experiences share
+        classes: images of it are generated too.
     :param summary: log final and mean quality and forgetting, as
         ``FID_Final/eval_phase/test_stream``, ``FID_Mean/...``, ``FID_Forgetting/...``, one
         set per stream: see :func:`~avalanche_gd.metrics.generation_summary`. There is no

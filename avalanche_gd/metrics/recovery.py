@@ -11,7 +11,7 @@ from avalanche.core import SupervisedPlugin
 from torch import Tensor, nn
 
 from avalanche_gd.checks import check_integer, check_number
-from avalanche_gd.data.model_space import dataset_classes, dataset_tensors
+from avalanche_gd.data.model_space import dataset_tensors
 from avalanche_gd.metrics.features import CheckedFeatures, feature_extractor
 from avalanche_gd.metrics.frechet import Moments, frechet_distance
 from avalanche_gd.metrics.shared_images import (
@@ -147,7 +147,6 @@ class _ExperienceFID:
         weights_path: str | Path | None,
     ):
         dataset = benchmark.test_stream[experience].dataset.eval()
-        self._classes = dataset_classes(dataset)
         self._counts = label_counts([benchmark.test_stream[experience]])
         self._sampling = sampling
         training = StreamKey(benchmark, "train")
@@ -167,11 +166,11 @@ class _ExperienceFID:
         if self._real is None:
             self._real = Moments.of(self._features(self._images.to(model.device)))
         images, labels = generate_samples(
-            model, self._sampling, classes=self._classes, real=self._counts
+            model, self._sampling, classes=self._counts, real=self._counts
         )
         if labels is None:
             labels = classifier_labels(self._oracle, images, self._sampling.batch_size)
-        classes = torch.tensor(sorted(self._classes), device=labels.device)
+        classes = torch.tensor(sorted(self._counts), device=labels.device)
         own = images[torch.isin(labels, classes)]
         if len(own) < 2:
             return float("nan")

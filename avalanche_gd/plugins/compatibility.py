@@ -151,8 +151,8 @@ def check_solver(strategy: Any, replay: Any) -> None:
         alone, so that the generator does not learn the others; for a strategy in
         :data:`OF_OWN_LOSS`; before ``replay`` for Avalanche's ``BiCPlugin`` if it scales
         the loss, and for its ``GDumbPlugin``, which resets the solver; for another replay
-        from the same generator; or for a solver with heads for tasks, which samples do not
-        have; for Avalanche's ``LearningToPrompt`` with ``use_mask``.
+        from the same generator; for Avalanche's ``LearningToPrompt`` with ``use_mask``; or
+        for a solver with heads for tasks, which samples do not have.
     """
     if isinstance(strategy, supervised.JointTraining):
         raise ValueError(
