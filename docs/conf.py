@@ -8,9 +8,8 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "experiments")]
 
-import pages  # noqa: E402
-
 import avalanche_gd  # noqa: E402
+import pages  # noqa: E402
 
 project = "avalanche-gd"
 copyright = "the avalanche-gd developers"

@@ -14,10 +14,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import avalanche_gd
 import picture
 import results  # experiments/results.py
-
-import avalanche_gd
 from avalanche_gd.plugins import SOURCES
 from avalanche_gd.runs.choices import Choice, choices
 from avalanche_gd.runs.columns import COSTS, METRICS

@@ -13,10 +13,10 @@ matplotlib.use("Agg")
 
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from results import finals
 
 from avalanche_gd.runs.column import Column
 from avalanche_gd.runs.columns import METRICS
+from results import finals
 
 QUALITIES = [metric for metric in METRICS if metric.name in ("FID", "KLD")]
 MARKERS = "osD^vP*Xp"

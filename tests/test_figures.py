@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import figures
-from experiments.figures import FAMILIES, fid_by_cost, forgetting, overview
-from experiments.measure import EXPERIMENTS
+import figures
+from fid_by_cost import fid_by_cost
+from figures import forgetting, overview
+from measured import FAMILIES
+from methods import EXPERIMENTS
 
 COLUMNS = ["settings", "method", "seed", "experience", "FID", "accuracy", "F_per_step"]
 EVERY = [name for names in FAMILIES.values() for name in names]

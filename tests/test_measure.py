@@ -6,15 +6,17 @@ import re
 
 import pytest
 
-from avalanche_gd.report.collect import collect
+import measure
+import saved_models
+from avalanche_gd.report.collect import collect, shown
 from avalanche_gd.runs.columns import METRICS
 from avalanche_gd.runs.composition import compose_config
-from avalanche_gd.runs.results import read_run
+from avalanche_gd.runs.results import csv_text, read_run
 from avalanche_gd.runs.run import run
-from experiments import measure
-from experiments.measure import EXPERIMENTS, Method, Trials, overrides, tuned
+from methods import EXPERIMENTS, Experiment, Method, plain, tuned
 from tests.helpers.fake_data import write_class_folders
 from tests.helpers.small_runs import SMALL, small_config
+from trials import Trials, criterion, overrides, trial
 
 ONE = tuned("generative_distillation", "lambd", 0.75)
 BESIDE = tuned("rank1_distillation", "penalty", 100, beside=ONE.name)
@@ -75,7 +77,7 @@ def test_a_trial_that_is_missing_is_made_and_no_other(tmp_path):
 
 
 def test_a_method_beside_another_takes_its_weight_over(tmp_path):
-    experiment = measure.Experiment(("benchmark=split_digits",), [ONE, BESIDE], [0])
+    experiment = Experiment(("benchmark=split_digits",), [ONE, BESIDE], [0])
     with pytest.raises(ValueError, match="beside generative_distillation; tune that first"):
         overrides(experiment, BESIDE, Trials(tmp_path / "none.csv"))
     trials = trials_of(tmp_path / "trials.csv", (5, 4, 3))
@@ -88,7 +90,7 @@ def test_a_method_beside_another_takes_its_weight_over(tmp_path):
 def test_a_trial_that_diverges_is_no_number_and_stops_nothing(monkeypatch):
     settings = ("method=naive", "generator.learning_rate=1e30", "generator.steps=5")
     few = ("generator.decay_steps=0", "solver.steps=1", "evaluation.images=70")
-    result, seconds = measure.trial([*settings, *few, "seed=100", "threads=1"])
+    result, seconds = trial([*settings, *few, "seed=100", "threads=1"])
     assert math.isnan(result) and seconds > 0
 
 
@@ -99,7 +101,7 @@ def test_a_trial_has_the_result_of_a_run(method, tmp_path):
         row.metric: row.value for row in read_run(run(config)).rows if row.experience == 2
     }
     settings = [*SMALL, f"method={method}", "evaluation.measures=[transfer]"]
-    assert measure.trial(settings)[0] == values[measure.criterion(config).key]
+    assert trial(settings)[0] == values[criterion(config).key]
 
 
 def test_when_all_trials_diverge_that_is_said(tmp_path):
@@ -154,7 +156,7 @@ def test_an_experiment_whose_weights_are_not_tuned_elsewhere_is_refused(
         (["out=mine"], "out is not taken here; give --out"),
         (["method=naive"], "method is not taken here; give --only"),
         (["++threads=2"], "threads is not taken here; each run has one; give --jobs"),
-        (["--only", "naive,mine"], "--only: no mine in split_digits, but generative_dist"),
+        (["--only", "naive,mine"], "--only: no mine here, but generative_dist"),
         (["--seeds", "0,one"], "--seeds must be an integer"),
         (["--jobs", "0"], "--jobs must be an integer of 1 or more"),
         (["--images", "1"], "--images must be an integer of 2 or more"),
@@ -190,28 +192,28 @@ def written(path):
 def test_other_features_are_measured_once_for_each_saved_model(out, tmp_path, monkeypatch):
     judged, path, sections = [], tmp_path / "features.csv", collect([out]).sections
 
-    class Judge(measure.Judge):
+    class Judge(saved_models.Judge):
         def outcomes(self, subject):
             judged.append(subject)
             if len(judged) == 2:
                 raise KeyboardInterrupt
             return super().outcomes(subject)
 
-    monkeypatch.setattr(measure, "Judge", Judge)
+    monkeypatch.setattr(saved_models, "Judge", Judge)
     settings = ("evaluation.features=oracle", "evaluation.images=70")
     with pytest.raises(KeyboardInterrupt):
-        measure.write_features(sections, out, settings, path)
+        saved_models.write_features(sections, out, settings, path)
     for _ in range(2):  # goes on with the second, and then has nothing to do
-        measure.write_features(sections, out, settings, path)
+        saved_models.write_features(sections, out, settings, path)
     assert [subject.run["seed"] for subject in judged] == [0, 1, 1]
     rows = written(path)
-    assert tuple(rows[0]) == measure.FEATURES
+    assert tuple(rows[0]) == saved_models.FEATURES
     for row, done in zip(rows, sections[0].methods["naive"], strict=True):
         assert (row["method"], row["seed"]) == ("naive", str(done.seed))
         fid = read_run(done.folder).final(METRICS[0])
         assert float(row["FID"]) == pytest.approx(fid, rel=1e-3)
     more = (*settings[:1], "evaluation.images=60")
-    measure.write_features(sections, out, more, path)
+    saved_models.write_features(sections, out, more, path)
     assert len(judged) == 5 and written(path)[:2] == rows
     assert [row["images"] for row in written(path)] == ["70", "70", "60", "60"]
 
@@ -220,11 +222,11 @@ def test_features_of_models_that_are_not_here_stay(out, tmp_path):
     path, sections = tmp_path / "features.csv", collect([out]).sections
     row = ["old label", "", "1", "mine", "70", "3.5", "abc"]
     (_, second) = sections[0].methods["naive"]
-    runs = [measure.shown(second.folder), "split_digits/naive/seed-7-89abcdef"]
+    runs = [shown(second.folder), "split_digits/naive/seed-7-89abcdef"]
     csv_rows = [[*row, name] for name in runs]
-    path.write_text(measure.csv_text(measure.FEATURES, csv_rows))
+    path.write_text(csv_text(saved_models.FEATURES, csv_rows))
     settings = ("evaluation.features=oracle", "evaluation.images=70")
-    measure.write_features(sections, out, settings, path)
+    saved_models.write_features(sections, out, settings, path)
     assert [(row["method"], row["FID"]) for row in written(path)][:2] == [
         ("naive", "3.5"),  # named as the report names its run
         ("old label", "3.5"),
@@ -235,7 +237,7 @@ def test_features_of_models_that_are_not_here_stay(out, tmp_path):
 def test_the_last_samples_of_the_first_seed_are_kept(out, tmp_path):
     run(small_config(out, "method=naive", "benchmark.n_experiences=2", "solver.steps=3"))
     sections = collect([out]).sections
-    measure.copy_samples(sections, out, tmp_path / "samples")
+    saved_models.copy_samples(sections, out, tmp_path / "samples")
     pictures = {
         str(path.relative_to(tmp_path / "samples")): path.read_bytes()
         for path in (tmp_path / "samples").rglob("*.png")
@@ -252,8 +254,8 @@ def test_the_last_samples_of_the_first_seed_are_kept(out, tmp_path):
 @pytest.fixture
 def small_experiment(tmp_path, monkeypatch):
     """Two methods on one seed, in a folder of their own; measures those that are asked."""
-    methods = measure.plain("naive", "joint")
-    small = measure.Experiment(("benchmark.n_experiences=2", *SMALL), methods, [0])
+    methods = plain("naive", "joint")
+    small = Experiment(("benchmark.n_experiences=2", *SMALL), methods, [0])
     monkeypatch.setattr(measure, "EXPERIMENTS", {"small": small})
     monkeypatch.setattr(measure, "HERE", tmp_path / "experiments")
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments import results
+import results
 from tests.helpers.fake_runs import write_run
 
 RUNS = "benchmark,settings,method,seed,experience,FID\n"

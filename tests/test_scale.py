@@ -8,13 +8,13 @@ import pytest
 import torch
 from diffusers import UNet2DModel
 
+import scale
 from avalanche_gd.data.model_space import kept_tensors
 from avalanche_gd.metrics.shared_images import SharedImages
 from avalanche_gd.models import SmallCNN
 from avalanche_gd.runs.checkpoint import save_checkpoint
 from avalanche_gd.runs.learner import Learner
 from avalanche_gd.runs.run import make_benchmark
-from experiments import scale
 from tests.helpers.fake_data import write_idx
 from tests.helpers.small_runs import small_config
 
