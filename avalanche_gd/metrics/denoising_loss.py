@@ -29,6 +29,18 @@ class DenoisingLossByTimestep(PluginMetric[Tensor]):
         """The mean squared error in each band, ``(bands,)``; NaN for an empty band."""
         return self._errors / self._counts
 
+    def before_training(self, strategy: Any) -> None:
+        """Check the bands before any work."""
+        self.check_bands(strategy.model)
+
+    def before_eval(self, strategy: Any) -> None:
+        """Check the bands."""
+        self.check_bands(strategy.model)
+
+    def check_bands(self, model: Any) -> None:
+        """Raise ValueError if there are more bands than timesteps of a diffusion model."""
+        check_integer("bands", self.bands, 1, getattr(model, "num_timesteps", None))
+
     def before_eval_exp(self, strategy: Any) -> None:
         """Forget the errors of the experience before."""
         self.reset()
@@ -79,6 +91,7 @@ def denoising_loss_metrics(*, bands: int = 4) -> list[PluginMetric]:
 
     :param bands: into how many bands of equal width the timesteps ``[0, T)`` are split.
     :return: the metrics, for the ``EvaluationPlugin`` of a diffusion model's strategy.
-    :raises ValueError: for bands that are not an integer of 1 or more.
+    :raises ValueError: for bands that are not an integer of 1 or more; before training and
+        evaluation, if they are more than the timesteps.
     """
     return [DenoisingLossByTimestep(bands)]

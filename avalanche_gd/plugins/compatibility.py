@@ -161,8 +161,8 @@ def check_solver(strategy: Any, replay: Any) -> None:
         )
     if isinstance(strategy, OF_OWN_LOSS):
         raise ValueError(
-            f"{type(strategy).__name__} has a loss that replay cannot weight; use Naive, "
-            "or another strategy whose loss is its criterion's"
+            f"{type(strategy).__name__} does not learn by the loss of its criterion, which "
+            "replay weights; use Naive, or another strategy that does"
         )
     if isinstance(strategy, supervised.LearningToPrompt) and strategy.use_mask:
         raise ValueError(

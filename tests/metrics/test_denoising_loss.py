@@ -77,6 +77,22 @@ def test_no_number_of_bands_is_refused(bands):
         denoising_loss_metrics(bands=bands)
 
 
+def test_more_bands_than_timesteps_are_refused_before_training(digits):
+    model = tiny(flow_scheduler(num_train_timesteps=10))
+    assert len(evaluated(model, digits, bands=10, batch_size=20)[0]) == 10
+    message = "bands must be an integer from 1 to 10, got 11"
+    with pytest.raises(ValueError, match=message):
+        evaluated(model, digits, bands=11, batch_size=20)
+    strategy = DiffusionTraining(
+        model=model,
+        optimizer=torch.optim.Adam(model.parameters()),
+        evaluator=EvaluationPlugin(denoising_loss_metrics(bands=11)),
+    )
+    with pytest.raises(ValueError, match=message):
+        strategy.train(digits.train_stream[:1])
+    assert strategy.clock.train_iterations == 0
+
+
 def test_a_classifier_is_refused(digits):
     solver = SmallCNN(SHAPE, 10)
     strategy = BudgetedTemplate(
