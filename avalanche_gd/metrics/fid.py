@@ -92,11 +92,12 @@ class FID(FeatureMetric):
 
         Which experience an image is of is known by its class.
         """
-        if not SharedImages.of(strategy).trained.shares_classes(stream):
+        sharing = SharedImages.of(strategy).trained.sharing(stream)
+        if sharing is None:
             return True
         warnings.warn(
             "FID by experience, its summary and its transfer have no value, as experiences "
-            f"of the stream {stream.name} share classes, by which generated images would "
+            f"of the stream {sharing.name} share classes, by which generated images would "
             "be told apart; use fid_metrics(stream=True) only",
             stacklevel=2,
         )
@@ -228,7 +229,9 @@ def fid_metrics(
         of an earlier model is not of more images: its bias depends on their number. (Of
         fewer, if the model makes fewer.) Where two experiences of the stream share a class,
         as in domain-incremental streams, their images cannot be told apart, and a warning
-        says that there is no value; this is also true for ``summary`` and ``afid``.
+        says that there is no value; this is also true where two of the training stream do
+        and the evaluated stream has other experiences than that one, such as a single one,
+        and for ``summary`` and ``afid``.
     :param stream: log FID over all of them, as ``FID_Stream/eval_phase/test_stream``. There
         is no value, and a warning, if a part of a stream is evaluated that lacks a class
         which was trained on, or one of the experiences trained on where experiences share

@@ -49,6 +49,8 @@ class Counted(NamedTuple):
 
     classes: frozenset[int]
     """Its classes."""
+    begins: int
+    """After how many experiences one of its classes was trained on."""
     after: int
     """After how many experiences it started to count."""
     number: int
@@ -148,13 +150,20 @@ class TrainedExperiences:
         for key in history:
             one = key.place if one_to_one else key
             seen[one] = seen.get(one, frozenset()) | self._classes[key]
-        after = _all_in_first(dataset_classes(whole.dataset), list(seen.values()))
+        classes = dataset_classes(whole.dataset)
+        after = _all_in_first(classes, list(seen.values()))
         if after is None or (one_to_one and place not in seen):
             return None
+        having = [number for number, part in enumerate(seen.values(), 1) if part & classes]
         if one_to_one:
             after = max(after, list(seen).index(place) + 1)
-        classes = dataset_classes(experience.dataset)
-        return Counted(classes, after, len(seen), training=history[0].stream)
+        return Counted(
+            dataset_classes(experience.dataset),
+            having[0] if having else after,
+            after,
+            len(seen),
+            training=history[0].stream,
+        )
 
     def classes_of(self, stream: StreamKey) -> frozenset[int]:
         """All classes of a stream."""
@@ -164,6 +173,19 @@ class TrainedExperiences:
         """Whether two experiences of a stream have a class in common."""
         counts = Counter(chain.from_iterable(self._layout(stream) or ()))
         return max(counts.values(), default=0) > 1
+
+    def sharing(self, stream: StreamKey) -> StreamKey | None:
+        """The stream two of whose experiences have a class in common; None if none has.
+
+        It is this one, or one that was trained on and belongs to it, but not one to one:
+        then an experience of this one may stand for several.
+        """
+        if self.shares_classes(stream):
+            return stream
+        history, one_to_one = self._history(stream)
+        if one_to_one:
+            return None
+        return next((k.stream for k in history if self.shares_classes(k.stream)), None)
 
     def learned_of(self, stream: StreamKey) -> frozenset[int]:
         """The classes of a stream that were trained on; none if it has no known end."""

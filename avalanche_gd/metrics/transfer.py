@@ -37,18 +37,19 @@ class FIDTransfer(FID):
         """Measure the next experience; before any training, the whole test stream."""
         super().before_training_exp(strategy)
         stream = known_tests_of(strategy.experience)
-        if stream is None or SharedImages.of(strategy).trained.shares_classes(stream):
+        if stream is None or SharedImages.of(strategy).trained.sharing(stream):
             return
         tests = whole_stream(stream) or ()
         counted = [SharedImages.of(strategy).trained.counted(test) for test in tests]
         number = max((one.number for one in counted if one), default=1) - 1
         if strategy.clock.train_exp_counter == 0:  # also of several experiences at once
             number = 0
-        known = self._measured.of(stream).setdefault(number, {})
+        qualities = self._measured.of(stream)
+        known = qualities.get(number, {})
         ahead = {
             place: tests[place]
             for place, one in enumerate(counted)
-            if place not in known and (number == 0 or (one and one.after > number))
+            if place not in known and (number == 0 or (one and one.begins > number))
         }
         if not ahead:  # a further piece, or an experience that was trained on before
             return
@@ -58,12 +59,13 @@ class FIDTransfer(FID):
         with hooks.silent():  # training does not cost what a metric does
             images, _ = generate_samples(model, self.sampling, classes=every)
         training = experience_key(origin(strategy.experience)).stream
-        unseen = Counted(frozenset(), 0, 0, training)
+        unseen = Counted(frozenset(), 0, 0, 0, training)
         extractor = self.choice.extractor_for(strategy, unseen)
         generated = self.features(strategy, extractor, images)
         for place, test in ahead.items():
             real = self._real_of(strategy, extractor, test)
             known[place] = frechet_distance(real, generated)
+        qualities[number] = known
 
     def _real_of(self, strategy: Any, extractor: Any, experience: Any) -> Moments:
         """The moments of an experience that may not have been evaluated yet."""
@@ -104,8 +106,9 @@ def fid_transfer_metrics(
     an experience that was trained on uses the generated images of its classes. On one that
     was not trained on yet, it is with all of them: how close the model comes to it without
     training. That is measured when training begins: before the first experience on the
-    whole test stream, later on the next experience. Evaluate after each experience. There
-    is no value where two experiences of the stream share a class, or once one is trained on
+    whole test stream, later on the next experience. Evaluate after each experience. One
+    whose classes are trained on in several experiences has no forward transfer. There is no
+    value where two experiences of the stream share a class, or once one is trained on
     again, as in ``fid_metrics``.
 
     Forward transfer is measured on the ``test_stream`` of the benchmark that is trained on,

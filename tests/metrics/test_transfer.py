@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from avalanche.benchmarks import benchmark_from_datasets
 from avalanche.benchmarks.scenarios.online import split_online_stream
 
 from avalanche_gd import to_model_space
+from avalanche_gd.data.model_space import as_benchmark
 from avalanche_gd.metrics import (
     afid_summary,
     fid_metrics,
@@ -23,11 +25,18 @@ from tests.helpers.small_streams import (
     SAMPLING,
     FirstPixels,
     Pixels,
+    domain,
+    domain_datasets,
     domain_incremental,
     expected_fid,
     strategy_with,
 )
-from tests.helpers.stream_builders import classes_in_model_space, classes_of_no_benchmark
+from tests.helpers.stream_builders import (
+    by_class,
+    classes_in_model_space,
+    classes_of_no_benchmark,
+    whole,
+)
 
 STREAM = "eval_phase/test_stream"
 # FID on experience i (columns, from 0) after k experiences (lines, from 0), in full.
@@ -226,6 +235,36 @@ def test_where_experiences_share_classes_they_have_no_values_of_their_own(is_kno
         with pytest.warns(UserWarning, match=said):
             strategy.train(benchmark.train_stream[1], eval_streams=[])
     assert not strategy.evaluator.metrics[1].qualities
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_nor_where_one_test_experience_stands_for_those_that_do(is_known):
+    data = domain_datasets()
+    data["test"] = [domain(1)]
+    benchmark = as_benchmark(**data) if is_known else benchmark_from_datasets(**data)
+    strategy = strategy_with(
+        fid_metrics(experience=True, summary=True, afid=True, **options()),
+        fid_transfer_metrics(**options()),
+    )
+    for experience in benchmark.train_stream[:2]:
+        strategy.train(experience, eval_streams=[])
+        with pytest.warns(UserWarning, match="as experiences of the stream train share"):
+            values = strategy.eval(benchmark.test_stream)
+        assert list(values) == [f"FID_Stream/{STREAM}"]
+    assert not strategy.evaluator.metrics[1].qualities
+
+
+def test_a_test_experience_of_all_classes_has_no_forward_transfer():
+    parts = by_class(task_labels=False)
+    train = [experience.dataset for experience in parts.train_stream]
+    benchmark = as_benchmark(train=train, test=[whole("test")])
+    metrics = fid_transfer_metrics(**options())
+    strategy = strategy_with(metrics)
+    for experience in benchmark.train_stream:
+        strategy.train(experience, eval_streams=[])
+    values = strategy.eval(benchmark.test_stream)
+    assert np.isnan(values[f"FID_ForwardTransfer/{STREAM}"])
+    assert {k: set(q) for k, q in metrics[0].qualities["test"].items()} == {0: {0}, 4: {0}}
 
 
 def test_it_changes_no_training(digits):
