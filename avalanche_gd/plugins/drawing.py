@@ -70,14 +70,15 @@ def draw(
         (:meth:`Taught.apart`); False for with the class only; None for one of the two, as
         the model's ``condition_dropout`` says.
     :raises TypeError: if the teacher is not a diffusion model, or the source is neither a
-        name nor has a method ``draw``.
+        name nor has a method ``draw`` that returns a :class:`Taught`.
     :raises ValueError: for an unknown source, a count or steps that are not integers of 1
         or more, a start that is not a timestep or that the source does not use, if the
         number of current images or classes is not ``count``, if the current images do not
         fit the teacher, if a source needs them and has none, for pairs from a source that
         is not independent, for a condition together with samples, pairs or ahead, which
-        have their own classes, or for ``with_none`` of a teacher that cannot predict both
-        with and without a class.
+        have their own classes, for ``with_none`` of a teacher that cannot predict both
+        with and without a class, or if the source draws other shapes or timesteps than
+        those of the teacher.
     """
     source = source_by_name(source)
     if not hasattr(teacher, "denoise"):
@@ -156,6 +157,12 @@ def draw(
             drops=with_none is None,
         )
         taught = source.draw(request)
+        if not isinstance(taught, Taught):
+            raise TypeError(
+                f"{type(source).__name__}.draw must return what request.noised or "
+                f"request.taught gives, a Taught, not a {type(taught).__name__}"
+            )
+        taught.check(teacher, number * parts)
         return taught.with_none(teacher) if with_none else taught
 
     if pairs is not None:

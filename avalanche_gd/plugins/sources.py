@@ -32,6 +32,7 @@ class Source(Protocol):
         """Draw what a step teaches.
 
         :param request: the teacher, the current batch, and ways to ask the teacher.
+        :return: N noisy images, their timesteps and targets, on the teacher's device.
         """
 
 
@@ -259,10 +260,14 @@ def source_by_name(
 
     :param known: the sources by name.
     :raises ValueError: if there is no source of that name.
-    :raises TypeError: if it is neither a name nor an object with ``draw``.
+    :raises TypeError: if it is neither a name nor an object with ``draw``, or is a class.
     """
     if isinstance(source, str):
         return known[check_choice("source", source, known)]()
+    if isinstance(source, type):
+        raise TypeError(
+            f"source must be an object, not a class; give {source.__name__}(...)"
+        )
     if not isinstance(source, Source):
         raise TypeError(f"source must be a name or have a method draw, got {source!r}")
     return source

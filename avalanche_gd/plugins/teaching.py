@@ -36,6 +36,31 @@ class Taught(NamedTuple):
         starts = range(0, len(self.x_t), count)
         return [self.at(slice(start, start + count)) for start in starts]
 
+    def check(self, teacher: Any, count: int) -> None:
+        """Raise ValueError unless this is what a student of a teacher can be taught.
+
+        The range of timesteps is checked on the CPU only, as an accelerator would have to
+        wait.
+
+        :param count: N, how many images it must have.
+        """
+        _check_noisy(self.x_t, self.timesteps, teacher, count)
+        if self.target.shape != self.x_t.shape:
+            raise ValueError(
+                f"a source drew targets of shape {tuple(self.target.shape)} for noisy "
+                f"images of {tuple(self.x_t.shape)}; draw one for each"
+            )
+        if (self.condition is None) != (teacher.num_classes is None):
+            has = "no condition, but" if self.condition is None else "a condition, but"
+            raise ValueError(
+                f"a source drew {has} the teacher's num_classes is {teacher.num_classes}"
+            )
+        if self.condition is not None and self.condition.shape != (count,):
+            raise ValueError(
+                f"a source drew a condition of shape {tuple(self.condition.shape)} for "
+                f"{count} images"
+            )
+
     def with_none(self, teacher: Any) -> "Taught":
         """Add the targets without a class at the same noisy images. Costs 1F.
 
@@ -64,6 +89,34 @@ class Taught(NamedTuple):
         condition = None if conditions[0] is None else torch.cat(conditions)
         x_t, timesteps, target = map(torch.cat, columns)
         return Taught(x_t, timesteps, target, condition)
+
+
+def _check_noisy(x_t: Tensor, timesteps: Tensor, teacher: Any, count: int) -> None:
+    """Raise ValueError unless there are so many noisy images and timesteps of a teacher."""
+    _check_shape(x_t, teacher, count)
+    is_integer = not (timesteps.dtype == torch.bool or timesteps.is_floating_point())
+    if timesteps.shape != (count,) or not is_integer or timesteps.is_complex():
+        raise ValueError(
+            f"a source must draw {count} integers as timesteps, got {timesteps.dtype} of "
+            f"shape {tuple(timesteps.shape)}"
+        )
+    if timesteps.device.type == "cpu" and count:
+        low, high = (int(bound) for bound in torch.aminmax(timesteps))
+        if low < 0 or high >= teacher.num_timesteps:
+            raise ValueError(
+                "a source must draw timesteps from 0 to T - 1 = "
+                f"{teacher.num_timesteps - 1}, got {low if low < 0 else high}"
+            )
+
+
+def _check_shape(images: Tensor, teacher: Any, count: int) -> None:
+    """Raise ValueError unless there are so many float images of a teacher's shape."""
+    shape = (count, *teacher.sample_shape)
+    if images.shape != shape or not images.is_floating_point():
+        raise ValueError(
+            f"a source must draw {count} float images of shape {teacher.sample_shape}, got "
+            f"{images.dtype} of shape {tuple(images.shape)}"
+        )
 
 
 @dataclass(frozen=True)
@@ -114,7 +167,8 @@ class TeachingRequest:
     def noised(self, x0: Tensor) -> Taught:
         """The teacher's prediction on images, each noised to a random timestep.
 
-        :param x0: clean images, ``(N, C, H, W)``.
+        :param x0: clean images in model space, ``(N, C, H, W)``.
+        :raises ValueError: if they are not N of the teacher's shape.
         """
         return self.taught(*self._noise(x0))
 
@@ -124,8 +178,10 @@ class TeachingRequest:
         A class is dropped as often as the model's ``condition_dropout`` says.
 
         :param x_t: ``(N, C, H, W)``.
-        :param timesteps: ``(N,)``.
+        :param timesteps: ``(N,)``, integers in ``[0, T)``.
+        :raises ValueError: if they are not; the range is checked on the CPU only.
         """
+        _check_noisy(x_t, timesteps, self.teacher, self.count)
         condition = self.drop_condition()
         target = self.teacher.denoise(x_t, timesteps, condition)
         return Taught(x_t, timesteps, target, condition)
@@ -133,8 +189,10 @@ class TeachingRequest:
     def retrained(self, x0: Tensor) -> Taught:
         """Images, each noised to a random timestep, with the added noise as the target.
 
-        :param x0: clean images, ``(N, C, H, W)``.
+        :param x0: clean images in model space, ``(N, C, H, W)``.
+        :raises ValueError: if they are not N of the teacher's shape.
         """
+        _check_shape(x0, self.teacher, self.count)
         timesteps = self.draw_timesteps()
         noise = self.draw_noise()
         condition = self.drop_condition()
@@ -186,5 +244,6 @@ class TeachingRequest:
         return torch.cat([draw(count) for _ in range(self.parts)])
 
     def _noise(self, x0: Tensor) -> tuple[Tensor, Tensor]:
+        _check_shape(x0, self.teacher, self.count)
         timesteps = self.draw_timesteps()
         return self.teacher.add_noise(x0, self.draw_noise(), timesteps), timesteps
