@@ -152,8 +152,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
-    write_whole(path, lambda beside: beside.write_text(text))
+    """Write a text file in UTF-8, whatever the locale is, whole or not at all."""
+    write_whole(path, lambda beside: beside.write_text(text, encoding="utf-8"))
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -9,7 +9,12 @@ from functools import partial
 import pytest
 import torch
 
-from avalanche_gd import DiffusionModel, GenerativeDistillationPlugin, ddim_scheduler
+from avalanche_gd import (
+    DiffusionModel,
+    GenerativeDistillationPlugin,
+    Sampling,
+    ddim_scheduler,
+)
 from avalanche_gd.evaluation import evaluate_command
 from avalanche_gd.evaluation.subjects import Subject
 from avalanche_gd.runs import columns
@@ -17,6 +22,7 @@ from avalanche_gd.runs.run_command import main
 from tests.helpers.guides import GUIDES, files_of, forget_modules, write_files
 from tests.helpers.lessons import note_losses
 from tests.helpers.small_runs import SMALL
+from tests.helpers.small_streams import strategy_with
 from tests.helpers.small_trainings import train_generator
 
 pytestmark = pytest.mark.usefixtures("sketched")
@@ -112,6 +118,21 @@ def test_a_metric_with_its_line_is_in_the_tables(folder, call):
     ]
     assert len(values) == 2 and all(0 < value < 1 for value in values)
     assert list(folder.rglob("figures/*contrast*.svg"))
+
+
+def test_two_metrics_of_one_name_are_refused_and_values_need_names(folder, digits):
+    from my_metric import Contrast, contrast_metrics
+
+    model, first = DiffusionModel.from_preset("digits"), digits.train_stream[0]
+    twice = strategy_with(contrast_metrics(), contrast_metrics(), model=model)
+    with pytest.raises(ValueError, match="two metrics would be logged as Contrast_Stream"):
+        twice.train(first, eval_streams=[])
+    nameless = Contrast(Sampling(images=2, steps=1))
+    nameless.compute = lambda strategy, experiences: 0.5
+    strategy = strategy_with(nameless, model=model)
+    strategy.train(first, eval_streams=[])
+    with pytest.raises(TypeError, match=r"Contrast.compute must return values by name"):
+        strategy.eval(digits.test_stream)
 
 
 def test_a_denoiser_denoises(folder):

@@ -2,6 +2,8 @@
 
 import os
 import resource
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -171,6 +173,22 @@ def test_a_full_disk_is_a_warning_and_leaves_nothing():
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert same_bits(made, content())
     assert not list(cache_folder().iterdir())
+
+
+def test_text_is_written_where_the_locale_has_no_such_letters(tmp_path):
+    code = "import sys; from avalanche_gd.runs.errors import quiet; quiet(); "
+    code += "from avalanche_gd.storage import write_text; from pathlib import Path; "
+    code += "print('FID \\u2193'); write_text(Path(sys.argv[1]), 'FID \\u2193')"
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "card.md")],
+        env=os.environ | locale,
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    assert (tmp_path / "card.md").read_bytes() == "FID \u2193".encode()
+    assert done.stdout == "FID \\u2193\n"
 
 
 def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path):

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from avalanche_gd.checks import check_integer, check_number
+from avalanche_gd.data.digest import data_digest
 from avalanche_gd.evaluation.measure import Judge, Outcome, Plan
 from avalanche_gd.evaluation.outcome_table import as_csv, as_text, drawings
 from avalanche_gd.evaluation.subjects import Subject, check_fits, compose_settings
@@ -94,10 +95,13 @@ def evaluate(
         sampled or measured, or if the folder has something else or cannot be written.
     """
     _check(subjects, config, plan)
-    record = _record(subjects, config, plan)
-    _check_out(out, record)
     torch.set_num_threads(config.threads)
-    judge = Judge(config, make_benchmark(config), plan)
+    benchmark = make_benchmark(config)
+    # Of data that have no digest, the place has to do.
+    data = data_digest(benchmark) or str(config.benchmark.options.get("root"))
+    record = _record(subjects, config, plan, data)
+    _check_out(out, record)
+    judge = Judge(config, benchmark, plan)
     made = {"made": provenance(config.torch_device)}
     write_json(out / "evaluation.json", {"evaluation": record, **made})
     outcomes = [one for subject in subjects for one in judge.outcomes(subject)]
@@ -124,8 +128,13 @@ def _check(subjects: Sequence[Subject], config: RunConfig, plan: Plan) -> None:
             model.check_steps(steps, sampler)
 
 
-def _record(subjects: Sequence[Subject], config: RunConfig, plan: Plan) -> dict[str, Any]:
-    """What decides the result, in the form in which JSON is read back."""
+def _record(
+    subjects: Sequence[Subject], config: RunConfig, plan: Plan, data: str
+) -> dict[str, Any]:
+    """What decides the result, in the form in which JSON is read back.
+
+    :param data: what tells the benchmark's data from others.
+    """
     settings = {
         name: value
         for name, value in deciding_settings(config).items()
@@ -133,7 +142,8 @@ def _record(subjects: Sequence[Subject], config: RunConfig, plan: Plan) -> dict[
         and name not in ("evaluation.images", "evaluation.steps")
     }
     models = {subject.label: subject.digest() for subject in subjects}
-    return json.loads(json.dumps({"models": models, "settings": settings, **asdict(plan)}))
+    record = {"models": models, "settings": settings, "data": data, **asdict(plan)}
+    return json.loads(json.dumps(record))
 
 
 def _check_out(out: Path, record: dict[str, Any]) -> None:

@@ -72,7 +72,8 @@ class Subject:
         if own := run.config["model"].get("_target_"):
             raise ValueError(
                 f"the run {label} has a denoiser of your own, {own:.80}; only a U-Net of "
-                "diffusers can be loaded, so evaluate that model in Python"
+                "diffusers can be loaded, so evaluate that model in Python, with its "
+                f"weights in {folder / 'model' / 'denoiser.safetensors'}"
             )
         return cls(label, folder / "model", run.config)
 

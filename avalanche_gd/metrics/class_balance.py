@@ -39,7 +39,8 @@ class ClassBalance(GenerationMetric):
         self._histogram = histogram
         self._oracle = oracle
         self._labels: dict[ExperienceKey, list[Tensor]] = {}
-        self._most = 0  # classes in a histogram so far
+        self.classes_logged = 0
+        """How many classes the histogram had so far, for a checkpoint."""
 
     def check(self, strategy: Any) -> None:
         """Raise ValueError if there are no labels or no classifier."""
@@ -71,9 +72,10 @@ class ClassBalance(GenerationMetric):
         )
         true = torch.cat([part for key in experiences for part in self._labels[key]])
         # What was logged once is logged again, also if there is none of that class.
-        self._most = max(self._most, int(torch.cat([true, generated]).max()) + 1)
+        most = int(torch.cat([true, generated]).max()) + 1
+        self.classes_logged = max(self.classes_logged, most)
         p, q = (
-            torch.bincount(labels, minlength=self._most) / len(labels)
+            torch.bincount(labels, minlength=self.classes_logged).double() / len(labels)
             for labels in (true, generated)
         )
         values = {

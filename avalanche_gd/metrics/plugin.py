@@ -146,7 +146,13 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
             return []
         if self.needs_all_classes and self.lacks_classes(strategy):
             return []
-        self._results = self.compute(strategy, list(self._counted))
+        results = self.compute(strategy, list(self._counted))
+        if not isinstance(results, dict):
+            raise TypeError(
+                f"{type(self).__name__}.compute must return values by name, a dict, not a "
+                f"{type(results).__name__}"
+            )
+        self._results = results
         return [self.emitted(*item, strategy) for item in self._results.items()]
 
     def lacks_classes(self, strategy: Any) -> bool:

@@ -26,7 +26,9 @@ class SynapticIntelligencePlugin(avalanche_plugins.SynapticIntelligencePlugin):
     reference, which changes with the step: no weight seems to move, and the penalty stays
     zero. This plugin keeps a copy. Avalanche's also looks up four times a step, for each
     module and all in it, which weights are excluded, which takes as long as the passes of
-    the U-Net. This one looks it up once an experience.
+    the U-Net. This one looks it up once an experience. Weights may be of whatever type of
+    float. One that is frozen in a later experience keeps its importance, where Avalanche's
+    adds the last step of the experience before, again in each step.
 
     The arguments are those of Avalanche's plugin.
     """
@@ -37,6 +39,9 @@ class SynapticIntelligencePlugin(avalanche_plugins.SynapticIntelligencePlugin):
         _copy(self.ewc_data[0])
         allowed = self.allowed_parameters(strategy.model, self.excluded_parameters)
         self._allowed = _Parameters(dict(allowed))
+        for name, parameter in allowed:  # new ones are float32, whatever the weights are
+            for kept in (self.ewc_data[1], *self.syn_data.values()):
+                kept[name].data = kept[name].data.to(parameter.dtype)
 
     def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Keep the weights from before the step."""
@@ -58,7 +63,12 @@ class SynapticIntelligencePlugin(avalanche_plugins.SynapticIntelligencePlugin):
 
     def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Update the importances with the step of the weights."""
-        self.post_update(self._allowed, self.syn_data, set())
+        named = self._allowed.named_parameters()
+        moved = {name: own for name, own in named if own.grad is not None}
+        for name, gradient in self.syn_data["grad"].items():
+            if name not in moved:
+                gradient.data = torch.zeros_like(gradient.data)
+        self.post_update(_Parameters(moved), self.syn_data, set())
 
 
 class _Parameters(nn.Module):
@@ -119,7 +129,17 @@ class MIRPlugin(avalanche_plugins.MIRPlugin):
     :param batch_size_mem: how many samples a step replays.
     :param mem_size: how many samples are in memory.
     :param subsample: how many samples a step compares.
+    :raises ValueError: when training starts, for a model with frozen weights.
     """
+
+    def before_training(self, strategy: Any, **kwargs: Any) -> None:
+        """Raise ValueError for frozen weights, which MIR's trial step cannot leave out."""
+        for name, parameter in strategy.model.named_parameters():
+            if not parameter.requires_grad:
+                raise ValueError(
+                    f"MIR takes a trial step of all weights, but {name} is frozen; train "
+                    "it too, or use Avalanche's ReplayPlugin"
+                )
 
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:
         """Add the loss on the replayed samples."""

@@ -58,7 +58,9 @@ def check_config(config: RunConfig) -> None:
     check_name("method.name", config.method.name)
     if problem := next(chain(_wrong_values(config), _wrong_device(config)), None):
         raise ValueError(problem)
-    check_experiences(config.benchmark.n_experiences, config.benchmark.n_classes)
+    check_integer("benchmark.n_experiences", config.benchmark.n_experiences)
+    if config.benchmark._target_.startswith("avalanche_gd."):
+        check_experiences(config.benchmark.n_experiences, config.benchmark.n_classes)
     with naming("model"):
         model = _make_model(config)
     with naming("evaluation"):
@@ -162,6 +164,7 @@ def _wrong_values(config: RunConfig) -> Iterator[str]:
     for name in ("generator.learning_rate", "solver.learning_rate"):
         check_number(name, attrgetter(name)(config), "above 0")
     check_number("method.lambd", config.method.lambd, "0 or more")
+    check_number("method.penalty", config.method.penalty, "0 or more")
     check_number("model.condition_dropout", config.model.condition_dropout, "in [0, 1)")
     check_integer("seed", config.seed, 0, _HIGHEST_SEED)
     for name in ("generator", "solver"):

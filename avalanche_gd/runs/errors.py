@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from io import TextIOWrapper
 from typing import Any, NoReturn
 
 from hydra.errors import (
@@ -53,7 +54,12 @@ _ONE_LINE = "AVALANCHE_GD_ONE_LINE"  # a sweep's launcher passes it on to its pr
 
 
 def quiet() -> None:
-    """Hide warnings about which a user can do nothing."""
+    """Hide warnings about which a user can do nothing.
+
+    What the terminal's encoding does not have is printed as an escape.
+    """
+    if isinstance(sys.stdout, TextIOWrapper):  # in a notebook it is none
+        sys.stdout.reconfigure(errors="backslashreplace")
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     logging.getLogger("diffusers").setLevel(logging.ERROR)

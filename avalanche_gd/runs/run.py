@@ -234,7 +234,25 @@ def read_benchmark(config: RunConfig) -> Any:
             f"the classes of {settings.name} must be numbered from 0 to {n_classes - 1}, "
             f"but are {', '.join(map(str, sorted(classes)))}; number them anew"
         )
+    _check_order(benchmark, settings.name)
     return benchmark
+
+
+def _check_order(benchmark: Any, name: str) -> None:
+    """Raise ValueError if a test experience has a class that is trained on later or never.
+
+    A run evaluates the first i test experiences after i experiences of training.
+    """
+    trained: set[int] = set()
+    streams = zip(benchmark.train_stream, benchmark.test_stream, strict=True)
+    for number, (train, test) in enumerate(streams, 1):
+        trained.update(train.classes_in_this_experience)
+        if unknown := set(test.classes_in_this_experience) - trained:
+            raise ValueError(
+                f"test experience {number} of {name} has the class {min(unknown)}, which "
+                "is in none of the training experiences so far; give both streams the same "
+                "order"
+            )
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.errors import ending_with_one_line
 from avalanche_gd.runs.results import is_complete
 from avalanche_gd.runs.side_by_side import Countdown, end_with_failures
+from avalanche_gd.storage import write_bytes
 
 
 class SweepCallback(Callback):
@@ -32,6 +34,8 @@ class SweepCallback(Callback):
     def __init__(self) -> None:
         self.configs: list[RunConfig] = []
         self.failures: dict[Path, str] = {}
+        self.own_file = Path()
+        self.before: bytes | None = None  # its content before the sweep
 
     def __getstate__(self) -> dict[str, Any]:
         """Start as new in a launcher's process, which does not know the other runs."""
@@ -45,6 +49,8 @@ class SweepCallback(Callback):
             if not self.configs:
                 raise ValueError("the sweep has no run: its pattern fits no choice")
             self.countdown = Countdown(self.configs)
+        self.own_file = Path(config.hydra.sweep.dir) / "multirun.yaml"
+        self.before = self.own_file.read_bytes() if self.own_file.is_file() else None
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Note the start time."""
@@ -65,7 +71,9 @@ class SweepCallback(Callback):
         """Make a report of the complete runs, print the tables, and list the errors."""
         if not is_main():
             return
-        if not self.configs[0].check:
+        if self.configs[0].check:
+            self._leave_nothing()
+        else:
             folders = list(dict.fromkeys(config.folder for config in self.configs))
             complete = list(filter(_is_whole, folders))
             for folder in set(folders) - set(complete):
@@ -73,6 +81,15 @@ class SweepCallback(Callback):
             if complete:
                 self._report(complete)
         end_with_failures(self.failures)
+
+    def _leave_nothing(self) -> None:
+        """Take back what Hydra wrote about the sweep."""
+        if self.before is not None:
+            write_bytes(self.own_file, self.before)
+            return
+        self.own_file.unlink(missing_ok=True)
+        with suppress(OSError):  # not empty, or the current folder
+            self.own_file.parent.rmdir()
 
     def _report(self, folders: Sequence[Path]) -> None:
         out = Path(self.configs[0].out).expanduser()

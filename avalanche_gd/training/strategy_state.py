@@ -38,6 +38,11 @@ def strategy_state(strategy: Any, plugins: list[Any]) -> dict[str, Any]:
             for metric in strategy.evaluator.metrics
             if hasattr(metric, "qualities")
         ],
+        "classes_logged": [
+            metric.classes_logged
+            for metric in strategy.evaluator.metrics
+            if hasattr(metric, "classes_logged")
+        ],
     }
 
 
@@ -55,8 +60,11 @@ def load_strategy_state(strategy: Any, plugins: list[Any], state: dict[str, Any]
     vars(strategy.clock).update(state["clock"])
     load_plugin_states(plugins, state["plugins"], strategy.model)
     qualities = iter(state["qualities"])
+    classes_logged = iter(state.get("classes_logged", ()))  # of an earlier version, none
     for metric in strategy.evaluator.metrics:
         if hasattr(metric, "forgetting"):
             metric.forgetting.initial = dict(state["first_values"][str(metric)])
         if hasattr(metric, "qualities"):
             metric.qualities = next(qualities)
+        if hasattr(metric, "classes_logged"):
+            metric.classes_logged = next(classes_logged, metric.classes_logged)

@@ -23,6 +23,7 @@ from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.evaluation_config import measure_names
 from avalanche_gd.runs.model_config import ModelConfig
 from avalanche_gd.runs.run import run
+from tests.helpers.fake_data import folder_of_images
 from tests.helpers.plain_fid import plain_fid
 from tests.helpers.small_models import seeded
 from tests.helpers.small_runs import metrics, small_config
@@ -211,6 +212,18 @@ def test_only_the_same_evaluation_is_written_anew(call, models, tmp_path, evalua
     status, _, errors = call(main, models / "plain", *QUICK)
     assert status == 2 and "evaluation.json is cut short, or is damaged" in errors
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+
+
+def test_an_evaluation_on_other_data_is_not_written_over(models, tmp_path, evaluated, call):
+    roots = [folder_of_images(tmp_path / name, n) for n, name in ((10, "a"), (200, "b"))]
+    data = ["benchmark=image_folder", "model=digits", "benchmark.options.channels=1"]
+    data += ["benchmark.n_classes=2", "benchmark.n_experiences=2"]
+    evaluated("plain", *data, f"+benchmark.options.root={roots[0]}")
+    before = (tmp_path / "evaluation" / "evaluation.csv").read_bytes()
+    words = (models / "plain", *QUICK, *data, f"+benchmark.options.root={roots[1]}")
+    status, _, errors = call(main, *words)
+    assert status == 2 and "evaluation has another evaluation; choose" in errors
+    assert (tmp_path / "evaluation" / "evaluation.csv").read_bytes() == before
 
 
 REFUSED = {

@@ -35,3 +35,14 @@ def write_class_folders(folder: Path) -> Path:
         for i in range(4):
             Image.new("RGB", (8, 8), (i, i, i)).save(folder / name / f"{i}.png")
     return folder
+
+
+def folder_of_images(folder, shade):
+    """Ten grey images of each of two classes, for training and for testing."""
+    for part in ("train", "test"):
+        for name in ("a", "b"):
+            (folder / part / name).mkdir(parents=True)
+            for i in range(10):
+                image = Image.new("L", (8, 8), shade + i)
+                image.save(folder / part / name / f"{i}.png")
+    return folder

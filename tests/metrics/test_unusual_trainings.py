@@ -24,6 +24,7 @@ from avalanche_gd.metrics import (
     kid_metrics,
     recovery_steps,
 )
+from avalanche_gd.training.strategy_state import load_strategy_state, strategy_state
 from tests.helpers.plain_fid import plain_fid
 from tests.helpers.small_models import SHAPE, conditioned, tiny
 from tests.helpers.small_streams import (
@@ -270,3 +271,8 @@ def test_a_class_that_is_generated_no_longer_has_the_share_0():
         strategy.model.reverse = lambda noise, *_, images=images, **__: images
         shares.append(strategy.eval(benchmark.test_stream[:1])[name])
     assert shares == [1.0, 0.0]
+    again = strategy_with(class_balance_metrics(histogram=True, **LABELLED))
+    load_strategy_state(again, [], strategy_state(strategy, []))
+    again.train(benchmark.train_stream[1], eval_streams=[])
+    again.model.reverse = strategy.model.reverse
+    assert again.eval(benchmark.test_stream[:2])[name] == 0.0

@@ -104,6 +104,48 @@ def test_avalanches_own_si_still_needs_the_adapter(tiny_model, digits):
     assert all(data.data.abs().max() == 0 for data in plugin.ewc_data[1].values())
 
 
+def test_si_works_in_float64(digits):
+    plugin = SynapticIntelligencePlugin(si_lambda=1e4)
+
+    class InDouble(SupervisedPlugin):
+        def before_training_iteration(self, strategy, **kwargs):
+            strategy.mbatch[0] = strategy.mb_x.double()
+
+    train_generator(tiny().double(), digits.train_stream[:2], plugin, InDouble())
+    importance = [data.data for data in plugin.ewc_data[1].values()]
+    assert {data.dtype for data in importance} == {torch.float64}
+    assert max(data.max() for data in importance) > 0
+
+
+def test_the_importance_of_a_weight_that_is_frozen_later_stays(digits):
+    plugin = SynapticIntelligencePlugin(si_lambda=1.0, eps=1e3)
+    model = tiny()
+    strategy = train_generator(model, digits.train_stream[:1], plugin)
+    name = "denoiser.convolution.weight"
+    before = plugin.ewc_data[1][name].data.clone()
+    model.denoiser.convolution.weight.requires_grad_(False)
+    strategy.train(digits.train_stream[1], eval_streams=[])
+    assert before.max() > 0 and torch.equal(plugin.ewc_data[1][name].data, before)
+    assert plugin.syn_data["trajectory"][name].data.abs().max() == 0
+
+
+def test_si_leaves_out_a_weight_that_is_in_no_pass(digits):
+    model = tiny()
+    model.denoiser.unused = torch.nn.Parameter(torch.ones(3))
+    plugin = SynapticIntelligencePlugin(si_lambda=1.0)
+    train_generator(model, digits.train_stream[:2], plugin)
+    assert plugin.ewc_data[1]["denoiser.unused"].data.abs().max() == 0
+
+
+def test_mir_refuses_frozen_weights_before_training(digits):
+    model = tiny()
+    model.denoiser.convolution.weight.requires_grad_(False)
+    before = weights(model)
+    with pytest.raises(ValueError, match=r"but denoiser.convolution.weight is frozen"):
+        train_generator(model, digits.train_stream[:1], MIRPlugin(5, 20, 10))
+    assert same_bits(weights(model), before)
+
+
 @pytest.mark.parametrize("num_classes", [None, 10])
 def test_mas_is_the_mean_gradient_of_the_squared_prediction(digits, num_classes):
     model = DiffusionModel.from_preset("digits", num_classes=num_classes).eval()

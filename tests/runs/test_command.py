@@ -205,6 +205,10 @@ BAD = {
         "model: no preset 'huge'; choose from digits, fmnist-small",
     ),
     "a negative lambda": (["method.lambd=-1"], "method.lambd must be 0 or more, got -1.0"),
+    "a negative penalty of EWC": (
+        ["method=ewc_distillation", "method.penalty=-1"],
+        "method.penalty must be 0 or more, got -1.0",
+    ),
     "teacher steps of 0": (
         ["method.teacher_steps=0"],
         "method.teacher_steps: sampling steps must be an integer from 1 to 1000, got 0",
@@ -393,7 +397,7 @@ BAD = {
         "method=rank1_ewc: RankOneEWCPlugin needs a DiffusionModel; MlpVAE has no method "
         "noise_ahead",
     ),
-    "a negative penalty": (["method=rank1_ewc", "method.penalty=-1"], "lambd must be 0 or"),
+    "a negative penalty": (["method=rank1_ewc", "method.penalty=-1"], "penalty must be 0"),
     "an unknown control": (
         ["method=rank1_replay", "method.control=all"],
         "no control 'all'; choose from diagonal, shuffled",

@@ -1,28 +1,19 @@
 """A run's name does not say what its data are, so that its record has to."""
 
 import shutil
+from itertools import chain
 
 import pytest
 import torch
-from PIL import Image
 
 from avalanche_gd.data.benchmark import as_benchmark
 from avalanche_gd.data.model_space import as_dataset
 from avalanche_gd.runs.learner import Learner
+from avalanche_gd.runs.results import is_complete
 from avalanche_gd.runs.run import run
 from avalanche_gd.runs.run_files import read_info
+from tests.helpers.fake_data import folder_of_images
 from tests.helpers.small_runs import small_config
-
-
-def folder_of_images(folder, shade):
-    """Ten images of each of two classes, for training and for testing."""
-    for part in ("train", "test"):
-        for name in ("a", "b"):
-            (folder / part / name).mkdir(parents=True)
-            for i in range(10):
-                image = Image.new("L", (8, 8), shade + i)
-                image.save(folder / part / name / f"{i}.png")
-    return folder
 
 
 @pytest.fixture
@@ -52,6 +43,52 @@ def test_classes_that_are_not_counted_from_0_are_refused(tmp_path):
     message = "classes of own must be numbered from 0 to 1, but are 1, 2; number them anew"
     with pytest.raises(ValueError, match=message):
         run(small_config(tmp_path, *data, *two, "method=naive"))
+
+
+def in_parts(n_experiences, seed, image_size, train, test):
+    """Experiences of the classes that are given, by stream."""
+
+    def stream(parts):
+        labels = [torch.tensor(part).repeat(4) for part in parts]
+        return [as_dataset(torch.zeros(len(own), 1, 8, 8), own) for own in labels]
+
+    return as_benchmark(train=stream(train), test=stream(test))
+
+
+@pytest.fixture
+def parts_config(tmp_path):
+    """The settings of a run on such experiences."""
+
+    def make(train, test):
+        data = ["benchmark._target_=tests.runs.test_other_data.in_parts"]
+        data += ["benchmark.name=own", f"benchmark.n_experiences={len(train)}"]
+        data += [f"benchmark.n_classes={len(set(chain(*train)))}"]
+        data += [f"+benchmark.options.train={train}", f"+benchmark.options.test={test}"]
+        return small_config(tmp_path, *data, "method=solver_naive")
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("test", "message"),
+    [
+        ([[2, 3], [0, 1]], "test experience 1 of own has the class 2, which is in none of"),
+        ([[0, 1], [2, 3, 4]], "test experience 2 of own has the class 4, which is in none"),
+    ],
+    ids=["another order", "a class without training"],
+)
+def test_tests_of_what_is_not_trained_yet_are_refused_before_training(
+    parts_config, test, message, monkeypatch
+):
+    monkeypatch.setattr(Learner, "train", pytest.fail)
+    with pytest.raises(ValueError, match=message):
+        run(parts_config([[0, 1], [2, 3]], test))
+
+
+@pytest.mark.parametrize("test", [[[0], [1, 2]], [[0], [0, 1, 2]]], ids=["own", "all"])
+def test_experiences_of_unequal_numbers_of_classes_are_run(parts_config, test):
+    folder = run(parts_config([[0], [1, 2]], test))
+    assert is_complete(folder)
 
 
 def shaded(n_experiences, seed, image_size, root, too_many=0):
