@@ -17,7 +17,7 @@ from avalanche_gd.data.stored_images import StoredImages, stored_images
 
 _MODES = {1: "L", 3: "RGB"}  # PIL's names, by channels
 _FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")  # PIL's, by a file's content
-_RULE = "shorter side resized bilinearly, centre"  # part of the key in the cache
+_RULE = "opaque, shorter side resized bilinearly, centre"  # part of the key in the cache
 
 
 def decoded_images(
@@ -26,7 +26,7 @@ def decoded_images(
     """Decode image files, or read their pixels from the cache.
 
     An image's shorter side is resized to ``image_size``, bilinearly with antialiasing,
-    and its centre is kept.
+    and its centre is kept. As in torchvision, the orientation in EXIF data is not heeded.
 
     :param root: the folder of the files.
     :param files: their paths, below ``root``.
@@ -35,8 +35,9 @@ def decoded_images(
     :return: uint8, ``(N, channels, image_size, image_size)``; in memory only if the cache
         cannot be written.
     :raises ValueError: if a file cannot be read as a JPEG, PNG, PPM (with PGM), BMP, TIFF
-        or WebP image with 8 bits per channel, whatever its name ends in; or if it has more
-        pixels than PIL's ``Image.MAX_IMAGE_PIXELS``, 89 million.
+        or WebP image with 8 bits per channel, whatever its name ends in; if it is
+        transparent somewhere; or if it has more pixels than PIL's
+        ``Image.MAX_IMAGE_PIXELS``, 89 million.
     """
     shape = (len(files), channels, image_size, image_size)
 
@@ -59,6 +60,8 @@ def _decode(file: str, channels: int, image_size: int) -> Tensor:
             with Image.open(file, formats=_FORMATS) as image:
                 if _is_deep(image):
                     raise ValueError("more than 8 bits per channel")
+                if _is_transparent(image):
+                    raise ValueError("transparent in places: flatten it onto a background")
                 pixels = image.convert(_MODES[channels])
     except UnidentifiedImageError as error:
         raise ValueError(
@@ -87,6 +90,14 @@ def _is_deep(image: ImageFile) -> bool:
     if image.format == "PPM":  # a highest value that is not 255 is beside the mode
         return any(isinstance(layout, tuple) and layout[1] > 255 for layout in layouts)
     return False
+
+
+def _is_transparent(image: ImageFile) -> bool:
+    """True unless all pixels are opaque. What transparency hides may be anything."""
+    if "A" not in image.getbands() and "transparency" not in image.info:
+        return False
+    lowest, _ = image.convert("RGBA").getchannel("A").getextrema()
+    return lowest < 255
 
 
 def _state(root: Path, file: str) -> tuple[object, ...]:

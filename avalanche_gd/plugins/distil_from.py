@@ -81,7 +81,7 @@ class DistillFromPlugin(GenerativeDistillationPlugin, supports_distributed=True)
             generator=generator,
         )
         if isinstance(teacher, str | Path):
-            teacher = DiffusionModel.from_pretrained(teacher)
+            teacher = DiffusionModel.from_pretrained(Path(teacher).expanduser())
         if not isinstance(teacher, DiffusionModel):
             raise TypeError(
                 f"teacher must be a DiffusionModel or a folder, got {teacher!r}"

@@ -113,7 +113,7 @@ def deciding_settings(config: Any) -> dict[str, Any]:
     settings["method"] = {name: settings["method"][name] for name in OF_EACH_METHOD}
     for plugin in settings["method"]["plugins"]:
         if isinstance(plugin.get("teacher"), str):  # its content and not its path
-            plugin["teacher"] = folder_digest(Path(plugin["teacher"]))
+            plugin["teacher"] = folder_digest(Path(plugin["teacher"]).expanduser())
     evaluation = settings.get("evaluation", {})
     if evaluation.get("weights_path") is not None:  # the name of the file identifies it
         evaluation["weights_path"] = PurePath(evaluation["weights_path"]).name

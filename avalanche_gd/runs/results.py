@@ -124,14 +124,21 @@ def read_unfinished(folder: Path) -> RunResult:
 
 
 def csv_text(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """The text of a CSV file: a line of names, then the rows; a NUL is written as text.
+    """The text of a CSV file: a line of names, then the rows.
 
-    >>> csv_text(["name"], [["a\\0b"]])
-    'name\\na\\\\x00b\\n'
+    What Python's reader would not read back is written as text: a NUL, and a carriage
+    return, which ends a line for it.
+
+    >>> csv_text(["name"], [["a\\0b\\rc"]])
+    'name\\na\\\\x00b\\\\rc\\n'
     """
     text = io.StringIO()
     cells = (
-        [c.replace("\0", r"\x00") if isinstance(c, str) else c for c in r] for r in rows
+        [
+            c.replace("\0", r"\x00").replace("\r", r"\r") if isinstance(c, str) else c
+            for c in row
+        ]
+        for row in rows
     )
     csv.writer(text, lineterminator="\n").writerows([head, *cells])
     return text.getvalue()
