@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
@@ -96,8 +97,8 @@ def _is_transparent(image: ImageFile) -> bool:
     """True unless all pixels are opaque. What transparency hides may be anything."""
     if "A" not in image.getbands() and "transparency" not in image.info:
         return False
-    lowest, _ = image.convert("RGBA").getchannel("A").getextrema()
-    return lowest < 255
+    bounds: Any = image.convert("RGBA").getchannel("A").getextrema()
+    return bounds[0] < 255
 
 
 def _state(root: Path, file: str) -> tuple[object, ...]:
