@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from avalanche_gd.report.different_data import different_data
 from avalanche_gd.report.publish import metrics
 from avalanche_gd.report.section import Section
 from avalanche_gd.report.settings import (
@@ -27,6 +28,7 @@ from avalanche_gd.runs.run_files import is_of_hydra
 
 _MOST_EXPERIENCES = 200  # one picture each, side by side
 _SHOWN_PARTS = 3  # BENCHMARK/METHOD/seed-N-DIGEST
+_Data = dict[Path, dict[str, str]]  # as from different_data
 
 
 @dataclass
@@ -85,10 +87,12 @@ def collect(folders: Sequence[Path]) -> Collection:
         else:
             unfinished.append(_read_unfinished(path))
     complete.sort(key=lambda run: not (run.folder / "samples").is_dir())
+    data = different_data(complete)
     kept: dict[str, RunResult] = {}
     duplicates = []
     for run in complete:  # of a run and a copy of its results, the run is kept
-        identity = repr((run.seed, sorted(deciding(run).items())))
+        settings = deciding(run) | data.get(run.folder, {})
+        identity = repr((run.seed, sorted(settings.items())))
         first = kept.setdefault(identity, run)
         if first is run:
             continue
@@ -98,7 +102,7 @@ def collect(folders: Sequence[Path]) -> Collection:
                 "settings but different results; leave one of them out"
             )
         duplicates.append((run.folder, first.folder))
-    return Collection(_sections(list(kept.values())), unfinished, duplicates)
+    return Collection(_sections(list(kept.values()), data), unfinished, duplicates)
 
 
 def shown(folder: Path) -> str:
@@ -156,13 +160,13 @@ def _read_unfinished(folder: Path) -> Unfinished:
     return Unfinished(folder, len({row.experience for row in run.rows}), run.config)
 
 
-def _sections(runs: list[RunResult]) -> list[Section]:
+def _sections(runs: list[RunResult], data: _Data) -> list[Section]:
     sections = []
-    for one, group in _groups(runs):
+    for one, group in _groups(runs, data):
         methods = by_method(sorted(group, key=_order))
-        sections.append(
-            Section(one.benchmark, outside_method(one), methods, lacks=lacking(one.config))
-        )
+        settings = outside_method(one) | data.get(one.folder, {})
+        lacks = (*lacking(one.config), "data")  # unless it tells them apart
+        sections.append(Section(one.benchmark, settings, methods, lacks=lacks))
     sections.sort(
         key=lambda section: (
             section.benchmark,
@@ -189,18 +193,21 @@ def _sections(runs: list[RunResult]) -> list[Section]:
     return sections
 
 
-def _groups(runs: list[RunResult]) -> Iterator[tuple[RunResult, list[RunResult]]]:
+def _groups(
+    runs: list[RunResult], data: _Data
+) -> Iterator[tuple[RunResult, list[RunResult]]]:
     """The runs of each section, and one of them that has all its settings.
 
     They have the same settings, but for those that a run lacks.
     """
     same: dict[str, list[RunResult]] = {}
     for run in runs:
-        same.setdefault(_key(run), []).append(run)
+        same.setdefault(_key(run, data), []).append(run)
     homes: dict[str, set[str]] = {key: set() for key in same}
     for names in {lacking(run.config) for run in runs}:
         for home, (one, *_) in same.items():
-            key = _key(one, *names)  # of runs that lack these, and agree in all others
+            # of runs that lack these, and agree in all others
+            key = _key(one, data, *names)
             if key in same and lacking(same[key][0].config) == names:
                 homes[key].add(home)
     for home, (one, *_) in same.items():
@@ -208,12 +215,13 @@ def _groups(runs: list[RunResult]) -> Iterator[tuple[RunResult, list[RunResult]]
             yield one, [run for key in same if home in homes[key] for run in same[key]]
 
 
-def _key(run: RunResult, *others: str) -> str:
+def _key(run: RunResult, data: _Data, *others: str) -> str:
     """Text for the settings that it has, the same for runs that share them.
 
     :param others: the names of settings that are left out.
     """
-    return repr(sorted(outside_method(run, *others).items()))
+    settings = outside_method(run, *others) | data.get(run.folder, {})
+    return repr(sorted(settings.items()))
 
 
 def _give_slugs(sections: Sequence[Section]) -> None:

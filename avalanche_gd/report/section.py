@@ -24,6 +24,7 @@ class Section:
     """The settings that they share, by dotted name: all but the method's.
 
     A run without a condition, a generator, a solver or its replay lacks the settings of it.
+    Among them is ``data`` where the content of the data tells runs apart.
     """
     methods: dict[str, list[RunResult]]
     """By label: the method, and those of its settings in which the runs differ."""

@@ -9,6 +9,8 @@ from avalanche_gd.runs import identity
 from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.results import RunResult
 
+SHOWN = 8
+"""How many digits of a SHA-256 are shown, as in the name of a run's folder."""
 _WEIGHTS, _MEASURES = "evaluation.weights_path", "evaluation.measures"
 _CALLED = {
     "lambd": ("penalty",),

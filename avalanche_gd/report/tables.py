@@ -109,7 +109,10 @@ def caption_of(section: Section, lines: Sequence[Line]) -> str:
     if section.n_silent:
         judges += f" What measured {section.n_silent} of the runs is not recorded."
     if section.n_data > 1:
-        judges += f" The runs are of {section.n_data} different data: see run.json of each."
+        judges += (
+            f" The runs are of {section.n_data} different data, by their seed: see "
+            "run.json of each."
+        )
     mean = f"mean over seeds{interval}{no_interval}."
     seeds = "" if section.has_equal_seeds else " Methods differ in their seeds."
     return f"after {section.length}: {mean}{seeds}{features}{judges}"

@@ -6,6 +6,7 @@ import pytest
 
 from avalanche_gd.report.collect import collect
 from avalanche_gd.report.report_command import write_report
+from avalanche_gd.report.tables import as_csv
 from tests.helpers.fake_runs import write_run
 
 
@@ -118,3 +119,83 @@ def test_the_same_run_with_other_settings_of_what_it_has_not_counts_once(tmp_pat
     write_run(tmp_path / "other", "naive", values={"FID": 9.0})
     with pytest.raises(ValueError, match="but different results; leave one of them out"):
         collect([tmp_path])
+
+
+def seeds_by_data(folder, runs):
+    """The seeds of each section, by what tells it from others.
+
+    :param runs: the method, seed and data of each.
+    """
+    for number, (method, seed, data) in enumerate(runs):
+        write_run(folder / str(number), method, seed, data=data * 64)
+    return {
+        section.difference: {
+            method: [run.seed for run in runs] for method, runs in section.methods.items()
+        }
+        for section in collect([folder]).sections
+    }
+
+
+NAIVE, JOINT = "naive", "joint"
+OF_SEVERAL_DATA = {
+    "a digest of two seeds beside another": (
+        [(NAIVE, 0, "a"), (NAIVE, 1, "a"), (NAIVE, 2, "b")],
+        {"data = aaaaaaaa": {NAIVE: [0, 1]}, "data = bbbbbbbb": {NAIVE: [2]}},
+    ),
+    "two digests of one seed": (
+        [(NAIVE, 0, "a"), (JOINT, 0, "b")],
+        {"data = aaaaaaaa": {NAIVE: [0]}, "data = bbbbbbbb": {JOINT: [0]}},
+    ),
+    "the same method, seed and settings": (
+        [(NAIVE, 0, "a"), (NAIVE, 0, "b")],
+        {"data = aaaaaaaa": {NAIVE: [0]}, "data = bbbbbbbb": {NAIVE: [0]}},
+    ),
+    "unknown data beside several": (
+        [(NAIVE, 0, "a"), (NAIVE, 1, "a"), (NAIVE, 2, ""), (JOINT, 1, "b")],
+        {
+            "data = aaaaaaaa": {NAIVE: [0, 1]},
+            "data = bbbbbbbb": {JOINT: [1]},
+            "data = not recorded": {NAIVE: [2]},
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OF_SEVERAL_DATA)
+def test_runs_of_different_data_are_in_different_sections(tmp_path, name):
+    runs, sections = OF_SEVERAL_DATA[name]
+    assert seeds_by_data(tmp_path, runs) == sections
+    table = list(csv.DictReader(as_csv(collect([tmp_path]).sections).splitlines()))
+    assert {row["settings"] for row in table} == {*sections}
+
+
+@pytest.mark.parametrize("data", ["abc", "ab ", "aa "])
+def test_data_that_the_seed_may_decide_make_no_sections(tmp_path, data):
+    runs = [(m, seed, own.strip()) for m in (NAIVE, JOINT) for seed, own in enumerate(data)]
+    assert seeds_by_data(tmp_path, runs) == {"": {NAIVE: [0, 1, 2], JOINT: [0, 1, 2]}}
+
+
+def test_a_solver_alone_is_beside_generators_of_its_data_only(tmp_path):
+    for data in "ab":
+        write_run(tmp_path / data, "solver_naive", data=data * 64, generates=False)
+    write_run(tmp_path, "naive", data="a" * 64)
+    assert found(tmp_path) == {
+        "data = aaaaaaaa": ["naive", "solver_naive"],
+        "data = bbbbbbbb": ["solver_naive"],
+    }
+
+
+def test_other_settings_of_the_benchmark_may_give_other_data(tmp_path):
+    for fit, data in (("resize", "a"), ("pad", "b")):
+        own = {"benchmark.options.fit": fit}
+        write_run(tmp_path / fit, "naive", settings=own, data=data * 64)
+    assert {*found(tmp_path)} == {
+        "benchmark.options.fit = not recorded",
+        "benchmark.options.fit = pad",
+    }
+    write_run(tmp_path / "other", "joint", data="c" * 64)
+    assert {*found(tmp_path)} == {  # of "pad" there is one data, so it is not named
+        "benchmark.options.fit = not recorded, data = aaaaaaaa",
+        "benchmark.options.fit = not recorded, data = cccccccc",
+        "benchmark.options.fit = pad",
+    }
