@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from avalanche_gd.report.settings import flatten
+from avalanche_gd.report.settings import flatten, teachers
 from avalanche_gd.runs.results import RUN_FOLDER, RunResult, read_run
 from avalanche_gd.runs.run_files import info_digest
 from avalanche_gd.storage import folder_digest, write_folder, write_json
@@ -42,8 +42,8 @@ def publish(runs: Sequence[RunResult], to: Path) -> list[Path]:
         same settings and metrics that is there stays.
     :returns: the folders of the copies.
     :raises ValueError: before any is written, if something else is there, two would have
-        the same folder, ``to`` is inside a run or is not a folder, or a teacher is gone; or
-        if one cannot be read or written.
+        the same folder, ``to`` is inside a run or is not a folder, or a teacher whose
+        digest is not recorded is gone; or if one cannot be read or written.
     """
     whole = to.resolve()
     for above in (whole, *whole.parents):
@@ -77,7 +77,7 @@ def _name(run: RunResult) -> str:
 def _published(run: RunResult) -> Settings:
     """The settings of the copy.
 
-    :raises ValueError: if a teacher is gone.
+    :raises ValueError: if a teacher is gone, and ``run.json`` does not say its digest.
     """
     settings = deepcopy(run.config) | {"out": "runs"}
     for section, name in _FILES:
@@ -86,10 +86,10 @@ def _published(run: RunResult) -> Settings:
             holder = holder.get(part) or {}
         if isinstance(path := holder.get(name), str):
             holder[name] = PurePath(path).name
-    method = settings["method"]
+    method, known = settings["method"], teachers(run)
     for holder in (method, *method["plugins"], *method["solver_plugins"]):
         if isinstance(teacher := holder.get("teacher"), str):
-            holder["teacher"] = _digest(run, teacher)
+            holder["teacher"] = known.get(teacher) or _digest(run, teacher)
     return settings
 
 

@@ -1,5 +1,6 @@
 """The settings of runs: those that decide the result, and those that differ."""
 
+import re
 from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
@@ -54,8 +55,13 @@ def deciding(run: RunResult) -> dict[str, Any]:
 
 
 def of_method(run: RunResult) -> dict[str, Any]:
-    """The method's own settings that decide, by dotted name."""
+    """The method's own settings that decide, by dotted name.
+
+    As in a run's identity, a teacher is known by its content, if ``run.json`` says it.
+    """
     flat = identity.only_deciding(identity.flatten({"method": run.config["method"]}))
+    known = teachers(run)
+    flat |= {k: known.get(v, v) for k, v in flat.items() if k.endswith(".teacher")}
     used = {f"method.{name}" for name in identity.OF_EACH_METHOD}
     used |= {name for key in flat for name in _repeated(key, flat)}
     return {
@@ -63,6 +69,15 @@ def of_method(run: RunResult) -> dict[str, Any]:
         for key, value in flat.items()
         if ".".join(key.split(".")[:2]) in used and not _repeated(key, flat)
     }
+
+
+def teachers(run: RunResult) -> dict[str, str]:
+    """The SHA-256 of the run's saved teachers by their paths; empty if not recorded."""
+    flat = identity.flatten({"method": run.config["method"]})
+    is_of_plugin = re.compile(r"method\.plugins\.[0-9]+\.teacher").fullmatch
+    paths = [v for k, v in flat.items() if is_of_plugin(k) and isinstance(v, str)]
+    digests = run.info["teachers"]
+    return dict(zip(paths, digests, strict=True)) if len(paths) == len(digests) else {}
 
 
 def outside_method(run: RunResult, *others: str) -> dict[str, Any]:
@@ -119,9 +134,15 @@ def by_method(runs: Sequence[RunResult]) -> dict[str, list[RunResult]]:
         settings = [(run, of_method(run)) for run in runs if run.method == method]
         varied = sorted(differing([own for _, own in settings]))
         for run, own in settings:
-            on = [f"{key}={own[key]}" for key in varied if own.get(key) is not None]
+            on = [f"{k}={_text(k, own[k])}" for k in varied if own.get(k) is not None]
             groups.setdefault(", ".join([method, *on]), []).append(run)
     return {label: sorted(own, key=lambda run: run.seed) for label, own in groups.items()}
+
+
+def _text(name: str, value: Any) -> str:
+    """A setting in a label: of a teacher's digest, the first digits."""
+    is_digest = name.endswith(".teacher") and re.fullmatch("[0-9a-f]{64}", str(value))
+    return str(value)[:SHOWN] if is_digest else str(value)
 
 
 def _repeated(key: str, flat: dict[str, Any]) -> list[str]:

@@ -140,6 +140,17 @@ def _is_off(name: str, value: Any) -> bool:
     return section.startswith(later) and option in _OFF and value == _OFF[option]
 
 
+def teacher_digests(config: Any) -> list[str]:
+    """The SHA-256 of each saved model that the method's plugins take, in their order.
+
+    :param config: a :class:`~avalanche_gd.runs.config.RunConfig`.
+    """
+    given = [plugin.get("teacher") for plugin in config.method.plugins]
+    return [
+        folder_digest(Path(path).expanduser()) for path in given if isinstance(path, str)
+    ]
+
+
 def run_digest(config: Any) -> str:
     """The SHA-256 of the settings that decide a run's result, with its seed.
 

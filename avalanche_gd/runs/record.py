@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from avalanche_gd.runs.config import RunConfig
+from avalanche_gd.runs.identity import teacher_digests
 from avalanche_gd.runs.learner import Learner
 from avalanche_gd.runs.provenance import provenance
 from avalanche_gd.runs.run_files import JUDGES, info_digest, read_info
@@ -28,6 +29,7 @@ class Record:
     def __init__(self, config: RunConfig, learner: Learner, done: int, data: str):
         self.config, self.learner, self.data = config, learner, data
         self.path = config.folder / "run.json"
+        self.teachers = teacher_digests(config)
         earlier = _earlier(self.path) if done else {}
         now = {"after_experience": done, **provenance(config.torch_device)}
         self.times = [*earlier.get("times", ()), now]
@@ -45,6 +47,7 @@ class Record:
             "method": config.method.name,
             "seed": config.seed,
             "data": self.data,
+            **({"teachers": self.teachers} if self.teachers else {}),
             "seconds": {name: round(took, 3) for name, took in learner.seconds.items()},
             "cost": learner.cost(),
             **{

@@ -57,6 +57,8 @@ class _RunInfo(_Time):
     seconds: dict[str, float]
     data: str = ""
     """The digest of the data; an earlier version wrote none."""
+    teachers: list[str] = field(default_factory=list)
+    """The SHA-256 of the plugins' saved teachers; an earlier version wrote none."""
     cost: dict[str, float] = field(default_factory=dict)
     oracles: list[str] = field(default_factory=list)
     """The SHA-256 of the weights of the oracles that were used, at all times."""

@@ -30,6 +30,7 @@ def write_run(
     experiences: int = N_EXPERIENCES,
     measured_by: dict[str, Sequence[str]] | None = None,
     data: str = "",
+    teachers: Sequence[str] = (),
 ) -> Path:
     """Write a run's folder.
 
@@ -39,6 +40,7 @@ def write_run(
     :param experiences: that the run has got to: less than all is unfinished.
     :param measured_by: the digests of the oracles and the labellers.
     :param data: the digest of the data.
+    :param teachers: the digests of the plugins' teachers.
     """
     folder = out / "split_digits" / method / f"seed-{seed}"
     folder.mkdir(parents=True)
@@ -64,6 +66,7 @@ def write_run(
         "method": config.method.name,
         "seed": config.seed,
         "data": data,
+        "teachers": [*teachers],
         "seconds": {"generator": seconds, "solver": 0.0},
         **(measured_by or {"oracles": []}),
         "versions": {"torch": "2.4.0"},

@@ -269,3 +269,12 @@ def test_nothing_is_copied_if_the_report_cannot_be_drawn(tmp_path, call, monkeyp
     status, _, errors = call(main, *words)
     assert status == 2 and errors == "avalanche-gd-report: a picture is damaged\n"
     assert not (tmp_path / "to").exists()
+
+
+def test_a_run_and_its_copy_count_once_also_without_the_teacher(tmp_path):
+    own = {"method.teacher": "gone", "method.plugins": [{"teacher": "gone"}]}
+    folder = write_run(tmp_path, settings=own, teachers=["c" * 64])
+    (copy,) = published([folder], tmp_path / "to")
+    assert OmegaConf.load(copy / "config.yaml").method.teacher == "c" * 64
+    collection = collect([tmp_path])
+    assert collection.duplicates == [(copy, folder)]

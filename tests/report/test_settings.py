@@ -44,5 +44,40 @@ def test_an_argument_that_repeats_a_setting_is_not_in_the_label(method, setting,
     labels = []
     for value in values:
         config = compose_config([f"method={method}", f"method.{setting}={value}"])
-        labels.append(SimpleNamespace(method=method, seed=0, config=asdict(config)))
+        own = {"config": asdict(config), "info": {"teachers": []}}
+        labels.append(SimpleNamespace(method=method, seed=0, **own))
     assert list(by_method(labels)) == [f"{method}, method.{setting}={v}" for v in values]
+
+
+def write_taught(out, seed, path, *digests):
+    plugins = [{"_target_": "avalanche_gd.DistillFromPlugin", "teacher": path}]
+    own = {"method.teacher": path, "method.plugins": plugins}
+    return write_run(out, "iid_distillation", seed, settings=own, teachers=digests)
+
+
+TEACHER = "c" * 64
+TAUGHT = {
+    "one teacher in two places": (
+        [("/a/model", TEACHER), ("b/model", TEACHER)],
+        ["iid_distillation"],
+    ),
+    "a copy of an earlier version": (
+        [("/a/model", TEACHER), (TEACHER,)],
+        ["iid_distillation"],
+    ),
+    "two teachers in one place": (
+        [("model", TEACHER), ("model", "d" * 64)],
+        [f"iid_distillation, method.teacher={digit * 8}" for digit in "cd"],
+    ),
+    "not recorded": (
+        [("/a/model",), ("b/model",)],
+        [f"iid_distillation, method.teacher={path}/model" for path in ("/a", "b")],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TAUGHT)
+def test_a_teacher_is_known_by_its_content_where_that_is_recorded(tmp_path, name):
+    given, labels = TAUGHT[name]
+    folders = [write_taught(tmp_path, seed, *own) for seed, own in enumerate(given)]
+    assert list(by_method([read_run(folder) for folder in folders])) == labels

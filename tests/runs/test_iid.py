@@ -15,6 +15,7 @@ from avalanche_gd.runs.composition import compose_config, method_names
 from avalanche_gd.runs.dry_run import dry_run
 from avalanche_gd.runs.results import read_run
 from avalanche_gd.runs.run import run
+from avalanche_gd.storage import folder_digest
 from avalanche_gd.training import BudgetedTemplate
 from tests.helpers.small_runs import metrics, run_killed_after, small_config
 
@@ -124,6 +125,18 @@ def test_the_name_of_a_run_holds_what_its_teacher_is_and_not_where(tmp_path, tea
     state = json.loads((moved / "avalanche_gd.json").read_text())
     (moved / "avalanche_gd.json").write_text(json.dumps(state | {"sampling_seed": 7}))
     assert name(moved) != before
+
+
+@pytest.mark.usefixtures("sketched")
+def test_seeds_with_one_teacher_are_one_method_wherever_it_is(
+    tmp_path, teacher, monkeypatch
+):
+    monkeypatch.chdir(teacher.parent)
+    for seed, place in enumerate((teacher, teacher.name)):
+        folder = run(distillation(tmp_path, place, f"seed={seed}"))
+        assert read_run(folder).info["teachers"] == [folder_digest(teacher)]
+    (section,) = collect([tmp_path]).sections
+    assert list(section.methods) == ["iid_distillation"]
 
 
 def test_a_method_that_needs_a_setting_is_not_among_all():
