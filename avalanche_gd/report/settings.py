@@ -76,7 +76,7 @@ def teachers(run: RunResult) -> dict[str, str]:
     flat = identity.flatten({"method": run.config["method"]})
     is_of_plugin = re.compile(r"method\.plugins\.[0-9]+\.teacher").fullmatch
     paths = [v for k, v in flat.items() if is_of_plugin(k) and isinstance(v, str)]
-    digests = run.info["teachers"]
+    digests = run.info.get("teachers", [])
     return dict(zip(paths, digests, strict=True)) if len(paths) == len(digests) else {}
 
 
