@@ -42,6 +42,8 @@ class SynapticIntelligencePlugin(avalanche_plugins.SynapticIntelligencePlugin):
         for name, parameter in allowed:  # new ones are float32, whatever the weights are
             for kept in (self.ewc_data[1], *self.syn_data.values()):
                 kept[name].data = kept[name].data.to(parameter.dtype)
+        for name in self.syn_data["grad"].keys() - dict(allowed).keys():  # now frozen
+            self.syn_data["grad"][name].data.zero_()
 
     def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Keep the weights from before the step."""
@@ -63,12 +65,7 @@ class SynapticIntelligencePlugin(avalanche_plugins.SynapticIntelligencePlugin):
 
     def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         """Update the importances with the step of the weights."""
-        named = self._allowed.named_parameters()
-        moved = {name: own for name, own in named if own.grad is not None}
-        for name, gradient in self.syn_data["grad"].items():
-            if name not in moved:
-                gradient.data = torch.zeros_like(gradient.data)
-        self.post_update(_Parameters(moved), self.syn_data, set())
+        self.post_update(self._allowed, self.syn_data, set())
 
 
 class _Parameters(nn.Module):

@@ -113,7 +113,7 @@ def deciding_settings(config: Any) -> dict[str, Any]:
     settings["method"] = {name: settings["method"][name] for name in OF_EACH_METHOD}
     for plugin in settings["method"]["plugins"]:
         if isinstance(plugin.get("teacher"), str):  # its content and not its path
-            plugin["teacher"] = folder_digest(Path(plugin["teacher"]).expanduser())
+            plugin["teacher"] = _saved_digest(plugin["teacher"])
     evaluation = settings.get("evaluation", {})
     if evaluation.get("weights_path") is not None:  # the name of the file identifies it
         evaluation["weights_path"] = PurePath(evaluation["weights_path"]).name
@@ -146,9 +146,12 @@ def teacher_digests(config: Any) -> list[str]:
     :param config: a :class:`~avalanche_gd.runs.config.RunConfig`.
     """
     given = [plugin.get("teacher") for plugin in config.method.plugins]
-    return [
-        folder_digest(Path(path).expanduser()) for path in given if isinstance(path, str)
-    ]
+    return [_saved_digest(folder) for folder in given if isinstance(folder, str)]
+
+
+def _saved_digest(folder: str) -> str:
+    """The SHA-256 of a saved model."""
+    return folder_digest(Path(folder).expanduser())
 
 
 def run_digest(config: Any) -> str:

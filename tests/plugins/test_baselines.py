@@ -129,14 +129,6 @@ def test_the_importance_of_a_weight_that_is_frozen_later_stays(digits):
     assert plugin.syn_data["trajectory"][name].data.abs().max() == 0
 
 
-def test_si_leaves_out_a_weight_that_is_in_no_pass(digits):
-    model = tiny()
-    model.denoiser.unused = torch.nn.Parameter(torch.ones(3))
-    plugin = SynapticIntelligencePlugin(si_lambda=1.0)
-    train_generator(model, digits.train_stream[:2], plugin)
-    assert plugin.ewc_data[1]["denoiser.unused"].data.abs().max() == 0
-
-
 def test_mir_refuses_frozen_weights_before_training(digits):
     model = tiny()
     model.denoiser.convolution.weight.requires_grad_(False)
