@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 
 from avalanche_gd.runs.column import Column
 from avalanche_gd.runs.columns import METRICS
-from results import finals
+from measured import finals
 
 QUALITIES = [metric for metric in METRICS if metric.name in ("FID", "KLD")]
 MARKERS = "osD^vP*Xp"

@@ -138,6 +138,31 @@ def read(path: Path, *needed: Column) -> list[Measured]:
     ]
 
 
+def by_method(path: Path) -> dict[str, dict[str, list[dict[str, str]]]]:
+    """The rows of a ``runs.csv`` in their order, by method and seed.
+
+    What tells a report's section from its first is part of the method here: in a word if
+    that is another for each section.
+    """
+    found: dict[str, dict[str, list[dict[str, str]]]] = {}
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    words = in_words(row.get("settings") or "" for row in rows)
+    for row in rows:
+        word = words[row.get("settings") or ""]
+        method = ", ".join(filter(None, [row["method"], word]))
+        found.setdefault(method, {}).setdefault(row["seed"], []).append(row)
+    return found
+
+
+def finals(path: Path) -> dict[str, dict[str, dict[str, str]]]:
+    """The rows after the last experience, by method and seed."""
+    return {
+        method: {seed: rows[-1] for seed, rows in by_seed.items()}
+        for method, by_seed in by_method(path).items()
+    }
+
+
 def in_log(axis: Any, subs: tuple[float, ...]) -> None:
     """Give an axis of numbers a logarithmic scale, with those ticks a decade."""
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})

@@ -4,22 +4,22 @@ python experiments/results.py            # write them
 python experiments/results.py --check    # fail if they are not what the runs and CSVs say
 
 The published runs of an experiment are in experiments/NAME/runs, the tables in the README
-and beside the CSVs.
+and beside the CSVs. A number in the text of a page that is in no CSV fails either way.
 """
 
-import csv
 import sys
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from avalanche_gd.report.collect import collect
 from avalanche_gd.report.estimates import estimate
-from avalanche_gd.report.section import in_words
 from avalanche_gd.report.tables import Cell, runs_as_csv
 from avalanche_gd.runs.columns import COSTS, METRICS
 from avalanche_gd.runs.errors import ending_with_one_line
 from avalanche_gd.storage import write_text
+from findings import FINDINGS, Numbers
+from measured import finals
+from quoted import measured, numbers, unknown
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
@@ -73,23 +73,6 @@ def section(
             rows = table(path, shown, methods)
             parts.append(f"[`{name}`](experiments/{name}): {title}.\n\n{rows}\n")
     return "\n".join(parts)
-
-
-def finals(path: Path) -> dict[str, dict[str, dict[str, str]]]:
-    """The rows after the last experience, by method and seed.
-
-    What tells a report's section from its first is part of the method here: in a word if
-    that is another for each section.
-    """
-    found: dict[str, dict[str, dict[str, str]]] = defaultdict(dict)
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
-    words = in_words(row.get("settings") or "" for row in rows)
-    for row in rows:
-        word = words[row.get("settings") or ""]
-        method = ", ".join(filter(None, [row["method"], word]))
-        found[method][row["seed"]] = row  # the last stays
-    return found
 
 
 def table(path: Path, shown: Sequence[str] = (), methods: Sequence[str] = ()) -> str:
@@ -148,6 +131,26 @@ def settle(path: Path, text: str, written: str) -> None:
         sys.exit(f"{name} does not say what was measured: run experiments/results.py")
 
 
+def check_text() -> None:
+    """End if a page says what is in no CSV, or not what follows from its own.
+
+    The numbers of ``docs/scale.md`` are those of ``scale.py``.
+    """
+    docs = README.parent / "docs"
+    written = {*docs.glob("*.md"), *docs.glob("guides/*.md")} - {docs / "scale.md"}
+    for page in (README, *sorted(HERE.rglob("README.md")), *sorted(written)):
+        name = page.relative_to(README.parent)
+        follows = FINDINGS.get(page.parent.name) if page.parent.parent == HERE else None
+        findings = [*follows(Numbers(page.parent))] if follows else []
+        said = " ".join(page.read_text().split())
+        for finding in findings:
+            if finding not in said:
+                sys.exit(f"{name} does not say: {finding}")
+        known = [*measured(page, HERE), *numbers(" ".join(findings))]
+        for line, number in unknown(page, known):
+            sys.exit(f"{name}:{line}: {number} is in no CSV of this experiment")
+
+
 def main() -> None:
     """Write the CSVs and the tables, or check them."""
     for path, written in published().items():
@@ -157,6 +160,7 @@ def main() -> None:
         before, rest = text.split(BEGIN)
         _, after = rest.split(END)
         settle(page, text, f"{before}{BEGIN}\n{tables}\n{END}{after}")
+    check_text()
 
 
 if __name__ == "__main__":
