@@ -31,9 +31,19 @@ def cache_folder() -> Path:
     """
     if folder := os.environ.get("AVALANCHE_GD_CACHE"):
         return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / (
-        "avalanche-gd"
-    )
+    return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "avalanche-gd"
+
+
+def expanded(path: str | Path) -> Path:
+    """A path in which a first ``~`` or ``~NAME`` is the home folder of a user.
+
+    :raises ValueError: if there is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        name = Path(path).parts[0]
+        raise ValueError(f"{path}: {name} is no user here; give ./{path}") from error
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:

@@ -14,6 +14,7 @@ from avalanche_gd.storage import (
     cache_folder,
     cached,
     content_digest,
+    expanded,
     held,
     write_folder,
     write_text,
@@ -323,3 +324,11 @@ def test_a_digest_tells_contents_apart(other):
     content = {"a": 1, "b": [torch.zeros(2), (1.5, "x")]}
     copy = {"a": 1, "b": [torch.zeros(4)[::2], (1.5, "x")]}
     assert content_digest(content) == content_digest(copy) != content_digest(other)
+
+
+def test_a_first_tilde_is_a_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    expected = {"~": "/home/me", "~/a~": "/home/me/a~", "a/~": "a/~", "": "."}
+    assert {given: str(expanded(given)) for given in expected} == expected
+    with pytest.raises(ValueError, match=r"^~nobody-here/a: ~nobody-here is no user here"):
+        expanded("~nobody-here/a")

@@ -7,6 +7,7 @@ from torchvision.datasets import CIFAR10, CIFAR100
 
 from avalanche_gd.data.benchmark import StreamsBenchmark
 from avalanche_gd.data.model_space import check_experiences, class_incremental
+from avalanche_gd.storage import expanded
 
 
 def SplitCIFAR10(
@@ -71,13 +72,13 @@ def _read(
     names = (dataset.base_folder, dataset.filename)
     if root is None:
         root = default_dataset_location(dataset.__name__.lower())
-    elif not any(Path(root).expanduser().joinpath(entry).exists() for entry in names):
+    elif not any(expanded(root).joinpath(entry).exists() for entry in names):
         raise ValueError(
             f"no {name} in {root}: looked for {' and '.join(names)}; "
             "give the folder that has one of them"
         )
     try:
-        folder = Path(root).expanduser()
+        folder = expanded(root)
         return dataset(folder, True, download=True), dataset(folder, False, download=True)
     except (OSError, RuntimeError) as error:
         raise ValueError(

@@ -7,6 +7,7 @@ from avalanche.benchmarks.datasets.external_datasets.fmnist import get_fmnist_da
 
 from avalanche_gd.data.benchmark import StreamsBenchmark
 from avalanche_gd.data.idx_files import has_idx_files, split_idx
+from avalanche_gd.storage import expanded
 
 DEBIAN_ROOT = Path("/usr/share/datasets/fashion-mnist")
 """The folder of Debian's package ``dataset-fashion-mnist``."""
@@ -37,7 +38,7 @@ def SplitFMNIST(
         unknown ``fit`` or ``"pad"`` to a size below 28, if ``root`` does not hold the data
         set, or if it cannot be downloaded.
     """
-    folder = None if root is None else Path(root).expanduser()
+    folder = None if root is None else expanded(root)
     if folder is None and has_idx_files("Fashion-MNIST", DEBIAN_ROOT):
         folder = DEBIAN_ROOT
     return split_idx(

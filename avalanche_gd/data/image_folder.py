@@ -11,6 +11,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from avalanche_gd.data.benchmark import StreamsBenchmark
 from avalanche_gd.data.decoding import decoded_images
 from avalanche_gd.data.model_space import as_dataset, check_experiences, class_incremental
+from avalanche_gd.storage import expanded
 
 _TEST_SHARE = 0.2  # of each class, if the root has no test images
 
@@ -55,7 +56,7 @@ def SplitImageFolder(
     """
     if channels not in (1, 3):
         raise ValueError(f"channels must be 3, or 1 for grey, got {channels}")
-    root = Path(root).expanduser()
+    root = expanded(root)
     train_files, test_files = _find(root)
     check_experiences(n_experiences, n_classes=len({label for _, label in train_files}))
     files, labels = zip(*train_files, *test_files, strict=True)

@@ -7,6 +7,7 @@ from avalanche.benchmarks.datasets.external_datasets.mnist import get_mnist_data
 
 from avalanche_gd.data.benchmark import StreamsBenchmark
 from avalanche_gd.data.idx_files import split_idx
+from avalanche_gd.storage import expanded
 
 
 def SplitMNIST(
@@ -38,7 +39,7 @@ def SplitMNIST(
         image_size=image_size,
         shuffle=shuffle,
         fit=fit,
-        root=None if root is None else Path(root).expanduser(),
+        root=None if root is None else expanded(root),
         download=partial(get_mnist_dataset, None),
         hint="give the folder that has it as root",
     )

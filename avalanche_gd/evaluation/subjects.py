@@ -13,7 +13,7 @@ from avalanche_gd.runs.composition import compose_config
 from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.errors import naming
 from avalanche_gd.runs.results import read_run
-from avalanche_gd.storage import folder_digest
+from avalanche_gd.storage import expanded, folder_digest
 
 _OF_A_RUN = (
     "features",
@@ -61,7 +61,7 @@ class Subject:
         :raises ValueError: if there is none, its run is damaged or not complete, or has a
             denoiser of the user's own.
         """
-        folder = Path(label).expanduser()
+        folder = expanded(label)
         if not folder.is_dir():
             raise ValueError(f"no folder {label}; give one of a saved model or of a run")
         if not (folder / "config.yaml").is_file():

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from avalanche_gd.storage import expanded
+
 
 def known_weights(
     urls: Mapping[str, str], weights_path: str | Path | None
@@ -25,7 +27,7 @@ def known_weights(
     first, url = next(iter(urls.items()))
     expected = list(urls)
     if weights_path is not None:
-        path = Path(weights_path).expanduser()
+        path = expanded(weights_path)
     else:
         path = Path(torch.hub.get_dir(), "checkpoints", Path(url).name)
         expected = [first]

@@ -11,6 +11,7 @@ from avalanche_gd.plugins.lesson import LessonPlugin
 from avalanche_gd.plugins.look_ahead import LOOK_AHEAD
 from avalanche_gd.plugins.sources import SOURCES, Retraining, Source, source_by_name
 from avalanche_gd.plugins.teacher import frozen_copy
+from avalanche_gd.storage import expanded
 
 _SOURCES = SOURCES | {"retraining": Retraining}
 
@@ -81,7 +82,7 @@ class DistillFromPlugin(GenerativeDistillationPlugin, supports_distributed=True)
             generator=generator,
         )
         if isinstance(teacher, str | Path):
-            teacher = DiffusionModel.from_pretrained(Path(teacher).expanduser())
+            teacher = DiffusionModel.from_pretrained(expanded(teacher))
         if not isinstance(teacher, DiffusionModel):
             raise TypeError(
                 f"teacher must be a DiffusionModel or a folder, got {teacher!r}"

@@ -16,7 +16,7 @@ import yaml
 from avalanche_gd.report.settings import flatten, teachers
 from avalanche_gd.runs.results import RUN_FOLDER, RunResult, read_run
 from avalanche_gd.runs.run_files import info_digest
-from avalanche_gd.storage import folder_digest, write_folder, write_json
+from avalanche_gd.storage import expanded, folder_digest, write_folder, write_json
 
 _FILES = (
     ("benchmark.options", "root"),
@@ -97,7 +97,7 @@ def _digest(run: RunResult, teacher: str) -> str:
     """The SHA-256 of a teacher's files, which a copy has already."""
     if re.fullmatch("[0-9a-f]{64}", teacher):
         return teacher
-    folder = Path(teacher).expanduser()
+    folder = expanded(teacher)
     if not folder.is_dir():
         raise ValueError(
             f"{run.folder} was taught by {teacher:.200}, which is gone; others know a "

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import is_dataclass, replace
 from itertools import chain
 from operator import attrgetter
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -30,6 +29,7 @@ from avalanche_gd.runs.errors import naming
 from avalanche_gd.runs.identity import OF_EACH_METHOD, flatten
 from avalanche_gd.runs.names import check_name
 from avalanche_gd.runs.strategies import make_generator, solver_replay
+from avalanche_gd.storage import expanded
 
 _HIGHEST_SEED = 2**63 - 1  # torch's limit
 _MOST_THREADS = 1024  # torch can start so many
@@ -177,7 +177,7 @@ def _wrong_values(config: RunConfig) -> Iterator[str]:
         yield f"generator.decay_steps must be {allowed}, got {decay_steps}; give both"
     if config.threads > _MOST_THREADS:
         yield f"threads must be {_MOST_THREADS} or less, got {config.threads}"
-    out = Path(config.out).expanduser()
+    out = expanded(config.out)
     while not out.exists():  # find the closest folder above that exists
         out = out.parent
     if not out.is_dir() or not os.access(out, os.W_OK | os.X_OK):

@@ -15,6 +15,7 @@ from avalanche_gd.runs.errors import naming
 from avalanche_gd.runs.evaluation_config import EvaluationConfig
 from avalanche_gd.runs.identity import run_digest
 from avalanche_gd.runs.model_config import ModelConfig
+from avalanche_gd.storage import expanded
 
 
 @dataclass
@@ -171,7 +172,7 @@ class RunConfig:
     def folder(self) -> Path:
         """The folder of the run; runs with other settings have other folders."""
         name = f"seed-{self.seed}-{run_digest(self)[:8]}"
-        out = Path(self.out).expanduser()
+        out = expanded(self.out)
         return out / self.benchmark.name / self.method.name / name
 
     @property

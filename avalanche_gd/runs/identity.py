@@ -4,10 +4,10 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, asdict, fields, is_dataclass
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
-from avalanche_gd.storage import folder_digest
+from avalanche_gd.storage import expanded, folder_digest
 
 _VERSION = 1  # of the rules below; another number gives all runs new names
 
@@ -151,7 +151,7 @@ def teacher_digests(config: Any) -> list[str]:
 
 def _saved_digest(folder: str) -> str:
     """The SHA-256 of a saved model."""
-    return folder_digest(Path(folder).expanduser())
+    return folder_digest(expanded(folder))
 
 
 def run_digest(config: Any) -> str:

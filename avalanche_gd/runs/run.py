@@ -30,7 +30,7 @@ from avalanche_gd.runs.record import Record, check_data
 from avalanche_gd.runs.results import Row, csv_text, is_complete
 from avalanche_gd.runs.seeds import seed_everything
 from avalanche_gd.runs.strategies import make_labeller
-from avalanche_gd.storage import held, remove_leftovers, write_text, write_whole
+from avalanche_gd.storage import expanded, held, remove_leftovers, write_text, write_whole
 
 
 def run(config: RunConfig) -> Path:
@@ -177,7 +177,7 @@ def _write_end(
 def _has_given_data(config: RunConfig) -> bool:
     """True if the user says where the data are, and they are there."""
     root = config.benchmark.options.get("root")
-    return isinstance(root, str) and Path(root).expanduser().exists()
+    return isinstance(root, str) and expanded(root).exists()
 
 
 def make_benchmark(config: RunConfig) -> Any:

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
-from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -23,6 +22,7 @@ from avalanche_gd.runs.overrides import folder_as_typed
 from avalanche_gd.runs.run import run
 from avalanche_gd.runs.screens import screen
 from avalanche_gd.runs.side_by_side import attempt
+from avalanche_gd.storage import expanded
 
 _FLAGS: dict[str, tuple[str, ...] | None] = {
     **dict.fromkeys(("--help", "-h", "--help-all", "--hydra-help", "--version")),
@@ -74,7 +74,7 @@ def _ordered(arguments: Sequence[str]) -> list[str]:
         if argument == "--check":
             settings.append("check=true")
         elif argument.startswith("out=~"):  # the shell does not replace this ~
-            settings.append(folder_as_typed(f"out={Path(argument[4:]).expanduser()}"))
+            settings.append(folder_as_typed(f"out={expanded(argument[4:])}"))
         elif not argument.startswith("-"):
             settings.append(folder_as_typed(argument))
         elif name not in _FLAGS:

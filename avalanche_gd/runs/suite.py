@@ -19,6 +19,7 @@ from avalanche_gd.runs.errors import (
 )
 from avalanche_gd.runs.overrides import quoted
 from avalanche_gd.runs.side_by_side import end_with_failures, run_all
+from avalanche_gd.storage import expanded
 
 MAIN_METHODS = ("generative_distillation", "generative_replay", "joint", "naive")
 """The default methods of a suite, the longest first."""
@@ -66,7 +67,7 @@ def main(
             for seed in options.seeds
             for name in names
         ]
-        report = Path(options.out).expanduser() / f"{Path(sys.argv[0]).stem}-report"
+        report = expanded(options.out) / f"{Path(sys.argv[0]).stem}-report"
         run_and_report(configs, options.jobs, None if options.check else report)
 
 

@@ -22,7 +22,7 @@ from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.errors import ending_with_one_line
 from avalanche_gd.runs.results import is_complete
 from avalanche_gd.runs.side_by_side import Countdown, end_with_failures
-from avalanche_gd.storage import write_bytes
+from avalanche_gd.storage import expanded, write_bytes
 
 
 class SweepCallback(Callback):
@@ -92,7 +92,7 @@ class SweepCallback(Callback):
             self.own_file.parent.rmdir()
 
     def _report(self, folders: Sequence[Path]) -> None:
-        out = Path(self.configs[0].out).expanduser()
+        out = expanded(self.configs[0].out)
         names = sorted(str(folder.relative_to(out)) for folder in folders)
         digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
         with ending_with_one_line(reraise=False):
@@ -142,7 +142,7 @@ def _check_launcher(config: DictConfig) -> None:
         raise ValueError(
             "hydra/launcher=submitit_slurm finds no srun here; use a machine with Slurm"
         )
-    if name == "RayLauncher" and not Path(config.out).expanduser().is_absolute():
+    if name == "RayLauncher" and not expanded(config.out).is_absolute():
         raise ValueError(
             f"with hydra/launcher=ray, out={config.out} differs from machine to machine; "
             "give the absolute path of a folder that all machines see"

@@ -8,7 +8,7 @@ from collections import defaultdict
 import pytest
 import torch
 
-from avalanche_gd import DiffusionModel
+from avalanche_gd import DiffusionModel, DistillFromPlugin
 from avalanche_gd.report.collect import collect
 from avalanche_gd.report.tables import as_text, runs_as_csv
 from avalanche_gd.runs.composition import compose_config, method_names
@@ -17,6 +17,7 @@ from avalanche_gd.runs.results import read_run
 from avalanche_gd.runs.run import run
 from avalanche_gd.storage import folder_digest
 from avalanche_gd.training import BudgetedTemplate
+from tests.helpers.bits import same_bits, weights
 from tests.helpers.small_runs import metrics, run_killed_after, small_config
 
 IMAGES = 1437  # of the digits, in training
@@ -125,6 +126,14 @@ def test_the_name_of_a_run_holds_what_its_teacher_is_and_not_where(tmp_path, tea
     state = json.loads((moved / "avalanche_gd.json").read_text())
     (moved / "avalanche_gd.json").write_text(json.dumps(state | {"sampling_seed": 7}))
     assert name(moved) != before
+
+
+def test_a_teacher_may_be_below_the_home_folder(tmp_path, teacher, monkeypatch):
+    monkeypatch.setenv("HOME", str(teacher.parent))
+    name = distillation(tmp_path, teacher).folder.name
+    assert distillation(tmp_path, "~/model").folder.name == name
+    expected = weights(DiffusionModel.from_pretrained(teacher))
+    assert same_bits(weights(DistillFromPlugin("~/model").teacher), expected)
 
 
 @pytest.mark.usefixtures("sketched")

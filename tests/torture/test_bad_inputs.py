@@ -156,6 +156,9 @@ COMMANDS = [
     ("--cfg", "nowhere"),
     ("--package",),
     ("\N{ARABIC-INDIC DIGIT ONE}=1",),
+    ("out=~nobody-here/runs",),
+    ("benchmark=split_fmnist", "benchmark.options.root=~nobody-here"),
+    ("method=iid_distillation", "method.teacher=~nobody-here/model"),
     ("seed=\0",),
     ("seed=\udcff",),
 ]
