@@ -47,7 +47,8 @@ README_COLUMNS = ("FID", "KLD", "accuracy", "forgetting", "F_per_step")
 README_METHODS = (
     *("naive", "joint", "ewc", "experience_replay", "vae_replay"),
     *("generative_replay", "generative_distillation", "gaussian_distillation"),
-    *("current_distillation", "pooled_distillation, pool_size=1500, replay_ratio=0.34"),
+    *("current_distillation", "pooled_distillation"),
+    "pooled_distillation, pool_size=1500, replay_ratio=0.34",
     *("experience_replay, conditional", "generative_replay, conditional"),
     *("generative_distillation, conditional", "pooled_distillation, conditional"),
     "joint, conditional",
