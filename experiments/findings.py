@@ -149,6 +149,10 @@ def solvers(of: Numbers, methods: Iterable[str]) -> list[float]:
 def split_cifar10_small(of: Numbers) -> Iterator[str]:
     yield f"is {span(times(of(GD), of(GR)))} times that of replay"
     yield f"({span(of(GD).values(), 1)} and {span(of(GD, after=0).values(), 1)})"
+    yield f"is {span(times(of(GR), of('naive')), 1)} times that of naive training"
+    ways = [f"{way}, conditional" for way in ("experience_replay", GD)]
+    memory, distillation = (of(way) for way in ways)
+    yield f"{span(above(distillation, memory), 1)} lower than that of distillation"
 
 
 def beyond(of: Numbers) -> Iterator[str]:
