@@ -28,7 +28,7 @@ NOT_MEASURED = ("1.25", "1.75", "1.33333", "2.25", "1.61")
 
 
 def in_text(text: str) -> Iterator[tuple[int, str]]:
-    """The line and the digits of each number with a decimal point and three digits."""
+    """The line and the digits of each decimal number of three digits or more."""
     for kind in (TABLES, NO_NUMBERS):
         text = kind.sub(lambda found: "\n" * found[0].count("\n"), text)
     for line, words in enumerate(text.splitlines(), 1):
