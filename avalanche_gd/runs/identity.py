@@ -39,6 +39,9 @@ _OFF = {
 }
 """Arguments of plugins and benchmarks that were added later, with values that are off."""
 _OF_A_CONDITION = ("condition_dropout", "guidance")
+_NO_TEMPERATURE = 2.0
+"""What a name has in place of a temperature that does nothing, as all had when it counted.
+"""
 
 
 def flatten(value: Any, name: str = "") -> dict[str, Any]:
@@ -58,16 +61,24 @@ def flatten(value: Any, name: str = "") -> dict[str, Any]:
 
 
 def lacking(settings: Mapping[str, Any]) -> tuple[str, ...]:
-    """The dotted names of settings, and of sections, of what a run does not have.
+    """The dotted names of settings, and of sections, that do nothing in a run.
 
-    These are of a condition, a generator, a solver or its replay.
+    They are of what it does not have, a condition, a generator, a solver or its replay, or
+    have no use beside others, such as the temperature of soft labels where labels are not
+    soft.
 
-    :param settings: nested, with the sections ``method`` and ``model``.
+    :param settings: nested, with the sections ``method``, ``model`` and ``solver``.
 
-    >>> method = {"generator": "none", "solver": True, "solver_replays": True}
-    >>> lacking({"method": method, "model": {}})
-    ('model', 'generator', 'evaluation')
+    >>> method = {"generator": "diffusion", "solver": True, "solver_replays": True}
+    >>> solver = {"replay_labels": "condition", "pool_size": None}
+    >>> lacking({"method": method, "model": {"conditional": True}, "solver": solver})
+    ('solver.temperature',)
     """
+    return (*_absent(settings), *_useless(settings))
+
+
+def _absent(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """The settings and sections of what a run does not have."""
     method, names = settings["method"], []
     if method["generator"] == "none":
         names += ["model", "generator", "evaluation"]
@@ -77,6 +88,17 @@ def lacking(settings: Mapping[str, Any]) -> tuple[str, ...]:
         names += ["solver"]
     elif not method["solver_replays"]:
         names += [f"solver.{name}" for name in _OF_REPLAY]
+    return tuple(names)
+
+
+def _useless(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Settings of a replaying solver that do nothing beside its other settings."""
+    method, solver, names = settings["method"], settings["solver"], []
+    if method["solver"] and method["solver_replays"]:
+        if solver.get("replay_labels") == "condition":
+            names.append("solver.temperature")
+        if solver.get("pool_size") is not None:
+            names.append("solver.look_ahead")
     return tuple(names)
 
 
@@ -100,14 +122,18 @@ def without(names: Collection[str], settings: Mapping[str, Any]) -> dict[str, An
 def deciding_settings(config: Any) -> dict[str, Any]:
     """The settings that decide a run's result, by dotted name.
 
-    Left out are :data:`NOT_DECIDING`, and settings of what the run does not have: of a
-    condition, a generator or a replaying solver. Settings of the method that only its
-    plugins use are taken from the plugins, without later options that are off.
+    Left out are :data:`NOT_DECIDING`, and settings that do nothing in the run
+    (:func:`lacking`; of a temperature, its default counts instead). Settings of the method
+    that only its plugins use are taken from the plugins, without later options that are
+    off.
 
     :param config: a :class:`~avalanche_gd.runs.config.RunConfig`.
     """
     settings = asdict(config)
+    useless = _useless(settings)
     settings = without(lacking(settings), settings)
+    if "solver.temperature" in useless:
+        settings["solver"]["temperature"] = _NO_TEMPERATURE
     if "model" not in settings:
         settings["model"] = {"sample_shape": list(config.model.shape)}
     settings["method"] = {name: settings["method"][name] for name in OF_EACH_METHOD}

@@ -38,6 +38,13 @@ SAME = {
     "images that nobody makes": ["method=solver_naive", "evaluation.images=90"],
 }
 
+LABELLED = ("model.conditional=true", "solver.replay_labels=condition")
+USELESS = {
+    "a temperature of labels that are not soft": (LABELLED, "solver.temperature=3"),
+    "steps ahead of a pool": (("solver.pool_size=70",), "solver.look_ahead=2"),
+}
+"""A setting that does nothing beside others, and these."""
+
 OTHER = {
     "a seed": ["seed=1"],
     "a labeller": ["evaluation.labeller=resnet18"],
@@ -100,6 +107,13 @@ def test_what_does_not_decide_the_result_is_not_in_the_name(name):
     assert reported(*SAME[name]) == reported(*method)
 
 
+@pytest.mark.parametrize("name", USELESS)
+def test_what_does_nothing_beside_other_settings_is_not_in_the_name(name):
+    beside, useless = USELESS[name]
+    assert digest(*beside, useless) == digest(*beside)
+    assert reported(*beside, useless) == reported(*beside)
+
+
 def test_the_order_in_which_measures_are_given_changes_nothing():
     orders = ("afid,transfer", "transfer,afid")
     configs = [small_config("runs", f"evaluation.measures=[{order}]") for order in orders]
@@ -113,17 +127,18 @@ def test_what_decides_the_result_is_in_the_name(name):
 
 
 @pytest.mark.parametrize(
-    ("method", "name"),
+    ("settings", "name"),
     [
         ("naive", "seed-0-8e33387c"),
         ("generative_replay", "seed-0-a6043528"),
         ("generative_distillation", "seed-0-4da3d38b"),
         ("gaussian_distillation", "seed-0-c4d4bd38"),
         ("solver_naive", "seed-0-129c91d6"),
+        (f"generative_distillation {' '.join(LABELLED)}", "seed-0-6144ab8c"),
     ],
 )
-def test_runs_of_earlier_versions_are_found(method, name):
-    assert compose_config([f"method={method}"]).folder.name == name
+def test_runs_of_earlier_versions_are_found(settings, name):
+    assert compose_config(f"method={settings}".split()).folder.name == name
 
 
 def test_a_setting_of_a_later_version_changes_no_name(monkeypatch):
