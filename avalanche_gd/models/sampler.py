@@ -81,9 +81,10 @@ class Sampler:
 
     :param noise_scheduler: the model's scheduler.
     :param name: a name in :data:`SAMPLERS`: DPM-Solver++ (arXiv 2211.01095) and UniPC
-        (arXiv 2302.04867) use the model's noise levels.
-    :raises ValueError: if there is no such sampler, or if it does not sample from the noise
-        that the model is trained with (tested on images whose distribution is known).
+        (arXiv 2302.04867) use the model's noise levels, and else diffusers' defaults.
+    :raises ValueError: if there is no such sampler, for a ``clip_sample_range`` other than
+        1, or if it does not sample from the noise that the model is trained with (tested on
+        images whose distribution is known).
     """
 
     def __init__(self, noise_scheduler: Any, name: str = "own"):
@@ -99,7 +100,7 @@ class Sampler:
                 flow_shift=flow_shift(noise_scheduler.config),
             )
         else:
-            self.scheduler = self._with_levels(kind, noise_scheduler)
+            self.scheduler = self._with_levels(kind)
         if "timestep_spacing" in self.scheduler.config:
             self.scheduler.register_to_config(timestep_spacing="trailing")
         if self._is_flow:
@@ -109,8 +110,12 @@ class Sampler:
         self._ends_in_noise = isinstance(self.scheduler, _DDPM) and (
             self.scheduler.config.variance_type == "fixed_large"
         )
-        config = self.scheduler.config
-        self._clips = bool(config.get("clip_sample") or config.get("thresholding"))
+        self._clips = self._has("clip_sample") or self._has("thresholding")
+        if self._has("clip_sample") and self.scheduler.config.clip_sample_range != 1:
+            raise ValueError(
+                "clip_sample_range must be 1, as images are in [-1, 1], got "
+                f"{self.scheduler.config.clip_sample_range}"
+            )
         self._accepted: set[int] = set()  # numbers of steps
         self.draws_noise = False
         """True if steps draw noise, even with an eta of 0."""
@@ -263,19 +268,29 @@ class Sampler:
                 f"{type(self.scheduler).__name__} does not have eta; leave it at 0"
             )
 
-    def _with_levels(self, kind: Any, noise_scheduler: Any) -> Any:
-        """Make a scheduler with the model's noise levels, however those were made."""
-        config, alpha_bar = noise_scheduler.config, self.process.alpha_bar
-        scheduler = kind.from_config(config)
-        levels = scheduler.alphas_cumprod
-        if not torch.allclose(levels, alpha_bar.to(levels), atol=1e-6):
-            kept = alpha_bar.cpu()
-            if kept[-1] == 0:  # these schedulers would take its logarithm
-                kept = torch.cat([kept[:-1], kept[-2:-1] / 2])
-            betas = 1 - kept / torch.cat([kept.new_ones(1), kept[:-1]])
-            options = dict(trained_betas=betas.tolist(), rescale_betas_zero_snr=False)
-            scheduler = kind.from_config(config, **options)
-        return scheduler
+    def _with_levels(self, kind: Any) -> Any:
+        """Make a scheduler with the model's noise levels, and its own kind's defaults.
+
+        Not by ``from_config``: that also takes what the two kinds call by the same name,
+        such as another algorithm, and keeps what this kind does not have.
+        """
+        levels = self.process.alpha_bar.cpu()
+        if levels[-1] == 0:  # these schedulers would take its logarithm
+            levels = torch.cat([levels[:-1], levels[-2:-1] / 2])
+        betas = 1 - levels / torch.cat([levels.new_ones(1), levels[:-1]])
+        return kind(
+            num_train_timesteps=len(betas),
+            trained_betas=betas.tolist(),
+            prediction_type=self.process.prediction_type,
+        )
+
+    def _has(self, option: str) -> bool:
+        """True if the scheduler's kind has this option, and it is on.
+
+        A configuration may have options of other kinds, which do nothing.
+        """
+        known = inspect.signature(type(self.scheduler).__init__).parameters
+        return option in known and bool(self.scheduler.config[option])
 
     def _options(
         self, timestep: int, eta: float, generator: torch.Generator | None

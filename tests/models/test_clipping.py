@@ -1,5 +1,7 @@
 """A predicted image is clipped to model space, by whatever sampler."""
 
+from functools import partial
+
 import diffusers
 import pytest
 import torch
@@ -40,6 +42,44 @@ def test_a_small_error_of_the_noise_stays_small_in_the_images(schedule, name, ki
         sampler.check_steps(steps)
     except ValueError as error:  # as PNDM and Heun do not fit betas of almost 1
         pytest.skip(str(error))
+    check_that_an_error_stays_small(sampler, steps)
+
+
+def of_the_same_configuration(name):
+    """A scheduler of another kind, which keeps options that it does not have."""
+    config = ddim_scheduler(**SCHEDULES["cosine"]).config
+    return getattr(diffusers, name).from_config(config)
+
+
+OUR_OWN = {
+    **{
+        f"{schedule}, {kind}": (partial(ddim_scheduler, **SCHEDULES[schedule]), kind)
+        for schedule in SCHEDULES
+        for kind in SAMPLERS
+    },
+    **{
+        name: (partial(of_the_same_configuration, name), "own")
+        for name in ("EulerDiscreteScheduler", "DPMSolverMultistepScheduler")
+    },
+}
+"""Schedulers whose configuration says that they clip, for samplers that do not."""
+
+
+@pytest.mark.parametrize("name", OUR_OWN)
+def test_so_it_does_where_only_the_configuration_says_clip_sample(name):
+    make, kind = OUR_OWN[name]
+    assert make().config.clip_sample
+    check_that_an_error_stays_small(Sampler(make(), kind), 10)
+
+
+def test_only_model_space_is_a_range_of_clipping():
+    with pytest.raises(ValueError, match=r"clip_sample_range must be 1, .* got 0.5"):
+        Sampler(ddim_scheduler(clip_sample_range=0.5))
+    for kind in SAMPLERS:
+        Sampler(ddim_scheduler(clip_sample=False, clip_sample_range=0.5), kind)
+
+
+def check_that_an_error_stays_small(sampler, steps):
     noise = torch.randn(64, *SHAPE, generator=seeded())
     off = ERROR * torch.randn(64, *SHAPE, generator=seeded(1)).sign()
     x_0 = sampler.reverse(lambda x, t: sampler._perfect(x, t) + off, noise, steps, 0, None)

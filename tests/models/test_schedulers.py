@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from avalanche_gd import DenoisingLoss, DiffusionModel, ddim_scheduler, flow_scheduler
-from avalanche_gd.models.sampler import FITTING, SAMPLERS
+from avalanche_gd.models.sampler import FITTING, SAMPLERS, Sampler
 from avalanche_gd.plugins import SOURCES
 from tests.helpers.lessons import request_of
 from tests.helpers.small_models import (
@@ -424,3 +424,38 @@ def test_a_trajectory_is_guided_and_its_targets_are_not(guidance, predicting):
             after = slice(now.start + 4, now.stop + 4)
             expected = model.process.ddim_step(x_t[now], guided[now], t[now], t[after])
             assert (x_t[after] - expected).abs().max() < 1e-5
+
+
+OTHER_ALGORITHMS = {
+    "dpmsolver": lambda: diffusers.DPMSolverMultistepScheduler(
+        algorithm_type="dpmsolver", final_sigmas_type="sigma_min"
+    ),
+    "sde-dpmsolver++": lambda: diffusers.DPMSolverMultistepScheduler(
+        algorithm_type="sde-dpmsolver++"
+    ),
+    "third order": lambda: diffusers.DPMSolverMultistepScheduler(solver_order=3),
+    "Karras": lambda: diffusers.EulerDiscreteScheduler(use_karras_sigmas=True),
+    "kept by DDIM": lambda: diffusers.DDIMScheduler.from_config(
+        OTHER_ALGORITHMS["dpmsolver"]().config
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ["dpmsolver++", "unipc"])
+@pytest.mark.parametrize("name", OTHER_ALGORITHMS)
+def test_a_sampler_is_what_its_name_says_whatever_the_model_samples_with(name, kind):
+    sampler, plain = (
+        Sampler(one, kind) for one in (OTHER_ALGORITHMS[name](), diffusers.DDIMScheduler())
+    )
+    known = inspect.signature(type(plain.scheduler).__init__).parameters
+    options = [{k: one.scheduler.config.get(k) for k in known} for one in (sampler, plain)]
+    for own in options:
+        del own["trained_betas"]
+    assert options[0] == options[1] and not sampler.draws_noise
+
+
+@pytest.mark.parametrize("kind", ["dpmsolver++", "unipc"])
+def test_a_sampler_needs_the_noise_levels_only_however_they_were_made(kind):
+    scheduler = diffusers.DDPMScheduler(beta_schedule="sigmoid")
+    levels = Sampler(scheduler, kind).scheduler.alphas_cumprod
+    torch.testing.assert_close(levels, scheduler.alphas_cumprod)
