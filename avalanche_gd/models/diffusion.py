@@ -7,7 +7,7 @@ import torch
 from avalanche.models.generator import Generator
 from torch import Tensor, nn
 
-from avalanche_gd.checks import check_sample_shape
+from avalanche_gd.checks import check_integer, check_sample_shape
 from avalanche_gd.distributed.shares import draw_share
 from avalanche_gd.models.conditioning import ConditionedDenoiser
 from avalanche_gd.models.denoiser_check import check_unet
@@ -253,11 +253,12 @@ class DiffusionModel(ConditionedDenoiser, Generator):
         :param guide: changes the predictions, such as
             :meth:`ClassifierGuidance.guide <avalanche_gd.ClassifierGuidance>`.
         :return: images in model space, ``(batch_size, C, H, W)``, on the model's device.
-        :raises ValueError: for a condition that does not fit, for steps that the sampler
-            cannot make, for an unknown sampler, for an eta outside of ``[0, 1]`` or that
-            the sampler does not have, or if the samples are not finite.
+        :raises ValueError: for a ``batch_size`` that is not an integer of 0 or more, for a
+            condition that does not fit, for steps that the sampler cannot make, for an
+            unknown sampler, for an eta outside of ``[0, 1]`` or that the sampler does not
+            have, or if the samples are not finite.
         """
-        count = 1 if batch_size is None else batch_size
+        count = 1 if batch_size is None else check_integer("batch_size", batch_size, 0)
         if condition is not None:
             condition = self.check_condition(condition, count)
         if generator is None:
@@ -346,8 +347,14 @@ class DiffusionModel(ConditionedDenoiser, Generator):
         :return: the activations of the denoiser's ``mid_block`` at timestep 0 (or of its
             output, if it has no such block), ``(N, D)``; for a conditioned model, without
             a class.
-        :raises ValueError: if a conditioned model has no embedding for no class.
+        :raises ValueError: if a conditioned model has no embedding for no class, or was not
+            trained with it, as its ``condition_dropout`` is 0.
         """
+        if self.num_classes is not None and self.condition_dropout == 0:
+            raise ValueError(
+                "features are without a class, which this model is not trained for; make "
+                "it with condition_dropout, for example 0.1"
+            )
         start = torch.zeros(len(x), dtype=torch.long, device=x.device)
         none = None if self.num_classes is None else self.no_class(start)
         features: list[Any] = []
@@ -371,11 +378,13 @@ class DiffusionModel(ConditionedDenoiser, Generator):
         model that is not conditioned, as that pipeline gives its denoiser no classes. What
         that layout has no place for is in an extra file, for :meth:`from_pretrained`.
 
-        :param folder: an older folder of this name is replaced.
+        :param folder: a new or empty one, or that of an older model, which is replaced.
         :raises TypeError: if the denoiser or the noise scheduler is not of diffusers.
-        :raises ValueError: if the configuration of the noise scheduler, which is what is
-            saved, does not give the noise levels and the samples of this model; for
-            example after ``set_shift`` or a change of ``alphas_cumprod``.
+        :raises ValueError: if the folder has anything else, is the current one or is a
+            file, if the denoiser's weights are of several types, or if the configuration of
+            the noise scheduler, which is what is saved, does not give the noise levels and
+            the samples of this model; for example after ``set_shift`` or a change of
+            ``alphas_cumprod``.
         """
         state = {
             "sample_shape": self.sample_shape,

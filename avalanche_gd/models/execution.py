@@ -68,13 +68,20 @@ class Execution:
         :param timesteps: ``(N,)``.
         :param options: further arguments of the denoiser.
         :return: its prediction, float32, ``(N, C, H, W)``.
+        :raises TypeError: if it returns neither a tensor nor an object with ``sample``.
         """
         if self.channels_last:
             x_t = x_t.contiguous(memory_format=torch.channels_last)
         run = partial(_compiled(), denoiser) if self.compile else denoiser
         with self._autocast(x_t.device):
             output = run(x_t, timesteps, **options)
-        return getattr(output, "sample", output).to(x_t.dtype)
+        prediction = getattr(output, "sample", output)
+        if not isinstance(prediction, Tensor):
+            raise TypeError(
+                f"{type(denoiser).__name__} returns a {type(prediction).__name__}; let it "
+                "return a tensor, or an object that has one as sample"
+            )
+        return prediction.to(x_t.dtype)
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
         if self.precision == "float32":

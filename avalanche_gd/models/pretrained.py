@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import torch
 
 from avalanche_gd.models.denoiser_check import class_embeddings
 from avalanche_gd.models.prediction import is_flow
@@ -12,6 +13,8 @@ from avalanche_gd.models.sampler import Sampler
 from avalanche_gd.storage import write_folder
 
 _STATE = "avalanche_gd.json"  # what diffusers' layout has no place for
+_PARTS = {"model_index.json", _STATE, "unet", "scheduler", "README.md"}
+"""What a folder of a model may have, with a description."""
 
 
 def is_of_diffusers(part: Any) -> bool:
@@ -51,6 +54,11 @@ def save_pipeline(
         "unet": ["diffusers", type(denoiser).__name__],
     }
 
+    dtype = _dtype_of(denoiser)
+    if dtype != torch.float32:  # else diffusers would convert the weights
+        state = state | {"dtype": str(dtype).removeprefix("torch.")}
+    folder = _replaceable(folder)
+
     def write(beside: Path) -> None:
         denoiser.save_pretrained(beside / "unet")
         noise_scheduler.save_pretrained(beside / "scheduler")
@@ -58,6 +66,40 @@ def save_pipeline(
             (beside / name).write_text(json.dumps(content, indent=2) + "\n")
 
     write_folder(folder, write)
+
+
+def _dtype_of(denoiser: Any) -> torch.dtype:
+    """The type of all weights.
+
+    :raises ValueError: if there are several, as diffusers loads all in one.
+    """
+    weights = {w.dtype for w in denoiser.state_dict().values() if w.is_floating_point()}
+    if len(weights) > 1:
+        names = ", ".join(sorted(map(str, weights)))
+        raise ValueError(
+            f"the denoiser has weights of {names}, which would be loaded as one; convert "
+            "them, such as by denoiser.float()"
+        )
+    return weights.pop() if weights else torch.float32
+
+
+def _replaceable(folder: Path) -> Path:
+    """Return where a folder is, behind links.
+
+    :raises ValueError: if it has anything that is not of a model, which would be lost.
+    """
+    folder = folder.resolve()
+    if folder == Path.cwd():
+        raise ValueError(f"{folder} is the current folder; give one in it")
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; give a folder")
+    kept = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    if others := kept - _PARTS:
+        raise ValueError(
+            f"{folder} has {min(others)}, which is no part of a saved model and would be "
+            "lost; give a new folder, or that of an older model"
+        )
+    return folder
 
 
 def load_pipeline(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
@@ -71,18 +113,21 @@ def load_pipeline(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
         index = json.loads((folder / "model_index.json").read_text())
         denoiser_class = _class_of(index, "unet", diffusers.ModelMixin)
         scheduler_class = _class_of(index, "scheduler", diffusers.SchedulerMixin)
-        denoiser = denoiser_class.from_pretrained(folder / "unet", use_safetensors=True)
-        scheduler = scheduler_class.from_pretrained(folder / "scheduler")
-        state_file = folder / _STATE
+        state_file, state = folder / _STATE, None
         if state_file.exists():
-            return denoiser, scheduler, dict(json.loads(state_file.read_text()))
+            state = dict(json.loads(state_file.read_text()))
+        dtype = getattr(torch, (state or {}).pop("dtype", "float32"))
+        denoiser = denoiser_class.from_pretrained(
+            folder / "unet", use_safetensors=True, torch_dtype=dtype
+        )
+        scheduler = scheduler_class.from_pretrained(folder / "scheduler")
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else error
         raise ValueError(
             f"no complete model in {folder}: {reason}; "
             "give a folder written by save_pretrained"
         ) from error
-    return denoiser, scheduler, _state_of(denoiser)
+    return denoiser, scheduler, _state_of(denoiser) if state is None else state
 
 
 def _class_of(index: dict[str, Any], part: str, kind: type) -> Any:

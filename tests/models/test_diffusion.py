@@ -225,3 +225,16 @@ def test_features_are_flat_and_leave_no_hook():
     features = model.get_features(images(3))
     assert features.shape == (3, 32 * 4 * 4)
     assert not model.denoiser.mid_block._forward_hooks
+
+
+def test_features_without_a_class_need_a_model_that_was_trained_so():
+    model = DiffusionModel.from_preset("digits", num_classes=10, condition_dropout=0.1)
+    assert model.get_features(images(2)).shape == (2, 32 * 4 * 4)
+    with pytest.raises(ValueError, match="not trained for; make it with condition_dropout"):
+        DiffusionModel.from_preset("digits", num_classes=10).get_features(images(2))
+
+
+@pytest.mark.parametrize("count", [-1, 2.5, True, "2"])
+def test_a_number_of_samples_that_is_none_is_refused(tiny_model, count):
+    with pytest.raises(ValueError, match="batch_size must be an integer of 0 or more"):
+        tiny_model.generate(count)

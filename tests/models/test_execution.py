@@ -109,3 +109,16 @@ def test_an_unknown_precision_is_refused():
     message = "no precision 'half'; choose from float32, bfloat16"
     with pytest.raises(ValueError, match=message):
         Execution(precision="half")
+
+
+class TupleDenoiser(nn.Module):
+    """Returns what diffusers' denoisers return with return_dict=False."""
+
+    def forward(self, x_t, timesteps):
+        return (x_t,)
+
+
+def test_a_denoiser_that_returns_no_tensor_is_refused_by_name(inputs):
+    message = "TupleDenoiser returns a tuple; let it return a tensor"
+    with pytest.raises(TypeError, match=message):
+        Execution()(TupleDenoiser(), *inputs)

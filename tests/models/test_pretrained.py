@@ -8,7 +8,7 @@ import torch
 from diffusers import DDIMPipeline, DDPMScheduler, UNet2DModel
 
 from avalanche_gd import DiffusionModel, ddim_scheduler, flow_scheduler
-from avalanche_gd.models.sampler import FITTING
+from avalanche_gd.models.sampler import FITTING, SAMPLERS
 from avalanche_gd.models.unet import PRESETS
 from tests.helpers.bits import same_bits, truncate, weights
 from tests.helpers.own_denoisers import OwnUNet
@@ -76,6 +76,65 @@ def test_a_model_with_a_fitting_scheduler_samples_the_same_when_read_back(tmp_pa
     samples = [m.generate(2, steps=4, generator=seeded()) for m in (model, again)]
     assert type(again.noise_scheduler) is type(scheduler)
     assert torch.equal(*samples)
+
+
+@pytest.mark.parametrize("kind", SAMPLERS)
+@pytest.mark.parametrize(
+    "make", [ddim_scheduler, diffusers.DDIMScheduler, DDPMScheduler, flow_scheduler]
+)
+def test_each_sampler_samples_the_same_when_read_back(tmp_path, make, kind):
+    model = DiffusionModel.from_preset("digits", noise_scheduler=make())
+    model.save_pretrained(tmp_path / "model")
+    again = DiffusionModel.from_pretrained(tmp_path / "model")
+    how = dict(steps=4, sampler=kind)
+    samples = [m.generate(2, **how, generator=seeded()) for m in (model, again)]
+    assert torch.equal(*samples)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_weights_of_another_type_are_read_back_as_they_are(tmp_path, dtype):
+    model = DiffusionModel.from_preset("digits").to(dtype)
+    model.save_pretrained(tmp_path / "model")
+    again = DiffusionModel.from_pretrained(tmp_path / "model")
+    assert same_bits(weights(again), weights(model))
+    samples = [m.generate(2, steps=2, generator=seeded()) for m in (model, again)]
+    assert samples[0].dtype == dtype and torch.equal(*samples)
+
+
+def test_weights_of_several_types_are_not_saved_as_they_would_be_read_as_one(tmp_path):
+    model = DiffusionModel.from_preset("digits")
+    model.denoiser.conv_out.double()
+    with pytest.raises(ValueError, match=r"weights of torch\.float32, torch\.float64, "):
+        model.save_pretrained(tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_but_an_older_model_is_replaced(tmp_path, monkeypatch):
+    model = DiffusionModel.from_preset("digits")
+    results, notes, disk = (tmp_path / name for name in ("results", "notes", "disk"))
+    for folder in (results, disk):
+        folder.mkdir()
+    (results / "data.csv").write_text("1\n")
+    notes.write_text("2\n")
+    with pytest.raises(ValueError, match=r"has data\.csv, which is no part of a saved"):
+        model.save_pretrained(results)
+    with pytest.raises(ValueError, match="notes is a file; give a folder"):
+        model.save_pretrained(notes)
+    monkeypatch.chdir(disk)
+    with pytest.raises(ValueError, match="disk is the current folder; give one in it"):
+        model.save_pretrained(".")
+    assert (results / "data.csv").read_text() == "1\n" and notes.read_text() == "2\n"
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "elsewhere")
+    for _ in range(2):  # a new one, and then an older one with a description
+        model.save_pretrained(link)
+        (link / "README.md").write_text("3\n")
+    model.save_pretrained(link)
+    assert link.is_symlink() and (tmp_path / "elsewhere" / "unet").is_dir()
+    assert not (link / "README.md").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("results", "notes", "disk", "link", "elsewhere")
+    }
 
 
 def test_a_model_without_an_embedding_for_none_is_read_back(tmp_path):
