@@ -6,7 +6,7 @@ from avalanche.benchmarks.datasets import default_dataset_location
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from avalanche_gd.data.benchmark import StreamsBenchmark
-from avalanche_gd.data.model_space import check_experiences, class_incremental
+from avalanche_gd.data.model_space import check_split, class_incremental
 from avalanche_gd.storage import expanded
 
 
@@ -28,10 +28,11 @@ def SplitCIFAR10(
         which is unpacked there. None for Avalanche's folder, to which it is downloaded.
     :return: streams ``train_stream`` (50,000 images) and ``test_stream`` (10,000), of
         shape ``(3, image_size, image_size)``.
-    :raises ValueError: if the experiences cannot have equal numbers of classes, if
-        ``root`` does not hold the data set, or if it cannot be downloaded.
+    :raises ValueError: if the experiences cannot have equal numbers of classes, for a seed
+        or an image size that is not an integer of 0, or of 1, or more, if ``root`` does not
+        hold the data set, or if it cannot be downloaded.
     """
-    check_experiences(n_experiences, n_classes=10)
+    check_split(n_experiences, 10, seed, image_size)
     train, test = _read(CIFAR10, "CIFAR-10", root)
     return class_incremental(
         train, test, n_experiences, seed=seed, image_size=image_size, shuffle=shuffle
@@ -58,7 +59,7 @@ def SplitCIFAR100(
         shape ``(3, image_size, image_size)``, with the 100 fine labels.
     :raises ValueError: as in :func:`SplitCIFAR10`.
     """
-    check_experiences(n_experiences, n_classes=100)
+    check_split(n_experiences, 100, seed, image_size)
     train, test = _read(CIFAR100, "CIFAR-100", root)
     return class_incremental(
         train, test, n_experiences, seed=seed, image_size=image_size, shuffle=shuffle

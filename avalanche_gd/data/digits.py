@@ -5,7 +5,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from avalanche_gd.data.benchmark import StreamsBenchmark
-from avalanche_gd.data.model_space import as_dataset, check_experiences, class_incremental
+from avalanche_gd.data.model_space import as_dataset, check_split, class_incremental
 
 _TEST_SHARE = 0.2
 _MAXIMUM = 16  # the highest value of a pixel in scikit-learn's digits
@@ -24,13 +24,14 @@ def SplitDigits(
     :param shuffle: False to keep the classes in their own order, whatever the seed.
     :return: streams ``train_stream`` and ``test_stream`` in model space, of shape
         ``(1, image_size, image_size)``.
-    :raises ValueError: if the experiences cannot have equal numbers of classes.
+    :raises ValueError: if the experiences cannot have equal numbers of classes, or for a
+        seed or an image size that is not an integer of 0, or of 1, or more.
 
     >>> benchmark = SplitDigits(5)
     >>> [len(experience.dataset) for experience in benchmark.test_stream]
     [72, 73, 73, 71, 71]
     """
-    check_experiences(n_experiences, n_classes=10)
+    check_split(n_experiences, 10, seed, image_size)
     digits = load_digits()
     images = torch.tensor(digits.images, dtype=torch.float32)[:, None] / _MAXIMUM
     labels = torch.tensor(digits.target)

@@ -34,9 +34,10 @@ def SplitFMNIST(
         Avalanche's folder, to which it is downloaded.
     :return: streams ``train_stream`` (60,000 images) and ``test_stream`` (10,000), of
         shape ``(1, image_size, image_size)``.
-    :raises ValueError: if the experiences cannot have equal numbers of classes, for an
-        unknown ``fit`` or ``"pad"`` to a size below 28, if ``root`` does not hold the data
-        set, or if it cannot be downloaded.
+    :raises ValueError: if the experiences cannot have equal numbers of classes, for a seed
+        or an image size that is not an integer of 0, or of 1, or more, for an unknown
+        ``fit`` or ``"pad"`` to a size below 28, if ``root`` does not hold the data set, or
+        if it cannot be downloaded.
     """
     folder = None if root is None else expanded(root)
     if folder is None and has_idx_files("Fashion-MNIST", DEBIAN_ROOT):

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from avalanche_gd.checks import check_choice
 from avalanche_gd.data.benchmark import StreamsBenchmark
-from avalanche_gd.data.model_space import as_dataset, check_experiences, class_incremental
+from avalanche_gd.data.model_space import as_dataset, check_split, class_incremental
 from avalanche_gd.storage import cached
 
 FITS = ("resize", "pad")
@@ -49,7 +49,7 @@ def split_idx(
     :param hint: what to do if that fails.
     :raises ValueError: as in the functions of the data sets.
     """
-    check_experiences(n_experiences, n_classes=10)
+    check_split(n_experiences, 10, seed, image_size)
     check_choice("fit", fit, FITS)
     if fit == "pad" and image_size < _SIZE:
         raise ValueError(

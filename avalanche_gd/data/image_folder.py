@@ -10,7 +10,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from avalanche_gd.data.benchmark import StreamsBenchmark
 from avalanche_gd.data.decoding import decoded_images
-from avalanche_gd.data.model_space import as_dataset, check_experiences, class_incremental
+from avalanche_gd.data.model_space import as_dataset, check_split, class_incremental
 from avalanche_gd.storage import expanded
 
 _TEST_SHARE = 0.2  # of each class, if the root has no test images
@@ -51,14 +51,15 @@ def SplitImageFolder(
     :return: streams ``train_stream`` and ``test_stream``, of shape
         ``(channels, image_size, image_size)``.
     :raises ValueError: if ``root`` is not such a folder, if a class has no images or is
-        the only one, if an image cannot be read, or if the experiences cannot have equal
-        numbers of classes.
+        the only one, if an image cannot be read, if the experiences cannot have equal
+        numbers of classes, or for a seed or an image size that is not an integer of 0, or
+        of 1, or more.
     """
     if channels not in (1, 3):
         raise ValueError(f"channels must be 3, or 1 for grey, got {channels}")
     root = expanded(root)
     train_files, test_files = _find(root)
-    check_experiences(n_experiences, n_classes=len({label for _, label in train_files}))
+    check_split(n_experiences, len({label for _, label in train_files}), seed, image_size)
     files, labels = zip(*train_files, *test_files, strict=True)
     pixels = decoded_images(root, files, channels=channels, image_size=image_size)
     images, n_train = as_dataset(pixels, torch.tensor(labels)), len(train_files)

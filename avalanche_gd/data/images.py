@@ -181,7 +181,14 @@ class DatasetImages:
             places = (self._kept[index] for index in indices)
             return torch.stack([kept.images[at] for kept, at in places])
         items = (self._places[index] for index in indices)
-        return torch.stack([image_of(dataset[index]) for dataset, index in items])
+        images = [image_of(dataset[index]) for dataset, index in items]
+        for image in images:
+            if not isinstance(image, Tensor):
+                raise ValueError(
+                    f"an image is a {type(image).__name__}, not a tensor; bring the "
+                    "benchmark to model space by to_model_space"
+                )
+        return torch.stack(images)
 
     def parts(self, order: Tensor) -> Iterator[Tensor]:
         """All images as they are stored: uint8 images in parts, others as one tensor.

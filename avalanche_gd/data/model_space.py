@@ -1,6 +1,7 @@
 """Bring any Avalanche classification benchmark to model space, once."""
 
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from avalanche.benchmarks.utils import ConstantSequence, DataAttribute, TaskLabe
 from torch import Tensor
 from torchvision.transforms.functional import get_dimensions
 
+from avalanche_gd.checks import check_integer, check_sample_shape
 from avalanche_gd.data.benchmark import (
     StreamsBenchmark,
     as_benchmark,
@@ -39,13 +41,14 @@ def class_incremental(
     :param train: a dataset with ``targets``, the classes from 0; its items are like those
         of :func:`to_model_space`.
     :param test: such a dataset.
-    :param n_experiences: see :func:`check_experiences`.
+    :param n_experiences: see :func:`check_split`.
     :param seed: decides the order of the classes. The global random state does not change.
     :param image_size: height and width of the result; it has the channels of the images.
     :param shuffle: False to keep the classes in their own order, whatever the seed.
     """
-    generator = torch.Generator().manual_seed(int(seed))
     n_classes = int(max(train.targets)) + 1
+    check_split(n_experiences, n_classes, seed, image_size)
+    generator = torch.Generator().manual_seed(seed)
     order = torch.arange(n_classes)
     if shuffle:
         order = torch.randperm(n_classes, generator=generator)
@@ -82,11 +85,12 @@ def to_model_space(benchmark: Any, sample_shape: tuple[int, int, int]) -> Stream
     :raises ValueError: if the benchmark was split into the pieces of an online stream, if
         the channels do not fit, if a PIL image has another mode, if a float image is
         outside of these ranges, if an experience has both float and 8-bit images, or a
-        benchmark both floats below 0 and 8-bit images, if an experience is empty, if there
-        are no labels, or if different classes have one number and only task labels tell
-        them apart.
+        benchmark both floats below 0 and 8-bit images, if its 8-bit images have ones and
+        nothing above, if an image is of another type, if an experience is empty, if there
+        are no labels, or some that are not whole numbers, if different classes have one
+        number and only task labels tell them apart, or for another ``sample_shape``.
     """
-    pixels = Pixels(sample_shape)
+    pixels = Pixels(check_sample_shape(sample_shape))
 
     def read(dataset: Any) -> ImageDataset:
         labels = labels_of(dataset)
@@ -133,7 +137,8 @@ def stream_tensors(stream: Any) -> tuple[Tensor, Tensor]:
     """All images and labels of a stream, such as one from :func:`to_model_space`.
 
     :return: ``(N, C, H, W)`` and ``(N,)``.
-    :raises ValueError: if it has no experiences, an empty one, or no labels.
+    :raises ValueError: if it has no experiences, an empty one, no labels, or images that
+        are not tensors.
     """
     parts = [dataset_tensors(experience.dataset) for experience in stream]
     if not parts:
@@ -145,7 +150,7 @@ def dataset_tensors(dataset: Any) -> tuple[Tensor, Tensor]:
     """All images and labels of an Avalanche dataset.
 
     :return: ``(N, C, H, W)`` and ``(N,)``.
-    :raises ValueError: if it is empty or has no labels.
+    :raises ValueError: if it is empty, or has no labels, or images that are no tensors.
     """
     _check_images(dataset)
     return DatasetImages([dataset])[torch.arange(len(dataset))], labels_of(dataset)
@@ -168,9 +173,12 @@ def _check_images(dataset: Any) -> None:
 
 
 def dataset_classes(dataset: Any) -> frozenset[int]:
-    """The classes in an Avalanche dataset; none if it has no labels."""
+    """The classes in an Avalanche dataset; none if it has no labels.
+
+    :raises ValueError: if a label is not a whole number.
+    """
     targets = getattr(dataset, "targets", ())
-    return frozenset(int(label) for label in getattr(targets, "uniques", targets))
+    return frozenset(_whole(label) for label in getattr(targets, "uniques", targets))
 
 
 def has_label(item: Any, dataset: Any) -> bool:
@@ -199,23 +207,42 @@ def as_dataset(images: Tensor | StoredImages, labels: Tensor) -> ImageDataset:
 
 def check_experiences(n_experiences: int, n_classes: int) -> None:
     """Raise ValueError unless the experiences can have equal numbers of classes."""
-    if not 1 <= n_experiences <= n_classes or n_classes % n_experiences:
-        divisors = [n for n in range(1, n_classes + 1) if n_classes % n == 0]
+    divisors = [n for n in range(1, n_classes + 1) if n_classes % n == 0]
+    is_integer = isinstance(n_experiences, Integral) and not isinstance(n_experiences, bool)
+    if not is_integer or n_experiences not in divisors:
         raise ValueError(
-            f"{n_classes} classes cannot be shared equally by {n_experiences} experiences; "
-            f"choose n_experiences from {', '.join(map(str, divisors))}"
+            f"{n_classes} classes cannot be shared equally by {n_experiences!r} "
+            f"experiences; choose n_experiences from {', '.join(map(str, divisors))}"
         )
+
+
+def check_split(n_experiences: int, n_classes: int, seed: int, image_size: int) -> None:
+    """Raise ValueError unless a benchmark can be made of these arguments."""
+    check_experiences(n_experiences, n_classes)
+    check_integer("seed", seed, 0)
+    check_integer("image_size", image_size)
 
 
 def labels_of(dataset: Any) -> Tensor:
     """The labels of an Avalanche dataset, ``(N,)``.
 
-    :raises ValueError: if it has none.
+    :raises ValueError: if it has none, or one that is not a whole number.
     """
     if not hasattr(dataset, "targets"):
         raise ValueError(
             "a dataset has no labels; give one with targets, such as those of Avalanche's "
             "classification benchmarks"
         )
-    labels = [int(label) for label in dataset.targets]
+    labels = [_whole(label) for label in dataset.targets]
     return torch.tensor(labels, dtype=torch.long)
+
+
+def _whole(label: Any) -> int:
+    """A label as an ``int``.
+
+    :raises ValueError: if it is not a whole number.
+    """
+    number = int(label)
+    if number != label:
+        raise ValueError(f"labels must be integers, got {label!r}")
+    return number

@@ -32,24 +32,33 @@ class Pixels:
         self._shape = sample_shape
         self._low = 0.0
         self._with_bytes = False
+        self._highest_byte = 0
         self._floats: list[Tensor] = []
 
     def read(self, dataset: Any) -> Tensor | StoredImages:
         """Read a dataset's images, ``(N, C, H, W)``, with a chunk in memory twice.
 
-        Bytes and stored images are final; floats are scaled in place by :meth:`scale`.
+        Bytes and stored images are final; floats are scaled in place by :meth:`scale`,
+        which has to be called for bytes too.
         """
         dataset = dataset.remove_current_transform_group()
         stored = _stored(dataset, self._shape)
         images = self._resized(dataset) if stored is None else stored
         if isinstance(images, StoredImages) or images.dtype == torch.uint8:
             self._with_bytes = True
+            if self._highest_byte <= 1:  # else it is known that they are no zeros and ones
+                self._highest_byte = max(self._highest_byte, _highest(images))
         else:
             self._floats.append(images)
         return images
 
     def scale(self) -> None:
         """Scale all floats that were read to model space, unless they are there already."""
+        if self._with_bytes and self._highest_byte == 1:
+            raise ValueError(
+                "the 8-bit images have no value above 1, and would be almost black; "
+                "multiply them by 255, or give floats"
+            )
         if self._low >= -_ROUNDING:
             for images in self._floats:
                 images.clamp_(min=0).mul_(2).sub_(1)
@@ -89,6 +98,11 @@ class Pixels:
         """An image as a tensor, resized by PIL if it has 8 bits a channel."""
         if isinstance(image, Image.Image):
             image = with_plain_channels(image, self._shape[0])
+        elif not isinstance(image, Tensor):
+            raise ValueError(
+                f"an image is a {type(image).__name__}; give PIL images or tensors, such "
+                "as by torchvision's ToTensor"
+            )
         tensor = image if isinstance(image, Tensor) else pil_to_tensor(image)
         if len(tensor) != self._shape[0]:
             raise ValueError(
@@ -125,6 +139,18 @@ class Pixels:
         if floats.shape[2:] != size:
             floats = F.interpolate(floats, size, mode="bilinear", antialias=True)
         return floats
+
+
+def _highest(images: Tensor | StoredImages) -> int:
+    """The highest value of 8-bit images; of stored ones, any that is above 1."""
+    if isinstance(images, Tensor):
+        return int(images.max())
+    highest = 0
+    for index in range(len(images)):
+        if highest > 1:
+            break
+        highest = max(highest, int(images[index].max()))
+    return highest
 
 
 def _stored(dataset: Any, shape: tuple[int, int, int]) -> StoredImages | None:

@@ -106,9 +106,9 @@ class DiffusionTraining(BudgetedTemplate):
         if hasattr(benchmark, "streams"):
             check_one_numbering(benchmark)
         classes = dataset_classes(experience.dataset)
-        if classes and max(classes) >= number:
+        for other in sorted(classes - {*range(number)}):
             raise ValueError(
-                f"experience {experience.current_experience + 1} has class {max(classes)}, "
+                f"experience {experience.current_experience + 1} has class {other}, "
                 f"but labels must be from 0 to num_classes - 1 = {number - 1}"
             )
 

@@ -19,6 +19,7 @@ from torch.utils.data import TensorDataset
 
 from avalanche_gd import (
     SplitCIFAR10,
+    SplitCIFAR100,
     SplitDigits,
     SplitFMNIST,
     SplitImageFolder,
@@ -205,10 +206,31 @@ def test_each_experience_has_as_many_classes(idx_folder, tmp_path, make, n_class
 
 
 @pytest.mark.parametrize("benchmark", [SplitDigits, SplitFMNIST, SplitMNIST, SplitCIFAR10])
-@pytest.mark.parametrize("n_experiences", [0, 3, 11])
+@pytest.mark.parametrize("n_experiences", [0, 3, 11, 2.5, 5.0, "5", True])
 def test_experiences_that_do_not_divide_the_classes_are_refused(benchmark, n_experiences):
     with pytest.raises(ValueError, match="choose n_experiences from 1, 2, 5, 10"):
         benchmark(n_experiences)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(SplitDigits, SplitFMNIST, SplitMNIST, SplitCIFAR10, SplitCIFAR100),
+        partial(SplitImageFolder, root="images"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("seed", value) for value in (-1, 1.9, "0", True)),
+        *(("image_size", value) for value in (0, 8.5, "8", True)),
+    ],
+)
+def test_a_seed_or_a_size_that_is_none_is_refused(tmp_path, monkeypatch, make, name, value):
+    write_class_folders(tmp_path / "images")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=f"{name} must be an integer of [01] or more, got"):
+        make(1, **{name: value})
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -10,7 +10,7 @@ from avalanche.benchmarks import (
     nc_benchmark,
     split_online_stream,
 )
-from avalanche.benchmarks.utils import AvalancheDataset
+from avalanche.benchmarks.utils import AvalancheDataset, as_classification_dataset
 from torch.utils.data import TensorDataset
 
 from avalanche_gd import SplitDigits, to_model_space
@@ -104,6 +104,52 @@ def test_bytes_beside_floats_below_zero_are_refused():
     train = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
     with pytest.raises(ValueError, match="in one range"):
         to_model_space(two_experiences(train, torch.full((4, 1, 8, 8), -1.0)), (1, 8, 8))
+
+
+class Arrays(TensorDataset):
+    """Images as NumPy arrays, which most of torch's transforms do not take."""
+
+    def __getitem__(self, index):
+        image, label = super().__getitem__(index)
+        return image.numpy(), label
+
+
+def test_images_of_another_type_are_refused():
+    dataset = Arrays(torch.rand(4, 1, 8, 8), torch.arange(4) % 2)
+    dataset.targets = [0, 1, 0, 1]
+    benchmark = nc_benchmark(dataset, dataset, 2, task_labels=False)
+    with pytest.raises(ValueError, match="is a ndarray; give PIL images or tensors"):
+        to_model_space(benchmark, (1, 8, 8))
+    with pytest.raises(ValueError, match=r"is a ndarray, .* by to_model_space"):
+        stream_tensors(benchmark.train_stream)
+
+
+def test_bytes_of_zeros_and_ones_are_refused_as_they_would_be_almost_black():
+    bits = torch.eye(8, dtype=torch.uint8).expand(4, 1, 8, 8)
+    with pytest.raises(ValueError, match=r"no value above 1, .* multiply them by 255"):
+        to_model_space(two_experiences(bits), (1, 8, 8))
+    for pixels in (255 * bits, 2 * bits, 0 * bits, bits.float()):
+        images, _ = stream_tensors(
+            to_model_space(two_experiences(pixels), (1, 8, 8)).train_stream
+        )
+        assert images.min() == -1
+    one = bits.clone()
+    one[3, 0, 0, 0] = 200  # in the test stream
+    to_model_space(two_experiences(bits, one), (1, 8, 8))
+
+
+@pytest.mark.parametrize("shape", [(1, 8), (1, 0, 8), 8, (1, 8.0, 8)])
+def test_a_shape_that_is_none_is_refused(digits, shape):
+    with pytest.raises(ValueError, match=r"sample_shape must be \(C, H, W\)"):
+        to_model_space(digits, shape)
+
+
+def test_labels_that_are_no_whole_numbers_are_refused():
+    dataset = labelled(torch.rand(4, 1, 8, 8))
+    dataset.targets = [0.0, 1.7, 0.0, 1.7]
+    benchmark = benchmark_from_datasets(train=[as_classification_dataset(dataset)])
+    with pytest.raises(ValueError, match=r"labels must be integers, got 1\.7"):
+        to_model_space(benchmark, (1, 8, 8))
 
 
 def test_empty_experiences_and_streams_are_refused(digits):

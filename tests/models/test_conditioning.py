@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from avalanche.benchmarks import benchmark_from_datasets
 from torch import nn
 
 from avalanche_gd import (
@@ -20,6 +21,7 @@ from avalanche_gd import (
     ddim_scheduler,
     flow_scheduler,
 )
+from avalanche_gd.data.model_space import as_dataset
 from avalanche_gd.metrics import Sampling, generate_images
 from avalanche_gd.models.sampler import SAMPLERS
 from avalanche_gd.plugins import SOURCES, LookAhead, ReplayPool, Teacher
@@ -296,6 +298,18 @@ def test_a_class_that_the_model_has_not_is_refused_before_any_training(digits):
     )
     with pytest.raises(ValueError, match=r"has class \d, but .* num_classes - 1 = 4"):
         strategy.train(digits.train_stream)
+    assert same_bits(weights(model), before)
+
+
+def test_a_class_below_zero_is_refused_before_any_training():
+    data = as_dataset(images(4), torch.tensor([0, 1, -1, 1]))
+    model = DiffusionModel.from_preset("digits", num_classes=2)
+    before = weights(model)
+    strategy = DiffusionTraining(
+        model=model, optimizer=torch.optim.Adam(model.parameters()), evaluator=None
+    )
+    with pytest.raises(ValueError, match="has class -1, but labels must be from 0 to"):
+        strategy.train(benchmark_from_datasets(train=[data]).train_stream)
     assert same_bits(weights(model), before)
 
 
