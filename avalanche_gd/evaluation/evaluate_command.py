@@ -71,6 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not labels:
             raise ValueError(f"no MODEL is given; see {_COMMAND} --help")
         subjects = [Subject.of(label) for label in dict.fromkeys(labels)]
+        twice = [part for part in settings if part.startswith("evaluation.images=")]
+        if options.images and twice:
+            raise ValueError(f"give --images or {twice[0]}, not both")
         config = compose_settings(subjects, settings, options.out)
         plan = Plan(
             options.samplers,

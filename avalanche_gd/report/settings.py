@@ -128,6 +128,9 @@ def by_method(runs: Sequence[RunResult]) -> dict[str, list[RunResult]]:
 
     Settings that are None are left out of the label, as such an option is off. Of a label,
     the lowest seed comes first.
+
+    :raises ValueError: if a label has two runs of one seed, with settings that differ but
+        read the same.
     """
     groups: dict[str, list[RunResult]] = {}
     for method in dict.fromkeys(run.method for run in runs):
@@ -135,7 +138,18 @@ def by_method(runs: Sequence[RunResult]) -> dict[str, list[RunResult]]:
         varied = sorted(differing([own for _, own in settings]))
         for run, own in settings:
             on = [f"{k}={_text(k, own[k])}" for k in varied if own.get(k) is not None]
-            groups.setdefault(", ".join([method, *on]), []).append(run)
+            same = groups.setdefault(", ".join([method, *on]), [])
+            if twin := next((one for one in same if one.seed == run.seed), None):
+                # None differs from nothing here, as the plugin's default may be another.
+                both = [
+                    {name: repr(v) for name, v in s.items()} for s in (of_method(twin), own)
+                ]
+                names = ", ".join(differing(both))
+                raise ValueError(
+                    f"{twin.folder} and {run.folder} have the same seed and method, and "
+                    f"settings that read the same, but for {names}; leave one of them out"
+                )
+            same.append(run)
     return {label: sorted(own, key=lambda run: run.seed) for label, own in groups.items()}
 
 

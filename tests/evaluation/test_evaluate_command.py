@@ -246,6 +246,10 @@ REFUSED = {
         ["conditioned", "benchmark=split_cifar100", "model=digits"],
         "conditioned knows 10 classes, but split_cifar100 has 100",
     ),
+    "images given twice": (
+        ["plain", "--images", "70", "evaluation.images=90"],
+        "give --images or evaluation.images=90, not both",
+    ),
     "one image": (["plain", "--images", "1"], "--images must be an integer of 2 or more"),
     "too few images for a measure": (
         ["plain", "evaluation.measures=[kid]", "--images", "70,200"],

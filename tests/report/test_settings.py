@@ -19,6 +19,21 @@ def test_an_option_that_is_off_is_not_in_the_label(tmp_path):
     assert list(by_method(runs)) == ["naive", "naive, method.pool_size=2000"]
 
 
+@pytest.mark.parametrize("values", [(None, "absent"), (1, "1")])
+def test_runs_whose_settings_read_the_same_are_not_averaged(tmp_path, values):
+    runs = []
+    for folder, value in zip("ab", values, strict=True):
+        plugin = {"_target_": "Own"} | ({} if value == "absent" else {"mass": value})
+        own = {"method.plugins": [plugin]}
+        runs.append(read_run(write_run(tmp_path / folder, settings=own)))
+    with pytest.raises(
+        ValueError, match=r"read the same, but for method\.plugins\.0\.mass"
+    ):
+        by_method(runs)
+    runs[1] = read_run(write_run(tmp_path / "b", seed=1, settings=own))
+    assert [len(own) for own in by_method(runs).values()] == [2]
+
+
 def test_a_run_of_an_earlier_version_has_the_settings_that_were_then_fixed(tmp_path):
     folder = write_run(tmp_path)
     text = (folder / "config.yaml").read_text()
