@@ -12,6 +12,7 @@ from avalanche_gd.metrics.shared_images import Sampling, SharedImages, classifie
 from avalanche_gd.metrics.trained import ExperienceKey, experience_key
 
 _EPSILON = 1e-8
+_ROUNDING = 1e-4  # how far from 1 the sum of ratios may be
 
 
 def kl_divergence(true: Tensor, generated: Tensor) -> float:
@@ -19,14 +20,38 @@ def kl_divergence(true: Tensor, generated: Tensor) -> float:
 
     :param true: p, the true ratios of the classes, ``(num_classes,)``.
     :param generated: q, their ratios among the generated images, ``(num_classes,)``.
+    :raises ValueError: unless they are of one shape, 0 or more, and their sums are 1.
     """
-    p, q = true.double(), generated.double()
+    p, q = _ratios(true, generated)
     return float((p * ((p + _EPSILON) / (q + _EPSILON)).log()).sum())
 
 
 def absolute_ratio_difference(true: Tensor, generated: Tensor) -> float:
-    """``ARD = 1/2 sum |p - q|``, from 0 to 1; p and q as in :func:`kl_divergence`."""
-    return float((true.double() - generated.double()).abs().sum() / 2)
+    """``ARD = 1/2 sum |p - q|``, from 0 to 1; p and q as in :func:`kl_divergence`.
+
+    :raises ValueError: as in :func:`kl_divergence`.
+    """
+    p, q = _ratios(true, generated)
+    return float((p - q).abs().sum() / 2)
+
+
+def _ratios(true: Tensor, generated: Tensor) -> tuple[Tensor, Tensor]:
+    """The ratios in float64; raise ValueError if they are none, or do not fit."""
+    for name, ratios in {"true": true, "generated": generated}.items():
+        is_list = ratios.ndim == 1 and len(ratios) > 0
+        sum_is_1 = abs(float(ratios.double().sum()) - 1) <= _ROUNDING
+        if not (is_list and sum_is_1 and ratios.min() >= 0):
+            raise ValueError(
+                f"{name} must be ratios of classes, (num_classes,), 0 or more with the sum "
+                f"1, such as counts / counts.sum(), got {tuple(ratios.shape)} with the sum "
+                f"{float(ratios.double().sum()):g}"
+            )
+    if len(true) != len(generated):
+        raise ValueError(
+            f"true and generated must be of as many classes, got {len(true)} and "
+            f"{len(generated)}"
+        )
+    return true.double(), generated.double()
 
 
 class ClassBalance(GenerationMetric):
