@@ -67,6 +67,21 @@ class FID(FeatureMetric):
         self._measured.qualities, self._measured.loaded = {}, dict(qualities)
 
     def before_training_exp(self, strategy: Any) -> None:
+    def qualities_of(self, strategy: Any) -> dict[str, Qualities]:
+        """:attr:`qualities` of a strategy, one of those that share this metric.
+
+        :raises ValueError: as there.
+        """
+        return self._measured_on(strategy).by_name()
+
+    def go_on_from(self, strategy: Any, qualities: dict[str, Qualities]) -> None:
+        """Let a strategy continue from its :meth:`qualities_of`.
+
+        :raises ValueError: if they are from an earlier version.
+        """
+        self._turn_to(strategy)
+        self.qualities = qualities
+
         """Note the experience; warn if FID by experience will have no value."""
         self._turn_to(strategy)
         super().before_training_exp(strategy)
@@ -82,10 +97,14 @@ class FID(FeatureMetric):
     def _turn_to(self, strategy: Any) -> None:
         """Go on with what was measured on this strategy, and not on another."""
         kept = SharedImages.of(strategy).measured
+        self._measured = self._measured_on(strategy)
+
+    def _measured_on(self, strategy: Any) -> Measured:
+        """What was measured on a strategy."""
         if self not in kept:  # what was loaded is for the first strategy
             kept[self] = Measured() if self._measured.is_used else self._measured
             kept[self].is_used = True
-        self._measured = kept[self]
+        return kept[self]
 
     def tells_apart(self, strategy: Any, stream: StreamKey) -> bool:
         """Warn and return False if images of two experiences cannot be told apart.
