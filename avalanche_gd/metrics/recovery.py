@@ -11,7 +11,7 @@ from avalanche.core import SupervisedPlugin
 from torch import Tensor, nn
 
 from avalanche_gd.checks import check_integer, check_number
-from avalanche_gd.data.model_space import dataset_tensors
+from avalanche_gd.data.model_space import dataset_classes, dataset_tensors
 from avalanche_gd.metrics.features import CheckedFeatures, feature_extractor
 from avalanche_gd.metrics.frechet import Moments, frechet_distance
 from avalanche_gd.metrics.shared_images import (
@@ -70,10 +70,11 @@ def recovery_steps(
         :func:`~avalanche_gd.metrics.fid_metrics`.
     :return: by each of ``within``, the steps after which FID was at most
         ``(1 + within) best``; None if that takes more than ``most`` steps.
-    :raises ValueError: for numbers out of range, or as in ``fid_metrics``.
+    :raises ValueError: for numbers out of range, if the experience has other classes in the
+        test stream than in the train stream, or as in ``fid_metrics``.
     :raises TypeError: as in ``fid_metrics``.
     """
-    check_integer("experience", experience, 0, len(benchmark.train_stream) - 1)
+    _check_experience(benchmark, experience)
     check_number("best", best, "above 0")
     for part in within:
         check_number("within", part, "0 or more")
@@ -102,6 +103,19 @@ def recovery_steps(
         if not watch.is_done:
             strategy.train(benchmark.train_stream[experience], eval_streams=[])
     return {part: watch.reached.get(part) for part in within}
+
+
+def _check_experience(benchmark: Any, experience: int) -> None:
+    """Raise ValueError unless both streams have it, and its tests no class more."""
+    streams = benchmark.train_stream, benchmark.test_stream
+    check_integer("experience", experience, 0, min(map(len, streams)) - 1)
+    train, test = (dataset_classes(stream[experience].dataset) for stream in streams)
+    if test - train:
+        raise ValueError(
+            f"experience {experience} of the test stream has the classes "
+            f"{sorted(test - train)}, on which that of the train stream does not train; "
+            "give a benchmark with a test experience of its own for this experience"
+        )
 
 
 class _Recovery(SupervisedPlugin):
