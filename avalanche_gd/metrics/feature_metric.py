@@ -20,6 +20,7 @@ from avalanche_gd.metrics.trained import (
     whole_stream,
 )
 from avalanche_gd.models.evaluation_mode import in_evaluation_mode, module_of
+from avalanche_gd.models.image_check import checked_range
 
 
 @dataclass(frozen=True)
@@ -72,11 +73,17 @@ class FeatureChoice:
         return torch.stack(sums).tolist() if sums else []
 
     def check(self, strategy: Any) -> None:
-        """Raise ValueError unless the images of a strategy's experience have features."""
+        """Raise ValueError unless the images of a strategy's experience have features.
+
+        Or if the first one is not in model space, where the generated ones are.
+        """
         if self.extractor is None:
             self.oracle.check(strategy.experience)
         image = image_of(strategy.experience.dataset.eval()[0])
-        if self.given is not None and isinstance(image, Tensor):
+        if not isinstance(image, Tensor):
+            return
+        checked_range(image)
+        if self.given is not None:
             self.compute(strategy, self.given, image[None].to(strategy.device), 1)
 
     def extractor_for(self, strategy: Any, counted: Counted) -> Any:

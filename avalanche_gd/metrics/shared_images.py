@@ -25,6 +25,7 @@ from avalanche_gd.metrics.trained import (
 )
 from avalanche_gd.models.diffusion import DiffusionModel
 from avalanche_gd.models.evaluation_mode import in_evaluation_mode
+from avalanche_gd.models.image_check import checked_range
 from avalanche_gd.models.oracle import oracle_classifier
 from avalanche_gd.models.random_state import seeded
 from avalanche_gd.models.sampler import check_sampler
@@ -39,7 +40,10 @@ class Sampling:
     :param steps: k, the sampling steps.
     :param eta: 0 for DDIM, 1 for ancestral sampling.
     :param seed: decides the noise, which is the same in every evaluation.
-    :param batch_size: how many images at once; with eta 0 it does not change them.
+    :param batch_size: how many images at once. With eta 0 it does not change them, unless
+        the model's own scheduler draws noise in its steps, as ``DDPMScheduler`` does. A
+        generator that is not a :class:`~avalanche_gd.DiffusionModel` makes its images in
+        one call, whatever this is.
     :param sampler: a name in :data:`~avalanche_gd.models.sampler.SAMPLERS`.
     :raises ValueError: unless ``images`` is an integer of 2 or more, steps and batch size
         of 1 or more, the seed of 0 or more, and eta is in ``[0, 1]``, or for an unknown
@@ -260,11 +264,13 @@ def in_ratios(counts: Mapping[int, int], number: int) -> Tensor:
 
 @torch.no_grad()
 def _plainly_generated(model: Any, sampling: Sampling) -> Tensor:
-    """Images of a generator that draws from torch's own random state."""
+    """Images of a generator that draws from torch's own random state, made in one call."""
     parameter = next(iter(model.parameters()), None)
     devices = [] if parameter is None else [parameter.device]
     with in_evaluation_mode(model), seeded(sampling.seed, *devices):
-        return model.generate(sampling.images).clamp(-1, 1)
+        images = model.generate(sampling.images)
+    checked_range(images, f"the images that {type(model).__name__} generates")
+    return images.clamp(-1, 1)
 
 
 @torch.no_grad()
