@@ -100,8 +100,9 @@ class FeatureChoice:
         :param extractor: from :meth:`extractor_for`.
         :raises ValueError: if they are of another shape, or not finite.
         """
-        if isinstance(extractor, nn.Module):
-            extractor.to(strategy.device)
+        module = module_of(extractor)
+        if module is not None:
+            module.to(strategy.device)
         function = extractor.get_features if self.extractor is None else extractor
         shared = SharedImages.of(strategy)
         with in_evaluation_mode(extractor):
@@ -206,7 +207,8 @@ class FeatureMetric(GenerationMetric):
         first = self._counted[experiences[0]]
         extractor = self.choice.extractor_for(strategy, first)
         kept = [part for key in experiences for part in self._real[key, extractor]]
-        real, generated = torch.cat(kept), self.features(strategy, extractor, images)
+        real = torch.cat([part.to(generated.device) for part in kept])
+        generated = self.features(strategy, extractor, images)
         enough = min(len(real), len(generated)) >= self.least_images
         return (real, generated) if enough else None
 

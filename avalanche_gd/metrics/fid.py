@@ -155,7 +155,6 @@ class FID(FeatureMetric):
     def compute(self, strategy: Any, experiences: list[ExperienceKey]) -> dict[str, float]:
         """FID over the stream and by experience, as chosen."""
         extractor = self.choice.extractor_for(strategy, self._counted[experiences[0]])
-        real = [self._real[key, extractor] for key in experiences]
         values = {}
         if self._of_experiences and self.tells_apart(strategy, self._whole):
             distances = self.distances(strategy, experiences)
@@ -172,10 +171,12 @@ class FID(FeatureMetric):
                     values |= afid_summary(qualities, after)
         if self._over_stream and not self.lacks_classes(strategy):
             images = SharedImages.of(strategy).images(strategy.model, self.sampling)
-            total, *others = real
+            features = self.features(strategy, extractor, images)
+            total, *others = (
+                self._real[key, extractor].to(features.device) for key in experiences
+            )
             for moments in others:
                 total += moments
-            features = self.features(strategy, extractor, images)
             values["FID_Stream"] = frechet_distance(total, features)
         return values
 

@@ -41,13 +41,11 @@ class OracleChoice:
     def __post_init__(self) -> None:
         if self.classifier is not None and self.benchmark is not None:
             raise ValueError("give either a classifier or benchmark=, not both")
-        if self.classifier is not None:
-            if not isinstance(self.classifier, nn.Module):
-                raise TypeError(
-                    "the classifier must be a module from images to logits, "
-                    f"got {self.classifier!r}"
-                )
-            self.classifier.eval()
+        if self.classifier is not None and not isinstance(self.classifier, nn.Module):
+            raise TypeError(
+                "the classifier must be a module from images to logits, "
+                f"got {self.classifier!r}"
+            )
         if self.benchmark is not None:
             if "train" not in getattr(self.benchmark, "streams", {}):
                 raise TypeError(

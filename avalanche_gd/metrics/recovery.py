@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from avalanche.core import SupervisedPlugin
-from torch import Tensor, nn
+from torch import Tensor
 
 from avalanche_gd.checks import check_integer, check_number
 from avalanche_gd.data.model_space import dataset_classes, dataset_tensors
@@ -23,7 +23,7 @@ from avalanche_gd.metrics.shared_images import (
 )
 from avalanche_gd.metrics.trained import StreamKey, label_counts
 from avalanche_gd.models.diffusion import DiffusionModel
-from avalanche_gd.models.evaluation_mode import in_evaluation_mode
+from avalanche_gd.models.evaluation_mode import in_evaluation_mode, module_of
 from avalanche_gd.models.random_state import seeded
 from avalanche_gd.training.diffusion_training import DiffusionTraining
 
@@ -174,8 +174,8 @@ class _ExperienceFID:
 
     def __call__(self, model: DiffusionModel) -> float:
         """FID; NaN if fewer than 2 images are of the experience."""
-        for module in (self._oracle, self._extractor):
-            if isinstance(module, nn.Module):
+        for module in map(module_of, (self._oracle, self._extractor)):
+            if module is not None:
                 module.to(model.device)
         if self._real is None:
             self._real = Moments.of(self._features(self._images.to(model.device)))
