@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from avalanche_gd.data.model_space import has_label
 from avalanche_gd.metrics.oracle_choice import OracleChoice
 from avalanche_gd.metrics.plugin import GenerationMetric
-from avalanche_gd.metrics.shared_images import Sampling, SharedImages, classifier_labels
+from avalanche_gd.metrics.shared_images import Sampling, SharedImages
 from avalanche_gd.metrics.trained import ExperienceKey, experience_key
 
 _EPSILON = 1e-8
@@ -58,6 +58,7 @@ class ClassBalance(GenerationMetric):
     """See :func:`class_balance_metrics`."""
 
     value_names = frozenset({"KLD_Stream"})
+    without_labels = "remove class_balance_metrics"
 
     def __init__(self, sampling: Sampling, *, oracle: OracleChoice, histogram: bool):
         super().__init__(sampling)
@@ -68,18 +69,22 @@ class ClassBalance(GenerationMetric):
         """How many classes the histogram had so far, for a checkpoint."""
 
     def check(self, strategy: Any) -> None:
-        """Raise ValueError if there are no labels or no classifier."""
-        dataset = strategy.experience.dataset.eval()
-        if not has_label(dataset[0], dataset):
-            raise ValueError(
-                "class_balance_metrics need images with labels; remove these metrics"
-            )
+        """Raise ValueError if there is no classifier."""
         self._oracle.check_labels(strategy)
+
+    def is_labelled(self, dataset: Any) -> bool:
+        """Whether the items of a dataset have labels."""
+        return has_label(dataset.eval()[0], dataset)
 
     def before_eval(self, strategy: Any) -> None:
         """Start from zero."""
         super().before_eval(strategy)
         self._labels = {}
+
+    def before_eval_exp(self, strategy: Any) -> None:
+        """Count an experience that is evaluated again once."""
+        super().before_eval_exp(strategy)
+        self._labels.pop(experience_key(strategy.experience), None)
 
     def after_eval_iteration(self, strategy: Any) -> None:
         """Count the true classes."""
@@ -90,11 +95,8 @@ class ClassBalance(GenerationMetric):
     def compute(self, strategy: Any, experiences: list[ExperienceKey]) -> dict[str, float]:
         """KLD and ARD over the evaluated experiences."""
         images = SharedImages.of(strategy).images(strategy.model, self.sampling)
-        generated = classifier_labels(
-            self._oracle.of(strategy, self._counted[experiences[0]]),
-            images,
-            self.sampling.batch_size,
-        )
+        counted, size = self._counted[experiences[0]], self.sampling.batch_size
+        generated = self._oracle.labels(strategy, counted, images, size)
         true = torch.cat([part for key in experiences for part in self._labels[key]])
         # What was logged once is logged again, also if there is none of that class.
         most = int(torch.cat([true, generated]).max()) + 1

@@ -13,7 +13,7 @@ from avalanche_gd.metrics.feature_metric import FeatureChoice, FeatureMetric
 from avalanche_gd.metrics.frechet import Moments, frechet_distance
 from avalanche_gd.metrics.measured import Measured
 from avalanche_gd.metrics.plugin import GenerationMetric
-from avalanche_gd.metrics.shared_images import Sampling, SharedImages, classifier_labels
+from avalanche_gd.metrics.shared_images import Sampling, SharedImages, is_conditioned
 from avalanche_gd.metrics.summary import Qualities, afid_summary, generation_summary
 from avalanche_gd.metrics.trained import (
     ExperienceKey,
@@ -28,6 +28,7 @@ class FID(FeatureMetric):
     """See :func:`fid_metrics`."""
 
     needs_all_classes = False  # by experience, only its own classes count
+    without_labels = "use fid_metrics() without experience=, summary= and afid="
 
     def __init__(
         self,
@@ -66,7 +67,6 @@ class FID(FeatureMetric):
             )
         self._measured.qualities, self._measured.loaded = {}, dict(qualities)
 
-    def before_training_exp(self, strategy: Any) -> None:
     def qualities_of(self, strategy: Any) -> dict[str, Qualities]:
         """:attr:`qualities` of a strategy, one of those that share this metric.
 
@@ -82,6 +82,7 @@ class FID(FeatureMetric):
         self._turn_to(strategy)
         self.qualities = qualities
 
+    def before_training_exp(self, strategy: Any) -> None:
         """Note the experience; warn if FID by experience will have no value."""
         self._turn_to(strategy)
         super().before_training_exp(strategy)
@@ -96,11 +97,11 @@ class FID(FeatureMetric):
 
     def _turn_to(self, strategy: Any) -> None:
         """Go on with what was measured on this strategy, and not on another."""
-        kept = SharedImages.of(strategy).measured
         self._measured = self._measured_on(strategy)
 
     def _measured_on(self, strategy: Any) -> Measured:
         """What was measured on a strategy."""
+        kept = SharedImages.of(strategy).measured
         if self not in kept:  # what was loaded is for the first strategy
             kept[self] = Measured() if self._measured.is_used else self._measured
             kept[self].is_used = True
@@ -138,15 +139,13 @@ class FID(FeatureMetric):
 
     def check(self, strategy: Any) -> None:
         """Raise ValueError unless the necessary labels and features are possible."""
-        if self._of_experiences and not dataset_classes(strategy.experience.dataset):
-            raise ValueError(
-                "FID by experience needs the classes of an experience, but its images "
-                "have no labels; use fid_metrics() without experience=, summary= and afid="
-            )
-        conditioned = getattr(strategy.model, "num_classes", None) is not None
-        if self._of_experiences and not conditioned:
+        if self._of_experiences and not is_conditioned(strategy.model):
             self.choice.oracle.check_labels(strategy)
         super().check(strategy)
+
+    def is_labelled(self, dataset: Any) -> bool:
+        """Whether a dataset has the classes that FID by experience needs."""
+        return not self._of_experiences or bool(dataset_classes(dataset))
 
     def kept(self, features: Tensor) -> Moments:
         """The moments of a batch of real features."""
@@ -189,9 +188,8 @@ class FID(FeatureMetric):
         extractor = self.choice.extractor_for(strategy, first)
         features = self.features(strategy, extractor, images)
         if condition is None:
-            condition = classifier_labels(
-                self.choice.oracle.of(strategy, first), images, self.sampling.batch_size
-            )
+            size = self.sampling.batch_size
+            condition = self.choice.oracle.labels(strategy, first, images, size)
         distances = {}
         for key in experiences:
             own = features[self._of_classes(key, condition)]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from avalanche_gd.data.benchmark import check_one_numbering
 from avalanche_gd.data.images import image_of
 from avalanche_gd.data.model_space import dataset_classes
-from avalanche_gd.metrics.shared_images import SharedImages
+from avalanche_gd.metrics.shared_images import SharedImages, classifier_labels
 from avalanche_gd.metrics.trained import (
     Counted,
     StreamKey,
@@ -124,6 +124,16 @@ def _check_stream(stream: StreamKey) -> None:
     """Raise ValueError unless an oracle can be trained on a stream."""
     experiences = whole_stream(stream)
     if experiences is None:
+    def labels(
+        self, strategy: Any, counted: Counted, images: Tensor, batch_size: int
+    ) -> Tensor:
+        """The classes of images by the classifier for an experience, ``(N,)``.
+
+        :raises ValueError: as in :meth:`of`.
+        """
+        given = images if self.classifier is not None else images.float()
+        return classifier_labels(self.of(strategy, counted), given, batch_size)
+
         raise ValueError(
             f"the stream {stream.name} has no known end, but an oracle is trained on all "
             f"of its classes; {_OTHERWISE}"

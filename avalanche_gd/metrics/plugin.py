@@ -10,14 +10,30 @@ from avalanche.evaluation.metric_utils import get_metric_name
 from avalanche.training.supervised import JointTraining
 
 from avalanche_gd.data.model_space import dataset_classes
-from avalanche_gd.metrics.shared_images import Sampling, SharedImages, has_classes
+from avalanche_gd.metrics.shared_images import (
+    Sampling,
+    SharedImages,
+    check_sampling,
+    has_classes,
+    is_conditioned,
+)
 from avalanche_gd.metrics.trained import (
     Counted,
     ExperienceKey,
     TrainedExperiences,
     experience_key,
+    known_tests_of,
     origin,
     whole_stream,
+)
+from avalanche_gd.models.diffusion import DiffusionModel
+
+_EVALUATE_ALL = (
+    "evaluate all experiences trained on, for example eval_streams=[benchmark.test_stream]"
+)
+_FROM_THE_FIRST = (
+    "have these metrics in the evaluator from the first experience on, and go on with the "
+    "same strategy, which can be pickled"
 )
 
 
@@ -32,9 +48,10 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
 
     :param sampling: how the images are generated. All metrics with the same sampling
         use the same images.
-    :raises TypeError: when training starts, for a model that does not generate.
+    :raises TypeError: unless the sampling is a :class:`~avalanche_gd.Sampling`; when
+        training starts, for a model that does not generate.
     :raises ValueError: when training starts, if another metric of generated images in the
-        evaluator has a value of the same name.
+        evaluator has a value of the same name, or if the model cannot be sampled so.
     """
 
     needs_all_classes = True
@@ -42,11 +59,13 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
     value_names: frozenset[str] = frozenset()
     """Names of its values; a second metric with one of them is refused."""
 
+    without_labels = "leave this metric out"
+    """What to do where :meth:`is_labelled` is False."""
     def __init__(self, sampling: Sampling):
         super().__init__()
-        self.sampling = sampling
+        self.sampling = check_sampling(sampling)
         self._counted: dict[ExperienceKey, Counted] = {}  # in this evaluation
-        self._evaluated: frozenset[int] = frozenset()  # all classes in this evaluation
+        self._evaluated: frozenset[int] = frozenset()  # the classes of those
         self._whole: Any = None  # of which experiences are evaluated
         self._origins: set[ExperienceKey] = set()  # these, or those they were cut from
         self._results: dict[str, float] = {}
@@ -66,6 +85,26 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
         """
 
     def result(self) -> dict[str, float]:
+    def is_labelled(self, dataset: Any) -> bool:
+        """Whether a dataset has the labels that the metric needs; some need none."""
+        return True
+
+    def _check_labels(self, experience: Any) -> None:
+        """Raise ValueError if this experience or a known test lacks labels."""
+        tests = known_tests_of(experience)
+        others = () if tests is None else whole_stream(tests) or ()
+        for one in (experience, *others):
+            self._check_labelled(one)
+
+    def _check_labelled(self, experience: Any) -> None:
+        """Raise ValueError if an experience lacks labels that the metric needs."""
+        dataset = experience.dataset
+        if len(dataset) > 0 and not self.is_labelled(dataset):
+            raise ValueError(
+                f"{self}: images of the stream {experience_key(experience).stream.name} "
+                f"have no labels; {self.without_labels}"
+            )
+
         """The values of the last evaluation by name."""
         return self._results
 
@@ -77,7 +116,8 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
         """Raise an error if the model does not generate, or a name is another metric's.
 
         :raises TypeError: if the model has no method ``generate``.
-        :raises ValueError: if another metric of the strategy has a value of the same name.
+        :raises ValueError: if another metric of the strategy has a value of the same name,
+            or if a diffusion model cannot be sampled as asked.
         """
         if not callable(getattr(strategy.model, "generate", None)):
             raise TypeError(
@@ -85,6 +125,10 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
                 "has no generate; put it into the evaluator of the generator's strategy"
             )
         for other in strategy.evaluator.metrics:
+        if isinstance(strategy.model, DiffusionModel):
+            how = self.sampling
+            strategy.model.check_steps(how.steps, how.sampler)
+            strategy.model.check_eta(how.eta, how.sampler)
             if other is self or not isinstance(other, GenerationMetric):
                 continue
             if twice := self.value_names & other.value_names:
@@ -96,6 +140,7 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
     def before_training_exp(self, strategy: Any) -> None:
         """Note the experience that is trained on, or those of a joint training."""
         self.check(strategy)
+        self._check_labels(strategy.experience)
         is_joint = isinstance(strategy, JointTraining)
         for experience in strategy._experiences if is_joint else [strategy.experience]:
             SharedImages.of(strategy).observe(experience.logging(), alone=not is_joint)
@@ -110,7 +155,8 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
     def before_eval_exp(self, strategy: Any) -> None:
         """Note an experience in evaluation, if it was trained on.
 
-        :raises ValueError: if it is empty, or from another stream than those before.
+        :raises ValueError: if it is empty, from another stream than those before, or
+            without labels that the metric needs.
         """
         experience = strategy.experience
         if len(experience.dataset) == 0:
@@ -119,13 +165,14 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
                 f"{experience.origin_stream.name} is empty; leave it out"
             )
         counted = SharedImages.of(strategy).counted(experience)
-        self._evaluated |= dataset_classes(experience.dataset)
         if counted is None:
             return
         key = experience_key(experience)
         for other, first in self._counted.items():
             if (other.stream, first.training) != (key.stream, counted.training):
                 raise ValueError(
+        self._check_labelled(experience)
+        self._evaluated |= dataset_classes(experience.dataset)
                     f"{self}: the experiences of an evaluation must be of one stream, but "
                     f"are of {other.stream.name} and of {key.stream.name}, or of two "
                     "benchmarks; evaluate each stream separately"

@@ -17,6 +17,7 @@ from avalanche_gd.metrics.frechet import Moments, frechet_distance
 from avalanche_gd.metrics.shared_images import (
     Sampling,
     SharedImages,
+    check_sampling,
     classifier_labels,
     generate_samples,
     in_batches,
@@ -83,9 +84,8 @@ def recovery_steps(
     check_integer("batch_size", batch_size)
     check_number("learning_rate", learning_rate, "above 0")
     check_integer("seed", seed, 0)
-    measure = _ExperienceFID(
-        benchmark, experience, sampling or Sampling(), features, weights_path
-    )
+    sampling = check_sampling(sampling or Sampling())
+    measure = _ExperienceFID(benchmark, experience, sampling, features, weights_path)
     student = copy.deepcopy(model)
     goals = {part: (1 + part) * best for part in within}
     watch = _Recovery(partial(measure, student), goals, every)

@@ -66,6 +66,15 @@ class Sampling:
         check_sampler(self.sampler)
 
 
+def check_sampling(sampling: Any) -> Sampling:
+    """Return it; raise TypeError unless it says how images are generated."""
+    if not isinstance(sampling, Sampling):
+        raise TypeError(
+            f"sampling must be a Sampling, such as Sampling(images=500), got {sampling!r}"
+        )
+    return sampling
+
+
 class SharedImages:
     """The generated images of a strategy's evaluation, made once for all its metrics."""
 
@@ -175,11 +184,14 @@ class SharedImages:
         return [content_digest(oracle.state_dict()) for oracle in self._oracles.values()]
 
 
+def is_conditioned(model: Any) -> bool:
+    """True for a diffusion model that is asked for classes."""
+    return isinstance(model, DiffusionModel) and model.num_classes is not None
+
+
 def has_classes(model: Any) -> bool:
     """Whether a model knows what to generate; a conditioned one does once it is trained."""
-    if isinstance(model, DiffusionModel) and model.num_classes is not None:
-        return bool(model.classes_seen.any())
-    return True
+    return not is_conditioned(model) or bool(model.classes_seen.any())
 
 
 def generate_images(model: Any, sampling: Sampling) -> Tensor:
