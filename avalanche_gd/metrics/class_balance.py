@@ -140,8 +140,11 @@ def class_balance_metrics(
         that the strategy is trained on.
     :return: the metrics, for an ``EvaluationPlugin``.
     :raises ValueError: for both a classifier and a benchmark, or if the benchmark is not in
-        model space.
-    :raises TypeError: if the classifier is not a module or the benchmark not a benchmark.
+        model space or gives other classes the same numbers. Before training, if images have
+        no labels, also in the test stream, if the classifier or the oracle does not fit
+        them, or if the model cannot be sampled so.
+    :raises TypeError: if the classifier is not a module, the benchmark not a benchmark or
+        the sampling not a :class:`~avalanche_gd.Sampling`.
     """
     oracle = OracleChoice(classifier, benchmark)
     return [ClassBalance(sampling or Sampling(), oracle=oracle, histogram=histogram)]

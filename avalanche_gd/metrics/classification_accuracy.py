@@ -126,7 +126,7 @@ class ClassificationAccuracy(GenerationMetric):
             first = self._counted[experiences[0]]
             labels = self._oracle.labels(strategy, first, images, size)
         classifier = trained_classifier(
-            self._make, images, labels, steps=self.steps, seed=self.seed
+            self._make, images.float(), labels, steps=self.steps, seed=self.seed
         )
         batches = [batch for key in experiences for batch in self._real[key]]
         real, true = (torch.cat(parts) for parts in zip(*batches, strict=True))
@@ -162,9 +162,13 @@ def classification_accuracy_metrics(
         that the strategy is trained on.
     :return: the metrics, for an ``EvaluationPlugin``.
     :raises ValueError: for numbers out of range, if a classifier and a benchmark are given,
-        or the benchmark is not in model space. Before training, if images have no labels,
-        or the classifier has fewer logits than there are classes.
-    :raises TypeError: if the classifier is not a module or the benchmark not a benchmark.
+        or the benchmark is not in model space or gives other classes the same numbers.
+        Before training, if images have no labels, also in the test stream, if the
+        classifier has fewer logits than there are classes, if the oracle does not fit the
+        images, or if the model cannot be sampled so.
+    :raises TypeError: if the classifier is not a module, the benchmark not a benchmark, the
+        sampling not a :class:`~avalanche_gd.Sampling`, or ``make_classifier`` a module or
+        not callable.
     """
     metric = ClassificationAccuracy(
         sampling or Sampling(),

@@ -104,6 +104,8 @@ class FeatureChoice:
         if module is not None:
             module.to(strategy.device)
         function = extractor.get_features if self.extractor is None else extractor
+        if self.given is None:  # an oracle computes in float32
+            images = images.float()
         shared = SharedImages.of(strategy)
         with in_evaluation_mode(extractor):
             return shared.features(CheckedFeatures(function), images, batch_size)
@@ -206,9 +208,9 @@ class FeatureMetric(GenerationMetric):
         images = SharedImages.of(strategy).images(strategy.model, self.sampling)
         first = self._counted[experiences[0]]
         extractor = self.choice.extractor_for(strategy, first)
+        generated = self.features(strategy, extractor, images)
         kept = [part for key in experiences for part in self._real[key, extractor]]
         real = torch.cat([part.to(generated.device) for part in kept])
-        generated = self.features(strategy, extractor, images)
         enough = min(len(real), len(generated)) >= self.least_images
         return (real, generated) if enough else None
 

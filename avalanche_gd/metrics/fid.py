@@ -277,8 +277,12 @@ def fid_metrics(
         that the strategy is trained on.
     :return: the metrics, for an ``EvaluationPlugin``.
     :raises ValueError: for unknown features, if their weights cannot be found or read, if
-        both an oracle and a benchmark are given, or if the benchmark is not in model space.
-    :raises TypeError: if features, oracle or benchmark are none of these.
+        both an oracle and a benchmark are given, or if the benchmark is not in model space
+        or gives other classes the same numbers. Before training, if images have no features
+        or are not in model space, if the oracle does not fit them, if labels lack that FID
+        by experience needs, also in the test stream, or if the model cannot be sampled so.
+    :raises TypeError: if features, oracle, benchmark or sampling are none of these, or if
+        features are not hashable.
     """
     if not (experience or stream or summary or afid):
         return []

@@ -183,7 +183,8 @@ class _ExperienceFID:
             model, self._sampling, classes=self._counts, real=self._counts
         )
         if labels is None:
-            labels = classifier_labels(self._oracle, images, self._sampling.batch_size)
+            size = self._sampling.batch_size
+            labels = classifier_labels(self._oracle, images.float(), size)
         classes = torch.tensor(sorted(self._counts), device=labels.device)
         own = images[torch.isin(labels, classes)]
         if len(own) < 2:
@@ -191,5 +192,7 @@ class _ExperienceFID:
         return frechet_distance(self._real, self._features(own))
 
     def _features(self, images: Tensor) -> Tensor:
+        if self._extractor is self._oracle:  # which computes in float32
+            images = images.float()
         with in_evaluation_mode(self._function.function):
             return in_batches(self._function, images, self._sampling.batch_size)
