@@ -253,7 +253,12 @@ def fid_metrics(
     :param stream: log FID over all of them, as ``FID_Stream/eval_phase/test_stream``. There
         is no value, and a warning, if a part of a stream is evaluated that lacks a class
         which was trained on, or one of the experiences trained on where experiences share
-        classes: images of it are generated too.
+        classes: images of it are generated too. It is the same if a conditioned model has
+        learned other classes in another strategy, or if these metrics were put into the
+        evaluator after the first experience. Of a model without condition that was trained
+        elsewhere, this is not known, and its images are compared with the experiences of
+        this strategy only. Images of a class that the evaluated stream lacks count as they
+        are: a conditioned model is asked for what it was trained on.
     :param summary: log final and mean quality and forgetting, as
         ``FID_Final/eval_phase/test_stream``, ``FID_Mean/...``, ``FID_Forgetting/...``, one
         set per stream: see :func:`~avalanche_gd.metrics.generation_summary`. There is no

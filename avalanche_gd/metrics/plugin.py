@@ -44,7 +44,8 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
     (:class:`~avalanche_gd.metrics.trained.TrainedExperiences`). Before any training there
     is nothing to measure, and a warning says so. Where a part of a stream is evaluated that
     lacks a class or an experience which was trained on, there is a warning in the place of
-    a value, as the generated images are also like those.
+    a value, as the generated images are also like those. It is the same where the model was
+    trained before in another strategy, or without these metrics, as far as that is known.
 
     :param sampling: how the images are generated. All metrics with the same sampling
         use the same images.
@@ -58,9 +59,9 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
     """False if a part of the classes that were trained on is enough for :meth:`compute`."""
     value_names: frozenset[str] = frozenset()
     """Names of its values; a second metric with one of them is refused."""
-
     without_labels = "leave this metric out"
     """What to do where :meth:`is_labelled` is False."""
+
     def __init__(self, sampling: Sampling):
         super().__init__()
         self.sampling = check_sampling(sampling)
@@ -84,7 +85,6 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
         Called before it is trained on.
         """
 
-    def result(self) -> dict[str, float]:
     def is_labelled(self, dataset: Any) -> bool:
         """Whether a dataset has the labels that the metric needs; some need none."""
         return True
@@ -105,6 +105,7 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
                 f"have no labels; {self.without_labels}"
             )
 
+    def result(self) -> dict[str, float]:
         """The values of the last evaluation by name."""
         return self._results
 
@@ -124,11 +125,11 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
                 f"{self} measures generated images, but {type(strategy.model).__name__} "
                 "has no generate; put it into the evaluator of the generator's strategy"
             )
-        for other in strategy.evaluator.metrics:
         if isinstance(strategy.model, DiffusionModel):
             how = self.sampling
             strategy.model.check_steps(how.steps, how.sampler)
             strategy.model.check_eta(how.eta, how.sampler)
+        for other in strategy.evaluator.metrics:
             if other is self or not isinstance(other, GenerationMetric):
                 continue
             if twice := self.value_names & other.value_names:
@@ -139,11 +140,14 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
 
     def before_training_exp(self, strategy: Any) -> None:
         """Note the experience that is trained on, or those of a joint training."""
-        self.check(strategy)
         self._check_labels(strategy.experience)
+        self.check(strategy)
         is_joint = isinstance(strategy, JointTraining)
+        shared = SharedImages.of(strategy)
+        if not shared.trained and strategy.clock.train_exp_counter > 0:
+            shared.trained.begins_late = True
         for experience in strategy._experiences if is_joint else [strategy.experience]:
-            SharedImages.of(strategy).observe(experience.logging(), alone=not is_joint)
+            shared.observe(experience.logging(), alone=not is_joint)
 
     def before_eval(self, strategy: Any) -> None:
         """Start without images."""
@@ -167,12 +171,12 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
         counted = SharedImages.of(strategy).counted(experience)
         if counted is None:
             return
+        self._check_labelled(experience)
+        self._evaluated |= dataset_classes(experience.dataset)
         key = experience_key(experience)
         for other, first in self._counted.items():
             if (other.stream, first.training) != (key.stream, counted.training):
                 raise ValueError(
-        self._check_labelled(experience)
-        self._evaluated |= dataset_classes(experience.dataset)
                     f"{self}: the experiences of an evaluation must be of one stream, but "
                     f"are of {other.stream.name} and of {key.stream.name}, or of two "
                     "benchmarks; evaluate each stream separately"
@@ -205,21 +209,26 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
     def lacks_classes(self, strategy: Any) -> bool:
         """Warn and return True if a class or an experience is missing in the evaluation.
 
-        One that was trained on, and that the whole stream has.
+        One that was trained on, and that the whole stream has. Also if the model has
+        learned what these metrics did not see.
         """
         trained = SharedImages.of(strategy).trained
-        if not trained.learned_of(self._whole) <= self._evaluated:
+        unseen = has_not_seen(trained, strategy.model)
+        if unseen is not None:
+            lacking, hint = unseen, _FROM_THE_FIRST
+        elif not trained.learned_of(self._whole) <= self._evaluated:
             lacking = (
                 "classes that were trained on are in none of the evaluated experiences"
             )
+            hint = _EVALUATE_ALL
         elif self._lacks_experiences(trained):
             lacking = "experiences that were trained on are not evaluated"
+            hint = _EVALUATE_ALL
         else:
             return False
         warnings.warn(
-            f"the stream metrics of generated images have no new value, as {lacking}; "
-            "evaluate all experiences trained on, for example "
-            "eval_streams=[benchmark.test_stream]",
+            "the stream metrics of generated images have no new value, as "
+            f"{lacking}; {hint}",
             stacklevel=2,
         )
         return True
@@ -242,3 +251,18 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
 
     def __str__(self) -> str:
         return type(self).__name__
+
+
+def has_not_seen(trained: TrainedExperiences, model: Any) -> str | None:
+    """What a model has learned beyond the experiences that were noted; None if nothing.
+
+    Of a model that is not conditioned only its strategy can tell.
+    """
+    if trained.begins_late:
+        return "the strategy was trained before these metrics were in its evaluator"
+    if not is_conditioned(model):
+        return None
+    strange = trained.unknown(model.classes_seen.nonzero().flatten().tolist())
+    if not strange:
+        return None
+    return f"the model has learned the classes {strange} without these metrics"

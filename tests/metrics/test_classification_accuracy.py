@@ -106,7 +106,7 @@ def test_the_score_is_that_of_a_classifier_of_the_samples(digits):
 
 
 def test_a_conditioned_model_needs_no_labeller(digits):
-    model = conditioned()
+    model = conditioned(seen=())
     metrics = classification_accuracy_metrics(sampling=SAMPLING, steps=3)
     strategy = strategy_with(metrics, model=model)
     strategy.train(digits.train_stream[:1], eval_streams=[])
