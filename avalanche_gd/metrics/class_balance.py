@@ -8,10 +8,11 @@ from torch import Tensor, nn
 from avalanche_gd.data.model_space import has_label
 from avalanche_gd.metrics.oracle_choice import OracleChoice
 from avalanche_gd.metrics.plugin import GenerationMetric
-from avalanche_gd.metrics.shared_images import Sampling, SharedImages, classifier_labels
+from avalanche_gd.metrics.shared_images import Sampling, SharedImages
 from avalanche_gd.metrics.trained import ExperienceKey, experience_key
 
 _EPSILON = 1e-8
+_ROUNDING = 1e-4  # how far from 1 the sum of ratios may be
 
 
 def kl_divergence(true: Tensor, generated: Tensor) -> float:
@@ -19,20 +20,45 @@ def kl_divergence(true: Tensor, generated: Tensor) -> float:
 
     :param true: p, the true ratios of the classes, ``(num_classes,)``.
     :param generated: q, their ratios among the generated images, ``(num_classes,)``.
+    :raises ValueError: unless they are of one shape, 0 or more, and their sums are 1.
     """
-    p, q = true.double(), generated.double()
+    p, q = _ratios(true, generated)
     return float((p * ((p + _EPSILON) / (q + _EPSILON)).log()).sum())
 
 
 def absolute_ratio_difference(true: Tensor, generated: Tensor) -> float:
-    """``ARD = 1/2 sum |p - q|``, from 0 to 1; p and q as in :func:`kl_divergence`."""
-    return float((true.double() - generated.double()).abs().sum() / 2)
+    """``ARD = 1/2 sum |p - q|``, from 0 to 1; p and q as in :func:`kl_divergence`.
+
+    :raises ValueError: as in :func:`kl_divergence`.
+    """
+    p, q = _ratios(true, generated)
+    return float((p - q).abs().sum() / 2)
+
+
+def _ratios(true: Tensor, generated: Tensor) -> tuple[Tensor, Tensor]:
+    """The ratios in float64; raise ValueError if they are none, or do not fit."""
+    for name, ratios in {"true": true, "generated": generated}.items():
+        is_list = ratios.ndim == 1 and len(ratios) > 0
+        sum_is_1 = abs(float(ratios.double().sum()) - 1) <= _ROUNDING
+        if not (is_list and sum_is_1 and ratios.min() >= 0):
+            raise ValueError(
+                f"{name} must be ratios of classes, (num_classes,), 0 or more with the sum "
+                f"1, such as counts / counts.sum(), got {tuple(ratios.shape)} with the sum "
+                f"{float(ratios.double().sum()):g}"
+            )
+    if len(true) != len(generated):
+        raise ValueError(
+            f"true and generated must be of as many classes, got {len(true)} and "
+            f"{len(generated)}"
+        )
+    return true.double(), generated.double()
 
 
 class ClassBalance(GenerationMetric):
     """See :func:`class_balance_metrics`."""
 
     value_names = frozenset({"KLD_Stream"})
+    without_labels = "remove class_balance_metrics"
 
     def __init__(self, sampling: Sampling, *, oracle: OracleChoice, histogram: bool):
         super().__init__(sampling)
@@ -43,18 +69,22 @@ class ClassBalance(GenerationMetric):
         """How many classes the histogram had so far, for a checkpoint."""
 
     def check(self, strategy: Any) -> None:
-        """Raise ValueError if there are no labels or no classifier."""
-        dataset = strategy.experience.dataset.eval()
-        if not has_label(dataset[0], dataset):
-            raise ValueError(
-                "class_balance_metrics need images with labels; remove these metrics"
-            )
+        """Raise ValueError if there is no classifier."""
         self._oracle.check_labels(strategy)
+
+    def is_labelled(self, dataset: Any) -> bool:
+        """Whether the items of a dataset have labels."""
+        return has_label(dataset.eval()[0], dataset)
 
     def before_eval(self, strategy: Any) -> None:
         """Start from zero."""
         super().before_eval(strategy)
         self._labels = {}
+
+    def before_eval_exp(self, strategy: Any) -> None:
+        """Count an experience that is evaluated again once."""
+        super().before_eval_exp(strategy)
+        self._labels.pop(experience_key(strategy.experience), None)
 
     def after_eval_iteration(self, strategy: Any) -> None:
         """Count the true classes."""
@@ -65,11 +95,8 @@ class ClassBalance(GenerationMetric):
     def compute(self, strategy: Any, experiences: list[ExperienceKey]) -> dict[str, float]:
         """KLD and ARD over the evaluated experiences."""
         images = SharedImages.of(strategy).images(strategy.model, self.sampling)
-        generated = classifier_labels(
-            self._oracle.of(strategy, self._counted[experiences[0]]),
-            images,
-            self.sampling.batch_size,
-        )
+        counted, size = self._counted[experiences[0]], self.sampling.batch_size
+        generated = self._oracle.labels(strategy, counted, images, size)
         true = torch.cat([part for key in experiences for part in self._labels[key]])
         # What was logged once is logged again, also if there is none of that class.
         most = int(torch.cat([true, generated]).max()) + 1
@@ -113,8 +140,11 @@ def class_balance_metrics(
         that the strategy is trained on.
     :return: the metrics, for an ``EvaluationPlugin``.
     :raises ValueError: for both a classifier and a benchmark, or if the benchmark is not in
-        model space.
-    :raises TypeError: if the classifier is not a module or the benchmark not a benchmark.
+        model space or gives other classes the same numbers. Before training, if images have
+        no labels, also in the test stream, if the classifier or the oracle does not fit
+        them, or if the model cannot be sampled so.
+    :raises TypeError: if the classifier is not a module, the benchmark not a benchmark or
+        the sampling not a :class:`~avalanche_gd.Sampling`.
     """
     oracle = OracleChoice(classifier, benchmark)
     return [ClassBalance(sampling or Sampling(), oracle=oracle, histogram=histogram)]

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from avalanche.evaluation.metric_results import MetricValue
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -11,7 +12,12 @@ from avalanche_gd.checks import check_integer
 from avalanche_gd.data.model_space import has_label
 from avalanche_gd.metrics.oracle_choice import OracleChoice
 from avalanche_gd.metrics.plugin import GenerationMetric
-from avalanche_gd.metrics.shared_images import Sampling, SharedImages, classifier_labels
+from avalanche_gd.metrics.shared_images import (
+    Sampling,
+    SharedImages,
+    classifier_labels,
+    is_conditioned,
+)
 from avalanche_gd.metrics.trained import ExperienceKey, experience_key
 from avalanche_gd.models.classifier import SmallCNN
 from avalanche_gd.models.random_state import seeded
@@ -37,7 +43,7 @@ def trained_classifier(
     """
     shape = (images.shape[1], images.shape[2], images.shape[3])
     generator = torch.Generator().manual_seed(seed)
-    with seeded(seed), torch.enable_grad():
+    with seeded(seed, images.device), torch.enable_grad():
         classifier = make(shape, int(labels.max()) + 1).to(images.device)
         optimizer = torch.optim.Adam(classifier.parameters(), lr=_LEARNING_RATE)
         for _ in range(steps):
@@ -53,6 +59,7 @@ class ClassificationAccuracy(GenerationMetric):
     """See :func:`classification_accuracy_metrics`."""
 
     value_names = frozenset({"CAS_Stream"})
+    without_labels = "remove classification_accuracy_metrics"
 
     def __init__(
         self,
@@ -64,44 +71,66 @@ class ClassificationAccuracy(GenerationMetric):
         make_classifier: MakeClassifier,
     ):
         super().__init__(sampling)
+        if isinstance(make_classifier, nn.Module) or not callable(make_classifier):
+            raise TypeError(
+                "make_classifier must be a function or a class that makes a module from "
+                f"(C, H, W) and the number of classes, got {make_classifier!r}"
+            )
         self.steps = check_integer("steps", steps)
         self.seed = check_integer("seed", seed, 0)
         self._oracle, self._make = oracle, make_classifier
-        self._real: list[tuple[Tensor, Tensor]] = []  # images and labels, by batch
+        # Images and labels by batch.
+        self._real: dict[ExperienceKey, list[tuple[Tensor, Tensor]]] = {}
 
     def check(self, strategy: Any) -> None:
-        """Raise ValueError if there are no labels, or nothing that labels samples."""
-        dataset = strategy.experience.dataset.eval()
-        if not has_label(dataset[0], dataset):
-            raise ValueError(
-                "classification_accuracy_metrics need images with labels; remove them"
-            )
-        if getattr(strategy.model, "num_classes", None) is None:
+        """Raise ValueError if there is nothing that labels samples."""
+        if not is_conditioned(strategy.model):
             self._oracle.check_labels(strategy)
+
+    def is_labelled(self, dataset: Any) -> bool:
+        """Whether the items of a dataset have labels."""
+        return has_label(dataset.eval()[0], dataset)
+
+    def before_training_exp(self, strategy: Any) -> None:
+        """Release real images of an evaluation that was not finished."""
+        self._real = {}
+        super().before_training_exp(strategy)
 
     def before_eval(self, strategy: Any) -> None:
         """Start from zero."""
         super().before_eval(strategy)
-        self._real = []
+        self._real = {}
+
+    def before_eval_exp(self, strategy: Any) -> None:
+        """Count an experience that is evaluated again once."""
+        super().before_eval_exp(strategy)
+        self._real.pop(experience_key(strategy.experience), None)
 
     def after_eval_iteration(self, strategy: Any) -> None:
         """Remember a batch of real images."""
-        if experience_key(strategy.experience) in self._counted:
-            self._real.append((strategy.mb_x, strategy.mb_y))
+        key = experience_key(strategy.experience)
+        if key in self._counted:
+            self._real.setdefault(key, []).append((strategy.mb_x, strategy.mb_y))
+
+    def after_eval(self, strategy: Any) -> list[MetricValue]:
+        """Emit the accuracy, and release the real images."""
+        values = super().after_eval(strategy)
+        self._real = {}
+        return values
 
     def compute(self, strategy: Any, experiences: list[ExperienceKey]) -> dict[str, float]:
         """The accuracy over the evaluated experiences."""
         shared, size = SharedImages.of(strategy), self.sampling.batch_size
         images, labels = shared.samples(strategy.model, self.sampling)
         if labels is None:
-            oracle = self._oracle.of(strategy, self._counted[experiences[0]])
-            labels = classifier_labels(oracle, images, size)
+            first = self._counted[experiences[0]]
+            labels = self._oracle.labels(strategy, first, images, size)
         classifier = trained_classifier(
-            self._make, images, labels, steps=self.steps, seed=self.seed
+            self._make, images.float(), labels, steps=self.steps, seed=self.seed
         )
-        real, true = (torch.cat(parts) for parts in zip(*self._real, strict=True))
-        self._real = []
-        right = classifier_labels(classifier, real, size) == true
+        batches = [batch for key in experiences for batch in self._real[key]]
+        real, true = (torch.cat(parts) for parts in zip(*batches, strict=True))
+        right = classifier_labels(classifier, real.float(), size) == true
         return {"CAS_Stream": float(right.double().mean())}
 
 
@@ -133,9 +162,13 @@ def classification_accuracy_metrics(
         that the strategy is trained on.
     :return: the metrics, for an ``EvaluationPlugin``.
     :raises ValueError: for numbers out of range, if a classifier and a benchmark are given,
-        or the benchmark is not in model space. Before training, if images have no labels,
-        or the classifier has fewer logits than there are classes.
-    :raises TypeError: if the classifier is not a module or the benchmark not a benchmark.
+        or the benchmark is not in model space or gives other classes the same numbers.
+        Before training, if images have no labels, also in the test stream, if the
+        classifier has fewer logits than there are classes, if the oracle does not fit the
+        images, or if the model cannot be sampled so.
+    :raises TypeError: if the classifier is not a module, the benchmark not a benchmark, the
+        sampling not a :class:`~avalanche_gd.Sampling`, or ``make_classifier`` a module or
+        not callable.
     """
     metric = ClassificationAccuracy(
         sampling or Sampling(),

@@ -11,6 +11,8 @@ from torch import Tensor
 from avalanche_gd.checks import check_integer
 from avalanche_gd.models.denoising import Denoising, NoisyImages, squared_errors
 
+_NO_DIFFUSION = "denoising_loss_metrics needs a strategy that evaluates a DiffusionModel"
+
 
 class DenoisingLossByTimestep(PluginMetric[Tensor]):
     """See :func:`denoising_loss_metrics`."""
@@ -30,16 +32,22 @@ class DenoisingLossByTimestep(PluginMetric[Tensor]):
         return self._errors / self._counts
 
     def before_training(self, strategy: Any) -> None:
-        """Check the bands before any work."""
-        self.check_bands(strategy.model)
+        """Check the model and the bands before any work."""
+        self.check_model(strategy.model)
 
     def before_eval(self, strategy: Any) -> None:
-        """Check the bands."""
-        self.check_bands(strategy.model)
+        """Check the model and the bands."""
+        self.check_model(strategy.model)
 
-    def check_bands(self, model: Any) -> None:
-        """Raise ValueError if there are more bands than timesteps of a diffusion model."""
-        check_integer("bands", self.bands, 1, getattr(model, "num_timesteps", None))
+    def check_model(self, model: Any) -> None:
+        """Raise an error if a model is not measured in so many bands.
+
+        :raises TypeError: if it has no timesteps.
+        :raises ValueError: if there are more bands than timesteps.
+        """
+        if not hasattr(model, "num_timesteps"):
+            raise TypeError(_NO_DIFFUSION)
+        check_integer("bands", self.bands, 1, model.num_timesteps)
 
     def before_eval_exp(self, strategy: Any) -> None:
         """Forget the errors of the experience before."""
@@ -54,9 +62,7 @@ class DenoisingLossByTimestep(PluginMetric[Tensor]):
         if isinstance(output, NoisyImages):
             output = output.given(strategy.mb_y)
         if not isinstance(output, Denoising):
-            raise TypeError(
-                "denoising_loss_metrics needs a strategy that evaluates a DiffusionModel"
-            )
+            raise TypeError(_NO_DIFFUSION)
         error = squared_errors(output)
         band = output.timesteps * self.bands // strategy.model.num_timesteps
         self._errors.index_add_(0, band.cpu(), error.double().cpu())
@@ -93,5 +99,6 @@ def denoising_loss_metrics(*, bands: int = 4) -> list[PluginMetric]:
     :return: the metrics, for the ``EvaluationPlugin`` of a diffusion model's strategy.
     :raises ValueError: for bands that are not an integer of 1 or more; before training and
         evaluation, if they are more than the timesteps.
+    :raises TypeError: before training and evaluation, if the model has no timesteps.
     """
     return [DenoisingLossByTimestep(bands)]

@@ -20,6 +20,7 @@ from avalanche_gd.metrics.trained import (
     whole_stream,
 )
 from avalanche_gd.models.evaluation_mode import in_evaluation_mode, module_of
+from avalanche_gd.models.image_check import checked_range
 
 
 @dataclass(frozen=True)
@@ -72,11 +73,17 @@ class FeatureChoice:
         return torch.stack(sums).tolist() if sums else []
 
     def check(self, strategy: Any) -> None:
-        """Raise ValueError unless the images of a strategy's experience have features."""
+        """Raise ValueError unless the images of a strategy's experience have features.
+
+        Or if the first one is not in model space, where the generated ones are.
+        """
         if self.extractor is None:
             self.oracle.check(strategy.experience)
         image = image_of(strategy.experience.dataset.eval()[0])
-        if self.given is not None and isinstance(image, Tensor):
+        if not isinstance(image, Tensor):
+            return
+        checked_range(image)
+        if self.given is not None:
             self.compute(strategy, self.given, image[None].to(strategy.device), 1)
 
     def extractor_for(self, strategy: Any, counted: Counted) -> Any:
@@ -93,9 +100,12 @@ class FeatureChoice:
         :param extractor: from :meth:`extractor_for`.
         :raises ValueError: if they are of another shape, or not finite.
         """
-        if isinstance(extractor, nn.Module):
-            extractor.to(strategy.device)
+        module = module_of(extractor)
+        if module is not None:
+            module.to(strategy.device)
         function = extractor.get_features if self.extractor is None else extractor
+        if self.given is None:  # an oracle computes in float32
+            images = images.float()
         shared = SharedImages.of(strategy)
         with in_evaluation_mode(extractor):
             return shared.features(CheckedFeatures(function), images, batch_size)
@@ -198,8 +208,9 @@ class FeatureMetric(GenerationMetric):
         images = SharedImages.of(strategy).images(strategy.model, self.sampling)
         first = self._counted[experiences[0]]
         extractor = self.choice.extractor_for(strategy, first)
+        generated = self.features(strategy, extractor, images)
         kept = [part for key in experiences for part in self._real[key, extractor]]
-        real, generated = torch.cat(kept), self.features(strategy, extractor, images)
+        real = torch.cat([part.to(generated.device) for part in kept])
         enough = min(len(real), len(generated)) >= self.least_images
         return (real, generated) if enough else None
 

@@ -177,7 +177,7 @@ def feature_extractor(features: Any, weights_path: str | Path | None = None) -> 
     :param weights_path: the file of the weights; not for an oracle or a module.
     :raises ValueError: for another name, or as in :class:`InceptionFeatures` and
         :class:`TorchvisionFeatures`.
-    :raises TypeError: if it is neither a name nor callable.
+    :raises TypeError: if it is neither a name nor callable, or if it is not hashable.
     """
     if isinstance(features, str):
         check_feature_choice(features, weights_path)
@@ -195,7 +195,14 @@ def feature_extractor(features: Any, weights_path: str | Path | None = None) -> 
         )
     if not callable(features):
         raise TypeError(f"features must be a name or a module, got {features!r}")
-    return features.eval() if isinstance(features, nn.Module) else features
+    try:
+        hash(features)
+    except TypeError as error:
+        raise TypeError(
+            f"features must be hashable, but a {type(features).__name__} is not; make its "
+            "class with @dataclass(eq=False), or give one of its methods"
+        ) from error
+    return features
 
 
 @dataclass(frozen=True)

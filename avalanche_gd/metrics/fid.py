@@ -13,7 +13,7 @@ from avalanche_gd.metrics.feature_metric import FeatureChoice, FeatureMetric
 from avalanche_gd.metrics.frechet import Moments, frechet_distance
 from avalanche_gd.metrics.measured import Measured
 from avalanche_gd.metrics.plugin import GenerationMetric
-from avalanche_gd.metrics.shared_images import Sampling, SharedImages, classifier_labels
+from avalanche_gd.metrics.shared_images import Sampling, SharedImages, is_conditioned
 from avalanche_gd.metrics.summary import Qualities, afid_summary, generation_summary
 from avalanche_gd.metrics.trained import (
     ExperienceKey,
@@ -28,6 +28,7 @@ class FID(FeatureMetric):
     """See :func:`fid_metrics`."""
 
     needs_all_classes = False  # by experience, only its own classes count
+    without_labels = "use fid_metrics() without experience=, summary= and afid="
 
     def __init__(
         self,
@@ -66,6 +67,21 @@ class FID(FeatureMetric):
             )
         self._measured.qualities, self._measured.loaded = {}, dict(qualities)
 
+    def qualities_of(self, strategy: Any) -> dict[str, Qualities]:
+        """:attr:`qualities` of a strategy, one of those that share this metric.
+
+        :raises ValueError: as there.
+        """
+        return self._measured_on(strategy).by_name()
+
+    def go_on_from(self, strategy: Any, qualities: dict[str, Qualities]) -> None:
+        """Let a strategy continue from its :meth:`qualities_of`.
+
+        :raises ValueError: if they are from an earlier version.
+        """
+        self._turn_to(strategy)
+        self.qualities = qualities
+
     def before_training_exp(self, strategy: Any) -> None:
         """Note the experience; warn if FID by experience will have no value."""
         self._turn_to(strategy)
@@ -81,11 +97,15 @@ class FID(FeatureMetric):
 
     def _turn_to(self, strategy: Any) -> None:
         """Go on with what was measured on this strategy, and not on another."""
+        self._measured = self._measured_on(strategy)
+
+    def _measured_on(self, strategy: Any) -> Measured:
+        """What was measured on a strategy."""
         kept = SharedImages.of(strategy).measured
         if self not in kept:  # what was loaded is for the first strategy
             kept[self] = Measured() if self._measured.is_used else self._measured
             kept[self].is_used = True
-        self._measured = kept[self]
+        return kept[self]
 
     def tells_apart(self, strategy: Any, stream: StreamKey) -> bool:
         """Warn and return False if images of two experiences cannot be told apart.
@@ -119,15 +139,13 @@ class FID(FeatureMetric):
 
     def check(self, strategy: Any) -> None:
         """Raise ValueError unless the necessary labels and features are possible."""
-        if self._of_experiences and not dataset_classes(strategy.experience.dataset):
-            raise ValueError(
-                "FID by experience needs the classes of an experience, but its images "
-                "have no labels; use fid_metrics() without experience=, summary= and afid="
-            )
-        conditioned = getattr(strategy.model, "num_classes", None) is not None
-        if self._of_experiences and not conditioned:
+        if self._of_experiences and not is_conditioned(strategy.model):
             self.choice.oracle.check_labels(strategy)
         super().check(strategy)
+
+    def is_labelled(self, dataset: Any) -> bool:
+        """Whether a dataset has the classes that FID by experience needs."""
+        return not self._of_experiences or bool(dataset_classes(dataset))
 
     def kept(self, features: Tensor) -> Moments:
         """The moments of a batch of real features."""
@@ -136,7 +154,6 @@ class FID(FeatureMetric):
     def compute(self, strategy: Any, experiences: list[ExperienceKey]) -> dict[str, float]:
         """FID over the stream and by experience, as chosen."""
         extractor = self.choice.extractor_for(strategy, self._counted[experiences[0]])
-        real = [self._real[key, extractor] for key in experiences]
         values = {}
         if self._of_experiences and self.tells_apart(strategy, self._whole):
             distances = self.distances(strategy, experiences)
@@ -153,10 +170,12 @@ class FID(FeatureMetric):
                     values |= afid_summary(qualities, after)
         if self._over_stream and not self.lacks_classes(strategy):
             images = SharedImages.of(strategy).images(strategy.model, self.sampling)
-            total, *others = real
+            features = self.features(strategy, extractor, images)
+            total, *others = (
+                self._real[key, extractor].to(features.device) for key in experiences
+            )
             for moments in others:
                 total += moments
-            features = self.features(strategy, extractor, images)
             values["FID_Stream"] = frechet_distance(total, features)
         return values
 
@@ -169,9 +188,8 @@ class FID(FeatureMetric):
         extractor = self.choice.extractor_for(strategy, first)
         features = self.features(strategy, extractor, images)
         if condition is None:
-            condition = classifier_labels(
-                self.choice.oracle.of(strategy, first), images, self.sampling.batch_size
-            )
+            size = self.sampling.batch_size
+            condition = self.choice.oracle.labels(strategy, first, images, size)
         distances = {}
         for key in experiences:
             own = features[self._of_classes(key, condition)]
@@ -235,7 +253,12 @@ def fid_metrics(
     :param stream: log FID over all of them, as ``FID_Stream/eval_phase/test_stream``. There
         is no value, and a warning, if a part of a stream is evaluated that lacks a class
         which was trained on, or one of the experiences trained on where experiences share
-        classes: images of it are generated too.
+        classes: images of it are generated too. It is the same if a conditioned model has
+        learned other classes in another strategy, or if these metrics were put into the
+        evaluator after the first experience. Of a model without condition that was trained
+        elsewhere, this is not known, and its images are compared with the experiences of
+        this strategy only. Images of a class that the evaluated stream lacks count as they
+        are: a conditioned model is asked for what it was trained on.
     :param summary: log final and mean quality and forgetting, as
         ``FID_Final/eval_phase/test_stream``, ``FID_Mean/...``, ``FID_Forgetting/...``, one
         set per stream: see :func:`~avalanche_gd.metrics.generation_summary`. There is no
@@ -259,8 +282,12 @@ def fid_metrics(
         that the strategy is trained on.
     :return: the metrics, for an ``EvaluationPlugin``.
     :raises ValueError: for unknown features, if their weights cannot be found or read, if
-        both an oracle and a benchmark are given, or if the benchmark is not in model space.
-    :raises TypeError: if features, oracle or benchmark are none of these.
+        both an oracle and a benchmark are given, or if the benchmark is not in model space
+        or gives other classes the same numbers. Before training, if images have no features
+        or are not in model space, if the oracle does not fit them, if labels lack that FID
+        by experience needs, also in the test stream, or if the model cannot be sampled so.
+    :raises TypeError: if features, oracle, benchmark or sampling are none of these, or if
+        features are not hashable.
     """
     if not (experience or stream or summary or afid):
         return []

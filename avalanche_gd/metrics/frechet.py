@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
@@ -21,6 +22,10 @@ class Moments:
         """The moments of features ``(N, D)``."""
         features = features.double()
         return cls(features.sum(dim=0), features.T @ features, len(features))
+
+    def to(self, device: torch.device) -> "Moments":
+        """The same moments on a device."""
+        return Moments(self.total.to(device), self.products.to(device), self.count)
 
     def __add__(self, other: "Moments") -> "Moments":
         return Moments(
@@ -54,7 +59,7 @@ def frechet_distance(real: Moments, features: Tensor) -> float:
         normalize=True,
         sync_on_compute=False,  # with several processes, each one has all features
     )
-    fid = fid.to(features.device)
+    fid, real = fid.to(features.device), real.to(features.device)
     fid.real_features_sum += real.total
     fid.real_features_cov_sum += real.products
     fid.real_features_num_samples += real.count

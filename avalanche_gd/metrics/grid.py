@@ -58,6 +58,8 @@ def generated_image_metrics(
     :param sampling: how images are generated; the default is 2,000 by 10 DDIM steps.
     :param shown: how many images are in the grid.
     :return: the metrics, for an ``EvaluationPlugin``.
-    :raises ValueError: if fewer images are generated than shown.
+    :raises ValueError: if fewer images are generated than shown; before training, if the
+        model cannot be sampled so.
+    :raises TypeError: if the sampling is not a :class:`~avalanche_gd.Sampling`.
     """
     return [ImageGrid(sampling or Sampling(), shown)]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from avalanche_gd.data.benchmark import check_one_numbering
 from avalanche_gd.data.images import image_of
 from avalanche_gd.data.model_space import dataset_classes
-from avalanche_gd.metrics.shared_images import SharedImages
+from avalanche_gd.metrics.shared_images import SharedImages, classifier_labels
 from avalanche_gd.metrics.trained import (
     Counted,
     StreamKey,
@@ -19,6 +19,7 @@ from avalanche_gd.metrics.trained import (
 )
 from avalanche_gd.models.evaluation_mode import in_evaluation_mode
 
+_LEAST_SIDE = 4  # of an image, for the two poolings of an oracle
 _OTHERWISE = "give your own classifier, or benchmark= with a train_stream to train on"
 
 
@@ -31,7 +32,8 @@ class OracleChoice:
     :param benchmark: the oracle is trained on its ``train_stream``; None for the stream
         that the strategy is trained on.
     :raises ValueError: for both a classifier and a benchmark, or if the benchmark's images
-        are not labelled tensors in model space.
+        are not labelled tensors in model space of 4x4 or more, or its experiences give
+        other classes the same numbers.
     :raises TypeError: if the classifier is not a module or the benchmark not a benchmark.
     """
 
@@ -41,29 +43,48 @@ class OracleChoice:
     def __post_init__(self) -> None:
         if self.classifier is not None and self.benchmark is not None:
             raise ValueError("give either a classifier or benchmark=, not both")
-        if self.classifier is not None:
-            if not isinstance(self.classifier, nn.Module):
-                raise TypeError(
-                    "the classifier must be a module from images to logits, "
-                    f"got {self.classifier!r}"
-                )
-            self.classifier.eval()
+        if self.classifier is not None and not isinstance(self.classifier, nn.Module):
+            raise TypeError(
+                "the classifier must be a module from images to logits, "
+                f"got {self.classifier!r}"
+            )
         if self.benchmark is not None:
             if "train" not in getattr(self.benchmark, "streams", {}):
                 raise TypeError(
                     "benchmark must have a train_stream, as Avalanche's do, "
                     f"got a {type(self.benchmark).__name__}"
                 )
+            check_one_numbering(self.benchmark)
             _check_stream(self._training_stream)
 
     def check(self, experience: Any) -> None:
-        """Raise ValueError unless a classifier is given or an oracle can be trained.
+        """Raise ValueError unless a classifier is given, or an oracle fits.
 
         :param experience: the next experience to train on.
         """
-        if self.classifier is None and self.benchmark is None:
+        if self.benchmark is not None:
+            self._check_benchmark(experience)
+        elif self.classifier is None:
             _check_numbering(experience)
             _check_stream(experience_key(origin(experience)).stream)
+
+    def _check_benchmark(self, experience: Any) -> None:
+        """Raise ValueError if an experience has other images or classes than the oracle."""
+        trained = self.benchmark.streams["train"]
+        image = image_of(experience.dataset.eval()[0])
+        known = image_of(next(iter(trained)).dataset.eval()[0])
+        if isinstance(image, Tensor) and image.shape != known.shape:
+            raise ValueError(
+                f"the oracle of benchmark= takes images of shape {tuple(known.shape)}, but "
+                f"those that are trained on are {tuple(image.shape)}; give a benchmark of "
+                "images of that shape"
+            )
+        classes = frozenset().union(*(dataset_classes(part.dataset) for part in trained))
+        if strange := dataset_classes(experience.dataset) - classes:
+            raise ValueError(
+                "the oracle of benchmark= does not know the classes "
+                f"{sorted(strange)} that are trained on; give a benchmark that has them"
+            )
 
     def check_labels(self, strategy: Any) -> None:
         """Raise ValueError unless there is a classifier, with a logit for each class.
@@ -102,6 +123,16 @@ class OracleChoice:
                 f"{sorted(strange)} that are evaluated; {_OTHERWISE}"
             )
         return shared.oracle(training, strategy.device)
+
+    def labels(
+        self, strategy: Any, counted: Counted, images: Tensor, batch_size: int
+    ) -> Tensor:
+        """The classes of images by the classifier for an experience, ``(N,)``.
+
+        :raises ValueError: as in :meth:`of`.
+        """
+        given = images if self.classifier is not None else images.float()
+        return classifier_labels(self.of(strategy, counted), given, batch_size)
 
     @property
     def _training_stream(self) -> StreamKey:
@@ -142,6 +173,12 @@ def _check_stream(stream: StreamKey) -> None:
                 "an oracle is trained on tensors (C, H, W) in [-1, 1], but the images of "
                 f"the stream {stream.name} are not; bring the benchmark to model space "
                 "with to_model_space"
+            )
+        if min(image.shape[1:]) < _LEAST_SIDE:
+            raise ValueError(
+                f"an oracle needs images of {_LEAST_SIDE}x{_LEAST_SIDE} or more, but those "
+                f"of the stream {stream.name} are {image.shape[1]}x{image.shape[2]}; give "
+                "your own classifier"
             )
 
 

@@ -8,22 +8,23 @@ from typing import Any
 
 import torch
 from avalanche.core import SupervisedPlugin
-from torch import Tensor, nn
+from torch import Tensor
 
 from avalanche_gd.checks import check_integer, check_number
-from avalanche_gd.data.model_space import dataset_tensors
+from avalanche_gd.data.model_space import dataset_classes, dataset_tensors
 from avalanche_gd.metrics.features import CheckedFeatures, feature_extractor
 from avalanche_gd.metrics.frechet import Moments, frechet_distance
 from avalanche_gd.metrics.shared_images import (
     Sampling,
     SharedImages,
+    check_sampling,
     classifier_labels,
     generate_samples,
     in_batches,
 )
 from avalanche_gd.metrics.trained import StreamKey, label_counts
 from avalanche_gd.models.diffusion import DiffusionModel
-from avalanche_gd.models.evaluation_mode import in_evaluation_mode
+from avalanche_gd.models.evaluation_mode import in_evaluation_mode, module_of
 from avalanche_gd.models.random_state import seeded
 from avalanche_gd.training.diffusion_training import DiffusionTraining
 
@@ -70,10 +71,11 @@ def recovery_steps(
         :func:`~avalanche_gd.metrics.fid_metrics`.
     :return: by each of ``within``, the steps after which FID was at most
         ``(1 + within) best``; None if that takes more than ``most`` steps.
-    :raises ValueError: for numbers out of range, or as in ``fid_metrics``.
+    :raises ValueError: for numbers out of range, if the experience has other classes in the
+        test stream than in the train stream, or as in ``fid_metrics``.
     :raises TypeError: as in ``fid_metrics``.
     """
-    check_integer("experience", experience, 0, len(benchmark.train_stream) - 1)
+    _check_experience(benchmark, experience)
     check_number("best", best, "above 0")
     for part in within:
         check_number("within", part, "0 or more")
@@ -82,9 +84,8 @@ def recovery_steps(
     check_integer("batch_size", batch_size)
     check_number("learning_rate", learning_rate, "above 0")
     check_integer("seed", seed, 0)
-    measure = _ExperienceFID(
-        benchmark, experience, sampling or Sampling(), features, weights_path
-    )
+    sampling = check_sampling(sampling or Sampling())
+    measure = _ExperienceFID(benchmark, experience, sampling, features, weights_path)
     student = copy.deepcopy(model)
     goals = {part: (1 + part) * best for part in within}
     watch = _Recovery(partial(measure, student), goals, every)
@@ -102,6 +103,19 @@ def recovery_steps(
         if not watch.is_done:
             strategy.train(benchmark.train_stream[experience], eval_streams=[])
     return {part: watch.reached.get(part) for part in within}
+
+
+def _check_experience(benchmark: Any, experience: int) -> None:
+    """Raise ValueError unless both streams have it, and its tests no class more."""
+    streams = benchmark.train_stream, benchmark.test_stream
+    check_integer("experience", experience, 0, min(map(len, streams)) - 1)
+    train, test = (dataset_classes(stream[experience].dataset) for stream in streams)
+    if test - train:
+        raise ValueError(
+            f"experience {experience} of the test stream has the classes "
+            f"{sorted(test - train)}, on which that of the train stream does not train; "
+            "give a benchmark with a test experience of its own for this experience"
+        )
 
 
 class _Recovery(SupervisedPlugin):
@@ -160,8 +174,8 @@ class _ExperienceFID:
 
     def __call__(self, model: DiffusionModel) -> float:
         """FID; NaN if fewer than 2 images are of the experience."""
-        for module in (self._oracle, self._extractor):
-            if isinstance(module, nn.Module):
+        for module in map(module_of, (self._oracle, self._extractor)):
+            if module is not None:
                 module.to(model.device)
         if self._real is None:
             self._real = Moments.of(self._features(self._images.to(model.device)))
@@ -169,7 +183,8 @@ class _ExperienceFID:
             model, self._sampling, classes=self._counts, real=self._counts
         )
         if labels is None:
-            labels = classifier_labels(self._oracle, images, self._sampling.batch_size)
+            size = self._sampling.batch_size
+            labels = classifier_labels(self._oracle, images.float(), size)
         classes = torch.tensor(sorted(self._counts), device=labels.device)
         own = images[torch.isin(labels, classes)]
         if len(own) < 2:
@@ -177,5 +192,7 @@ class _ExperienceFID:
         return frechet_distance(self._real, self._features(own))
 
     def _features(self, images: Tensor) -> Tensor:
+        if self._extractor is self._oracle:  # which computes in float32
+            images = images.float()
         with in_evaluation_mode(self._function.function):
             return in_batches(self._function, images, self._sampling.batch_size)

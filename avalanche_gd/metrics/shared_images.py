@@ -25,6 +25,7 @@ from avalanche_gd.metrics.trained import (
 )
 from avalanche_gd.models.diffusion import DiffusionModel
 from avalanche_gd.models.evaluation_mode import in_evaluation_mode
+from avalanche_gd.models.image_check import checked_range
 from avalanche_gd.models.oracle import oracle_classifier
 from avalanche_gd.models.random_state import seeded
 from avalanche_gd.models.sampler import check_sampler
@@ -39,7 +40,10 @@ class Sampling:
     :param steps: k, the sampling steps.
     :param eta: 0 for DDIM, 1 for ancestral sampling.
     :param seed: decides the noise, which is the same in every evaluation.
-    :param batch_size: how many images at once; with eta 0 it does not change them.
+    :param batch_size: how many images at once. With eta 0 it does not change them, unless
+        the model's own scheduler draws noise in its steps, as ``DDPMScheduler`` does. A
+        generator that is not a :class:`~avalanche_gd.DiffusionModel` makes its images in
+        one call, whatever this is.
     :param sampler: a name in :data:`~avalanche_gd.models.sampler.SAMPLERS`.
     :raises ValueError: unless ``images`` is an integer of 2 or more, steps and batch size
         of 1 or more, the seed of 0 or more, and eta is in ``[0, 1]``, or for an unknown
@@ -60,6 +64,15 @@ class Sampling:
         check_integer("seed", self.seed, 0)
         check_integer("batch_size", self.batch_size)
         check_sampler(self.sampler)
+
+
+def check_sampling(sampling: Any) -> Sampling:
+    """Return it; raise TypeError unless it says how images are generated."""
+    if not isinstance(sampling, Sampling):
+        raise TypeError(
+            f"sampling must be a Sampling, such as Sampling(images=500), got {sampling!r}"
+        )
+    return sampling
 
 
 class SharedImages:
@@ -171,11 +184,14 @@ class SharedImages:
         return [content_digest(oracle.state_dict()) for oracle in self._oracles.values()]
 
 
+def is_conditioned(model: Any) -> bool:
+    """True for a diffusion model that is asked for classes."""
+    return isinstance(model, DiffusionModel) and model.num_classes is not None
+
+
 def has_classes(model: Any) -> bool:
     """Whether a model knows what to generate; a conditioned one does once it is trained."""
-    if isinstance(model, DiffusionModel) and model.num_classes is not None:
-        return bool(model.classes_seen.any())
-    return True
+    return not is_conditioned(model) or bool(model.classes_seen.any())
 
 
 def generate_images(model: Any, sampling: Sampling) -> Tensor:
@@ -260,11 +276,13 @@ def in_ratios(counts: Mapping[int, int], number: int) -> Tensor:
 
 @torch.no_grad()
 def _plainly_generated(model: Any, sampling: Sampling) -> Tensor:
-    """Images of a generator that draws from torch's own random state."""
+    """Images of a generator that draws from torch's own random state, made in one call."""
     parameter = next(iter(model.parameters()), None)
     devices = [] if parameter is None else [parameter.device]
     with in_evaluation_mode(model), seeded(sampling.seed, *devices):
-        return model.generate(sampling.images).clamp(-1, 1)
+        images = model.generate(sampling.images)
+    checked_range(images, f"the images that {type(model).__name__} generates")
+    return images.clamp(-1, 1)
 
 
 @torch.no_grad()

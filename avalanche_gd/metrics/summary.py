@@ -25,13 +25,16 @@ def generation_summary(
     :return: ``Final`` and ``Mean``; from the second experience on also ``Forgetting``, over
         the experiences that were measured right after their training. NaN if an experience
         was not generated.
+    :raises ValueError: if nothing was measured after some number of experiences, or if
+        ``counts_after`` lacks an experience that was measured last.
     """
-    last = max(qualities)
+    last = _last(qualities)
+    after = _after(qualities[last], counts_after)
+    _check_known(after, qualities[last])
     summary = {
         "Final": statistics.fmean(qualities[last].values()),
         "Mean": statistics.fmean(statistics.fmean(q.values()) for q in qualities.values()),
     }
-    after = _after(qualities[last], counts_after)
     losses = [
         now - qualities[after[j]][j]
         for j, now in qualities[last].items()
@@ -40,6 +43,26 @@ def generation_summary(
     if losses:
         summary["Forgetting"] = statistics.fmean(losses)
     return summary
+
+
+def _last(qualities: Qualities) -> int:
+    """The highest number of experiences; raise ValueError if nothing was measured."""
+    if not qualities or not all(qualities.values()):
+        raise ValueError(
+            "qualities must have the FID of an experience for each number of experiences, "
+            f"as {{1: {{0: 4.0}}}}, got {qualities!r}"
+        )
+    return max(qualities)
+
+
+def _check_known(after: Mapping[int, int], places: Iterable[int]) -> None:
+    """Raise ValueError if ``counts_after`` lacks an experience."""
+    lacking = sorted(set(places) - set(after))
+    if lacking:
+        raise ValueError(
+            f"counts_after lacks the experiences {lacking}, which are in qualities; give "
+            "after how many experiences they were measured first"
+        )
 
 
 def _after(places: Iterable[int], known: Mapping[int, int] | None) -> dict[int, int]:
@@ -67,12 +90,14 @@ def afid_summary(
     :param counts_after: as in :func:`generation_summary`.
     :return: ``AFID`` and ``F``; F is NaN if an experience was not measured right after its
         training.
+    :raises ValueError: as in :func:`generation_summary`.
 
     >>> afid_summary({1: {0: 3.0}, 2: {0: 5.0, 1: 4.0}})
     {'AFID': 4.5, 'F': 1.0}
     """
-    last, nan = max(qualities), float("nan")
+    last, nan = _last(qualities), float("nan")
     after = _after(qualities[last], counts_after)
+    _check_known(after, qualities[last])
     losses = [
         now - qualities.get(after[j], {}).get(j, nan) for j, now in qualities[last].items()
     ]
@@ -101,11 +126,12 @@ def transfer_summary(
         were not trained on yet.
     :param counts_after: as in :func:`generation_summary`, for those trained on.
     :return: ``Backward`` and ``Forward``, each if there is a term.
+    :raises ValueError: if nothing was measured after some number of experiences.
 
     >>> transfer_summary({0: {0: 9.0, 1: 9.0}, 1: {0: 2.0, 1: 7.0}, 2: {0: 3.0, 1: 2.0}})
     {'Backward': -1.0, 'Forward': 2.0}
     """
-    last = max(qualities)
+    last = _last(qualities)
     after = _after(qualities[last], counts_after)
     backward, forward = [], []
     for place, count in after.items():

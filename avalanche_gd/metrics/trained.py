@@ -91,6 +91,8 @@ class TrainedExperiences:
         self._alone: dict[ExperienceKey, None] = {}  # trained on alone, the last one last
         self.repeats = False
         """True if an experience was trained on again after another one."""
+        self.begins_late = False
+        """True if the strategy was trained on others before the first that is known."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Note in a copy that it has copies of benchmarks."""
@@ -186,6 +188,13 @@ class TrainedExperiences:
         if one_to_one:
             return None
         return next((k.stream for k in history if self.shares_classes(k.stream)), None)
+
+    def unknown(self, classes: Iterable[int]) -> list[int]:
+        """Those of some classes that were not trained on; none where labels lack."""
+        parts = self._classes.values()
+        if not all(parts):
+            return []
+        return sorted(frozenset(classes).difference(*parts))
 
     def learned_of(self, stream: StreamKey) -> frozenset[int]:
         """The classes of a stream that were trained on; none if it has no known end."""

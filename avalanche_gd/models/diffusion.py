@@ -333,6 +333,14 @@ class DiffusionModel(ConditionedDenoiser, Generator):
         """
         return self._sampler(sampler).check_steps(steps)
 
+    def check_eta(self, eta: float, sampler: str = "own") -> None:
+        """Raise ValueError unless the sampler has this eta.
+
+        :raises ValueError: if it is outside of ``[0, 1]``, or above 0 for a sampler that
+            does not have it.
+        """
+        self._sampler(sampler).check_eta(eta)
+
     def draws_noise(self, sampler: str = "own") -> bool:
         """True if the sampler's steps draw noise, even with an eta of 0.
 

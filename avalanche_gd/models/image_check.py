@@ -26,7 +26,7 @@ def check_images(
     """
     _check_kind(x0, sample_shape, dtype)
     if x0.device.type == "cpu":
-        _checked_range(x0)
+        checked_range(x0)
 
 
 def _check_kind(
@@ -49,14 +49,17 @@ def _check_kind(
         )
 
 
-def _checked_range(x0: Tensor) -> tuple[float, float]:
-    """The lowest and the highest value; raise ValueError if they are not in model space."""
+def checked_range(x0: Tensor, what: str = "images") -> tuple[float, float]:
+    """The lowest and the highest value; raise ValueError if they are not in model space.
+
+    :param what: the name of the images in the error.
+    """
     if not x0.numel():
         return 0.0, 0.0
     low, high = (bound.item() for bound in torch.aminmax(x0))
     if not max(-low, high) <= 1 + _TOLERANCE:  # true for NaN as well
         raise ValueError(
-            f"images must be in model space, [-1, 1]; these reach from {low:g} to "
+            f"{what} must be in model space, [-1, 1]; these reach from {low:g} to "
             f"{high:g}; bring them there, for example with avalanche_gd.to_model_space"
         )
     return low, high
@@ -91,7 +94,7 @@ class ImageCheck:
         looks = self._batches < _ENOUGH or self._batches % _LOOK_EVERY == 0
         self._batches += 1
         if looks or x0.device.type == "cpu":
-            self._count(*_checked_range(x0))
+            self._count(*checked_range(x0))
 
     def _count(self, low: float, high: float) -> None:
         """Warn after 8 batches whose lowest values are not below 0."""

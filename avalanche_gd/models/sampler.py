@@ -135,7 +135,7 @@ class Sampler:
             does not have it; for steps as in :meth:`check_steps`; if the images are not
             finite.
         """
-        self._check_eta(eta)
+        self.check_eta(eta)
         self.check_steps(steps)
         x_0 = self._reverse(denoise, noise, eta, generator)
         if not x_0.isfinite().all():
@@ -261,7 +261,8 @@ class Sampler:
         levels, sigmas = self.process.beta_bar.sqrt(), self.scheduler.sigmas[:-1]
         return [int((levels - sigma).abs().argmin()) for sigma in sigmas]
 
-    def _check_eta(self, eta: float) -> None:
+    def check_eta(self, eta: float) -> None:
+        """Raise ValueError if the scheduler does not have this eta."""
         check_number("eta", eta, "in [0, 1]")
         if eta and "eta" not in self._takes:
             raise ValueError(

@@ -34,9 +34,9 @@ def strategy_state(strategy: Any, plugins: list[Any]) -> dict[str, Any]:
             if hasattr(metric, "forgetting")
         },
         "qualities": [
-            metric.qualities
+            metric.qualities_of(strategy)
             for metric in strategy.evaluator.metrics
-            if hasattr(metric, "qualities")
+            if hasattr(metric, "qualities_of")
         ],
         "classes_logged": [
             metric.classes_logged
@@ -64,7 +64,7 @@ def load_strategy_state(strategy: Any, plugins: list[Any], state: dict[str, Any]
     for metric in strategy.evaluator.metrics:
         if hasattr(metric, "forgetting"):
             metric.forgetting.initial = dict(state["first_values"][str(metric)])
-        if hasattr(metric, "qualities"):
-            metric.qualities = next(qualities)
+        if hasattr(metric, "qualities_of"):
+            metric.go_on_from(strategy, next(qualities))
         if hasattr(metric, "classes_logged"):
             metric.classes_logged = next(classes_logged, metric.classes_logged)

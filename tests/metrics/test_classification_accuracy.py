@@ -10,9 +10,11 @@ from avalanche_gd import SmallCNN
 from avalanche_gd.data import stream_tensors
 from avalanche_gd.metrics import Sampling, classification_accuracy_metrics, generate_images
 from avalanche_gd.metrics.classification_accuracy import trained_classifier
+from avalanche_gd.models.random_state import seeded
 from tests.helpers.seeding import forbid_seeding
 from tests.helpers.small_models import SHAPE, conditioned, tiny
-from tests.helpers.small_streams import strategy_with
+from tests.helpers.small_streams import FirstPixels, strategy_with
+from tests.helpers.stream_builders import by_class
 
 SAMPLING = Sampling(images=200, steps=2)
 CAS = "CAS_Stream/eval_phase/test_stream"
@@ -104,7 +106,7 @@ def test_the_score_is_that_of_a_classifier_of_the_samples(digits):
 
 
 def test_a_conditioned_model_needs_no_labeller(digits):
-    model = conditioned()
+    model = conditioned(seen=())
     metrics = classification_accuracy_metrics(sampling=SAMPLING, steps=3)
     strategy = strategy_with(metrics, model=model)
     strategy.train(digits.train_stream[:1], eval_streams=[])
@@ -136,3 +138,33 @@ def test_a_labeller_with_too_few_classes_is_refused_before_training(digits):
 def test_numbers_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match="must be an integer of"):
         classification_accuracy_metrics(**wrong)
+
+
+def test_the_training_is_seeded_where_the_images_are(monkeypatch):
+    """Of which other devices, as dropout draws there."""
+    given, module = [], "avalanche_gd.metrics.classification_accuracy"
+
+    def noted(*arguments):
+        given.append(arguments)
+        return seeded(*arguments)
+
+    monkeypatch.setattr(f"{module}.seeded", noted)
+    images = torch.rand(9, *SHAPE)
+    trained_classifier(SmallCNN, images, torch.arange(9), steps=1, seed=5)
+    assert given == [(5, images.device)]
+
+
+def test_no_real_images_are_kept_after_an_evaluation_without_a_value():
+    benchmark = by_class(2, task_labels=False)
+    (metric,) = classification_accuracy_metrics(
+        steps=1, classifier=FirstPixels(), sampling=SAMPLING
+    )
+    strategy = strategy_with([metric])
+    strategy.train(benchmark.train_stream, eval_streams=[])
+    with pytest.warns(UserWarning, match="have no new value"):
+        assert not strategy.eval(benchmark.test_stream[:1])
+    assert not metric._real
+    assert strategy.eval(benchmark.test_stream) and not metric._real
+    metric._real = {None: []}  # as an interrupted evaluation leaves them
+    strategy.train(benchmark.train_stream[1], eval_streams=[])
+    assert not metric._real

@@ -100,5 +100,9 @@ def test_a_classifier_is_refused(digits):
         optimizer=torch.optim.Adam(solver.parameters()),
         evaluator=EvaluationPlugin(denoising_loss_metrics()),
     )
-    with pytest.raises(TypeError, match="needs a strategy that evaluates a DiffusionModel"):
+    message = "needs a strategy that evaluates a DiffusionModel"
+    with pytest.raises(TypeError, match=message):
         strategy.eval(digits.test_stream[:1])
+    with pytest.raises(TypeError, match=message):
+        strategy.train(digits.train_stream[:1], eval_streams=[])
+    assert strategy.clock.train_iterations == 0

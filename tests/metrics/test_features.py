@@ -15,7 +15,7 @@ from torchvision.transforms.functional import gaussian_blur
 from avalanche_gd import DiffusionTraining, SmallCNN, SplitFMNIST
 from avalanche_gd.data import stream_tensors
 from avalanche_gd.data.fashion_mnist import DEBIAN_ROOT
-from avalanche_gd.metrics import Sampling, fid_metrics
+from avalanche_gd.metrics import Sampling, fid_metrics, kid_metrics, recovery_steps
 from avalanche_gd.metrics.features import (
     MAX_FEATURES,
     CheckedFeatures,
@@ -27,7 +27,10 @@ from avalanche_gd.metrics.features import (
 from avalanche_gd.metrics.frechet import Moments, frechet_distance
 from avalanche_gd.metrics.precision_recall import precision_recall
 from tests.helpers.repository import ROOT
-from tests.helpers.small_models import SHAPE
+from tests.helpers.small_models import SHAPE, tiny
+from tests.helpers.small_streams import FirstPixels, Pixels
+from tests.helpers.small_streams import strategy_with as small_strategy_with
+from tests.helpers.stream_builders import by_class
 
 SAMPLING = Sampling(images=20, steps=1)
 
@@ -280,3 +283,55 @@ def test_mobilenet_orders_changes_of_real_images():
     near = {name: precision_recall(real, side, 5) for name, side in found.items()}
     assert near["blur"]["Precision"] < near["other half"]["Precision"]
     assert near["two classes"]["Recall"] < near["other half"]["Recall"]
+
+
+class Moved(Pixels):
+    """Notes where it is moved to."""
+
+    def __init__(self):
+        super().__init__()
+        self.places = []
+
+    def to(self, *args, **kwargs):
+        self.places.append(args)
+        return super().to(*args, **kwargs)
+
+
+@pytest.mark.parametrize("given", [lambda module: module, lambda module: module.forward])
+def test_a_module_of_features_and_that_of_a_method_go_to_the_strategys_device(given):
+    module, benchmark = Moved(), by_class(2, task_labels=False)
+    options = dict(features=given(module), sampling=SAMPLING)
+    strategy = small_strategy_with(fid_metrics(**options))
+    strategy.train(benchmark.train_stream[0], eval_streams=[])
+    assert set(module.places) == {(strategy.device,)}
+    module.places.clear()
+    recovery_steps(tiny(), benchmark, 0, 1e9, **options)
+    assert set(module.places) == {(torch.device("cpu"),)}
+
+
+class Elsewhere(torch.Tensor):
+    """A tensor as if on another device: it can be used once it is moved."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        if function is not torch.Tensor.to:
+            raise RuntimeError("tensors are on different devices")
+        return args[0].as_subclass(torch.Tensor)
+
+
+def test_what_is_kept_of_real_images_follows_a_strategy_to_another_device():
+    benchmark = by_class(2, task_labels=False)
+    options = dict(features=Pixels(), sampling=SAMPLING)
+    metrics = [
+        *fid_metrics(experience=True, oracle=FirstPixels(), **options),
+        *kid_metrics(subsets=2, subset_size=10, **options),
+    ]
+    strategy = small_strategy_with(metrics)
+    strategy.train(benchmark.train_stream, eval_streams=[])
+    before = strategy.eval(benchmark.test_stream)
+    for key, kept in metrics[0]._real.items():
+        parts = (part.as_subclass(Elsewhere) for part in (kept.total, kept.products))
+        metrics[0]._real[key] = Moments(*parts, kept.count)
+    for parts in metrics[1]._real.values():
+        parts[:] = [part.as_subclass(Elsewhere) for part in parts]
+    assert strategy.eval(benchmark.test_stream) == before

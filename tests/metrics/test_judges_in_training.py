@@ -103,3 +103,10 @@ def test_a_module_that_is_not_trained_sees_real_images_once():
     for _ in range(2):
         strategy.eval(benchmark.test_stream)
     assert sum(seen) == len(benchmark.test_stream[0].dataset) + 2 * SAMPLING.images
+
+
+@pytest.mark.parametrize("name", judged_by(Solver()))
+def test_a_module_that_is_given_to_a_metric_stays_in_training(name):
+    solver = Solver().train()
+    judged_by(solver)[name]
+    assert all(part.training for part in solver.modules())

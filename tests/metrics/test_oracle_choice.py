@@ -11,15 +11,18 @@ from torchvision.transforms import RandomHorizontalFlip
 
 from avalanche_gd import SmallCNN, oracle_classifier, to_model_space
 from avalanche_gd.data import stream_tensors
-from avalanche_gd.data.model_space import as_dataset
+from avalanche_gd.data.model_space import as_benchmark, as_dataset
 from avalanche_gd.metrics import (
     class_balance_metrics,
     classification_accuracy_metrics,
     fid_metrics,
+    fid_transfer_metrics,
     generate_images,
+    kid_metrics,
+    recovery_steps,
 )
 from tests.helpers.plain_fid import plain_fid
-from tests.helpers.small_models import SHAPE, images
+from tests.helpers.small_models import SHAPE, images, tiny
 from tests.helpers.small_streams import (
     FEW_CLASSES,
     FID,
@@ -29,6 +32,7 @@ from tests.helpers.small_streams import (
     strategy_with,
 )
 from tests.helpers.stream_builders import (
+    by_class,
     class_incremental,
     classes_in_model_space,
     new_instances,
@@ -131,6 +135,9 @@ def test_an_oracle_that_does_not_know_what_is_evaluated_is_refused():
         strategy.eval(benchmark.test_stream)
 
 
+NUMBERED_ANEW = dict(class_ids_from_zero_in_each_exp=True)
+
+
 @pytest.mark.parametrize("metrics", [fid_metrics, class_balance_metrics])
 @pytest.mark.parametrize(
     ("options", "error", "message"),
@@ -140,6 +147,11 @@ def test_an_oracle_that_does_not_know_what_is_evaluated_is_refused():
         (dict(benchmark=3), TypeError, "must have a train_stream"),
         (dict(benchmark=CLScenario([])), TypeError, "must have a train_stream"),
         (dict(benchmark=of_pixels().benchmark), ValueError, "with to_model_space"),
+        (
+            dict(benchmark=by_class(2, task_labels=True, **NUMBERED_ANEW)),
+            ValueError,
+            "experiences give other classes the same numbers",
+        ),
     ],
 )
 def test_oracles_of_the_wrong_kind_are_refused(metrics, options, error, message):
@@ -163,3 +175,30 @@ def test_a_classifier_with_too_few_classes_is_refused_before_training(digits, me
     with pytest.raises(ValueError, match="a logit for each class from 0 to 9, but for one"):
         strategy.train(digits.train_stream[0], eval_streams=[])
     assert strategy.clock.train_iterations == 0
+
+
+def test_an_oracle_and_a_new_classifier_judge_images_of_float64():
+    def precise(stream):
+        tensors = (stream_tensors([experience]) for experience in stream)
+        return [as_dataset(part.double(), labels) for part, labels in tensors]
+
+    own = by_class(2, task_labels=False)
+    benchmark = as_benchmark(train=precise(own.train_stream), test=precise(own.test_stream))
+    model = tiny().double()
+    strategy = strategy_with(
+        fid_metrics(experience=True, sampling=SAMPLING),
+        fid_transfer_metrics(sampling=SAMPLING),
+        kid_metrics(subsets=2, subset_size=10, sampling=SAMPLING),
+        class_balance_metrics(sampling=SAMPLING),
+        classification_accuracy_metrics(steps=1, sampling=SAMPLING),
+        model=model,
+    )
+    strategy.train(benchmark.train_stream, eval_streams=[])
+    value = strategy.eval(benchmark.test_stream)[FID]
+    oracle = oracle_classifier(*stream_tensors(benchmark.train_stream))
+    real, _ = stream_tensors(benchmark.test_stream)
+    sides = real.float(), generate_images(model, SAMPLING).float()
+    with torch.no_grad():
+        expected = plain_fid(*(oracle.get_features(x).numpy() for x in sides))
+    assert value == pytest.approx(expected, rel=1e-3)
+    assert recovery_steps(model, benchmark, 0, 1e9, sampling=SAMPLING)[0.1] == 0

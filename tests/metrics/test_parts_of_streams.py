@@ -9,7 +9,8 @@ from avalanche.training.supervised import JointTraining
 from torch import nn
 
 from avalanche_gd import DenoisingLoss
-from avalanche_gd.data.model_space import as_benchmark
+from avalanche_gd.data import stream_tensors
+from avalanche_gd.data.model_space import as_benchmark, as_dataset
 from avalanche_gd.metrics import (
     class_balance_metrics,
     classification_accuracy_metrics,
@@ -17,7 +18,7 @@ from avalanche_gd.metrics import (
     fid_transfer_metrics,
     kid_metrics,
 )
-from tests.helpers.small_models import tiny
+from tests.helpers.small_models import conditioned, tiny
 from tests.helpers.small_streams import (
     FEW_CLASSES,
     FID,
@@ -145,3 +146,41 @@ def test_metrics_of_generated_images_are_refused_in_a_solvers_evaluator():
     with pytest.raises(TypeError, match=r"FID measures .*the evaluator of the generator's"):
         strategy.train(by_class(task_labels=False).train_stream)
     assert torch.equal(solver.weight, weights)
+
+
+def in_parts(*classes):
+    """A stream with an experience of some classes after another."""
+    data = stream_tensors(by_class(task_labels=False).test_stream)
+    parts = [torch.isin(data[1], torch.tensor(own)) for own in classes]
+    return [as_dataset(data[0][part], data[1][part]) for part in parts]
+
+
+@pytest.mark.parametrize("tests", [([0], [1, 2], [3]), ([0], [1, 2, 3])])
+def test_an_experience_that_does_not_count_has_no_class_in_the_evaluation(tests):
+    benchmark = as_benchmark(train=in_parts([0, 1], [2, 3]), test=in_parts(*tests))
+    strategy = strategy_with(in_features(fid_metrics), labelled(class_balance_metrics))
+    strategy.train(benchmark.train_stream[0], eval_streams=[])
+    with pytest.warns(UserWarning, match=EVALUATE_ALL):
+        assert not strategy.eval(benchmark.test_stream)
+    strategy.train(benchmark.train_stream[1], eval_streams=[])
+    assert FID in strategy.eval(benchmark.test_stream)
+
+
+def test_an_experience_that_is_evaluated_twice_counts_once():
+    benchmark = by_class(2, task_labels=False)
+    strategy = strategy_with(*all_metrics())
+    strategy.train(benchmark.train_stream, eval_streams=[])
+    first, second = benchmark.test_stream
+    once = strategy.eval([first, second])
+    assert strategy.eval([first, first, second, first]) == pytest.approx(once, nan_ok=True)
+
+
+def test_generated_images_of_a_class_that_the_stream_lacks_count_as_they_are():
+    benchmark = as_benchmark(train=in_parts([0, 1, 2]), test=in_parts([0, 1]))
+    model = conditioned(seen=())
+    strategy = strategy_with(in_features(fid_metrics), model=model)
+    strategy.train(benchmark.train_stream, eval_streams=[])
+    value = strategy.eval(benchmark.test_stream)[FID]
+    _, asked = strategy._generation.samples(model, SAMPLING)
+    assert torch.bincount(asked).tolist() == [10, 10, 10]
+    assert value == pytest.approx(expected_fid(model, benchmark.test_stream), rel=1e-4)

@@ -12,6 +12,7 @@ from avalanche.evaluation.metrics import loss_metrics
 from avalanche.logging import InteractiveLogger, TensorboardLogger, TextLogger
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.templates import SupervisedTemplate
+from diffusers import DDPMScheduler
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
@@ -305,7 +306,7 @@ class DrawsFromTorch(nn.Module):
         self.weight = nn.Parameter(torch.zeros(1))
 
     def generate(self, count):
-        return torch.randn(count, *SHAPE)
+        return torch.rand(count, *SHAPE)
 
 
 @pytest.mark.parametrize("make", [tiny, conditioned, DrawsFromTorch])
@@ -320,7 +321,17 @@ def test_generating_reseeds_no_device_and_leaves_the_random_state(make, monkeypa
     assert torch.equal(generate_images(model, sampling), first)
     if make is DrawsFromTorch:
         torch.manual_seed(5)
-        assert torch.equal(first, torch.randn(20, *SHAPE).clamp(-1, 1))
+        assert torch.equal(first, torch.rand(20, *SHAPE))
+
+
+def test_parts_change_images_only_where_steps_draw_noise():
+    for scheduler, is_alike in ((ddim_scheduler(), True), (DDPMScheduler(), False)):
+        model = tiny(scheduler)
+        whole, parts = (
+            generate_images(model, Sampling(images=30, steps=5, batch_size=size))
+            for size in (30, 7)
+        )
+        assert torch.allclose(whole, parts, atol=1e-5) == is_alike
 
 
 class FrozenInPart(DrawsFromTorch):

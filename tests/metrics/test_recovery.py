@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from avalanche.benchmarks.utils import concat_datasets
 
 from avalanche_gd import DiffusionModel, SmallCNN, oracle_classifier
 from avalanche_gd.data import stream_tensors
@@ -138,3 +139,14 @@ def test_transforms_of_training_do_not_change_how_it_is_measured(digits, monkeyp
     recovery(conditioned(), changing, 1e9)
     images, labels = stream_tensors(digits.train_stream)
     assert torch.equal(seen[0][0], images) and torch.equal(seen[0][1], labels)
+
+
+def test_an_experience_that_the_streams_do_not_share_is_refused(digits, monkeypatch):
+    monkeypatch.setattr("avalanche_gd.metrics.recovery.SharedImages", None)
+    whole = concat_datasets([experience.dataset for experience in digits.test_stream])
+    train = [experience.dataset for experience in digits.train_stream]
+    benchmark = as_benchmark(train=train, test=[whole])
+    with pytest.raises(ValueError, match=r"0 of the test stream has the classes .* train"):
+        recovery(tiny(), benchmark, 1.0)
+    with pytest.raises(ValueError, match="experience must be an integer from 0 to 0"):
+        recovery_steps(tiny(), benchmark, 1, 1.0, features=Pixels())

@@ -12,9 +12,11 @@ from avalanche_gd import (
 )
 from avalanche_gd.metrics import (
     Sampling,
+    afid_summary,
     fid_metrics,
     fid_transfer_metrics,
     generation_summary,
+    transfer_summary,
 )
 from tests.helpers.small_models import tiny
 from tests.helpers.small_streams import (
@@ -197,3 +199,19 @@ def test_summaries_that_cannot_be_told_apart_later_are_not_kept():
         _ = metrics[0].qualities
     with pytest.raises(ValueError, match="from an earlier version"):
         metrics[0].qualities = {1: {0: 2.0}}
+
+
+SUMMARIES = [generation_summary, afid_summary, transfer_summary]
+
+
+@pytest.mark.parametrize("summary", SUMMARIES)
+@pytest.mark.parametrize("nothing", [{}, {1: {}}, {1: {}, 2: {0: 1.0}}])
+def test_nothing_that_was_measured_has_no_summary(summary, nothing):
+    with pytest.raises(ValueError, match=r"qualities must have the FID .*, got \{"):
+        summary(nothing)
+
+
+@pytest.mark.parametrize("summary", SUMMARIES[:2])
+def test_counts_that_lack_an_experience_are_refused(summary):
+    with pytest.raises(ValueError, match=r"counts_after lacks the experiences \[1\]"):
+        summary({1: {0: 1.0}, 2: {0: 2.0, 1: 3.0}}, {0: 1})

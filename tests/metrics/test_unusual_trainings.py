@@ -24,6 +24,7 @@ from avalanche_gd.metrics import (
     kid_metrics,
     recovery_steps,
 )
+from avalanche_gd.metrics.shared_images import SharedImages
 from avalanche_gd.training.strategy_state import load_strategy_state, strategy_state
 from tests.helpers.plain_fid import plain_fid
 from tests.helpers.small_models import SHAPE, conditioned, tiny
@@ -273,6 +274,7 @@ def test_a_class_that_is_generated_no_longer_has_the_share_0():
     assert shares == [1.0, 0.0]
     again = strategy_with(class_balance_metrics(histogram=True, **LABELLED))
     load_strategy_state(again, [], strategy_state(strategy, []))
+    SharedImages.of(again).observe(benchmark.train_stream[0])  # as a run that goes on
     again.train(benchmark.train_stream[1], eval_streams=[])
     again.model.reverse = strategy.model.reverse
     assert again.eval(benchmark.test_stream[:2])[name] == 0.0

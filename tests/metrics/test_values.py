@@ -70,3 +70,25 @@ def test_both_are_zero_only_for_equal_ratios(p, q):
     assert kl_divergence(p, p) == absolute_ratio_difference(p, p) == 0
     # Pinsker: KLD >= 2 ARD^2
     assert kl_divergence(p, q) >= 2 * absolute_ratio_difference(p, q) ** 2 - 1e-6
+
+
+NO_RATIOS = {
+    "counts": ([50, 50], "with the sum 100"),
+    "a table": ([[0.5], [0.5]], r"got \(2, 1\)"),
+    "none": ([], r"got \(0,\)"),
+    "a number": (1.0, r"got \(\)"),
+    "below 0": ([1.5, -0.5], "0 or more"),
+    "not a number": ([float("nan"), 1.0], "with the sum nan"),
+}
+
+
+@pytest.mark.parametrize("measure", [kl_divergence, absolute_ratio_difference])
+@pytest.mark.parametrize(("wrong", "message"), NO_RATIOS.values(), ids=NO_RATIOS)
+def test_what_are_no_ratios_is_refused(measure, wrong, message):
+    right, wrong = torch.tensor([0.5, 0.5 + 5e-5]), torch.tensor(wrong)
+    with pytest.raises(ValueError, match=f"^true must be ratios of classes.*{message}"):
+        measure(wrong, right)
+    with pytest.raises(ValueError, match=f"^generated must be ratios .*{message}"):
+        measure(right, wrong)
+    with pytest.raises(ValueError, match="must be of as many classes, got 2 and 1"):
+        measure(right, torch.ones(1))
