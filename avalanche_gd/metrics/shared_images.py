@@ -1,5 +1,6 @@
 """What all metrics of generated images share in an evaluation."""
 
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -43,7 +44,8 @@ class Sampling:
     :param batch_size: how many images at once. With eta 0 it does not change them, unless
         the model's own scheduler draws noise in its steps, as ``DDPMScheduler`` does. A
         generator that is not a :class:`~avalanche_gd.DiffusionModel` makes its images in
-        one call, whatever this is.
+        one call, whatever this is; outside of model space they are clipped, and a warning
+        says so.
     :param sampler: a name in :data:`~avalanche_gd.models.sampler.SAMPLERS`.
     :raises ValueError: unless ``images`` is an integer of 2 or more, steps and batch size
         of 1 or more, the seed of 0 or more, and eta is in ``[0, 1]``, or for an unknown
@@ -281,7 +283,10 @@ def _plainly_generated(model: Any, sampling: Sampling) -> Tensor:
     devices = [] if parameter is None else [parameter.device]
     with in_evaluation_mode(model), seeded(sampling.seed, *devices):
         images = model.generate(sampling.images)
-    checked_range(images, f"the images that {type(model).__name__} generates")
+    try:
+        checked_range(images, f"the images that {type(model).__name__} generates")
+    except ValueError as error:  # not an end of a training that has been done
+        warnings.warn(f"{error}; they are clipped", stacklevel=2)
     return images.clamp(-1, 1)
 
 
