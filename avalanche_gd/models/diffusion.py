@@ -358,13 +358,13 @@ class DiffusionModel(ConditionedDenoiser, Generator):
         :raises ValueError: if a conditioned model has no embedding for no class, or was not
             trained with it, as its ``condition_dropout`` is 0.
         """
-        if self.num_classes is not None and self.condition_dropout == 0:
+        start = torch.zeros(len(x), dtype=torch.long, device=x.device)
+        none = None if self.num_classes is None else self.no_class(start)
+        if none is not None and self.condition_dropout == 0:
             raise ValueError(
                 "features are without a class, which this model is not trained for; make "
                 "it with condition_dropout, for example 0.1"
             )
-        start = torch.zeros(len(x), dtype=torch.long, device=x.device)
-        none = None if self.num_classes is None else self.no_class(start)
         features: list[Any] = []
         block = getattr(self.denoiser, "mid_block", None) or self.denoiser
         hook = block.register_forward_hook(
