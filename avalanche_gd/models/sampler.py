@@ -111,10 +111,10 @@ class Sampler:
             self.scheduler.config.variance_type == "fixed_large"
         )
         self._clips = self._has("clip_sample") or self._has("thresholding")
-        if self._has("clip_sample") and self.scheduler.config.clip_sample_range != 1:
+        reach = self.scheduler.config.get("clip_sample_range", 1)
+        if self._has("clip_sample") and reach != 1:
             raise ValueError(
-                "clip_sample_range must be 1, as images are in [-1, 1], got "
-                f"{self.scheduler.config.clip_sample_range}"
+                f"clip_sample_range must be 1, as images are in [-1, 1], got {reach}"
             )
         self._accepted: set[int] = set()  # numbers of steps
         self.draws_noise = False
