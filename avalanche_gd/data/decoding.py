@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
@@ -14,6 +13,7 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE
 from torch import Tensor
 from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
 
+from avalanche_gd.data.picture_modes import is_transparent
 from avalanche_gd.data.stored_images import StoredImages, stored_images
 
 _MODES = {1: "L", 3: "RGB"}  # PIL's names, by channels
@@ -61,7 +61,7 @@ def _decode(file: str, channels: int, image_size: int) -> Tensor:
             with Image.open(file, formats=_FORMATS) as image:
                 if _is_deep(image):
                     raise ValueError("more than 8 bits per channel")
-                if _is_transparent(image):
+                if is_transparent(image):
                     raise ValueError("transparent in places: flatten it onto a background")
                 pixels = image.convert(_MODES[channels])
     except UnidentifiedImageError as error:
@@ -91,14 +91,6 @@ def _is_deep(image: ImageFile) -> bool:
     if image.format == "PPM":  # a highest value that is not 255 is beside the mode
         return any(isinstance(layout, tuple) and layout[1] > 255 for layout in layouts)
     return False
-
-
-def _is_transparent(image: ImageFile) -> bool:
-    """True unless all pixels are opaque. What transparency hides may be anything."""
-    if "A" not in image.getbands() and "transparency" not in image.info:
-        return False
-    bounds: Any = image.convert("RGBA").getchannel("A").getextrema()
-    return bounds[0] < 255
 
 
 def _state(root: Path, file: str) -> tuple[object, ...]:

@@ -83,12 +83,13 @@ def to_model_space(benchmark: Any, sample_shape: tuple[int, int, int]) -> Stream
     :param sample_shape: ``(C, H, W)`` of the items of the result, float32 in ``[-1, 1]``;
         resized bilinearly with antialiasing.
     :raises ValueError: if the benchmark was split into the pieces of an online stream, if
-        the channels do not fit, if a PIL image has another mode, if a float image is
-        outside of these ranges, if an experience has both float and 8-bit images, or a
-        benchmark both floats below 0 and 8-bit images, if its 8-bit images have ones and
-        nothing above, if an image is of another type, if an experience is empty, if there
-        are no labels, or some that are not whole numbers, if different classes have one
-        number and only task labels tell them apart, or for another ``sample_shape``.
+        the channels do not fit, if a PIL image has another mode or a colour that is
+        transparent, if a float image is outside of these ranges, if an experience has both
+        float and 8-bit images, or a benchmark both floats below 0 and 8-bit images, if its
+        8-bit images have ones and nothing above, if an image is of another type, if an
+        experience is empty, if there are no labels, or some that are not whole numbers, if
+        different classes have one number and only task labels tell them apart, or for
+        another ``sample_shape``.
     """
     pixels = Pixels(check_sample_shape(sample_shape))
 
@@ -138,7 +139,7 @@ def stream_tensors(stream: Any) -> tuple[Tensor, Tensor]:
 
     :return: ``(N, C, H, W)`` and ``(N,)``.
     :raises ValueError: if it has no experiences, an empty one, no labels, or images that
-        are not tensors.
+        are not tensors of floats.
     """
     parts = [dataset_tensors(experience.dataset) for experience in stream]
     if not parts:
@@ -150,17 +151,24 @@ def dataset_tensors(dataset: Any) -> tuple[Tensor, Tensor]:
     """All images and labels of an Avalanche dataset.
 
     :return: ``(N, C, H, W)`` and ``(N,)``.
-    :raises ValueError: if it is empty, or has no labels, or images that are no tensors.
+    :raises ValueError: if it is empty, or has no labels, or images that are not tensors of
+        floats.
     """
     _check_images(dataset)
-    return DatasetImages([dataset])[torch.arange(len(dataset))], labels_of(dataset)
+    images = DatasetImages([dataset])[torch.arange(len(dataset))]
+    if not images.is_floating_point():
+        raise ValueError(
+            f"images of {images.dtype} are not in model space; bring the benchmark there "
+            "by to_model_space"
+        )
+    return images, labels_of(dataset)
 
 
 def kept_tensors(dataset: Any) -> tuple[Tensor, Tensor]:
     """The images and labels from which :func:`as_dataset` makes a dataset of these items.
 
     :return: the images, as uint8 if all of them are stored so, and the labels.
-    :raises ValueError: as in :func:`dataset_tensors`.
+    :raises ValueError: if it is empty, or has no labels, or images that are no tensors.
     """
     _check_images(dataset)
     return DatasetImages([dataset]).kept(range(len(dataset))), labels_of(dataset)

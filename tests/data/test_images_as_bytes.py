@@ -126,6 +126,16 @@ def test_pictures_with_a_palette_or_of_single_bits_are_read_as_they_look(
         assert ours.dtype == torch.uint8 and torch.equal(ours, theirs)
 
 
+@pytest.mark.parametrize(("mode", "key", "channels"), [("P", 1, 3), ("L", 7, 1)])
+def test_a_picture_with_a_colour_that_is_transparent_is_refused(mode, key, channels):
+    picture = Image.new(mode, (8, 8), key - 1)
+    picture.info["transparency"] = key
+    to_model_space(benchmark_of([picture, picture], [0, 1]), (channels, 8, 8))
+    picture.putpixel((3, 3), key)
+    with pytest.raises(ValueError, match="transparent in places, by a colour; flatten it"):
+        to_model_space(benchmark_of([picture, picture], [0, 1]), (channels, 8, 8))
+
+
 @pytest.mark.parametrize(
     ("mode", "channels"),
     [

@@ -138,6 +138,14 @@ def test_bytes_of_zeros_and_ones_are_refused_as_they_would_be_almost_black():
     to_model_space(two_experiences(bits, one), (1, 8, 8))
 
 
+def test_the_tensors_of_a_stream_are_not_read_from_bytes_that_nothing_has_scaled():
+    plain = two_experiences(torch.arange(256, dtype=torch.uint8).view(4, 1, 8, 8))
+    with pytest.raises(ValueError, match=r"torch\.uint8 are not in .* by to_model_space"):
+        stream_tensors(plain.train_stream)
+    images, _ = stream_tensors(to_model_space(plain, (1, 8, 8)).train_stream)
+    assert images.aminmax() == (-1, 1)
+
+
 @pytest.mark.parametrize("shape", [(1, 8), (1, 0, 8), 8, (1, 8.0, 8)])
 def test_a_shape_that_is_none_is_refused(digits, shape):
     with pytest.raises(ValueError, match=r"sample_shape must be \(C, H, W\)"):
