@@ -40,6 +40,8 @@ DECIDED = {
     "threads": "each run has one; give --jobs",
 }
 """Settings that are not taken, by name, and what to do."""
+PLACES = ("benchmark.options.root=", "device=")
+"""Settings that trials may be made with."""
 
 
 def main() -> None:
@@ -75,6 +77,9 @@ def main() -> None:
         collect([published])  # a damaged one is found before the work of hours
     trials = Trials(HERE / (experiment.tuned_in or options.experiment) / "trials.csv")
     if not experiment.tuned_in:
+        others = [s for s in more if not s.lstrip("+").startswith(PLACES)]
+        if others and any(m.weight and trials.lacks(m) for m in chosen):
+            raise ValueError(f"weights are tuned without {others[0]}; do that first")
         tune(experiment, chosen, trials, options.jobs, more)
     elif lacking := [m.name for m in chosen if not is_tuned(experiment, m, trials)]:
         names = ", ".join(lacking)

@@ -328,6 +328,9 @@ def test_batches_that_do_not_go_together_are_refused():
         ValueError, match=r"\(2, 1, 8, 8\) has a target of shape \(2, 1, 1,"
     ):
         prediction_losses(TinyDenoiser(), none._replace(target=torch.zeros(2, 1, 1, 1)))
+    for shape in [(1000, 1), (1000, 1, 1, 1), ()]:
+        with pytest.raises(ValueError, match=r"weights must be one for each timestep, of"):
+            prediction_losses(TinyDenoiser(), none, weights=torch.ones(shape))
 
 
 @pytest.mark.parametrize("source", [*SOURCES, Blend()])

@@ -149,6 +149,21 @@ def test_an_experiment_whose_weights_are_not_tuned_elsewhere_is_refused(
         measure.main()
 
 
+def test_weights_are_tuned_with_the_settings_of_the_experiment_alone(monkeypatch, tmp_path):
+    monkeypatch.setattr(measure, "HERE", tmp_path)
+    tuned_with = []
+    monkeypatch.setattr(measure, "tune", lambda *given: tuned_with.append(given[-1]))
+    monkeypatch.setattr(measure, "run_all", lambda *_: [])
+    words = ["", "split_fmnist_small", "--only", "gaussian_distillation", "device=cpu"]
+    monkeypatch.setattr("sys.argv", words)
+    measure.main()
+    assert tuned_with == [("device=cpu",)]
+    monkeypatch.setattr("sys.argv", [*words, "generator.steps=2"])
+    with pytest.raises(ValueError, match=r"weights are tuned without generator\.steps=2; "):
+        measure.main()
+    assert len(tuned_with) == 1 and not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -77,14 +77,15 @@ def read_batches_at_once(loader: Any) -> None:
     """
     if not isinstance(loader, MultiDatasetDataLoader):
         return
-    make = type(loader)._make_pytorch_loader
+    made = partial(_made_at_once, loader)  # unlike a function in here, it can be pickled
+    loader._make_pytorch_loader = made  # type: ignore[method-assign]
 
-    def make_at_once(datasets: Any, batch_sampler: Any) -> Any:
-        made: Any = make(loader, datasets, batch_sampler)
-        made.dataset.__getitems__ = partial(_joined_items, made.dataset)
-        return made
 
-    loader._make_pytorch_loader = make_at_once  # type: ignore[method-assign]
+def _made_at_once(loader: Any, datasets: Any, batch_sampler: Any) -> Any:
+    """The loader that Avalanche's makes of some datasets, with a batch read at once."""
+    made: Any = type(loader)._make_pytorch_loader(loader, datasets, batch_sampler)
+    made.dataset.__getitems__ = partial(_joined_items, made.dataset)
+    return made
 
 
 def _joined_items(joined: Any, indices: Sequence[int]) -> list[Any]:

@@ -2,12 +2,14 @@
 
 import warnings
 from abc import abstractmethod
+from numbers import Real
 from typing import Any
 
 from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metric_results import MetricValue
 from avalanche.evaluation.metric_utils import get_metric_name
 from avalanche.training.supervised import JointTraining
+from torch import Tensor
 
 from avalanche_gd.data.model_space import dataset_classes
 from avalanche_gd.metrics.shared_images import (
@@ -74,6 +76,8 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
     @abstractmethod
     def compute(self, strategy: Any, experiences: list[ExperienceKey]) -> dict[str, float]:
         """Compute the values by name.
+
+        Numbers of other types, such as tensors without a dimension, become floats.
 
         :param strategy: a strategy at the end of an evaluation.
         :param experiences: the evaluated experiences that were trained on.
@@ -203,7 +207,7 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
                 f"{type(self).__name__}.compute must return values by name, a dict, not a "
                 f"{type(results).__name__}"
             )
-        self._results = results
+        self._results = {name: _as_float(value) for name, value in results.items()}
         return [self.emitted(*item, strategy) for item in self._results.items()]
 
     def lacks_classes(self, strategy: Any) -> bool:
@@ -251,6 +255,12 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
 
     def __str__(self) -> str:
         return type(self).__name__
+
+
+def _as_float(value: Any) -> Any:
+    """A number of whatever type as a float; something else, such as an image, as it is."""
+    is_number = isinstance(value, Real) or (isinstance(value, Tensor) and value.ndim == 0)
+    return float(value) if is_number else value
 
 
 def has_not_seen(trained: TrainedExperiences, model: Any) -> str | None:

@@ -66,13 +66,19 @@ def squared_errors(denoising: Denoising, weights: Tensor | None = None) -> Tenso
     """The mean squared error of each sample over its pixels, ``(N,)``.
 
     :param weights: the weight of a sample by its timestep, ``(T,)``; None for 1.
-    :raises ValueError: if prediction and target differ in shape.
+    :raises ValueError: if prediction and target differ in shape, or weights are not one
+        for each timestep.
     """
     prediction, target, timesteps = denoising
     if prediction.shape != target.shape:  # they would be broadcast
         raise ValueError(
             f"a prediction of shape {tuple(prediction.shape)} has a target of shape "
             f"{tuple(target.shape)}; give both the same shape"
+        )
+    if weights is not None and weights.ndim != 1:  # so would these
+        raise ValueError(
+            "weights must be one for each timestep, of shape (T,), not "
+            f"{tuple(weights.shape)}; flatten them"
         )
     errors = (prediction - target).square().flatten(1).mean(1)
     return errors if weights is None else errors * weights.to(errors.device)[timesteps]

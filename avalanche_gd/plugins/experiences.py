@@ -32,7 +32,8 @@ class ExperienceCount:
         self._has_learned = False  # at least one piece of it was trained to its end
         self._origin: Any = None  # names that of its pieces; None for a whole experience
         self._is_further_piece = False
-        self._further_pieces = 0  # counted by Avalanche's clock, but not by n
+        self.further_pieces = 0
+        """Pieces that Avalanche's clock counts as experiences, but n does not."""
 
     @classmethod
     def of(cls, strategy: Any) -> "ExperienceCount":
@@ -67,14 +68,14 @@ class ExperienceCount:
             self._is_further_piece = goes_on
         if not goes_on:
             # The clock knows what was learned while no plugin counted.
-            learned = strategy.clock.train_exp_counter - self._further_pieces
+            learned = strategy.clock.train_exp_counter - self.further_pieces
             self.number = 1 + max(self.number, learned)
             self._has_learned = self._is_further_piece = False
         self._is_in_training, self._origin = True, origin
 
     def end(self) -> None:
         """Note that the experience, or a piece of it, was trained to its end."""
-        self._further_pieces += self._is_in_training and self._is_further_piece
+        self.further_pieces += self._is_in_training and self._is_further_piece
         self._is_in_training, self._has_learned = False, True
 
 

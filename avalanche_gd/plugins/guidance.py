@@ -11,7 +11,7 @@ from avalanche_gd.checks import check_choice, check_number
 from avalanche_gd.data.model_space import dataset_classes
 from avalanche_gd.models.conditioning import draw_evenly
 from avalanche_gd.models.sampler import Denoise, Guide
-from avalanche_gd.plugins.experiences import whole_experience
+from avalanche_gd.plugins.experiences import ExperienceCount, whole_experience
 from avalanche_gd.plugins.teacher import frozen_copy
 
 TOWARDS = ("missing", "confused")
@@ -196,6 +196,7 @@ class GuidingSolverPlugin(SupervisedPlugin, supports_distributed=True):
     def __init__(self, guidance: ClassifierGuidance, solver: nn.Module):
         super().__init__()
         self.guidance = guidance
+        self._number = 0  # n of the experience that it last kept the old solver of
         self._show(solver)
 
     def before_training(self, strategy: Any, **kwargs: Any) -> None:
@@ -208,12 +209,20 @@ class GuidingSolverPlugin(SupervisedPlugin, supports_distributed=True):
             )
 
     def before_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
-        """Keep the old solver, as it was before its head grows."""
-        if self.guidance.towards == "missing":
+        """Keep the old solver, as it was before its head grows.
+
+        Not for a further piece of an experience, or after an interruption: the solver from
+        before is kept then.
+        """
+        count = ExperienceCount.of(strategy)
+        count.begin(strategy)
+        if self.guidance.towards == "missing" and count.number != self._number:
             self._show(strategy.model)
+        self._number = count.number
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Keep the new solver."""
+        ExperienceCount.of(strategy).end()
         if self.guidance.towards == "confused":
             self._show(strategy.model)
 

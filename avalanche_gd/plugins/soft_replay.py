@@ -36,8 +36,9 @@ class SoftGenerativeReplayPlugin(  # type: ignore[call-arg]
     :param generator_strategy: as in :class:`GenerativeReplayPlugin`, and required here.
     :param temperature: T, above 0.
     :param samples_only_from: the step of an experience from which on current images are
-        also replaced by what the generator makes of them, in ``teacher_steps`` steps. Right
-        before that step the generator is trained on the experience. With 0 the generator is
+        also replaced by what the generator makes of them, in ``teacher_steps`` steps of
+        DDIM, whatever the sampler and eta of the replay are. Right before that step the
+        generator is trained on the experience. With 0 the generator is
         trained first, and the solver sees no real image. None for real images to the end. A
         step then costs k F more.
     :param regenerate_from: the timestep t to which current images are noised for that, from
@@ -156,9 +157,11 @@ def soft_label_loss(new_logits: Tensor, old_logits: Tensor, temperature: float) 
     :param new_logits: z_new, of the solver that learns, ``(N, num_classes)``.
     :param old_logits: z_old, of the solver that it learns from, ``(N, num_classes)`` or
         fewer columns: the target of the last classes is then 0.
-    :param temperature: T.
-    :raises ValueError: if the old solver has more logits than the new one.
+    :param temperature: T, above 0.
+    :raises ValueError: if the old solver has more logits than the new one, or the
+        temperature is not a finite number above 0.
     """
+    temperature = check_number("temperature", temperature, "above 0")
     more = new_logits.shape[1] - old_logits.shape[1]
     if more < 0:
         raise ValueError(

@@ -19,7 +19,11 @@ from avalanche_gd.profiling.speed_figure import save_figure
 from avalanche_gd.profiling.timing_table import Measurement, as_csv, as_table
 from avalanche_gd.runs.composition import compose_config, method_names
 from avalanche_gd.runs.config import RunConfig
-from avalanche_gd.runs.errors import OneLineParser, ending_with_one_line
+from avalanche_gd.runs.errors import (
+    OneLineParser,
+    ending_when_interrupted,
+    ending_with_one_line,
+)
 from avalanche_gd.runs.provenance import provenance
 from avalanche_gd.storage import write_json, write_text, write_whole
 
@@ -34,9 +38,12 @@ def main(description: str, arguments: Sequence[str] | None = None) -> None:
     :param description: the description of the command.
     :param arguments: those of the command line; None for the process's own.
     """
-    with ending_with_one_line():
+    line = "interrupted; speed.csv has what was measured"
+    with ending_when_interrupted(line), ending_with_one_line():
         options = _parse(description, arguments)
         out = Path(options.out)
+        if (out / "speed.json").exists():
+            raise ValueError(f"{out} has another measurement; choose a folder with --out")
         configs = _diffusion_configs(options)
         torch.set_num_threads(options.threads)
         write_json(out / "speed.json", _machine(configs[0]))

@@ -37,7 +37,8 @@ _OFF = {
     **dict(weighting="experiences", pool_per_class=None, pool_of="samples"),
     **dict(teacher_ema_decay=None, fit="resize", unconditional_weight=None),
 }
-"""Arguments of plugins and benchmarks that were added later, with values that are off."""
+"""Arguments of our plugins and benchmarks that came later, with values that are off."""
+_OURS = "avalanche_gd."
 _OF_A_CONDITION = ("condition_dropout", "guidance")
 _NO_TEMPERATURE = 2.0
 """What a name has in place of a temperature that does nothing, as all had when it counted.
@@ -155,15 +156,21 @@ def only_deciding(flat: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: value
         for name, value in flat.items()
-        if name not in NOT_DECIDING and not _is_off(name, value)
+        if name not in NOT_DECIDING and not _is_off(name, flat)
     }
 
 
-def _is_off(name: str, value: Any) -> bool:
-    """True for an argument of a plugin or benchmark that is off, as if it was not given."""
+def _is_off(name: str, flat: Mapping[str, Any]) -> bool:
+    """True for an argument of a plugin or benchmark that is off, as if it was not given.
+
+    What is off in one of ours may be something else in a class of the user's.
+    """
     section, _, option = name.rpartition(".")
     later = ("method.plugins.", "method.solver_plugins.", "benchmark.options")
-    return section.startswith(later) and option in _OFF and value == _OFF[option]
+    if not section.startswith(later) or option not in _OFF or flat[name] != _OFF[option]:
+        return False
+    owner = "benchmark" if section == "benchmark.options" else section
+    return str(flat.get(f"{owner}._target_", _OURS)).startswith(_OURS)
 
 
 def teacher_digests(config: Any) -> list[str]:

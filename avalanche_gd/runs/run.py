@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import save_model
 
 from avalanche_gd.data.digest import data_digest
+from avalanche_gd.data.images import image_of
 from avalanche_gd.data.model_space import on_device
 from avalanche_gd.distributed.launch import is_main, on_main, say
 from avalanche_gd.models import DiffusionModel
@@ -208,13 +209,24 @@ def read_benchmark(config: RunConfig) -> Any:
     # The main process may download it.
     with naming("benchmark"), DistributedHelper.main_process_first():
         benchmark = make(settings.n_experiences)
+    if not hasattr(benchmark, "train_stream") or not hasattr(benchmark, "test_stream"):
+        raise ValueError(
+            f"{settings.name} is a {type(benchmark).__name__}; {settings._target_} must "
+            "return an Avalanche benchmark with a train_stream and a test_stream"
+        )
     parts = len(benchmark.train_stream), len(benchmark.test_stream)
     if parts != (settings.n_experiences, settings.n_experiences):
         raise ValueError(
             f"{settings.name} has {parts[0]} training and {parts[1]} test experiences, but "
             f"benchmark.n_experiences is {settings.n_experiences}; they must be as many"
         )
-    shape = tuple(benchmark.train_stream[0].dataset[0][0].shape)
+    first = image_of(benchmark.train_stream[0].dataset[0])
+    if not isinstance(first, torch.Tensor):
+        raise ValueError(
+            f"an image of {settings.name} is a {type(first).__name__}, not a tensor; "
+            f"let {settings._target_} bring it to model space by to_model_space"
+        )
+    shape = tuple(first.shape)
     if shape != config.model.shape:
         raise ValueError(
             f"images of {settings.name}, {shape}, do not fit a model of "

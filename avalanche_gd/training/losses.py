@@ -69,8 +69,16 @@ class DenoisingLoss(nn.Module, SupervisedPlugin, supports_distributed=True):
             )
 
     def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Raise ValueError if a part of the strategy cannot work with a diffusion model."""
+        """Raise ValueError if a part of the strategy cannot work with a diffusion model.
+
+        Also if the loss is not reduced to one number, which a step needs.
+        """
         self._check(strategy)
+        if self.reduction != "mean":
+            raise ValueError(
+                f"the criterion has the reduction {self.reduction!r}, but a training step "
+                "needs one number; give DenoisingLoss() to the strategy"
+            )
 
     def before_eval(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Raise ValueError if a part of the strategy cannot work with a diffusion model."""

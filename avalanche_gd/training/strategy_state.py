@@ -27,6 +27,7 @@ def strategy_state(strategy: Any, plugins: list[Any]) -> dict[str, Any]:
         "model": strategy.model.state_dict(),
         "optimizer": strategy.optimizer.state_dict(),
         "clock": dict(vars(strategy.clock)),
+        "further_pieces": ExperienceCount.of(strategy).further_pieces,
         "plugins": plugin_states(plugins),
         "first_values": {
             str(metric): dict(metric.forgetting.initial)
@@ -58,6 +59,8 @@ def load_strategy_state(strategy: Any, plugins: list[Any], state: dict[str, Any]
     strategy.make_optimizer(reset_optimizer_state=True)
     strategy.optimizer.load_state_dict(state["optimizer"])
     vars(strategy.clock).update(state["clock"])
+    further = state.get("further_pieces", 0)  # of an earlier version, none
+    ExperienceCount.of(strategy).further_pieces = further
     load_plugin_states(plugins, state["plugins"], strategy.model)
     qualities = iter(state["qualities"])
     classes_logged = iter(state.get("classes_logged", ()))  # of an earlier version, none

@@ -23,7 +23,7 @@ from avalanche_gd.distributed.gradients import (
 )
 from avalanche_gd.distributed.shares import check_shares, own_share, sharing, unshared
 from avalanche_gd.models.diffusion import DiffusionModel
-from avalanche_gd.models.random_state import seeded
+from avalanche_gd.models.random_state import same_draws, seeded
 from avalanche_gd.plugins.compatibility import check_needs_no_labels
 
 _CHECK_EVERY = 50  # steps between checks of the loss on an accelerator, which must wait
@@ -114,7 +114,8 @@ class BudgetedTemplate(SupervisedTemplate):
                 "leave it out of the stream"
             )
         try:
-            item = dataset[0]
+            with same_draws():  # its transforms may draw
+                item = dataset[0]
         except AttributeError as error:
             raise ValueError(
                 f"experience {experience.current_experience + 1} cannot be read ({error}); "

@@ -1,5 +1,6 @@
 """Every metric through each of Avalanche's loggers."""
 
+import numpy as np
 import pytest
 import torch
 from avalanche.evaluation.metrics import loss_metrics
@@ -21,6 +22,9 @@ from avalanche_gd.metrics import (
     generated_image_metrics,
 )
 from avalanche_gd.metrics.loggers import WandBLogger
+from avalanche_gd.metrics.plugin import GenerationMetric
+from tests.helpers.small_models import tiny
+from tests.helpers.small_trainings import train_generator
 
 SAMPLING = Sampling(images=60, steps=2)
 NAMES = [
@@ -100,3 +104,22 @@ def test_wandb_offline(tiny_model, digits, tmp_path, monkeypatch):
     finally:
         wandb.finish()
     assert list(tmp_path.rglob("run-*.wandb"))
+
+
+class Lightest(GenerationMetric):
+    """Values of other types than float."""
+
+    def compute(self, strategy, experiences):
+        image = torch.ones(1, 2, 2)
+        return {"T": torch.tensor(1.5), "I": 3, "N": np.float32(0.5), "picture": image}
+
+
+def test_a_number_of_whatever_type_is_a_float_for_loggers_and_files(digits):
+    evaluator = EvaluationPlugin(Lightest(Sampling(2, 1)), loggers=[])
+    strategy = train_generator(tiny(), digits.train_stream[:1], evaluator=evaluator)
+    found = strategy.eval(digits.test_stream[:1])
+    values = {name.partition("/")[0]: value for name, value in found.items()}
+    numbers = {name: values[name] for name in "TIN"}
+    assert numbers == {"T": 1.5, "I": 3.0, "N": 0.5}
+    assert {type(value) for value in numbers.values()} == {float}
+    assert torch.equal(values["picture"], torch.ones(1, 2, 2))

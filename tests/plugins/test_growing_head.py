@@ -1,5 +1,7 @@
 """A solver whose head grows with the classes, as Avalanche's own does."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -94,3 +96,6 @@ def test_soft_labels_are_0_for_classes_that_the_old_solver_has_no_logit_of():
     assert abs(soft_label_loss(new, old, temperature).item() - expected) < 1e-6
     with pytest.raises(ValueError, match="the old solver has 7 logits, but the new one 3"):
         soft_label_loss(old, new, temperature)
+    for wrong in (0, -2.0, math.nan):
+        with pytest.raises(ValueError, match=r"^temperature must be .*above 0"):
+            soft_label_loss(new, old, wrong)

@@ -16,6 +16,8 @@ from avalanche_gd import (
     GenerativeDistillationPlugin,
     GuidingSolverPlugin,
     SmallCNN,
+    SoftGenerativeReplay,
+    SoftGenerativeReplayPlugin,
     ddim_scheduler,
     flow_scheduler,
 )
@@ -358,5 +360,28 @@ def test_a_solver_guides_by_a_copy(digits):
     first = guidance.classifier
     plugin.after_training_exp(fake_strategy(solver))
     assert guidance.classifier is first
-    plugin.before_train_dataset_adaptation(fake_strategy(solver))
+    begun = fake_strategy(solver, experience=digits.train_stream[0])
+    plugin.before_train_dataset_adaptation(begun)
     assert guidance.classifier is not first
+
+
+def test_the_solver_from_before_an_experience_guides_all_of_its_pieces(digits):
+    solver, guidance = SmallCNN(SHAPE, 10), ClassifierGuidance()
+    plugin = GuidingSolverPlugin(guidance, solver)
+    generator = train_generator(tiny(), [], GenerativeDistillationPlugin(guidance=guidance))
+    strategy = SoftGenerativeReplay(
+        model=solver,
+        optimizer=torch.optim.SGD(solver.parameters(), 0.1),
+        replay=SoftGenerativeReplayPlugin(generator),
+        plugins=[plugin],
+        train_steps=1,
+        evaluator=None,
+    )
+    strategy.train(digits.train_stream[0], eval_streams=[])
+    before = weights(solver)
+    for piece in split_online_stream(digits.train_stream[1:2], 100):
+        strategy.train(piece, eval_streams=[])
+        assert same_bits(weights(guidance.classifier), before)
+    now = weights(solver)
+    strategy.train(digits.train_stream[2], eval_streams=[])
+    assert same_bits(weights(guidance.classifier), now) and not same_bits(now, before)

@@ -228,3 +228,11 @@ def test_a_wrong_argument_ends_with_one_line(command, tmp_path, arguments, messa
     assert status == 2 and message in errors
     assert errors.count("\n") == 1, errors
     assert not (tmp_path / "out").exists()
+
+
+def test_a_measurement_is_not_written_over_another(command, tmp_path):
+    (tmp_path / "speed.json").write_text("{}")
+    status, _, errors = command("--preset=digits", f"--out={tmp_path}")
+    assert status != 0
+    assert errors.count("\n") == 1 and "has another measurement; choose a folder" in errors
+    assert [path.name for path in tmp_path.iterdir()] == ["speed.json"]

@@ -10,6 +10,7 @@ from avalanche_gd.report.settings import deciding
 from avalanche_gd.runs import identity
 from avalanche_gd.runs.composition import compose_config
 from avalanche_gd.runs.evaluation_config import EvaluationConfig
+from avalanche_gd.runs.identity import only_deciding
 from avalanche_gd.runs.results import RunResult
 from tests.helpers.small_runs import small_config
 
@@ -167,3 +168,14 @@ def test_the_place_of_a_labellers_weights_is_not_in_the_name():
 def test_the_home_folder_is_found():
     folder = replace(small_config("runs"), out="~/runs").folder
     assert folder.is_absolute() and "~" not in str(folder)
+
+
+def test_a_class_of_the_users_may_have_an_option_that_is_off_in_ours():
+    section = "method.plugins.0"
+    for owner, own in (("benchmark", "benchmark.options"), (section, section)):
+        for option, off in identity._OFF.items():
+            given = {f"{own}.{option}": off}
+            ours = {f"{owner}._target_": "avalanche_gd.Thing"}
+            theirs = {f"{owner}._target_": "my_module.Thing"}
+            assert only_deciding({**ours, **given}) == ours
+            assert only_deciding({**theirs, **given}) == {**theirs, **given}

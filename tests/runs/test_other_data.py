@@ -5,6 +5,9 @@ from itertools import chain
 
 import pytest
 import torch
+from avalanche.benchmarks import nc_benchmark
+from torch.utils.data import TensorDataset
+from torchvision.transforms.functional import to_pil_image
 
 from avalanche_gd.data.benchmark import as_benchmark
 from avalanche_gd.data.model_space import as_dataset
@@ -168,3 +171,32 @@ def test_a_run_does_not_go_on_with_other_data(config_of, monkeypatch):
         0,
         1,
     ]
+
+
+def nothing(n_experiences, seed, image_size):
+    """No benchmark."""
+
+
+def as_pictures(n_experiences, seed, image_size):
+    """A benchmark that nobody brought to model space."""
+    data = TensorDataset(torch.zeros(2, 1, 8, 8), torch.arange(2))
+    data.targets = [0, 1]
+    how = dict(task_labels=False, train_transform=to_pil_image, eval_transform=to_pil_image)
+    return nc_benchmark(data, data, 2, **how)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (nothing, r"own is a NoneType; .*nothing must return an Avalanche benchmark with"),
+        (as_pictures, r"an image of own is a Image, .*as_pictures bring it to model space"),
+    ],
+)
+def test_a_benchmark_of_ones_own_that_cannot_be_used_is_refused_in_one_line(
+    tmp_path, make, message
+):
+    own = ["benchmark.name=own", f"benchmark._target_={__name__}.{make.__name__}"]
+    two = ["benchmark.n_classes=2", "benchmark.n_experiences=2", "method=solver_naive"]
+    with pytest.raises(ValueError, match=message):
+        run(small_config(tmp_path / "runs", *own, *two))
+    assert not (tmp_path / "runs").exists()

@@ -126,3 +126,8 @@ def test_weights_of_another_scheduler_than_the_models_are_refused(make, other, d
         plain.train(digits.train_stream[:1], eval_streams=[])
     with pytest.raises(ValueError, match=message):
         plain.eval(digits.test_stream[:1])
+
+
+def test_a_loss_for_each_sample_is_refused_before_a_step_is_trained(digits):
+    with pytest.raises(ValueError, match=r"'none', but a training step needs one number"):
+        train_generator(tiny(), digits.train_stream[:1], criterion=DenoisingLoss("none"))

@@ -1,15 +1,21 @@
 """What a checkpoint of a strategy has."""
 
+import pickle
+
 import pytest
 import torch
+from avalanche.benchmarks.scenarios.online import split_online_stream
+from avalanche.core import SupervisedPlugin
 from avalanche.training.plugins import EvaluationPlugin
 
-from avalanche_gd import DiffusionTraining
+from avalanche_gd import DiffusionTraining, GenerativeDistillationPlugin
 from avalanche_gd.metrics import fid_metrics
 from avalanche_gd.metrics.shared_images import SharedImages
+from avalanche_gd.plugins.experiences import experience_number
 from avalanche_gd.training.strategy_state import load_strategy_state, strategy_state
 from tests.helpers.small_models import tiny
 from tests.helpers.small_streams import SAMPLING, FirstPixels, Pixels
+from tests.helpers.small_trainings import train_generator
 from tests.helpers.stream_builders import by_class
 
 EXPERIENCE = "FID_Exp/eval_phase/test_stream/Exp000"
@@ -61,3 +67,32 @@ def test_strategies_that_share_metrics_save_and_load_what_is_their_own():
         values = strategy.eval(benchmark.test_stream)
         forgotten = values[EXPERIENCE] - before
         assert values[FORGETTING] == pytest.approx(forgotten)
+
+
+def test_n_goes_on_after_an_experience_in_pieces(digits):
+    pieces = list(split_online_stream(digits.train_stream[:1], 100))
+    assert len(pieces) > 2
+
+    def new():
+        return train_generator(tiny(), [], GenerativeDistillationPlugin(), train_steps=1)
+
+    first, second = new(), new()
+    first.train([*pieces, digits.train_stream[1]], eval_streams=[])
+    load_strategy_state(second, [], strategy_state(first, []))
+    for strategy in (first, second):
+        strategy.train(digits.train_stream[2], eval_streams=[])
+        assert experience_number(strategy) == 3
+
+
+class Interrupting(SupervisedPlugin):
+    """Interrupts the first step."""
+
+    def after_backward(self, strategy, **kwargs):
+        raise KeyboardInterrupt
+
+
+def test_a_strategy_can_be_pickled_after_an_interruption(digits):
+    strategy = train_generator(tiny(), [], Interrupting())
+    with pytest.raises(KeyboardInterrupt):
+        strategy.train(digits.train_stream[0], eval_streams=[])
+    pickle.loads(pickle.dumps(strategy))

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from avalanche.benchmarks import benchmark_from_datasets
+from avalanche.benchmarks import benchmark_from_datasets, nc_benchmark
 from avalanche.benchmarks.scenarios.task_aware import with_task_labels
 from avalanche.benchmarks.utils import AvalancheDataset, ConstantSequence, TaskLabels
 from avalanche.core import SupervisedPlugin
@@ -418,3 +418,31 @@ def test_the_budget_holds_for_solvers_too(digits):
     )
     strategy.train(digits.train_stream[0], eval_streams=[])
     assert batches.sizes == [16] * 4
+
+
+def test_a_stream_with_random_transforms_is_trained_as_its_experiences_one_by_one():
+    pixels, labels = torch.randn(24, *SHAPE).clamp(-1, 1), torch.arange(24) % 2
+    data = TensorDataset(pixels, labels)
+    data.targets = labels.tolist()
+
+    def noisy(image):
+        return (image + 0.1 * torch.randn(SHAPE)).clamp(-1, 1)
+
+    stream = nc_benchmark(
+        data, data, 2, task_labels=False, shuffle=False, train_transform=noisy
+    ).train_stream
+    found = []
+    for parts in ([stream], stream):
+        torch.manual_seed(0)
+        model = tiny()
+        strategy = DiffusionTraining(
+            model=model,
+            optimizer=torch.optim.SGD(model.parameters(), 0.1),
+            train_steps=2,
+            train_mb_size=4,
+            evaluator=None,
+        )
+        for part in parts:
+            strategy.train(part, eval_streams=[])
+        found.append(weights(model))
+    assert same_bits(*found)
