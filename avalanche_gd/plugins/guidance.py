@@ -77,7 +77,7 @@ class ClassifierGuidance:
         self._learned: frozenset[int] = frozenset()  # before the experience in training
         self._begun: _Begun | None = None  # the experience in training, or the last one
 
-    def begin_experience(self, experience: Any, teacher: Any) -> None:
+    def begin_experience(self, experience: Any, teacher: Any, number: int) -> None:
         """Find the classes that samples are guided towards.
 
         Call it for the first experience of a strategy too, whose classes are then known to
@@ -86,6 +86,8 @@ class ClassifierGuidance:
         :param experience: the experience in training.
         :param teacher: the :class:`~avalanche_gd.DiffusionModel` that samples; None if
             there is none yet.
+        :param number: n = 1, 2, ... of the experience, which is another where one is
+            trained a second time.
         """
         if self.classifier is None:
             raise ValueError(
@@ -94,7 +96,7 @@ class ClassifierGuidance:
             )
         _check_mode(self.classifier)
         whole = whole_experience(experience)
-        begun = _Begun(whole.current_experience, dataset_classes(whole.dataset))
+        begun = _Begun(number, dataset_classes(whole.dataset))
         if teacher is None:
             self._learned, self._begun = frozenset(), begun
             return
@@ -128,7 +130,7 @@ class ClassifierGuidance:
             if self._begun is None:
                 before = whole.origin_stream[: whole.current_experience]
                 learned = learned.union(*(dataset_classes(e.dataset) for e in before))
-            elif self._begun != begun:
+            elif self._begun.number != begun.number:
                 learned = learned | self._begun.classes
             teacher._learned_classes = learned
         return teacher._learned_classes
@@ -176,7 +178,7 @@ class ClassifierGuidance:
 class _Begun(NamedTuple):
     """An experience that has begun."""
 
-    place: int
+    number: int
     classes: frozenset[int]
 
 

@@ -19,12 +19,13 @@ from avalanche_gd.report.settings import (
 )
 from avalanche_gd.runs.identity import lacking
 from avalanche_gd.runs.results import (
+    RUN_FOLDER,
     RunResult,
     read_run,
     read_unfinished,
     says_complete,
 )
-from avalanche_gd.runs.run_files import is_of_hydra
+from avalanche_gd.runs.run_files import is_of_run
 
 _MOST_EXPERIENCES = 200  # one picture each, side by side
 _SHOWN_PARTS = 3  # BENCHMARK/METHOD/seed-N-DIGEST
@@ -139,8 +140,11 @@ def _is_run(folder: Path) -> bool:
     """True if there is a file that a run has, whatever it contains."""
     if os.path.lexists(folder / "run.json"):
         return True
-    config = folder / "config.yaml"  # may also be Hydra's, from which runs are composed
-    return os.path.lexists(config) and not is_of_hydra(config)
+    config = folder / "config.yaml"  # may also be another program's
+    if not os.path.lexists(config):
+        return False
+    is_of_ours = RUN_FOLDER.fullmatch(folder.name) or (folder / ".lock").is_file()
+    return bool(is_of_ours) or is_of_run(config)
 
 
 def _read_complete(folder: Path) -> RunResult:
@@ -180,12 +184,12 @@ def _sections(runs: list[RunResult], data: _Data) -> list[Section]:
         names = [
             name
             for name in differing([section.settings for section in own])
-            if len({repr(s.settings.get(name)) for s in own if s.has(name)}) > 1
+            if len({repr(s.settings.get(name, ...)) for s in own if s.has(name)}) > 1
         ]
         for number, section in enumerate(own, start=1):
             section.number = number
             section.differs = {
-                name: section.settings.get(name, "not recorded")
+                name: section.settings.get(name, "not given")
                 for name in names
                 if section.has(name)
             }

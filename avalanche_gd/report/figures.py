@@ -45,7 +45,7 @@ def curve_drawings(section: Section, styles: dict[str, Style]) -> list[Drawing]:
             axis.set_ylabel(f"in the features of {section.features}")
         alt = (
             f"{metric.label} over {section.length} of {section.benchmark}. "
-            f"After the last: {_ranking(curves, metric)}."
+            f"After the last: {_ranking(section, metric)}."
         )
         name = f"{section.slug}-{metric.name.lower()}"
         drawings.append(finished(figure, metric, name, alt))
@@ -170,11 +170,16 @@ def _wrapped(label: str) -> str:
     return textwrap.fill(text, _LEGEND_WIDTH).replace("$", r"\$")
 
 
-def _ranking(curves: dict[str, list[dict[int, float]]], metric: Column) -> str:
+def _ranking(section: Section, metric: Column) -> str:
     """Each method's mean after the last experience, the best first; not finite is last."""
+    finals = {
+        label: [value for run in runs if (value := run.final(metric)) is not None]
+        for label, runs in section.methods.items()
+    }
     means = [
-        (statistics.fmean(points[max(points)] for points in seeds), label, len(seeds))
-        for label, seeds in curves.items()
+        (statistics.fmean(seeds), label, len(seeds))
+        for label, seeds in finals.items()
+        if seeds
     ]
     sign = -1 if metric.better == "higher" else 1
     means.sort(key=lambda own: sign * own[0] if math.isfinite(own[0]) else math.inf)

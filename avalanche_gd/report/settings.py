@@ -106,11 +106,13 @@ def _shape(model: dict[str, Any]) -> list[int]:
 def differing(several: Sequence[dict[str, Any]]) -> list[str]:
     """The names of settings that are not the same in all.
 
+    None is not the same as not given, as the default of a plugin may be another.
+
     >>> differing([{"seed": 1, "steps": 2}, {"seed": 1, "steps": 3}])
     ['steps']
     """
     names = dict.fromkeys(name for settings in several for name in settings)
-    return [name for name in names if len({repr(own.get(name)) for own in several}) > 1]
+    return [n for n in names if len({repr(own.get(n, ...)) for own in several}) > 1]
 
 
 def chosen(settings: dict[str, Any]) -> list[str]:
@@ -126,8 +128,8 @@ def chosen(settings: dict[str, Any]) -> list[str]:
 def by_method(runs: Sequence[RunResult]) -> dict[str, list[RunResult]]:
     """Group the runs by method, in the given order; settings that differ are in the label.
 
-    Settings that are None are left out of the label, as such an option is off. Of a label,
-    the lowest seed comes first.
+    Settings that are None are left out of the label, as such an option is off, but where
+    others were not given it. Of a label, the lowest seed comes first.
 
     :raises ValueError: if a label has two runs of one seed, with settings that differ but
         read the same.
@@ -135,16 +137,15 @@ def by_method(runs: Sequence[RunResult]) -> dict[str, list[RunResult]]:
     groups: dict[str, list[RunResult]] = {}
     for method in dict.fromkeys(run.method for run in runs):
         settings = [(run, of_method(run)) for run in runs if run.method == method]
-        varied = sorted(differing([own for _, own in settings]))
+        every = [own for _, own in settings]
+        varied = sorted(differing(every))
+        optional = {k for k in varied if any(k not in own for own in every)}
         for run, own in settings:
-            on = [f"{k}={_text(k, own[k])}" for k in varied if own.get(k) is not None]
+            shown = [k for k in varied if own.get(k) is not None or k in optional & {*own}]
+            on = [f"{k}={_text(k, own[k])}" for k in shown]
             same = groups.setdefault(", ".join([method, *on]), [])
             if twin := next((one for one in same if one.seed == run.seed), None):
-                # None differs from nothing here, as the plugin's default may be another.
-                both = [
-                    {name: repr(v) for name, v in s.items()} for s in (of_method(twin), own)
-                ]
-                names = ", ".join(differing(both))
+                names = ", ".join(differing([of_method(twin), own]))
                 raise ValueError(
                     f"{twin.folder} and {run.folder} have the same seed and method, and "
                     f"settings that read the same, but for {names}; leave one of them out"

@@ -119,13 +119,17 @@ def read_settings(folder: Path, files: Mapping[str, str] | None = None) -> dict[
         return settings
 
 
-def is_of_hydra(path: Path) -> bool:
-    """True if a ``config.yaml`` is Hydra's, from which runs are composed, not a run's.
+def is_of_run(path: Path) -> bool:
+    """True if a ``config.yaml`` has the sections of a run's.
 
-    :raises ValueError: if it cannot be read.
+    Not Hydra's, from which runs are composed, or another program's, which may be of any
+    size.
     """
-    with reading(path):
-        return b"\ndefaults:" in read_small(path, limit=_LIMITS["config.yaml"])
+    try:
+        lines = read_small(path, limit=_LIMITS["config.yaml"]).splitlines()
+    except (OSError, ValueError):
+        return False
+    return {b"benchmark:", b"method:"} <= {*lines}
 
 
 def read_rows(folder: Path, files: Mapping[str, str] | None = None) -> list[Row]:

@@ -189,10 +189,10 @@ def test_the_classes_are_of_the_experiences_before_or_of_this_one(
     teacher = conditioned(seen=own[0] | own[1]) if conditional else tiny()
     for towards, expected in zip(TOWARDS, (own[0] | own[1], own[2]), strict=True):
         guidance = ClassifierGuidance(classifier(), towards=towards)
-        guidance.begin_experience(third, teacher)
+        guidance.begin_experience(third, teacher, 3)
         assert set(guidance.classes.tolist()) == expected
     guidance = ClassifierGuidance(classifier())
-    guidance.begin_experience(stream[0], tiny())  # trained a second time
+    guidance.begin_experience(stream[0], tiny(), 2)  # trained a second time
     assert set(guidance.classes.tolist()) == own[0]
 
 
@@ -200,7 +200,10 @@ def classes_of(stream, *places):
     return set().union(*(stream[place].dataset.targets.uniques for place in places))
 
 
-@pytest.mark.parametrize("order", [(3, 0), (4, 2), (2, 0, 1), (0, 1, 2), (0, 1, 0), (1, 1)])
+@pytest.mark.parametrize(
+    "order",
+    [(3, 0), (4, 2), (2, 0, 1), (0, 1, 2), (0, 1, 0), (1, 1), (0, 1, 1), (0, 1, 1, 1)],
+)
 @pytest.mark.parametrize("in_pieces", [False, True])
 def test_the_missing_classes_are_of_what_was_trained_in_whatever_order(
     digits, order, in_pieces
@@ -349,7 +352,7 @@ def test_a_classifier_that_cannot_guide_is_refused_when_an_experience_begins(
     if "training mode" in message:
         judge.hidden.train()
     with pytest.raises(ValueError, match=message) as refused:
-        guidance.begin_experience(digits.train_stream[1], tiny())
+        guidance.begin_experience(digits.train_stream[1], tiny(), 2)
     assert "\n" not in str(refused.value)
 
 

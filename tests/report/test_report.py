@@ -3,6 +3,7 @@
 import csv
 import re
 import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from avalanche_gd.report.report_command import write_report
 from avalanche_gd.report.tables import lines_of
 from avalanche_gd.runs.column import DASH, Column
 from avalanche_gd.runs.columns import METRICS
+from avalanche_gd.runs.results import read_run
 from avalanche_gd.runs.run import run
 from tests.helpers.fake_runs import write_run
 from tests.helpers.small_runs import small_config
@@ -424,15 +426,27 @@ class Brightness(GenerationMetric):
         return {"Brightness": images.mean().item()}
 
 
+class BrightnessOnce(Brightness):
+    """The same after one experience only."""
+
+    def __init__(self, sampling, after):
+        super().__init__(sampling)
+        self.after = after
+
+    def compute(self, strategy, experiences):
+        is_then = len(experiences) == self.after + 1
+        return super().compute(strategy, experiences) if is_then else {}
+
+
 @pytest.fixture
-def brightness():
+def brightness(request):
     """A metric of one's own: its class above, and its line in the registry."""
     METRICS.append(
         Column(
             *("brightness", "Brightness", 2, "higher"),
             "generator/Brightness/eval_phase/test_stream",
             title="Brightness of samples",
-            measure=Brightness,
+            measure=getattr(request, "param", Brightness),
         )
     )
     yield "brightness"
@@ -462,6 +476,28 @@ def test_a_metric_of_ones_own_is_measured_and_in_every_table_and_figure(
     assert (tmp_path / "figures" / "split_digits-brightness.svg").is_file()
     page = (tmp_path / "report.html").read_text()
     assert "Brightness ↑" in page
+    assert "Brightness of samples (higher is better) over 2 experiences" in page
+
+
+@pytest.mark.parametrize(
+    ("brightness", "after"),
+    [(partial(BrightnessOnce, after=i), i) for i in range(2)],
+    indirect=["brightness"],
+)
+def test_a_metric_of_ones_own_may_have_no_value_after_an_experience(
+    tmp_path, brightness, after
+):
+    config = small_config(tmp_path / "runs", "benchmark.n_experiences=2")
+    run(config)
+    folder = run(config)  # not again: it is complete
+    done = read_run(folder)
+    assert list(done.curve(METRICS[-1])) == [after]
+    assert (done.final(METRICS[-1]) is None) == (after == 0)
+    write_report([tmp_path / "runs"], tmp_path)
+    assert (
+        ("generative_distillation", brightness) in read_csv(tmp_path / "table.csv")
+    ) == (after == 1)
+    page = (tmp_path / "report.html").read_text()
     assert "Brightness of samples (higher is better) over 2 experiences" in page
 
 

@@ -112,10 +112,17 @@ def test_bad_arguments_are_one_line(command, tmp_path):
         assert status == 2 and message in line
 
 
-def test_the_command_writes_to_report_and_hydras_files_are_no_runs(command, tmp_path):
+@pytest.mark.parametrize(
+    "content",
+    ["# of Hydra\ndefaults:\n  - a: b\n", "wandb_version: 1\n", "a: b\n" * 100_000],
+    ids=["hydra", "wandb", "long"],
+)
+def test_the_command_writes_to_report_and_others_files_are_no_runs(
+    command, tmp_path, content
+):
     write_run(tmp_path / "runs")
     (tmp_path / "conf").mkdir()
-    (tmp_path / "conf" / "config.yaml").write_text("# of Hydra\ndefaults:\n  - a: b\n")
+    (tmp_path / "conf" / "config.yaml").write_text(content)
     assert command(".") == (0, "")
     assert (tmp_path / "report" / "report.html").is_file()
 

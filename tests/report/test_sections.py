@@ -96,9 +96,27 @@ def test_an_option_of_the_benchmark_is_a_difference_unless_it_is_off(tmp_path):
         write_run(tmp_path / fit, "naive", settings={"benchmark.options.fit": fit})
     write_run(tmp_path, "joint")
     assert found(tmp_path) == {
-        "benchmark.options.fit = not recorded": ["naive", "joint"],
+        "benchmark.options.fit = not given": ["naive", "joint"],
         "benchmark.options.fit = pad": ["naive"],
     }
+
+
+def test_an_option_that_is_none_is_another_than_one_that_is_not_given(tmp_path):
+    none = {"benchmark.options.crop": None}
+    write_run(tmp_path / "none", "naive", settings=none)
+    write_run(tmp_path, "naive")
+    assert found(tmp_path) == {
+        "benchmark.options.crop = not given": ["naive"],
+        "benchmark.options.crop = None": ["naive"],
+    }
+
+
+def test_an_argument_that_is_none_is_not_averaged_with_one_that_is_not_given(tmp_path):
+    for seed, own in enumerate(({}, {"method.plugins.0.crop": None})):
+        write_run(tmp_path, "naive", seed, settings=own)
+    (section,) = collect([tmp_path]).sections
+    labels = {label: [run.seed for run in runs] for label, runs in section.methods.items()}
+    assert labels == {"naive": [0], "naive, method.plugins.0.crop=None": [1]}
 
 
 def test_a_setting_that_no_plugin_takes_is_in_no_label(tmp_path):
@@ -190,12 +208,12 @@ def test_other_settings_of_the_benchmark_may_give_other_data(tmp_path):
         own = {"benchmark.options.fit": fit}
         write_run(tmp_path / fit, "naive", settings=own, data=data * 64)
     assert {*found(tmp_path)} == {
-        "benchmark.options.fit = not recorded",
+        "benchmark.options.fit = not given",
         "benchmark.options.fit = pad",
     }
     write_run(tmp_path / "other", "joint", data="c" * 64)
     assert {*found(tmp_path)} == {  # of "pad" there is one data, so it is not named
-        "benchmark.options.fit = not recorded, data = aaaaaaaa",
-        "benchmark.options.fit = not recorded, data = cccccccc",
+        "benchmark.options.fit = not given, data = aaaaaaaa",
+        "benchmark.options.fit = not given, data = cccccccc",
         "benchmark.options.fit = pad",
     }
