@@ -1,6 +1,5 @@
 """What is evaluated: saved models, with the settings of their runs."""
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from avalanche_gd.runs.columns import METRICS
 from avalanche_gd.runs.composition import compose_config
 from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.errors import naming
+from avalanche_gd.runs.overrides import literal
 from avalanche_gd.runs.results import read_run
 from avalanche_gd.storage import expanded, folder_digest
 
@@ -95,8 +95,8 @@ class Subject:
         with naming(self.label):
             return DiffusionModel.from_pretrained(self.folder, **options)
 
-    def settings(self) -> dict[str, str]:
-        """The settings of its run that an evaluation uses, as on a command line."""
+    def settings(self) -> dict[str, Any]:
+        """The settings of its run that an evaluation uses, by name."""
         if not self.run:
             return {}
         benchmark, evaluation = self.run["benchmark"], self.run["evaluation"]
@@ -116,8 +116,7 @@ class Subject:
             kept = [name for name in measures if name not in _OF_TRAINING]
             found["evaluation.measures"] = kept
         options = benchmark["options"]
-        found |= {f"++benchmark.options.{name}": options[name] for name in options}
-        return {name: f"{name}={_quoted(value)}" for name, value in found.items()}
+        return found | {f"++benchmark.options.{name}": options[name] for name in options}
 
 
 def compose_settings(
@@ -137,20 +136,21 @@ def compose_settings(
     _check_used(given)
     common: dict[str, str] = {}
     for subject in subjects:
-        for name, setting in subject.settings().items():
+        for name, value in subject.settings().items():
             own = name.lstrip("+")
             if {own, own.partition(".")[0]} & set(given):
                 continue
+            with naming(f"the run {subject.label}: {own}"):
+                setting = literal(value)
             if common.setdefault(name, setting) != setting:
-                values = " and ".join(
-                    one.partition("=")[2] for one in (common[name], setting)
-                )
+                values = f"{common[name]} and {setting}"
                 raise ValueError(
                     f"the runs differ in {own}, {values}; give {own}=VALUE, or evaluate "
                     "them one by one"
                 )
-    place = f"out={_quoted(str(out))}"
-    config = compose_config(["method=naive", *common.values(), *given.values(), place])
+    of_runs = [f"{name}={setting}" for name, setting in common.items()]
+    place = f"out={literal(str(out))}"
+    config = compose_config(["method=naive", *of_runs, *given.values(), place])
     if lost := [name for name in _OF_TRAINING if name in config.evaluation.measures]:
         raise ValueError(
             f"evaluation.measures: {', '.join(lost)} compares a model with what it was "
@@ -196,16 +196,3 @@ def check_fits(label: str, model: DiffusionModel, config: RunConfig) -> None:
             f"{label} knows {model.num_classes} classes, but {name} has "
             f"{config.benchmark.n_classes}"
         )
-
-
-def _quoted(value: Any) -> str:
-    """A value in the form of a command line.
-
-    :raises ValueError: for a value that would be read as something else there.
-    """
-    if isinstance(value, list):
-        return f"[{','.join(map(_quoted, value))}]"
-    text = str(value)
-    if isinstance(value, dict) or set(text) & set("'\\$"):
-        raise ValueError(f"cannot use the setting {text:.80}; choose another name or path")
-    return f"'{text}'" if isinstance(value, str) else json.dumps(value)

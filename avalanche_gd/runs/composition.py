@@ -1,5 +1,6 @@
 """Compose the settings of a run with Hydra."""
 
+import copy
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
@@ -46,9 +47,10 @@ def read_config(composed: DictConfig) -> RunConfig:
     check_kinds(RunConfig, content)
     merged = OmegaConf.merge(OmegaConf.structured(RunConfig), content)
     check_used(content, hydra["overrides"]["task"])
-    OmegaConf.resolve(merged)
+    resolved = copy.deepcopy(merged)  # twice would resolve what an escape left, \${NAME}
+    OmegaConf.resolve(resolved)
     open_keys = {name for name, value in flatten(content).items() if value == "???"}
-    if missing := sorted(OmegaConf.missing_keys(merged) | open_keys):
+    if missing := sorted(OmegaConf.missing_keys(resolved) | open_keys):
         given = " ".join(f"{name}=VALUE" for name in missing)
         raise ValueError(f"no value for {' and '.join(missing)}; give {given}")
     config = OmegaConf.to_object(merged)

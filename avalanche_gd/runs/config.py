@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from avalanche.core import BasePlugin
-from hydra.utils import instantiate
 
 from avalanche_gd.distributed.launch import local_rank, process_count
 from avalanche_gd.plugins.look_ahead import LOOK_AHEAD
@@ -15,6 +14,7 @@ from avalanche_gd.runs.errors import naming
 from avalanche_gd.runs.evaluation_config import EvaluationConfig
 from avalanche_gd.runs.identity import run_digest
 from avalanche_gd.runs.model_config import ModelConfig
+from avalanche_gd.runs.overrides import instantiated
 from avalanche_gd.storage import expanded
 
 
@@ -238,7 +238,7 @@ def _plugin(arguments: Any) -> Any:
         raise ValueError(
             f"a plugin is {{_target_: CLASS, ARGUMENT: VALUE, ...}}, got {arguments!r}"
         )
-    plugin = instantiate(arguments)
+    plugin = instantiated(arguments)
     if not isinstance(plugin, BasePlugin):
         target = arguments["_target_"]
         raise ValueError(f"{target} is no Avalanche plugin, but a {type(plugin).__name__}")

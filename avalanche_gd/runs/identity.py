@@ -38,6 +38,11 @@ _OFF = {
     **dict(teacher_ema_decay=None, fit="resize", unconditional_weight=None),
 }
 """Arguments of our plugins and benchmarks that came later, with values that are off."""
+_ARGUMENTS = (
+    *("benchmark.options.", "model.options."),
+    *("method.plugins.", "method.solver_plugins."),
+)
+"""Where arguments of classes are, by the beginning of their names."""
 _OURS = "avalanche_gd."
 _OF_A_CONDITION = ("condition_dropout", "guidance")
 _NO_TEMPERATURE = 2.0
@@ -46,11 +51,15 @@ _NO_TEMPERATURE = 2.0
 
 
 def flatten(value: Any, name: str = "") -> dict[str, Any]:
-    """Nested settings by dotted name; what is empty is left out.
+    """Nested settings by dotted name; what is empty is left out, but for an argument.
 
     >>> flatten({"method": {"name": "naive", "plugins": [{"lambd": 2}]}, "options": {}})
     {'method.name': 'naive', 'method.plugins.0.lambd': 2}
+    >>> flatten({"benchmark": {"options": {"sizes": []}}})
+    {'benchmark.options.sizes': []}
     """
+    if not value and name.startswith(_ARGUMENTS):
+        return {name: value}
     if isinstance(value, list):
         value = dict(enumerate(value))
     if not isinstance(value, Mapping):
@@ -166,8 +175,7 @@ def _is_off(name: str, flat: Mapping[str, Any]) -> bool:
     What is off in one of ours may be something else in a class of the user's.
     """
     section, _, option = name.rpartition(".")
-    later = ("method.plugins.", "method.solver_plugins.", "benchmark.options")
-    if not section.startswith(later) or option not in _OFF or flat[name] != _OFF[option]:
+    if not name.startswith(_ARGUMENTS) or option not in _OFF or flat[name] != _OFF[option]:
         return False
     owner = "benchmark" if section == "benchmark.options" else section
     return str(flat.get(f"{owner}._target_", _OURS)).startswith(_OURS)

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 
 from avalanche_gd.models import DiffusionModel, Execution, preset_shape, unet
 from avalanche_gd.models.scheduler import scheduler_of
+from avalanche_gd.runs.overrides import instantiated
 
 
 @dataclass
@@ -77,7 +77,7 @@ class ModelConfig:
         num_classes = n_classes if self.conditional else None
         if self.preset is None:
             target = {"_target_": self._target_, "_convert_": "all"}
-            denoiser: Any = instantiate(target | (self.options or {}))
+            denoiser: Any = instantiated(target | (self.options or {}))
         else:
             with torch.device("cpu" if weights else "meta"):
                 denoiser = unet(self.preset, num_classes=num_classes)

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from avalanche.distributed import DistributedHelper
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from safetensors.torch import save_model
 
@@ -26,6 +25,7 @@ from avalanche_gd.runs.dry_run import dry_run
 from avalanche_gd.runs.errors import SaidInterrupt, naming
 from avalanche_gd.runs.identity import run_digest
 from avalanche_gd.runs.learner import Learner
+from avalanche_gd.runs.overrides import instantiated
 from avalanche_gd.runs.pictures import save_curves, save_samples
 from avalanche_gd.runs.record import Record, check_data
 from avalanche_gd.runs.results import Row, csv_text, is_complete
@@ -205,7 +205,7 @@ def read_benchmark(config: RunConfig) -> Any:
         options["shuffle"] = False
     target = {"_target_": settings._target_, "_partial_": True, "_convert_": "all"}
     with naming("benchmark"):
-        make = instantiate(target | options | settings.options)
+        make = instantiated(target | options | settings.options)
     # The main process may download it.
     with naming("benchmark"), DistributedHelper.main_process_first():
         benchmark = make(settings.n_experiences)

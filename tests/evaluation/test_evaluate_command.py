@@ -335,9 +335,26 @@ def test_nothing_that_a_run_names_is_called(tmp_path):
     config = composed(tmp_path, hostile, given=given)
     assert config.benchmark._target_ == "avalanche_gd.SplitDigits"
     assert (config.seed, config.evaluation.images) == (1, 80)
-    reading = settings_of_a_run(evaluation__weights_path="${oc.env:HOME}")
-    with pytest.raises(ValueError, match="cannot use the setting"):
-        composed(tmp_path, reading)
+    options = {"root": "${oc.env:HOME}"}
+    config = composed(tmp_path, settings_of_a_run(benchmark__options=options))
+    assert config.benchmark.options == options
+
+
+ODD = "it's a\\b $5 ${seed} \\${seed}\\"
+
+
+def test_options_of_a_run_are_taken_as_they_are(tmp_path):
+    options = {"root": ODD, "sizes": [8, [ODD]], "crop": {"kind": ODD, "by": None}}
+    config = composed(tmp_path, settings_of_a_run(benchmark__options=options))
+    assert config.benchmark.options == options
+
+
+def test_an_option_that_cannot_be_given_to_hydra_can_be_replaced(tmp_path):
+    run = settings_of_a_run(benchmark__options={"crop": {"a b": 1}})
+    with pytest.raises(ValueError, match=r"run 1: benchmark\.options\.crop: 'a b' cannot"):
+        composed(tmp_path, run)
+    given = ["++benchmark.options.crop=null"]
+    assert composed(tmp_path, run, given=given).benchmark.options == {"crop": None}
 
 
 def test_runs_that_differ_are_told_apart_unless_a_setting_is_given(tmp_path):

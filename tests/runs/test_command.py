@@ -7,6 +7,7 @@ import pytest
 
 from avalanche_gd.runs.composition import compose_config
 from avalanche_gd.runs.overrides import quoted
+from avalanche_gd.runs.run import read_benchmark
 from avalanche_gd.runs.run_command import main
 from avalanche_gd.training import NonFiniteLossError
 from tests.helpers.own_denoisers import OWN
@@ -85,6 +86,24 @@ def test_a_folder_is_the_one_that_was_typed(folder):
     assert quoted(folder) != folder and compose_config([f"out={quoted(folder)}"]) == (
         compose_config([f"out={folder}"])
     )
+
+
+OF_A_CLASS = {
+    "a plugin": ["method.plugins=[{_target_: Mine, text: 'TEXT'}]"],
+    "a denoiser": [*OWN, "model.options={text: 'TEXT'}"],
+    "a benchmark": ["benchmark._target_=mine.Benchmark", "+benchmark.options.text='TEXT'"],
+}
+
+
+def test_an_escaped_reference_is_a_text(monkeypatch):
+    monkeypatch.setenv("HERE", "elsewhere")
+    escaped = r"\${oc.env:HERE}"
+    for typed, out in ((escaped, "${oc.env:HERE}"), ("${oc.env:HERE}", "elsewhere")):
+        assert compose_config([f"out={typed}"]).out == out
+    for overrides in OF_A_CLASS.values():
+        given = [override.replace("TEXT", escaped) for override in overrides]
+        with pytest.raises(ValueError, match=r"\{oc\.env:HERE\}' cannot be given to"):
+            read_benchmark(compose_config(given))
 
 
 @pytest.mark.parametrize("flag", [(), ("-m",)])

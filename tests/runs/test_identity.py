@@ -78,6 +78,8 @@ OTHER = {
     "a measure": ["evaluation.measures=[kid]", "evaluation.images=100"],
     "a number of images": ["evaluation.images=71"],
     "an option of the benchmark": ["+benchmark.options.other=1"],
+    "an empty list": ["+benchmark.options.other=[]"],
+    "an empty dictionary": ["+benchmark.options.other={}"],
     "a condition": ["model.conditional=true"],
     "a pool": ["solver.pool_size=70"],
     "a precision": ["model.precision=bfloat16"],
