@@ -10,11 +10,14 @@ from torch import Tensor
 
 from avalanche_gd.models.denoising import (
     Denoising,
+    check_timesteps,
     noise_images,
     predict,
     predict_together,
     squared_errors,
 )
+from avalanche_gd.models.diffusion import DiffusionModel
+from avalanche_gd.models.evaluation_mode import in_evaluation_mode
 from avalanche_gd.models.image_check import check_images
 from avalanche_gd.models.prediction import NoiseProcess
 from avalanche_gd.plugins.drawing import draw
@@ -94,9 +97,22 @@ def prediction_losses(
     :param weights: the weight of a sample by its timestep, ``(T,)``, such as
         ``process.min_snr_weights(5)``; None for 1.
     :return: one scalar per batch.
-    :raises ValueError: if some batches have a condition and others have none, or if the
-        prediction and the target differ in shape.
+    :raises ValueError: for no batch; for one that has two targets at a noisy image, if some
+        batches have a condition and others have none, if the prediction and the target
+        differ in shape, or if the weights or timesteps are not those of the student's
+        process, where it has one.
     """
+    if not batches:
+        raise ValueError("there is no batch; give what noised or draw returns")
+    if any(batch.target.ndim == batch.x_t.ndim + 1 for batch in batches):
+        raise ValueError(
+            "a batch teaches both with and without the class; give its apart(), and take "
+            "the mean over each half"
+        )
+    if isinstance(process := getattr(student, "process", None), NoiseProcess):
+        _check_weights(weights, process)
+        for batch in batches:
+            _check_timesteps(batch.x_t, batch.timesteps, process)
     predictions = predict_together(student, batches)
     return [
         squared_errors(Denoising(prediction, batch.target, batch.timesteps), weights).mean()
@@ -120,7 +136,8 @@ def denoising_loss(
 
     :return: a scalar.
     :raises TypeError: as in :func:`noised`.
-    :raises ValueError: as in both, or if the student has another process.
+    :raises ValueError: as in both, if the student has another process or another shape of
+        images, or if the weights are not those of the process.
     """
     batch = noised(process, x0, condition, generator=generator)
     if not _are_alike(student, process):
@@ -128,6 +145,9 @@ def denoising_loss(
             "the process adds other noise, or has something else predicted, than its "
             "student's; give student.process"
         )
+    if isinstance(student, DiffusionModel):
+        student.check_images(x0)
+    _check_weights(weights, process)
     return prediction_losses(student, batch, weights=weights)[0]
 
 
@@ -145,21 +165,25 @@ def distillation_loss(
     Costs a forward pass of the student and one of the teacher.
 
     :param student: see :func:`prediction_losses`.
-    :param teacher: the same kinds as the student. It is called without gradients, and its
-        mode (training or evaluation) is not changed.
+    :param teacher: the same kinds as the student. It is called without gradients and in
+        evaluation mode, if it is a module, which then has the mode again that it had.
     :param x_t: noisy images, ``(N, C, H, W)``.
     :param timesteps: ``(N,)``.
     :param condition: the classes that both get, ``(N,)``; None for models without classes.
     :param weights: see :func:`prediction_losses`.
     :return: a scalar.
-    :raises ValueError: if both have a process, and these differ.
+    :raises ValueError: as in :func:`prediction_losses`; if both have a process, and these
+        differ, or if the timesteps are not of that of one.
     """
     if not _are_alike(student, getattr(teacher, "process", None)):
         raise ValueError(
             "the teacher's scheduler adds other noise, or predicts something else, than "
             "its student's; make the student with the scheduler of the teacher"
         )
-    with torch.no_grad():
+    for process in (getattr(model, "process", None) for model in (student, teacher)):
+        if isinstance(process, NoiseProcess):
+            _check_timesteps(x_t, timesteps, process)
+    with torch.no_grad(), in_evaluation_mode(teacher):
         target = predict(teacher, x_t, timesteps, condition)
     batch = Taught(x_t, timesteps, target, condition)
     return prediction_losses(student, batch, weights=weights)[0]
@@ -171,3 +195,17 @@ def _are_alike(student: Any, process: Any) -> bool:
     if isinstance(own, NoiseProcess) and isinstance(process, NoiseProcess):
         return own.is_like(process)
     return True
+
+
+def _check_timesteps(x_t: Tensor, timesteps: Tensor, process: NoiseProcess) -> None:
+    check_timesteps("timesteps", timesteps, len(x_t), process.num_timesteps)
+
+
+def _check_weights(weights: Tensor | None, process: NoiseProcess) -> None:
+    """Raise ValueError for weights of another process."""
+    count = process.num_timesteps
+    if weights is not None and weights.shape != (count,):
+        raise ValueError(
+            f"weights must be one for each of the {count} timesteps, of shape ({count},), "
+            f"not {tuple(weights.shape)}"
+        )

@@ -331,6 +331,73 @@ def test_batches_that_do_not_go_together_are_refused():
     for shape in [(1000, 1), (1000, 1, 1, 1), ()]:
         with pytest.raises(ValueError, match=r"weights must be one for each timestep, of"):
             prediction_losses(TinyDenoiser(), none, weights=torch.ones(shape))
+    with pytest.raises(ValueError, match="no batch; give what noised or draw returns"):
+        prediction_losses(tiny())
+    both = draw("gaussian", conditioned(0.5), 4, with_none=True)
+    with pytest.raises(ValueError, match=r"with and without the class; give its apart\(\)"):
+        prediction_losses(conditioned(0.5), both)
+    assert prediction_losses(conditioned(0.5), both.apart())[0].isfinite()
+
+
+@pytest.mark.parametrize("count", [999, 1001, 2000])
+def test_weights_of_another_schedule_are_refused(count):
+    student, x0, weights = tiny(), images(2), torch.ones(count)
+    batch, message = noised(student.process, x0), r"for each of the 1000 timesteps"
+    for losses in (
+        lambda: prediction_losses(student, batch, weights=weights),
+        lambda: denoising_loss(student, student.process, x0, weights=weights),
+        lambda: denoising_loss(student.denoiser, student.process, x0, weights=weights),
+        lambda: distillation_loss(student, tiny(), *batch[:2], weights=weights),
+    ):
+        with pytest.raises(ValueError, match=message):
+            losses()
+
+
+@pytest.mark.parametrize("wrong", [[-1, 5], [5, 1000], [5], [[5], [6]], [0.5, 1.0]])
+def test_timesteps_that_are_not_the_processs_are_refused(wrong):
+    student, x_t, wrong = tiny(), torch.randn(2, *SHAPE), torch.tensor(wrong)
+    for one, other in (
+        (student, tiny()),
+        (student.denoiser, student),
+        (student, student.denoiser),
+    ):
+        with pytest.raises(ValueError, match=r"^timesteps must be (2 integers|from 0 to)"):
+            distillation_loss(one, other, x_t, wrong)
+    with pytest.raises(ValueError, match=r"^timesteps must be (2 integers|from 0 to)"):
+        prediction_losses(student, Taught(x_t, wrong, x_t, None))
+
+
+def with_dropout():
+    options = PLAIN | dict(dropout=0.5)
+    return DiffusionModel(unet2d(**options), DDPMScheduler(), SHAPE).train()
+
+
+@pytest.mark.parametrize("kept", ["", "samples", "pairs", "ahead"])
+@pytest.mark.parametrize("source", [*SOURCES, Blend()])
+def test_a_teacher_in_training_mode_is_asked_in_evaluation_mode(source, kept):
+    if kept == "pairs" and not getattr(SOURCES.get(str(source)), "independent", False):
+        pytest.skip("its pairs cannot be kept")
+    teacher, current = with_dropout(), images(6)
+    pools = dict(samples=ReplayPool(6, steps=3), pairs=PairPool(6), ahead=Ahead(2))
+    drawn = []
+    for one in (teacher, frozen_copy(teacher)):
+        own = {kept: pools[kept]} if kept else {}
+        options = dict(current=current, generator=seeded(), steps=3)
+        drawn.append(draw(source, one, 6, **options, **own))
+        for pool in own.values():
+            pool.forget()
+    assert all(module.training for module in teacher.modules())
+    for ours, theirs in zip(*drawn, strict=True):
+        assert ours is theirs or torch.equal(ours, theirs)
+
+
+def test_a_teacher_in_training_mode_distils_as_one_in_evaluation_mode():
+    teacher, student = with_dropout(), tiny()
+    x_t, t = torch.randn(3, *SHAPE), torch.tensor([0, 500, 999])
+    losses = [
+        distillation_loss(student, t_, x_t, t) for t_ in (teacher, frozen_copy(teacher))
+    ]
+    assert torch.equal(*losses) and all(module.training for module in teacher.modules())
 
 
 @pytest.mark.parametrize("source", [*SOURCES, Blend()])
@@ -434,8 +501,10 @@ def test_images_that_are_not_in_model_space_are_refused(raw):
 
 
 @pytest.mark.parametrize("wrong", [images(4, (1, 4, 4)), images(4).double()])
-def test_images_of_another_shape_or_type_than_the_teachers_are_refused(wrong):
+def test_images_of_another_shape_or_type_than_the_models_are_refused(wrong):
     model = tiny()
+    with pytest.raises(ValueError, match="do not fit a model"):
+        denoising_loss(model, model.process, wrong)
     with pytest.raises(ValueError, match="do not fit a model"):
         draw("current", model, 4, current=wrong)
     with pytest.raises(ValueError, match="do not fit a model"):

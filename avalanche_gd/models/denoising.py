@@ -62,6 +62,30 @@ def noise_images(
     return Noised(x_t, process.target(x0, noise, timesteps), timesteps)
 
 
+def check_timesteps(name: str, timesteps: Tensor, count: int, num_timesteps: int) -> None:
+    """Raise ValueError unless there are so many integers in ``[0, T)``.
+
+    Their range is checked on the CPU only, as an accelerator would have to wait.
+
+    :param name: what they are, in the message.
+    :param count: N.
+    :param num_timesteps: T.
+    """
+    is_integer = not (timesteps.dtype == torch.bool or timesteps.is_floating_point())
+    if timesteps.shape != (count,) or not is_integer or timesteps.is_complex():
+        raise ValueError(
+            f"{name} must be {count} integers, got {timesteps.dtype} of shape "
+            f"{tuple(timesteps.shape)}"
+        )
+    if timesteps.device.type == "cpu" and count:
+        low, high = (int(bound) for bound in torch.aminmax(timesteps))
+        if low < 0 or high >= num_timesteps:
+            raise ValueError(
+                f"{name} must be from 0 to T - 1 = {num_timesteps - 1}, got "
+                f"{low if low < 0 else high}"
+            )
+
+
 def squared_errors(denoising: Denoising, weights: Tensor | None = None) -> Tensor:
     """The mean squared error of each sample over its pixels, ``(N,)``.
 

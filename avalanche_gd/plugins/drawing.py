@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from avalanche_gd.checks import check_integer
+from avalanche_gd.models.evaluation_mode import in_evaluation_mode
 from avalanche_gd.models.random_state import default_generator
 from avalanche_gd.plugins.look_ahead import Ahead, Drawn, LookAhead
 from avalanche_gd.plugins.pool import PairPool, ReplayPool
@@ -48,8 +49,9 @@ def draw(
 
     :param source: a name in :data:`~avalanche_gd.plugins.SOURCES`, or an object with the
         method ``draw`` of :class:`~avalanche_gd.plugins.Source`.
-    :param teacher: a :class:`~avalanche_gd.DiffusionModel`, frozen and in evaluation mode;
-        for a U-Net, ``DiffusionModel(unet, noise_scheduler, sample_shape)``.
+    :param teacher: a :class:`~avalanche_gd.DiffusionModel`; for a U-Net,
+        ``DiffusionModel(unet, noise_scheduler, sample_shape)``. It is asked in evaluation
+        mode, and its mode after that is what it was.
     :param count: N, how many noisy images.
     :param steps: k, the teacher's sampling steps; ``samples`` has its own.
     :param generator: the source of all randomness; None for torch's own random state.
@@ -165,13 +167,14 @@ def draw(
         taught.check(teacher, number * parts)
         return taught.with_none(teacher) if with_none else taught
 
-    if pairs is not None:
-        return pairs.draw(teacher, count, generator, made)
-    if ahead is None or not is_independent:
-        return made(count)
-    return ahead.next(
-        teacher, count, lambda parts: made(count, parts).split(count), steps_left
-    )
+    with in_evaluation_mode(teacher):
+        if pairs is not None:
+            return pairs.draw(teacher, count, generator, made)
+        if ahead is None or not is_independent:
+            return made(count)
+        return ahead.next(
+            teacher, count, lambda parts: made(count, parts).split(count), steps_left
+        )
 
 
 def check_start(name: str, start: int, source: Source, last: int | None = None) -> int:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from avalanche_gd.distributed.shares import draw_share
+from avalanche_gd.models.denoising import check_timesteps
 
 
 class Taught(NamedTuple):
@@ -94,19 +95,7 @@ class Taught(NamedTuple):
 def _check_noisy(x_t: Tensor, timesteps: Tensor, teacher: Any, count: int) -> None:
     """Raise ValueError unless there are so many noisy images and timesteps of a teacher."""
     _check_shape(x_t, teacher, count)
-    is_integer = not (timesteps.dtype == torch.bool or timesteps.is_floating_point())
-    if timesteps.shape != (count,) or not is_integer or timesteps.is_complex():
-        raise ValueError(
-            f"a source must draw {count} integers as timesteps, got {timesteps.dtype} of "
-            f"shape {tuple(timesteps.shape)}"
-        )
-    if timesteps.device.type == "cpu" and count:
-        low, high = (int(bound) for bound in torch.aminmax(timesteps))
-        if low < 0 or high >= teacher.num_timesteps:
-            raise ValueError(
-                "a source must draw timesteps from 0 to T - 1 = "
-                f"{teacher.num_timesteps - 1}, got {low if low < 0 else high}"
-            )
+    check_timesteps("a source's timesteps", timesteps, count, teacher.num_timesteps)
 
 
 def _check_shape(images: Tensor, teacher: Any, count: int) -> None:
