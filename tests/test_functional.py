@@ -400,6 +400,15 @@ def test_a_teacher_in_training_mode_distils_as_one_in_evaluation_mode():
     assert torch.equal(*losses) and all(module.training for module in teacher.modules())
 
 
+def test_a_model_in_training_mode_makes_images_again_as_one_in_evaluation_mode():
+    model, x0 = with_dropout(), images(3)
+    again = [
+        regenerate(one, x0, timestep=500, steps=3, generator=seeded())
+        for one in (model, frozen_copy(model))
+    ]
+    assert torch.equal(*again) and all(module.training for module in model.modules())
+
+
 @pytest.mark.parametrize("source", [*SOURCES, Blend()])
 def test_every_source_draws_what_the_teacher_predicts(source):
     unet = unet2d(**PLAIN).eval()

@@ -26,12 +26,22 @@ class SynapticIntelligencePlugin(avalanche_plugins.SynapticIntelligencePlugin):
     reference, which changes with the step: no weight seems to move, and the penalty stays
     zero. This plugin keeps a copy. Avalanche's also looks up four times a step, for each
     module and all in it, which weights are excluded, which takes as long as the passes of
-    the U-Net. This one looks it up once an experience. Weights may be of whatever type of
-    float. One that is frozen in a later experience keeps its importance, where Avalanche's
+    the U-Net. This one looks it up once an experience. Weights may also be of float64.
+    One that is frozen in a later experience keeps its importance, where Avalanche's
     adds the last step of the experience before, again in each step.
 
     The arguments are those of Avalanche's plugin.
+
+    :raises ValueError: when training starts, for weights in bfloat16, which NumPy has not.
     """
+
+    def before_training(self, strategy: Any, **kwargs: Any) -> None:
+        """Raise ValueError for weights that Avalanche's plugin cannot compute with."""
+        if any(p.dtype == torch.bfloat16 for p in strategy.model.parameters()):
+            raise ValueError(
+                "SynapticIntelligencePlugin cannot compute with weights in bfloat16; keep "
+                'them in float32, and have passes in bfloat16 by Execution("bfloat16")'
+            )
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Keep the weights from before the experience."""

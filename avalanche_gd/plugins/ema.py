@@ -1,10 +1,12 @@
 """The exponential moving average of the weights."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from avalanche.core import SupervisedPlugin
 from avalanche.training import plugins as avalanche_plugins
 from diffusers.training_utils import EMAModel
+from torch import Tensor
 
 from avalanche_gd.checks import check_number
 from avalanche_gd.plugins.experiences import ExperienceCount
@@ -35,7 +37,8 @@ class EMAPlugin(SupervisedPlugin, supports_distributed=True):
 
     The pieces of an online stream with the same ``origin_experience`` are one experience:
     after each of them the strategy has the average, and the next piece continues from the
-    weights. So does an experience that is trained again after an interruption.
+    weights. So does an experience that is trained again after an interruption. A head that
+    grows in between, for new classes of a piece, begins its average with its new weights.
 
     :param decay: the highest share of the old average in a step, in ``[0, 1)``.
     :raises ValueError: for a decay that is not a number in ``[0, 1)``; when training
@@ -84,7 +87,7 @@ class EMAPlugin(SupervisedPlugin, supports_distributed=True):
         """Start from the present weights, or continue."""
         count, average = ExperienceCount.of(strategy), _Average.of(strategy)
         count.begin(strategy)
-        if average.number == count.number and average.model is not None:
+        if average.number == count.number and average.fits(strategy.model.parameters()):
             self.show_weights(strategy)
         else:
             average.model = EMAModel(strategy.model.parameters(), decay=self.decay)
@@ -141,12 +144,36 @@ class _Average:
         self.is_in_training = False
         self.number = 0  # n of the experience that is averaged
 
+    def fits(self, parameters: Iterable[Tensor]) -> bool:
+        """True if there is an average of as many weights, for which it grows as they did.
+
+        What is new in a head that grew begins with the present weights.
+        """
+        if self.model is None:
+            return False
+        now = list(parameters)
+        for kept in (self.model.shadow_params, self.model.temp_stored_params or []):
+            if kept and len(kept) != len(now):
+                return False
+            for place, (old, new) in enumerate(zip(kept, now, strict=False)):
+                if old.shape != new.shape:
+                    kept[place] = _grown(old, new)
+        return True
+
     @classmethod
     def of(cls, strategy: Any) -> "_Average":
         """The average of a strategy, which lives as long as the strategy does."""
         if not hasattr(strategy, "_average_of_weights"):
             strategy._average_of_weights = cls()
         return strategy._average_of_weights
+
+
+def _grown(old: Tensor, new: Tensor) -> Tensor:
+    """The new weights, with the old ones where both have some."""
+    grown = new.detach().to(old).clone()
+    common = tuple(slice(0, min(pair)) for pair in zip(old.shape, new.shape, strict=True))
+    grown[common] = old[common]
+    return grown
 
 
 class _WeightsAfterMetrics(SupervisedPlugin, supports_distributed=True):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from avalanche_gd.checks import check_integer
+from avalanche_gd.models.evaluation_mode import in_evaluation_mode
 
 
 @torch.no_grad()
@@ -25,7 +26,7 @@ def regenerate(
     t (1 - j / k)``, rounded, and the last one leads to the image. The lower t is, the more
     of the images is kept; at T - 1 nothing is, and the results are samples. Costs k F.
 
-    :param model: a :class:`~avalanche_gd.DiffusionModel` in evaluation mode.
+    :param model: a :class:`~avalanche_gd.DiffusionModel`, asked in evaluation mode.
     :param images: in model space, ``(N, C, H, W)``.
     :param condition: the classes of the images, ``(N,)``, for a conditioned model.
     :param timestep: t, from 0 to T - 1.
@@ -42,7 +43,9 @@ def regenerate(
     grid = [round(timestep * (1 - j / steps)) for j in range(steps)]
     times = [torch.full((len(images),), t, device=images.device) for t in grid]
     x_t = process.add_noise(images, model.draw_noise(len(images), generator), times[0])
-    for now, end in pairwise(times):
-        x_t = process.ddim_step(x_t, denoise(x_t, now), now, end)
-    image, _ = process.image_and_noise(x_t, denoise(x_t, times[-1]), times[-1])
+    with in_evaluation_mode(model):
+        for now, end in pairwise(times):
+            x_t = process.ddim_step(x_t, denoise(x_t, now), now, end)
+        last = denoise(x_t, times[-1])
+    image, _ = process.image_and_noise(x_t, last, times[-1])
     return image.clamp(-1, 1)

@@ -1,6 +1,8 @@
 """The teacher, the frozen model of the previous experience, and the weights of its loss."""
 
 import copy
+import warnings
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +22,11 @@ WEIGHTINGS: dict[str, Callable[[int], tuple[float, float]]] = {
     "constant": lambda n: (1.0, 1.0),
 }
 """The weights of L_cur and of lambda L_rep in the n-th experience, by name."""
+
+_TRAINED_IN: "weakref.WeakKeyDictionary[nn.Module, weakref.ref[Any]]"
+_TRAINED_IN = weakref.WeakKeyDictionary()
+"""The last strategy that trained a model with a teacher, or with none in its first
+experience."""
 
 
 class Teacher:
@@ -66,6 +73,13 @@ class Teacher:
         self._number = count.number
         if count.number > 1:
             self.freeze(strategy.model)
+        elif (other := _TRAINED_IN.get(strategy.model)) and other() is not strategy:
+            warnings.warn(
+                "the model was trained in another strategy before; this one counts from "
+                "n = 1, and has no teacher in its first experience. Go on with the same "
+                "strategy to keep what the model learned there",
+                stacklevel=2,
+            )
 
     def freeze(self, model: nn.Module) -> None:
         """Keep ``model`` as it is now."""
@@ -106,6 +120,7 @@ class Teacher:
         self._weighted = self._followed = None  # their graphs cannot be copied
         count = ExperienceCount.of(strategy)
         count.end()
+        _TRAINED_IN[strategy.model] = weakref.ref(strategy)
         if not count.is_in_pieces:
             self.release()
         return self.model is None

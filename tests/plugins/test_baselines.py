@@ -117,6 +117,13 @@ def test_si_works_in_float64(digits):
     assert max(data.max() for data in importance) > 0
 
 
+def test_si_refuses_bfloat16_before_training(digits):
+    with pytest.raises(ValueError, match="cannot compute with weights in bfloat16"):
+        train_generator(
+            tiny().bfloat16(), digits.train_stream[:1], SynapticIntelligencePlugin(1.0)
+        )
+
+
 def test_the_importance_of_a_weight_that_is_frozen_later_stays(digits):
     plugin = SynapticIntelligencePlugin(si_lambda=1.0, eps=1e3)
     model = tiny()

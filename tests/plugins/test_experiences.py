@@ -1,7 +1,9 @@
 """Which experience a plugin is in: online streams, interruptions, a second strategy."""
 
 import copy
+import gc
 import pickle
+import warnings
 from functools import partial
 
 import pytest
@@ -158,6 +160,26 @@ def test_what_was_learned_without_the_plugin_counts(tiny_model, digits):
         strategy.train(experience, eval_streams=[])
     assert steps.numbers == [3] * 3 + [5] * 3 + [7] * 3
     assert None not in steps.teachers
+
+
+@pytest.mark.parametrize("kind", TEACHING[:2])
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_a_new_strategy_for_a_trained_model_says_that_it_has_no_teacher(
+    digits, kind, is_gone
+):
+    first, second = digits.train_stream[:2]
+    plugin, model, kept, message = kind(), tiny(), [], "trained in another strategy before"
+    kept.append(train_generator(model, [first], plugin, train_steps=1))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=f".*{message}")
+        kept[0].train(second, eval_streams=[])
+        train_generator(tiny(), [first, second], plugin, train_steps=1)  # of its own
+        copy.deepcopy(kept[0]).train(first, eval_streams=[])
+    if is_gone:
+        kept.clear()
+        gc.collect()
+    with pytest.warns(UserWarning, match=message):
+        train_generator(model, [second], plugin, train_steps=1)
 
 
 def test_an_interruption_of_the_last_evaluation_leaves_the_experience_learned(

@@ -14,7 +14,7 @@ from avalanche_gd import (
     GenerativeReplayPlugin,
     SoftGenerativeReplayPlugin,
 )
-from avalanche_gd.plugins import soft_label_loss
+from avalanche_gd.plugins import EMAPlugin, soft_label_loss
 from avalanche_gd.training import BudgetedTemplate
 from tests.helpers.bits import same_bits, weights
 from tests.helpers.small_models import tiny
@@ -99,3 +99,50 @@ def test_soft_labels_are_0_for_classes_that_the_old_solver_has_no_logit_of():
     for wrong in (0, -2.0, math.nan):
         with pytest.raises(ValueError, match=r"^temperature must be .*above 0"):
             soft_label_loss(new, old, wrong)
+
+
+class Steps(SupervisedPlugin):
+    """Notes the head before and after each step, and interrupts the training once."""
+
+    def __init__(self, at):
+        super().__init__()
+        self.at, self.starts, self.ends = at, [], []
+
+    def head(self, strategy):
+        return strategy.model.head.classifier.weight.detach().clone()
+
+    def before_training_iteration(self, strategy, **kwargs):
+        if len(self.ends) == self.at:
+            self.at = None
+            raise KeyboardInterrupt
+        self.starts.append(self.head(strategy))
+
+    def after_training_iteration(self, strategy, **kwargs):
+        self.ends.append(self.head(strategy))
+
+
+@pytest.mark.parametrize("at", [3, 5])  # before its first step, and after two
+def test_an_average_grows_with_a_head_that_grew_after_an_interruption(digits, at):
+    steps, model = Steps(at), Growing(masking=False)
+    strategy = BudgetedTemplate(
+        model=model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        criterion=nn.CrossEntropyLoss(),
+        plugins=[EMAPlugin(0.9), steps],
+        train_steps=3,
+        train_mb_size=16,
+        evaluator=None,
+    )
+    stream = sorted(digits.train_stream, key=lambda e: max(e.classes_in_this_experience))
+    strategy.train(stream[0], eval_streams=[])
+    with pytest.raises(KeyboardInterrupt):
+        strategy.train(stream[1], eval_streams=[])
+    strategy.train(stream[4], eval_streams=[])
+    pairs = list(zip(steps.starts, steps.ends, strict=True))[3:]
+    assert len(pairs) == at and len(pairs[-1][0]) == 10
+    average = pairs[0][0]
+    for i, (before, after) in enumerate(pairs, 1):
+        average = torch.cat([average, before[len(average) :]])  # the new units
+        average = average.lerp(after, 1 - (min(0.9, i / (9 + i)) if i > 1 else 0))
+    assert (model.head.classifier.weight - average).abs().max() < 1e-6
+    assert (pairs[-1][1] - average).abs().max() > 1e-4
