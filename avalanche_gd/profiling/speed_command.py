@@ -38,7 +38,7 @@ def main(description: str, arguments: Sequence[str] | None = None) -> None:
     :param description: the description of the command.
     :param arguments: those of the command line; None for the process's own.
     """
-    line = "interrupted; speed.csv has what was measured"
+    line = "interrupted; speed.csv has what was measured before, if anything"
     with ending_when_interrupted(line), ending_with_one_line():
         options = _parse(description, arguments)
         out = Path(options.out)

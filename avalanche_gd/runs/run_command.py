@@ -1,5 +1,6 @@
 """The command ``avalanche-gd``."""
 
+import re
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -43,6 +44,9 @@ _FLAGS: dict[str, tuple[str, ...] | None] = {
 An empty tuple accepts any value.
 """
 
+_OF_HOME = re.compile(r"""out=(['"]?)(~.*)\1""", re.DOTALL)
+"""A folder of the results below a home folder, also in quotes for Hydra."""
+
 
 @hydra.main(version_base="1.3", config_path="pkg://avalanche_gd.conf", config_name="config")
 def _job(composed: DictConfig) -> str | None:
@@ -73,8 +77,8 @@ def _ordered(arguments: Sequence[str]) -> list[str]:
         name, given, value = argument.partition("=")
         if argument == "--check":
             settings.append("check=true")
-        elif argument.startswith("out=~"):  # the shell does not replace this ~
-            settings.append(folder_as_typed(f"out={expanded(argument[4:])}"))
+        elif typed := _OF_HOME.fullmatch(argument):  # the shell does not replace this ~
+            settings.append(folder_as_typed(f"out={expanded(typed[2])}"))
         elif not argument.startswith("-"):
             settings.append(folder_as_typed(argument))
         elif name not in _FLAGS:

@@ -36,6 +36,7 @@ class SweepCallback(Callback):
         self.failures: dict[Path, str] = {}
         self.own_file = Path()
         self.before: bytes | None = None  # its content before the sweep
+        self.made: list[Path] = []  # the folders for it that were not there, the last first
 
     def __getstate__(self) -> dict[str, Any]:
         """Start as new in a launcher's process, which does not know the other runs."""
@@ -51,6 +52,7 @@ class SweepCallback(Callback):
             self.countdown = Countdown(self.configs)
         self.own_file = Path(config.hydra.sweep.dir) / "multirun.yaml"
         self.before = self.own_file.read_bytes() if self.own_file.is_file() else None
+        self.made = [path for path in self.own_file.parents if not path.exists()]
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Note the start time."""
@@ -88,8 +90,9 @@ class SweepCallback(Callback):
             write_bytes(self.own_file, self.before)
             return
         self.own_file.unlink(missing_ok=True)
-        with suppress(OSError):  # not empty, or the current folder
-            self.own_file.parent.rmdir()
+        with suppress(OSError):  # not empty
+            for folder in self.made:
+                folder.rmdir()
 
     def _report(self, folders: Sequence[Path]) -> None:
         out = expanded(self.configs[0].out)

@@ -88,6 +88,19 @@ def test_a_folder_is_the_one_that_was_typed(folder):
     )
 
 
+@pytest.mark.parametrize("flag", [(), ("-m",)])
+@pytest.mark.parametrize("quote", ["", "'", '"'])
+def test_a_folder_below_home_is_there_also_in_quotes(
+    command, tmp_path, monkeypatch, flag, quote
+):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    out = f"out={quote}~/its runs{quote}"
+    status, _, errors = command(*flag, "method=naive", "benchmark.n_experiences=1", out)
+    assert status == 0, errors
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+    assert [path.name for path in (tmp_path / "home").iterdir()] == ["its runs"]
+
+
 OF_A_CLASS = {
     "a plugin": ["method.plugins=[{_target_: Mine, text: 'TEXT'}]"],
     "a denoiser": [*OWN, "model.options={text: 'TEXT'}"],

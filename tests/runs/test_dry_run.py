@@ -27,19 +27,20 @@ def test_a_check_says_that_a_method_works_and_leaves_nothing(call, tmp_path, met
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
+@pytest.mark.parametrize("out", ["here", "not/yet/here"])
 @pytest.mark.parametrize("before", [None, b"of a sweep"], ids=["nothing", "a file"])
-def test_a_check_of_several_runs_leaves_nothing_either(call, tmp_path, before):
-    file = tmp_path / "here" / "multirun.yaml"
+def test_a_check_of_several_runs_leaves_nothing_either(call, tmp_path, before, out):
+    file = tmp_path / out / "multirun.yaml"
     if before is not None:
-        file.parent.mkdir()
+        file.parent.mkdir(parents=True)
         file.write_bytes(before)
-    options = [*SMALL, "method=naive,solver_naive", "out=here"]
+    options = [*SMALL, "method=naive,solver_naive", f"out={out}"]
     status, output, errors = call(main, "-m", "--check", *options)
     assert status == 0 and output.count(": works; about") == 2, errors
     assert [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()] == (
         [] if before is None else [before]
     )
-    assert file.parent.exists() == (before is not None)
+    assert (tmp_path / out.split("/")[0]).exists() == (before is not None)
 
 
 class Machine:
