@@ -1,5 +1,6 @@
 """Generative replay for a solver, with the old solver's soft labels."""
 
+import warnings
 from typing import Any
 
 import torch
@@ -110,6 +111,13 @@ class SoftGenerativeReplayPlugin(  # type: ignore[call-arg]
 
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Train the generator if that is not done yet, and release the copies."""
+        first, steps = self.samples_only_from, strategy.clock.train_exp_iterations
+        if first is not None and self.new_generator is None:
+            warnings.warn(
+                f"the experience ended after {steps} steps, before samples_only_from="
+                f"{first}: the solver saw real images to the end",
+                stacklevel=2,
+            )
         super().after_training_exp(strategy, *args, **kwargs)
         self.new_generator = None
 

@@ -140,9 +140,11 @@ def is_real(batch, experience):
 
 
 @pytest.mark.parametrize("first", [None, 0, 2, 9])
-def test_current_images_go_through_the_generator_from_a_step_on(digits, first):
+def test_current_images_go_through_the_generator_from_a_step_on(digits, first, recwarn):
     stream = digits.train_stream[:2]
     _, generator, events = trained(tiny(), stream, samples_only_from=first)
+    said = [str(warning.message) for warning in recwarn]
+    assert any("before samples_only_from=9" in one for one in said) == (first == 9)
     expected, found = [], []
     for index in range(2):
         kinds = ["real"] * 3 if first is None else ["real", "real", "made"]
