@@ -4,6 +4,7 @@
 """
 
 import csv
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -122,6 +123,25 @@ def split_fmnist_small(of: Numbers) -> Iterator[str]:
     one = sum(gain > 0 for gain in alone) == 1
     yield when(one, f"worse on two seeds and better on one, by {max(alone):.3f}")
     yield f"{span(times(of('gem'), of(GD)))} times that of distillation"
+    yield f"higher on each, {each(of('gem', 'KLD'), 3)} against {each(of(GD, 'KLD'), 3)}"
+    better, *worse = sorted(above(of("gem", "accuracy"), of(GD, "accuracy")), reverse=True)
+    split = (
+        f"better by {better:.3f} on one seed and worse by up to {-min(worse):.3f} on two"
+    )
+    yield when(better > 0 > max(worse), split)
+    path = "trajectory_distillation"
+    yield f"FID {each(of(path))} against {each(of(GD))}, KLD {each(of(path, 'KLD'), 3)}"
+    apart = max(map(abs, above(of(path, "accuracy"), of(GD, "accuracy"))))
+    yield f"with solvers within {math.ceil(1000 * apart) / 1000} of each other"
+    yield f"higher FID on each seed, {each(of('vae_replay'))} against {each(of(GD))}"
+    vae = of("vae_replay", "accuracy")
+    most = max(above(vae, of(GD, "accuracy")))
+    one = sum(gain > 0 for gain in above(vae, of(GD, "accuracy"))) == 1
+    yield when(one, f"{each(vae, 3)}, which is better on one seed, by {most:.3f}")
+    flow, joint = of(f"{GD}, flow"), of("joint, flow")
+    yield f"{each(times(flow, of(GD)), 2)} times the FID of DDPM, {each(flow)}"
+    gain = above(of(f"{GD}, flow", "accuracy"), of(GD, "accuracy"))
+    yield f"a better solver, by {each(gain, 3)}; joint training has {each(joint)}"
     penalties = ("mas", "si", "rwalk", "rank1_ewc", "ewc")
     yield f"Their solvers end at {span(solvers(of, penalties))}."
     penalized = span(solvers(of, ("solver_ewc", "solver_si", "solver_lwf")))

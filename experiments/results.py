@@ -45,7 +45,7 @@ EXPERIMENTS = {
 IN_README = ("split_digits", "split_fmnist_small", "split_cifar10_small")
 README_COLUMNS = ("FID", "KLD", "accuracy", "forgetting", "F_per_step")
 README_METHODS = (
-    *("naive", "joint", "ewc", "experience_replay", "vae_replay"),
+    *("naive", "joint", "ewc", "experience_replay", "gem", "vae_replay"),
     *("generative_replay", "generative_distillation", "gaussian_distillation"),
     *("current_distillation", "pooled_distillation"),
     "pooled_distillation, pool_size=1500, replay_ratio=0.34",
