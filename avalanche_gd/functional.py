@@ -168,7 +168,7 @@ def distillation_loss(
     :param teacher: the same kinds as the student. It is called without gradients and in
         evaluation mode, if it is a module, which then has the mode again that it had.
     :param x_t: noisy images, ``(N, C, H, W)``.
-    :param timesteps: ``(N,)``.
+    :param timesteps: ``(N,)``, from 0 to T - 1; integers, unless the models take others.
     :param condition: the classes that both get, ``(N,)``; None for models without classes.
     :param weights: see :func:`prediction_losses`.
     :return: a scalar.
@@ -198,7 +198,8 @@ def _are_alike(student: Any, process: Any) -> bool:
 
 
 def _check_timesteps(x_t: Tensor, timesteps: Tensor, process: NoiseProcess) -> None:
-    check_timesteps("timesteps", timesteps, len(x_t), process.num_timesteps)
+    last = process.num_timesteps
+    check_timesteps("timesteps", timesteps, len(x_t), last, integers=False)
 
 
 def _check_weights(weights: Tensor | None, process: NoiseProcess) -> None:

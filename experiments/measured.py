@@ -108,7 +108,7 @@ class Measured:
         return [points[max(points)] for points in self.curves(column)]
 
     def mean(self, column: Column) -> float:
-        """The mean over seeds after the last experience."""
+        """The mean over seeds after the last experience that has it."""
         return statistics.fmean(self.finals(column))
 
 

@@ -353,7 +353,9 @@ def test_weights_of_another_schedule_are_refused(count):
             losses()
 
 
-@pytest.mark.parametrize("wrong", [[-1, 5], [5, 1000], [5], [[5], [6]], [0.5, 1.0]])
+@pytest.mark.parametrize(
+    "wrong", [[-1, 5], [5, 1000], [5], [[5], [6]], [0.5, 1000.0], [True, False]]
+)
 def test_timesteps_that_are_not_the_processs_are_refused(wrong):
     student, x_t, wrong = tiny(), torch.randn(2, *SHAPE), torch.tensor(wrong)
     for one, other in (
@@ -361,10 +363,40 @@ def test_timesteps_that_are_not_the_processs_are_refused(wrong):
         (student.denoiser, student),
         (student, student.denoiser),
     ):
-        with pytest.raises(ValueError, match=r"^timesteps must be (2 integers|from 0 to)"):
+        with pytest.raises(ValueError, match=r"^timesteps must be (2 numbers|from 0 to)"):
             distillation_loss(one, other, x_t, wrong)
-    with pytest.raises(ValueError, match=r"^timesteps must be (2 integers|from 0 to)"):
+    with pytest.raises(ValueError, match=r"^timesteps must be (2 numbers|from 0 to)"):
         prediction_losses(student, Taught(x_t, wrong, x_t, None))
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.uint8, torch.uint16, torch.int32])
+def test_timesteps_are_integers_of_whatever_size(kind):
+    student, x_t, t = tiny(), torch.randn(3, *SHAPE), torch.tensor([0, 5, 100])
+    gamma = student.process.min_snr_weights(5)
+    losses = [
+        distillation_loss(student, frozen_copy(student), x_t, t.to(dtype), weights=gamma)
+        for dtype in (torch.long, kind)
+    ]
+    assert torch.equal(*losses)
+
+
+def test_timesteps_between_integers_are_for_models_that_take_them():
+    student, x_t = tiny(flow_scheduler()), torch.randn(2, *SHAPE)
+    t = torch.tensor([0.5, 998.5])
+    assert distillation_loss(student, tiny(flow_scheduler()), x_t, t).isfinite()
+    with pytest.raises(ValueError, match="weights are those of timesteps that are integ"):
+        distillation_loss(student, tiny(flow_scheduler()), x_t, t, weights=torch.ones(1000))
+
+
+def test_losses_are_mapped_over_batches():
+    student = tiny()
+    x_t, t = torch.randn(4, 3, *SHAPE), torch.randint(1000, (4, 3))
+
+    def loss(x_t, t):
+        return prediction_losses(student, Taught(x_t, t, x_t, None))[0]
+
+    each = [loss(*batch) for batch in zip(x_t, t, strict=True)]
+    assert torch.allclose(torch.vmap(loss)(x_t, t), torch.stack(each), rtol=1e-5)
 
 
 def with_dropout():

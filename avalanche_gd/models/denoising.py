@@ -62,27 +62,41 @@ def noise_images(
     return Noised(x_t, process.target(x0, noise, timesteps), timesteps)
 
 
-def check_timesteps(name: str, timesteps: Tensor, count: int, num_timesteps: int) -> None:
+def check_timesteps(
+    name: str,
+    timesteps: Tensor,
+    count: int,
+    num_timesteps: int,
+    *,
+    integers: bool = True,
+) -> None:
     """Raise ValueError unless there are so many integers in ``[0, T)``.
 
-    Their range is checked on the CPU only, as an accelerator would have to wait.
+    Their range is checked where it can be read: on the CPU, as an accelerator would have to
+    wait, and not by torch.compile and ``torch.func.vmap``.
 
     :param name: what they are, in the message.
     :param count: N.
     :param num_timesteps: T.
+    :param integers: False for numbers that are no integers too.
     """
-    is_integer = not (timesteps.dtype == torch.bool or timesteps.is_floating_point())
-    if timesteps.shape != (count,) or not is_integer or timesteps.is_complex():
+    is_float = timesteps.is_floating_point()
+    is_other = timesteps.dtype == torch.bool or timesteps.is_complex()
+    if timesteps.shape != (count,) or is_other or (is_float and integers):
         raise ValueError(
-            f"{name} must be {count} integers, got {timesteps.dtype} of shape "
-            f"{tuple(timesteps.shape)}"
+            f"{name} must be {count} {'integers' if integers else 'numbers'}, got "
+            f"{timesteps.dtype} of shape {tuple(timesteps.shape)}"
         )
-    if timesteps.device.type == "cpu" and count:
-        low, high = (int(bound) for bound in torch.aminmax(timesteps))
+    if timesteps.device.type == "cpu" and count and not torch.compiler.is_compiling():
+        bounds = torch.aminmax(timesteps if is_float else timesteps.long())
+        try:
+            low, high = (float(bound) for bound in bounds)
+        except RuntimeError:  # of vmap
+            return
         if low < 0 or high >= num_timesteps:
             raise ValueError(
                 f"{name} must be from 0 to T - 1 = {num_timesteps - 1}, got "
-                f"{low if low < 0 else high}"
+                f"{low if low < 0 else high:g}"
             )
 
 
@@ -90,8 +104,8 @@ def squared_errors(denoising: Denoising, weights: Tensor | None = None) -> Tenso
     """The mean squared error of each sample over its pixels, ``(N,)``.
 
     :param weights: the weight of a sample by its timestep, ``(T,)``; None for 1.
-    :raises ValueError: if prediction and target differ in shape, or weights are not one
-        for each timestep.
+    :raises ValueError: if prediction and target differ in shape, weights are not one for
+        each timestep, or timesteps with weights are no integers.
     """
     prediction, target, timesteps = denoising
     if prediction.shape != target.shape:  # they would be broadcast
@@ -105,7 +119,11 @@ def squared_errors(denoising: Denoising, weights: Tensor | None = None) -> Tenso
             f"{tuple(weights.shape)}; flatten them"
         )
     errors = (prediction - target).square().flatten(1).mean(1)
-    return errors if weights is None else errors * weights.to(errors.device)[timesteps]
+    if weights is None:
+        return errors
+    if timesteps.is_floating_point():
+        raise ValueError("weights are those of timesteps that are integers, not float")
+    return errors * weights.to(errors.device)[timesteps.long()]
 
 
 def predict(

@@ -35,19 +35,19 @@ class SynapticIntelligencePlugin(avalanche_plugins.SynapticIntelligencePlugin):
     :raises ValueError: when training starts, for weights in bfloat16, which NumPy has not.
     """
 
-    def before_training(self, strategy: Any, **kwargs: Any) -> None:
-        """Raise ValueError for weights that Avalanche's plugin cannot compute with."""
-        if any(p.dtype == torch.bfloat16 for p in strategy.model.parameters()):
+    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        """Keep the weights from before the experience.
+
+        :raises ValueError: for weights that Avalanche's plugin cannot compute with.
+        """
+        super().before_training_exp(strategy, **kwargs)
+        _copy(self.ewc_data[0])
+        allowed = self.allowed_parameters(strategy.model, self.excluded_parameters)
+        if any(parameter.dtype == torch.bfloat16 for _, parameter in allowed):
             raise ValueError(
                 "SynapticIntelligencePlugin cannot compute with weights in bfloat16; keep "
                 'them in float32, and have passes in bfloat16 by Execution("bfloat16")'
             )
-
-    def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        """Keep the weights from before the experience."""
-        super().before_training_exp(strategy, **kwargs)
-        _copy(self.ewc_data[0])
-        allowed = self.allowed_parameters(strategy.model, self.excluded_parameters)
         self._allowed = _Parameters(dict(allowed))
         for name, parameter in allowed:  # new ones are float32, whatever the weights are
             for kept in (self.ewc_data[1], *self.syn_data.values()):

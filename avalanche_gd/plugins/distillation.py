@@ -10,7 +10,7 @@ from torch import Tensor
 from avalanche_gd.checks import check_number
 from avalanche_gd.plugins.compatibility import check_compatible
 from avalanche_gd.plugins.drawing import WITHOUT_SAMPLES
-from avalanche_gd.plugins.experiences import experience_number
+from avalanche_gd.plugins.experiences import ExperienceCount
 from avalanche_gd.plugins.guidance import ClassifierGuidance
 from avalanche_gd.plugins.lesson import Lesson, LessonPlugin
 from avalanche_gd.plugins.look_ahead import LOOK_AHEAD
@@ -226,8 +226,8 @@ class GenerativeDistillationPlugin(
         self.lesson.begin_experience(strategy)
         if self.lesson.guidance is not None:
             teacher = Teacher.of(strategy).model
-            number = experience_number(strategy)
-            self.lesson.guidance.begin_experience(strategy.experience, teacher, number)
+            count = ExperienceCount.of(strategy)
+            self.lesson.guidance.begin_experience(strategy.experience, teacher, count)
 
     @property
     def _needs_no_ends(self) -> bool:

@@ -1,12 +1,11 @@
 """The exponential moving average of the weights."""
 
-from collections.abc import Iterable
 from typing import Any
 
 from avalanche.core import SupervisedPlugin
 from avalanche.training import plugins as avalanche_plugins
 from diffusers.training_utils import EMAModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from avalanche_gd.checks import check_number
 from avalanche_gd.plugins.experiences import ExperienceCount
@@ -87,11 +86,11 @@ class EMAPlugin(SupervisedPlugin, supports_distributed=True):
         """Start from the present weights, or continue."""
         count, average = ExperienceCount.of(strategy), _Average.of(strategy)
         count.begin(strategy)
-        if average.number == count.number and average.fits(strategy.model.parameters()):
+        if average.number == count.number and average.model is not None:
+            average.fit(strategy.model)
             self.show_weights(strategy)
         else:
-            average.model = EMAModel(strategy.model.parameters(), decay=self.decay)
-            average.is_shown = False
+            average.begin(strategy.model, self.decay)
         average.number = count.number
         average.is_in_training = True
 
@@ -140,25 +139,26 @@ class _Average:
 
     def __init__(self) -> None:
         self.model: Any = None
+        self.names: list[str] = []  # of its weights
         self.is_shown = False  # in place of the weights, which are stored
         self.is_in_training = False
         self.number = 0  # n of the experience that is averaged
 
-    def fits(self, parameters: Iterable[Tensor]) -> bool:
-        """True if there is an average of as many weights, for which it grows as they did.
+    def begin(self, model: nn.Module, decay: float) -> None:
+        """Start from the present weights."""
+        self.model = EMAModel(model.parameters(), decay=decay)
+        self.names = [name for name, _ in model.named_parameters()]
+        self.is_shown = False
 
-        What is new in a head that grew begins with the present weights.
-        """
-        if self.model is None:
-            return False
-        now = list(parameters)
-        for kept in (self.model.shadow_params, self.model.temp_stored_params or []):
-            if kept and len(kept) != len(now):
-                return False
-            for place, (old, new) in enumerate(zip(kept, now, strict=False)):
-                if old.shape != new.shape:
-                    kept[place] = _grown(old, new)
-        return True
+    def fit(self, model: nn.Module) -> None:
+        """Let it grow as the model did, with the present weights for what is new."""
+        now = dict(model.named_parameters())
+        for kind in ("shadow_params", "temp_stored_params"):
+            if kept := getattr(self.model, kind):
+                old = dict(zip(self.names, kept, strict=True))
+                grown = [_grown(old.get(name), weight) for name, weight in now.items()]
+                setattr(self.model, kind, grown)
+        self.names = list(now)
 
     @classmethod
     def of(cls, strategy: Any) -> "_Average":
@@ -168,11 +168,14 @@ class _Average:
         return strategy._average_of_weights
 
 
-def _grown(old: Tensor, new: Tensor) -> Tensor:
+def _grown(old: Tensor | None, new: Tensor) -> Tensor:
     """The new weights, with the old ones where both have some."""
-    grown = new.detach().to(old).clone()
-    common = tuple(slice(0, min(pair)) for pair in zip(old.shape, new.shape, strict=True))
-    grown[common] = old[common]
+    if old is not None and old.shape == new.shape:
+        return old
+    grown = new.detach().clone()
+    if old is not None:
+        common = tuple(slice(0, min(p)) for p in zip(old.shape, new.shape, strict=True))
+        grown[common] = old[common].to(grown)
     return grown
 
 

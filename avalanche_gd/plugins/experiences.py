@@ -32,6 +32,8 @@ class ExperienceCount:
         self._has_learned = False  # at least one piece of it was trained to its end
         self._origin: Any = None  # names that of its pieces; None for a whole experience
         self._is_further_piece = False
+        self.known: Any = None
+        """What a guidance knows of the classes that the strategy has learned."""
         self.further_pieces = 0
         """Pieces that Avalanche's clock counts as experiences, but n does not."""
 

@@ -74,10 +74,10 @@ class ClassifierGuidance:
         """A copy of it replaces the classifier when samples are made; None to keep that."""
         self.classes = torch.zeros(0, dtype=torch.long)
         """The classes that samples are guided towards, ``(K,)``."""
-        self._learned: frozenset[int] = frozenset()  # before the experience in training
-        self._begun: _Begun | None = None  # the experience in training, or the last one
 
-    def begin_experience(self, experience: Any, teacher: Any, number: int) -> None:
+    def begin_experience(
+        self, experience: Any, teacher: Any, count: ExperienceCount
+    ) -> None:
         """Find the classes that samples are guided towards.
 
         Call it for the first experience of a strategy too, whose classes are then known to
@@ -86,8 +86,8 @@ class ClassifierGuidance:
         :param experience: the experience in training.
         :param teacher: the :class:`~avalanche_gd.DiffusionModel` that samples; None if
             there is none yet.
-        :param number: n = 1, 2, ... of the experience, which is another where one is
-            trained a second time.
+        :param count: that of the strategy, with n of the experience: another n where one
+            is trained a second time.
         """
         if self.classifier is None:
             raise ValueError(
@@ -96,17 +96,16 @@ class ClassifierGuidance:
             )
         _check_mode(self.classifier)
         whole = whole_experience(experience)
-        begun = _Begun(number, dataset_classes(whole.dataset))
+        classes = own = dataset_classes(whole.dataset)
         if teacher is None:
-            self._learned, self._begun = frozenset(), begun
+            count.known = _Known(count.number, own, frozenset())
             return
-        classes = begun.classes
         if self.towards == "missing" and teacher.num_classes is not None:
             classes = frozenset(teacher.classes_seen.nonzero().flatten().tolist())
         elif self.towards == "missing":
-            self._learned = self._learned_by(teacher, whole, begun)
-            classes = self._learned or classes  # if it is trained again, its own
-        self._begun = begun
+            learned = _learned_by(teacher, whole, count)
+            classes = learned or own  # if it is trained again, its own
+            count.known = _Known(count.number, own, learned)
         if not classes:
             raise ValueError("guidance by a classifier needs data with labels")
         self.classes = torch.tensor(sorted(classes), device=teacher.device)
@@ -118,22 +117,6 @@ class ClassifierGuidance:
                 f"the classifier has {known} logits and does not know class "
                 f"{max(classes)}; give one that knows the classes to guide towards"
             )
-
-    def _learned_by(self, teacher: Any, whole: Any, begun: "_Begun") -> frozenset[int]:
-        """The classes of the experiences that were trained before the teacher was frozen.
-
-        A teacher keeps them: pieces of an experience, and one after an interruption, have
-        the teacher of the experience that began before.
-        """
-        if not hasattr(teacher, "_learned_classes"):
-            learned = self._learned
-            if self._begun is None:
-                before = whole.origin_stream[: whole.current_experience]
-                learned = learned.union(*(dataset_classes(e.dataset) for e in before))
-            elif self._begun.number != begun.number:
-                learned = learned | self._begun.classes
-            teacher._learned_classes = learned
-        return teacher._learned_classes
 
     def draw_classes(
         self, condition: Tensor | None, count: int, generator: torch.Generator
@@ -175,11 +158,31 @@ class ClassifierGuidance:
         return lambda denoise: lambda x_t, timesteps: predict(denoise, x_t, timesteps)
 
 
-class _Begun(NamedTuple):
-    """An experience that has begun."""
+class _Known(NamedTuple):
+    """Of an experience that has begun, and of those before."""
 
     number: int
-    classes: frozenset[int]
+    own: frozenset[int]
+    learned: frozenset[int]
+
+
+def _learned_by(teacher: Any, whole: Any, count: ExperienceCount) -> frozenset[int]:
+    """The classes of the experiences that were trained before the teacher was frozen.
+
+    A teacher keeps them: pieces of an experience, and one after an interruption, have the
+    teacher of the experience that began before.
+    """
+    if not hasattr(teacher, "_learned_classes"):
+        known = count.known
+        if known is None:
+            before = whole.origin_stream[: whole.current_experience]
+            learned = frozenset().union(*(dataset_classes(e.dataset) for e in before))
+        elif known.number != count.number:
+            learned = known.learned | known.own
+        else:
+            learned = known.learned
+        teacher._learned_classes = learned
+    return teacher._learned_classes
 
 
 class GuidingSolverPlugin(SupervisedPlugin, supports_distributed=True):

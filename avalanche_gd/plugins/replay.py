@@ -14,7 +14,7 @@ from avalanche_gd.distributed.shares import draw_share
 from avalanche_gd.models.diffusion import DiffusionModel
 from avalanche_gd.models.random_state import same_draws
 from avalanche_gd.plugins.compatibility import check_compatible, check_solver
-from avalanche_gd.plugins.experiences import experience_number
+from avalanche_gd.plugins.experiences import ExperienceCount
 from avalanche_gd.plugins.guidance import ClassifierGuidance
 from avalanche_gd.plugins.lesson import Lesson, LessonPlugin
 from avalanche_gd.plugins.look_ahead import LOOK_AHEAD
@@ -272,8 +272,8 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
                     frozen_copy(strategy.model) if old is None else old
                 )
                 self.guidance.solver = strategy.model if is_live else None
-            number = experience_number(strategy)
-            self.guidance.begin_experience(strategy.experience, self.old_generator, number)
+            count = ExperienceCount.of(strategy)
+            self.guidance.begin_experience(strategy.experience, self.old_generator, count)
 
     def before_forward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Add the samples, noised, to a diffusion model's pass over the current batch."""

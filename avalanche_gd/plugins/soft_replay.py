@@ -114,8 +114,8 @@ class SoftGenerativeReplayPlugin(  # type: ignore[call-arg]
         first, steps = self.samples_only_from, strategy.clock.train_exp_iterations
         if first is not None and self.new_generator is None:
             warnings.warn(
-                f"the experience ended after {steps} steps, before samples_only_from="
-                f"{first}: the solver saw real images to the end",
+                f"an experience, or a piece of one, ended after {steps} steps, before "
+                f"samples_only_from={first}: the solver saw real images to the end",
                 stacklevel=2,
             )
         super().after_training_exp(strategy, *args, **kwargs)

@@ -77,7 +77,7 @@ class Teacher:
             warnings.warn(
                 "the model was trained in another strategy before; this one counts from "
                 "n = 1, and has no teacher in its first experience. Go on with the same "
-                "strategy to keep what the model learned there",
+                "strategy to keep what the model learned there, unless it was reset",
                 stacklevel=2,
             )
 

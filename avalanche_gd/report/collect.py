@@ -25,7 +25,7 @@ from avalanche_gd.runs.results import (
     read_unfinished,
     says_complete,
 )
-from avalanche_gd.runs.run_files import is_of_run
+from avalanche_gd.runs.run_files import has_metrics, sections_of_run
 
 _MOST_EXPERIENCES = 200  # one picture each, side by side
 _SHOWN_PARTS = 3  # BENCHMARK/METHOD/seed-N-DIGEST
@@ -143,8 +143,12 @@ def _is_run(folder: Path) -> bool:
     config = folder / "config.yaml"  # may also be another program's
     if not os.path.lexists(config):
         return False
-    is_of_ours = RUN_FOLDER.fullmatch(folder.name) or (folder / ".lock").is_file()
-    return bool(is_of_ours) or is_of_run(config)
+    if (folder / ".lock").is_file() or has_metrics(folder):
+        return True
+    sections = sections_of_run(config)
+    if RUN_FOLDER.fullmatch(folder.name):  # also of a damaged one
+        return sections is None or sections > 0
+    return sections == 2
 
 
 def _read_complete(folder: Path) -> RunResult:

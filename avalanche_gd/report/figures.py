@@ -45,7 +45,7 @@ def curve_drawings(section: Section, styles: dict[str, Style]) -> list[Drawing]:
             axis.set_ylabel(f"in the features of {section.features}")
         alt = (
             f"{metric.label} over {section.length} of {section.benchmark}. "
-            f"After the last: {_ranking(section, metric)}."
+            f"After the last: {_ranking(section, metric) or 'not measured'}."
         )
         name = f"{section.slug}-{metric.name.lower()}"
         drawings.append(finished(figure, metric, name, alt))

@@ -131,8 +131,7 @@ def by_method(runs: Sequence[RunResult]) -> dict[str, list[RunResult]]:
     Settings that are None are left out of the label, as such an option is off, but where
     others were not given it. Of a label, the lowest seed comes first.
 
-    :raises ValueError: if a label has two runs of one seed, with settings that differ but
-        read the same.
+    :raises ValueError: if a label has two runs with settings that differ but read the same.
     """
     groups: dict[str, list[RunResult]] = {}
     for method in dict.fromkeys(run.method for run in runs):
@@ -144,11 +143,10 @@ def by_method(runs: Sequence[RunResult]) -> dict[str, list[RunResult]]:
             shown = [k for k in varied if own.get(k) is not None or k in optional & {*own}]
             on = [f"{k}={_text(k, own[k])}" for k in shown]
             same = groups.setdefault(", ".join([method, *on]), [])
-            if twin := next((one for one in same if one.seed == run.seed), None):
-                names = ", ".join(differing([of_method(twin), own]))
+            if same and (names := differing([of_method(same[0]), own])):
                 raise ValueError(
-                    f"{twin.folder} and {run.folder} have the same seed and method, and "
-                    f"settings that read the same, but for {names}; leave one of them out"
+                    f"{same[0].folder} and {run.folder} have the same method, and settings "
+                    f"that read the same, but for {', '.join(names)}; leave one of them out"
                 )
             same.append(run)
     return {label: sorted(own, key=lambda run: run.seed) for label, own in groups.items()}

@@ -172,13 +172,15 @@ def only_deciding(flat: Mapping[str, Any]) -> dict[str, Any]:
 def _is_off(name: str, flat: Mapping[str, Any]) -> bool:
     """True for an argument of a plugin or benchmark that is off, as if it was not given.
 
-    What is off in one of ours may be something else in a class of the user's.
+    What is off in one of ours may be something else in a class of the user's, or within a
+    value that is given to it.
     """
     section, _, option = name.rpartition(".")
     if not name.startswith(_ARGUMENTS) or option not in _OFF or flat[name] != _OFF[option]:
         return False
-    owner = "benchmark" if section == "benchmark.options" else section
-    return str(flat.get(f"{owner}._target_", _OURS)).startswith(_OURS)
+    if section == "benchmark.options":
+        return str(flat.get("benchmark._target_", _OURS)).startswith(_OURS)
+    return str(flat.get(f"{section}._target_", "")).startswith(_OURS)
 
 
 def teacher_digests(config: Any) -> list[str]:

@@ -12,6 +12,9 @@ _FOLDERS = ("out", "benchmark.options.root")
 _PATHS = ("method.teacher", "evaluation.weights_path", "evaluation.labeller_weights")
 """Settings that are so if they begin with ``~``, which that grammar does not have."""
 
+_NAME = re.compile(r"(?!(true|false|null|nan|inf)\Z)[a-z_]\w*", re.ASCII | re.IGNORECASE)
+"""A name in a dictionary that Hydra reads as it is."""
+
 
 def folder_as_typed(override: str) -> str:
     """Quote the folder of an override of ``out`` or ``benchmark.options.root``.
@@ -59,9 +62,7 @@ def literal(value: Any) -> str:
     if isinstance(value, list):
         return f"[{','.join(map(literal, value))}]"
     if isinstance(value, dict):
-        if wrong := [
-            name for name in value if not re.fullmatch(r"[A-Za-z_]\w*", str(name))
-        ]:
+        if wrong := [name for name in value if not _NAME.fullmatch(str(name))]:
             raise ValueError(f"{wrong[0]!r:.80} cannot be given to Hydra as a name")
         return f"{{{','.join(f'{name}:{literal(own)}' for name, own in value.items())}}}"
     return "null" if value is None else str(value)

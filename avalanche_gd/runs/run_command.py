@@ -1,12 +1,13 @@
 """The command ``avalanche-gd``."""
 
-import re
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
@@ -19,7 +20,7 @@ from avalanche_gd.distributed.launch import (
 )
 from avalanche_gd.runs.composition import read_config
 from avalanche_gd.runs.errors import ending_when_interrupted, ending_with_one_line, quiet
-from avalanche_gd.runs.overrides import folder_as_typed
+from avalanche_gd.runs.overrides import folder_as_typed, quoted
 from avalanche_gd.runs.run import run
 from avalanche_gd.runs.screens import screen
 from avalanche_gd.runs.side_by_side import attempt
@@ -43,9 +44,6 @@ _FLAGS: dict[str, tuple[str, ...] | None] = {
 
 An empty tuple accepts any value.
 """
-
-_OF_HOME = re.compile(r"""out=(['"]?)(~.*)\1""", re.DOTALL)
-"""A folder of the results below a home folder, also in quotes for Hydra."""
 
 
 @hydra.main(version_base="1.3", config_path="pkg://avalanche_gd.conf", config_name="config")
@@ -77,8 +75,8 @@ def _ordered(arguments: Sequence[str]) -> list[str]:
         name, given, value = argument.partition("=")
         if argument == "--check":
             settings.append("check=true")
-        elif typed := _OF_HOME.fullmatch(argument):  # the shell does not replace this ~
-            settings.append(folder_as_typed(f"out={expanded(typed[2])}"))
+        elif (typed := _below_home(argument)) is not None:
+            settings.append(f"out={quoted(str(expanded(typed)))}")
         elif not argument.startswith("-"):
             settings.append(folder_as_typed(argument))
         elif name not in _FLAGS:
@@ -88,6 +86,23 @@ def _ordered(arguments: Sequence[str]) -> list[str]:
         else:
             flags.append(_flag(name, value if given else None, rest))
     return [*flags, *settings]
+
+
+def _below_home(argument: str) -> str | None:
+    """The folder of the results if it begins with ``~``, which the shell does not replace.
+
+    It may be in quotes for Hydra. None for other arguments, and for several folders.
+    """
+    name, _, value = argument.partition("=")
+    if name.lstrip("+") != "out" or value.lstrip("'\"")[:1] != "~":
+        return None
+    if value.startswith("~"):
+        return value
+    try:
+        override = OverridesParser.create().parse_override(argument)
+    except HydraException:
+        return None  # Hydra says what is wrong
+    return None if override.is_sweep_override() else str(override.value())
 
 
 def _flag(name: str, value: str | None, rest: list[str]) -> str:

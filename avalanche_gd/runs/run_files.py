@@ -119,17 +119,26 @@ def read_settings(folder: Path, files: Mapping[str, str] | None = None) -> dict[
         return settings
 
 
-def is_of_run(path: Path) -> bool:
-    """True if a ``config.yaml`` has the sections of a run's.
+def sections_of_run(path: Path) -> int | None:
+    """How many of ``benchmark`` and ``method`` a ``config.yaml`` has; None if unreadable.
 
-    Not Hydra's, from which runs are composed, or another program's, which may be of any
-    size.
+    Hydra's, from which runs are composed, or another program's has not both, and may be of
+    any size.
     """
     try:
         lines = read_small(path, limit=_LIMITS["config.yaml"]).splitlines()
     except (OSError, ValueError):
+        return None
+    return len({b"benchmark:", b"method:"} & {*lines})
+
+
+def has_metrics(folder: Path) -> bool:
+    """True if a folder has a ``metrics.csv`` that begins as a run's."""
+    try:
+        content = read_small(folder / "metrics.csv", limit=_LIMITS["metrics.csv"])
+    except (OSError, ValueError):
         return False
-    return {b"benchmark:", b"method:"} <= {*lines}
+    return content.startswith(",".join(Row._fields).encode())
 
 
 def read_rows(folder: Path, files: Mapping[str, str] | None = None) -> list[Row]:

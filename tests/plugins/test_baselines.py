@@ -124,6 +124,12 @@ def test_si_refuses_bfloat16_before_training(digits):
         )
 
 
+def test_si_takes_bfloat16_that_is_frozen(digits):
+    model = tiny()
+    model.frozen = torch.nn.Parameter(torch.zeros(3).bfloat16(), requires_grad=False)
+    train_generator(model, digits.train_stream[:2], SynapticIntelligencePlugin(1.0))
+
+
 def test_the_importance_of_a_weight_that_is_frozen_later_stays(digits):
     plugin = SynapticIntelligencePlugin(si_lambda=1.0, eps=1e3)
     model = tiny()

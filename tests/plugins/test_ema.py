@@ -264,6 +264,19 @@ def test_an_average_ends_with_the_origin_experience(tiny_model, digits, access):
     assert not same_bits(raw.starts[6], raw.steps[5])
 
 
+def test_weights_that_are_new_in_a_piece_leave_the_average_of_the_others(
+    tiny_model, digits
+):
+    first, second = split_online_stream(digits.train_stream[:1], 150, seed=0)
+    raw = Raw()
+    strategy = train_generator(tiny_model, [first], raw, ema_decay=0.5)
+    tiny_model.new = torch.nn.Parameter(torch.full((3,), 7.0))  # the first of all
+    strategy.train(second, eval_streams=[])
+    assert same_bits(raw.starts[3], raw.steps[2])  # goes on from the weights
+    assert distance(raw.ends[1], raw.average(0.5, 6)) < 1e-6
+    assert (tiny_model.new == 7).all()
+
+
 @pytest.mark.parametrize("shared", [False, True])
 def test_strategies_that_take_turns_have_averages_of_their_own(digits, shared):
     first, second = split_online_stream(digits.train_stream[:1], 150, seed=0)

@@ -23,6 +23,7 @@ from avalanche_gd import (
 )
 from avalanche_gd.metrics.class_balance import kl_divergence
 from avalanche_gd.plugins import LookAhead, ReplayPool
+from avalanche_gd.plugins.experiences import ExperienceCount
 from avalanche_gd.runs.learner import Learner
 from tests.helpers.bits import same_bits, weights
 from tests.helpers.small_models import (
@@ -189,11 +190,17 @@ def test_the_classes_are_of_the_experiences_before_or_of_this_one(
     teacher = conditioned(seen=own[0] | own[1]) if conditional else tiny()
     for towards, expected in zip(TOWARDS, (own[0] | own[1], own[2]), strict=True):
         guidance = ClassifierGuidance(classifier(), towards=towards)
-        guidance.begin_experience(third, teacher, 3)
+        guidance.begin_experience(third, teacher, counting(3))
         assert set(guidance.classes.tolist()) == expected
     guidance = ClassifierGuidance(classifier())
-    guidance.begin_experience(stream[0], tiny(), 2)  # trained a second time
+    guidance.begin_experience(stream[0], tiny(), counting(2))  # trained a second time
     assert set(guidance.classes.tolist()) == own[0]
+
+
+def counting(number):
+    count = ExperienceCount()
+    count.number = number
+    return count
 
 
 def classes_of(stream, *places):
@@ -220,6 +227,25 @@ def test_the_missing_classes_are_of_what_was_trained_in_whatever_order(
             strategy.train(part, eval_streams=[])
             expected = classes_of(stream, *order[:number])
             assert set(guidance.classes.tolist()) == expected
+
+
+def test_two_strategies_that_share_a_guidance_have_learned_their_own_classes(digits):
+    stream, guidance = digits.train_stream, ClassifierGuidance(classifier())
+    solver, generator = counting(0), counting(0)
+    for count, place, expected in (
+        (generator, 0, None),  # alone first
+        (generator, 1, (0,)),
+        (solver, 2, None),
+        (generator, 2, (0, 1)),
+        (solver, 3, (2,)),
+        (generator, 3, (0, 1, 2)),
+        (solver, 3, (2, 3)),
+    ):
+        count.number += 1
+        teacher = None if expected is None else tiny()
+        guidance.begin_experience(stream[place], teacher, count)
+        if expected is not None:
+            assert set(guidance.classes.tolist()) == classes_of(stream, *expected)
 
 
 def test_an_experience_that_was_interrupted_is_not_missing(digits):
@@ -352,7 +378,7 @@ def test_a_classifier_that_cannot_guide_is_refused_when_an_experience_begins(
     if "training mode" in message:
         judge.hidden.train()
     with pytest.raises(ValueError, match=message) as refused:
-        guidance.begin_experience(digits.train_stream[1], tiny(), 2)
+        guidance.begin_experience(digits.train_stream[1], tiny(), counting(2))
     assert "\n" not in str(refused.value)
 
 

@@ -127,6 +127,25 @@ def test_the_command_writes_to_report_and_others_files_are_no_runs(
     assert (tmp_path / "report" / "report.html").is_file()
 
 
+@pytest.mark.parametrize("content", [b"", b"\0" * 99, b"seed: 0\n", b"x" * 2**19])
+def test_a_damaged_run_in_a_folder_of_another_name_is_not_left_out(
+    command, tmp_path, content
+):
+    write_run(tmp_path, "joint")
+    folder = write_run(tmp_path, "naive").rename(tmp_path / "mine")
+    (folder / "run.json").unlink()
+    (folder / "config.yaml").write_bytes(content)
+    status, errors = command(tmp_path)
+    assert status == 2 and str(folder / "config.yaml") in errors
+
+
+def test_another_programs_file_in_a_folder_of_a_seed_is_left_out(command, tmp_path):
+    write_run(tmp_path, "joint")
+    (tmp_path / "seed-3").mkdir()
+    (tmp_path / "seed-3" / "config.yaml").write_text("lr: 1\ndefaults:\n  - a\n")
+    assert command(tmp_path) == (0, "")
+
+
 def test_a_report_is_the_same_bytes_each_time_and_leaves_other_files(tmp_path):
     write_run(tmp_path / "runs", "naive")
     out = tmp_path / "report"

@@ -19,17 +19,19 @@ def test_an_option_that_is_off_is_not_in_the_label(tmp_path):
     assert list(by_method(runs)) == ["naive", "naive, method.pool_size=2000"]
 
 
-def test_runs_whose_settings_read_the_same_are_not_averaged(tmp_path):
+@pytest.mark.parametrize("seeds", [(0, 0), (0, 1)])
+@pytest.mark.parametrize("values", [(1, "1"), (None, "None", ...)])
+def test_runs_whose_settings_read_the_same_are_not_averaged(tmp_path, values, seeds):
     runs = []
-    for folder, value in zip("ab", (1, "1"), strict=True):
-        own = {"method.plugins": [{"_target_": "Own", "mass": value}]}
-        runs.append(read_run(write_run(tmp_path / folder, settings=own)))
+    for place, value in enumerate(values):
+        given = {} if value is ... else {"mass": value}
+        own = {"method.plugins": [{"_target_": "Own", **given}]}
+        seed = seeds[min(place, 1)]
+        runs.append(read_run(write_run(tmp_path / str(place), seed=seed, settings=own)))
     with pytest.raises(
         ValueError, match=r"read the same, but for method\.plugins\.0\.mass"
     ):
         by_method(runs)
-    runs[1] = read_run(write_run(tmp_path / "b", seed=1, settings=own))
-    assert [len(own) for own in by_method(runs).values()] == [2]
 
 
 def test_a_run_of_an_earlier_version_has_the_settings_that_were_then_fixed(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from avalanche_gd.runs.composition import compose_config
 from avalanche_gd.runs.overrides import quoted
 from avalanche_gd.runs.run import read_benchmark
-from avalanche_gd.runs.run_command import main
+from avalanche_gd.runs.run_command import _ordered, main
 from avalanche_gd.training import NonFiniteLossError
 from tests.helpers.own_denoisers import OWN
 from tests.helpers.small_runs import SMALL
@@ -99,6 +99,19 @@ def test_a_folder_below_home_is_there_also_in_quotes(
     assert status == 0, errors
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
     assert [path.name for path in (tmp_path / "home").iterdir()] == ["its runs"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "given"),
+    [
+        ("out=~/a b", "out='HOME/a b'"),
+        (r"++out='~/it\'s'", r"out='HOME/it\'s'"),
+        ("out='~/a','~/b'", "out='~/a','~/b'"),
+    ],
+)
+def test_home_is_replaced_in_one_folder(monkeypatch, typed, given):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert _ordered([typed]) == [given.replace("HOME", "/home/me")]
 
 
 OF_A_CLASS = {

@@ -181,3 +181,18 @@ def test_a_class_of_the_users_may_have_an_option_that_is_off_in_ours():
             theirs = {f"{owner}._target_": "my_module.Thing"}
             assert only_deciding({**ours, **given}) == ours
             assert only_deciding({**theirs, **given}) == {**theirs, **given}
+
+
+@pytest.mark.parametrize(
+    ("owner", "section"),
+    [
+        ("model", "model.options"),
+        ("model", "model.options.config"),
+        ("method.plugins.0", "method.plugins.0.config"),
+        ("benchmark", "benchmark.options.data"),
+    ],
+)
+def test_an_option_within_what_a_class_of_the_users_takes_is_in_the_name(owner, section):
+    for option, off in identity._OFF.items():
+        given = {f"{owner}._target_": "my_module.Thing", f"{section}.{option}": off}
+        assert only_deciding(given) == given
