@@ -154,7 +154,7 @@ def split_fmnist_small(of: Numbers) -> Iterator[str]:
     worse = min(above(partial, of(GD))) > 0
     yield when(worse, f"behind on each, {each(partial)} against {each(of(GD))}")
     beside = {seed: of(GD)[seed] for seed in guided}
-    yield f"FID {each(guided)} on two seeds against {each(beside)}"
+    yield f"FID {each(guided)} against {each(beside)}"
     seconds = (f"{of(method, 'seconds')['0']:.0f}" for method in ("vae_replay", GD))
     yield "took {} seconds of training and evaluation where distillation took {}".format(
         *seconds
