@@ -23,10 +23,9 @@ WEIGHTINGS: dict[str, Callable[[int], tuple[float, float]]] = {
 }
 """The weights of L_cur and of lambda L_rep in the n-th experience, by name."""
 
-_TRAINED_IN: "weakref.WeakKeyDictionary[nn.Module, weakref.ref[Any]]"
-_TRAINED_IN = weakref.WeakKeyDictionary()
-"""The last strategy that trained a model with a teacher, or with none in its first
-experience."""
+_TRAINED_BY: "weakref.WeakKeyDictionary[nn.Module, weakref.ref[Teacher]]"
+_TRAINED_BY = weakref.WeakKeyDictionary()
+"""The :class:`Teacher` of the last strategy that trained a model and had one."""
 
 
 class Teacher:
@@ -73,7 +72,7 @@ class Teacher:
         self._number = count.number
         if count.number > 1:
             self.freeze(strategy.model)
-        elif (other := _TRAINED_IN.get(strategy.model)) and other() is not strategy:
+        elif (other := _TRAINED_BY.get(strategy.model)) and other() is not self:
             warnings.warn(
                 "the model was trained in another strategy before; this one counts from "
                 "n = 1, and has no teacher in its first experience. Go on with the same "
@@ -120,7 +119,7 @@ class Teacher:
         self._weighted = self._followed = None  # their graphs cannot be copied
         count = ExperienceCount.of(strategy)
         count.end()
-        _TRAINED_IN[strategy.model] = weakref.ref(strategy)
+        _TRAINED_BY[strategy.model] = weakref.ref(self)
         if not count.is_in_pieces:
             self.release()
         return self.model is None

@@ -127,7 +127,11 @@ def test_the_command_writes_to_report_and_others_files_are_no_runs(
     assert (tmp_path / "report" / "report.html").is_file()
 
 
-@pytest.mark.parametrize("content", [b"", b"\0" * 99, b"seed: 0\n", b"x" * 2**19])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\0" * 99, b"seed: 0\n", b"x" * 2**19],
+    ids=["empty", "zeros", "short", "long"],
+)
 def test_a_damaged_run_in_a_folder_of_another_name_is_not_left_out(
     command, tmp_path, content
 ):
