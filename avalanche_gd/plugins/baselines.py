@@ -26,13 +26,14 @@ class SynapticIntelligencePlugin(avalanche_plugins.SynapticIntelligencePlugin):
     reference, which changes with the step: no weight seems to move, and the penalty stays
     zero. This plugin keeps a copy. Avalanche's also looks up four times a step, for each
     module and all in it, which weights are excluded, which takes as long as the passes of
-    the U-Net. This one looks it up once an experience. Weights may also be of float64.
-    One that is frozen in a later experience keeps its importance, where Avalanche's
+    the U-Net. This one looks it up once an experience. Weights may also be of float64. One
+    that is frozen in a later experience keeps its importance, where Avalanche's
     adds the last step of the experience before, again in each step.
 
     The arguments are those of Avalanche's plugin.
 
-    :raises ValueError: when training starts, for weights in bfloat16, which NumPy has not.
+    :raises ValueError: when an experience begins, for weights in bfloat16 that are trained
+        and not excluded: NumPy, by which Avalanche's plugin computes, does not have it.
     """
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:

@@ -137,7 +137,11 @@ def _find(top: Path) -> Iterator[Path]:
 
 
 def _is_run(folder: Path) -> bool:
-    """True if there is a file that a run has, whatever it contains."""
+    """True if there are files of a run, also damaged ones.
+
+    Not for a ``config.yaml`` of another program: it has other sections, and nothing of a run
+    is beside it.
+    """
     if os.path.lexists(folder / "run.json"):
         return True
     config = folder / "config.yaml"  # may also be another program's

@@ -122,8 +122,8 @@ def read_settings(folder: Path, files: Mapping[str, str] | None = None) -> dict[
 def sections_of_run(path: Path) -> int | None:
     """How many of ``benchmark`` and ``method`` a ``config.yaml`` has; None if unreadable.
 
-    Hydra's, from which runs are composed, or another program's has not both, and may be of
-    any size.
+    Hydra's, from which runs are composed, or another program's does not have both, and may
+    be too large to be read.
     """
     try:
         lines = read_small(path, limit=_LIMITS["config.yaml"]).splitlines()
