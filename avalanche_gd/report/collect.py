@@ -139,8 +139,8 @@ def _find(top: Path) -> Iterator[Path]:
 def _is_run(folder: Path) -> bool:
     """True if there are files of a run, also damaged ones.
 
-    Not for a ``config.yaml`` of another program: it has other sections, and nothing of a run
-    is beside it.
+    Not for a ``config.yaml`` of another program: it has other sections, and nothing of a
+    run is beside it.
     """
     if os.path.lexists(folder / "run.json"):
         return True

@@ -349,9 +349,11 @@ def test_options_of_a_run_are_taken_as_they_are(tmp_path):
     assert config.benchmark.options == options
 
 
-def test_an_option_that_cannot_be_given_to_hydra_can_be_replaced(tmp_path):
-    run = settings_of_a_run(benchmark__options={"crop": {"a b": 1}})
-    with pytest.raises(ValueError, match=r"run 1: benchmark\.options\.crop: 'a b' cannot"):
+@pytest.mark.parametrize("name", ["a b", "true", "Null", "nan", "aé"])
+def test_an_option_that_cannot_be_given_to_hydra_can_be_replaced(tmp_path, name):
+    run = settings_of_a_run(benchmark__options={"crop": {name: 1}})
+    message = rf"run 1: benchmark\.options\.crop: '{name}' cannot be given to Hydra"
+    with pytest.raises(ValueError, match=message):
         composed(tmp_path, run)
     given = ["++benchmark.options.crop=null"]
     assert composed(tmp_path, run, given=given).benchmark.options == {"crop": None}

@@ -499,6 +499,7 @@ def test_a_metric_of_ones_own_may_have_no_value_after_an_experience(
     ) == (after == 1)
     page = (tmp_path / "report.html").read_text()
     assert "Brightness of samples (higher is better) over 2 experiences" in page
+    assert ("After the last: not measured." in page) == (after == 0)
 
 
 def test_settings_of_a_method_are_in_the_order_of_their_numbers(tmp_path):
