@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from avalanche.core import SupervisedPlugin
 from avalanche.training import plugins as avalanche_plugins
 from diffusers.training_utils import EMAModel
@@ -37,7 +38,8 @@ class EMAPlugin(SupervisedPlugin, supports_distributed=True):
     The pieces of an online stream with the same ``origin_experience`` are one experience:
     after each of them the strategy has the average, and the next piece continues from the
     weights. So does an experience that is trained again after an interruption. A head that
-    grows in between, for new classes of a piece, begins its average with its new weights.
+    grows in between, for new classes of a piece, begins its average with its new weights,
+    and so does one that is replaced.
 
     :param decay: the highest share of the old average in a step, in ``[0, 1)``.
     :raises ValueError: for a decay that is not a number in ``[0, 1)``; when training
@@ -139,7 +141,7 @@ class _Average:
 
     def __init__(self) -> None:
         self.model: Any = None
-        self.names: list[str] = []  # of its weights
+        self.weights: dict[str, Tensor] = {}  # what it is the average of
         self.is_shown = False  # in place of the weights, which are stored
         self.is_in_training = False
         self.number = 0  # n of the experience that is averaged
@@ -147,18 +149,23 @@ class _Average:
     def begin(self, model: nn.Module, decay: float) -> None:
         """Start from the present weights."""
         self.model = EMAModel(model.parameters(), decay=decay)
-        self.names = [name for name, _ in model.named_parameters()]
+        self.weights = dict(model.named_parameters())
         self.is_shown = False
 
     def fit(self, model: nn.Module) -> None:
-        """Let it grow as the model did, with the present weights for what is new."""
+        """Let it grow as the model did, with the present weights for what is new.
+
+        Weights that were replaced, or loaded while the average was shown, are new.
+        """
         now = dict(model.named_parameters())
+        average = dict(zip(self.weights, self.model.shadow_params, strict=True))
+        known = average if self.is_shown else self.weights
         for kind in ("shadow_params", "temp_stored_params"):
             if kept := getattr(self.model, kind):
-                old = dict(zip(self.names, kept, strict=True))
-                grown = [_grown(old.get(name), weight) for name, weight in now.items()]
+                old = dict(zip(self.weights, kept, strict=True))
+                grown = [_grown(old.get(n), known.get(n), w) for n, w in now.items()]
                 setattr(self.model, kind, grown)
-        self.names = list(now)
+        self.weights = now
 
     @classmethod
     def of(cls, strategy: Any) -> "_Average":
@@ -168,13 +175,13 @@ class _Average:
         return strategy._average_of_weights
 
 
-def _grown(old: Tensor | None, new: Tensor) -> Tensor:
-    """The new weights, with the old ones where both have some."""
-    if old is not None and old.shape == new.shape:
-        return old
+def _grown(old: Tensor | None, known: Tensor | None, new: Tensor) -> Tensor:
+    """The new weights, with the old ones in place of those that are still as known."""
     grown = new.detach().clone()
-    if old is not None:
-        common = tuple(slice(0, min(p)) for p in zip(old.shape, new.shape, strict=True))
+    if old is None or known is None or known.ndim != new.ndim:
+        return grown
+    common = tuple(slice(0, min(p)) for p in zip(known.shape, new.shape, strict=True))
+    if torch.equal(known[common].to(grown), grown[common]):
         grown[common] = old[common].to(grown)
     return grown
 

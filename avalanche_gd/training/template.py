@@ -132,6 +132,10 @@ class BudgetedTemplate(SupervisedTemplate):
                 "without num_classes needs none"
             )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the graph of a step, which cannot be copied, after an interruption."""
+        return {**self.__dict__, "mb_output": None, "loss": self.loss.detach()}
+
     @torch.no_grad()
     def eval(self, exp_list: Any, **kwargs: Any) -> Any:
         """Evaluate, as Avalanche does, without a change of the random state."""

@@ -277,6 +277,20 @@ def test_weights_that_are_new_in_a_piece_leave_the_average_of_the_others(
     assert (tiny_model.new == 7).all()
 
 
+def test_weights_that_are_loaded_between_pieces_begin_an_average(tiny_model, digits):
+    first, second = split_online_stream(digits.train_stream[:1], 150, seed=0)
+    raw, other = Raw(), tiny()
+    strategy = train_generator(tiny_model, [first], raw, ema_decay=0.5)
+    tiny_model.load_state_dict(other.state_dict())
+    strategy.train(second, eval_streams=[])
+    assert same_bits(raw.starts[3], weights(other.denoiser))
+    average = raw.starts[3]
+    for i, now in enumerate(raw.steps[3:], 4):  # d goes on with the steps
+        d = share_of_old(i, 0.5)
+        average = {k: d * average[k] + (1 - d) * now[k] for k in now}
+    assert distance(raw.ends[1], average) < 1e-6
+
+
 @pytest.mark.parametrize("shared", [False, True])
 def test_strategies_that_take_turns_have_averages_of_their_own(digits, shared):
     first, second = split_online_stream(digits.train_stream[:1], 150, seed=0)

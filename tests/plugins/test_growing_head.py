@@ -121,9 +121,25 @@ class Steps(SupervisedPlugin):
         self.ends.append(self.head(strategy))
 
 
+class Replaced(Growing):
+    """Has a new head when more classes come."""
+
+    def __init__(self, masking):
+        super().__init__(masking)
+        self.head.adaptation = self.replace
+
+    def replace(self, experience):
+        units = max(experience.classes_in_this_experience) + 1
+        if units > self.head.classifier.out_features:
+            self.head.classifier = nn.Linear(64, units)
+
+
 @pytest.mark.parametrize("at", [3, 5])  # before its first step, and after two
-def test_an_average_grows_with_a_head_that_grew_after_an_interruption(digits, at):
-    steps, model = Steps(at), Growing(masking=False)
+@pytest.mark.parametrize("kind", [Growing, Replaced])
+def test_an_average_begins_with_what_is_new_of_a_head_after_an_interruption(
+    digits, kind, at
+):
+    steps, model = Steps(at), kind(masking=False)
     strategy = BudgetedTemplate(
         model=model,
         optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
@@ -142,7 +158,8 @@ def test_an_average_grows_with_a_head_that_grew_after_an_interruption(digits, at
     assert len(pairs) == at and len(pairs[-1][0]) == 10
     average = pairs[0][0]
     for i, (before, after) in enumerate(pairs, 1):
-        average = torch.cat([average, before[len(average) :]])  # the new units
+        kept = average if kind is Growing or len(before) == len(average) else average[:0]
+        average = torch.cat([kept, before[len(kept) :]])  # what is new
         average = average.lerp(after, 1 - (min(0.9, i / (9 + i)) if i > 1 else 0))
     assert (model.head.classifier.weight - average).abs().max() < 1e-6
     assert (pairs[-1][1] - average).abs().max() > 1e-4

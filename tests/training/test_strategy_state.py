@@ -1,5 +1,6 @@
 """What a checkpoint of a strategy has."""
 
+import copy
 import pickle
 
 import pytest
@@ -13,6 +14,7 @@ from avalanche_gd.metrics import fid_metrics
 from avalanche_gd.metrics.shared_images import SharedImages
 from avalanche_gd.plugins.experiences import experience_number
 from avalanche_gd.training.strategy_state import load_strategy_state, strategy_state
+from tests.helpers.bits import same_bits, weights
 from tests.helpers.small_models import tiny
 from tests.helpers.small_streams import SAMPLING, FirstPixels, Pixels
 from tests.helpers.small_trainings import train_generator
@@ -85,14 +87,26 @@ def test_n_goes_on_after_an_experience_in_pieces(digits):
 
 
 class Interrupting(SupervisedPlugin):
-    """Interrupts the first step."""
+    """Interrupts the first step after its backward pass, or before it."""
 
-    def after_backward(self, strategy, **kwargs):
+    def __init__(self, at):
+        super().__init__()
+        setattr(self, at, self.interrupt)
+
+    def interrupt(self, strategy, **kwargs):
         raise KeyboardInterrupt
 
 
-def test_a_strategy_can_be_pickled_after_an_interruption(digits):
-    strategy = train_generator(tiny(), [], Interrupting())
+@pytest.mark.parametrize("at", ["before_backward", "after_backward"])
+def test_a_strategy_can_be_copied_after_an_interruption(digits, at):
+    strategy = train_generator(tiny(), [], Interrupting(at))
     with pytest.raises(KeyboardInterrupt):
         strategy.train(digits.train_stream[0], eval_streams=[])
-    pickle.loads(pickle.dumps(strategy))
+    assert strategy.loss.requires_grad
+    for one in (copy.deepcopy(strategy), pickle.loads(pickle.dumps(strategy))):
+        assert one.loss == strategy.loss
+        before = weights(one.model)
+        one.plugins = [p for p in one.plugins if not isinstance(p, Interrupting)]
+        one.train(digits.train_stream[0], eval_streams=[])
+        assert not same_bits(weights(one.model), before)
+        assert same_bits(weights(strategy.model), before)
