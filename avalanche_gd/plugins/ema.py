@@ -1,5 +1,6 @@
 """The exponential moving average of the weights."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -141,7 +142,7 @@ class _Average:
 
     def __init__(self) -> None:
         self.model: Any = None
-        self.weights: dict[str, Tensor] = {}  # what it is the average of
+        self.weights: dict[str, nn.Parameter] = {}  # what it is the average of
         self.is_shown = False  # in place of the weights, which are stored
         self.is_in_training = False
         self.number = 0  # n of the experience that is averaged
@@ -159,7 +160,7 @@ class _Average:
         """
         now = dict(model.named_parameters())
         average = dict(zip(self.weights, self.model.shadow_params, strict=True))
-        known = average if self.is_shown else self.weights
+        known: Mapping[str, Tensor] = average if self.is_shown else self.weights
         for kind in ("shadow_params", "temp_stored_params"):
             if kept := getattr(self.model, kind):
                 old = dict(zip(self.weights, kept, strict=True))

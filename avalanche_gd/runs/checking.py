@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import is_dataclass, replace
+from dataclasses import fields, is_dataclass, replace
 from itertools import chain
 from operator import attrgetter
 from types import SimpleNamespace
@@ -47,6 +47,15 @@ _LOWEST = {
     "method.memory": 1,
 }
 """The lowest values of settings that no object checks."""
+_OF_DIFFUSION = {
+    "model": ("precision", "channels_last", "compile", "terminal_alpha_bar", "process"),
+    "generator": ("ema_decay",),
+    "solver": (
+        *("replay_labels", "replay_eta", "increasing_replay_size", "samples_only_from"),
+        *("regenerate_from", "guidance"),
+    ),
+}
+"""Settings that a VAE has no use for, whose defaults are off."""
 
 
 def check_config(config: RunConfig) -> None:
@@ -202,16 +211,19 @@ def _wrong_values(config: RunConfig) -> Iterator[str]:
             "give null for real images to the end"
         )
     if method.generator == "vae":
-        if config.generator.ema_decay is not None or solver.increasing_replay_size:
-            yield (
-                "generator.ema_decay and solver.increasing_replay_size need a diffusion "
-                f"model; {method.name} has none"
-            )
-        for name in ("samples_only_from", "guidance"):
-            if getattr(solver, name) is not None:
-                yield f"solver.{name} needs a diffusion model; {method.name} has none"
+        for name in _set_for_diffusion(config):
+            yield f"{name} needs a diffusion model; {method.name} has none"
     if config.model.conditional and method.generator != "diffusion":
         yield f"model.conditional=true is for diffusion models; {method.name} trains none"
+
+
+def _set_for_diffusion(config: RunConfig) -> Iterator[str]:
+    """The settings that only a diffusion model has a use for, and that are not off."""
+    for section, names in _OF_DIFFUSION.items():
+        part = getattr(config, section)
+        for field in fields(part):
+            if field.name in names and getattr(part, field.name) != field.default:
+                yield f"{section}.{field.name}"
 
 
 def _wrong_budget(name: str, budget: BudgetConfig) -> Iterator[str]:

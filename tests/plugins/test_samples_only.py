@@ -284,17 +284,10 @@ def test_only_a_diffusion_model_makes_images_again():
             ["solver.samples_only_from=0", "method=guide_distillation"],
             "with solver.samples_only_from that is trained last",
         ),
-        (["solver.samples_only_from=0", "method=vae_replay"], "needs a diffusion model"),
-        (["generator.ema_decay=0.9", "method=vae_replay"], "need a diffusion model"),
-        (
-            ["solver.increasing_replay_size=true", "method=vae_replay"],
-            "need a diffusion model",
-        ),
         (
             ["solver.samples_only_from=7", "solver.steps=7"],
             "solver.samples_only_from must be below solver.steps, 7, got 7; give null",
         ),
-        (["solver.guidance=missing", "method=vae_replay"], "needs a diffusion model"),
     ],
 )
 def test_runs_refuse_them_before_any_work(overrides, message):

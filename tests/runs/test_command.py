@@ -383,6 +383,20 @@ BAD = {
         ["method=vae_replay", "model.conditional=true"],
         "model.conditional=true is for diffusion models; vae_replay trains none",
     ),
+    **{
+        f"a VAE with {setting}": (
+            ["method=vae_replay", setting],
+            f"{setting.split('=')[0]} needs a diffusion model; vae_replay has none",
+        )
+        for setting in (
+            *("model.process=flow", "model.precision=bfloat16", "model.channels_last=true"),
+            *("model.compile=true", "model.terminal_alpha_bar=0.1"),
+            *("generator.ema_decay=0.9", "solver.replay_labels=condition"),
+            *("solver.replay_eta=0.5", "solver.increasing_replay_size=true"),
+            *("solver.samples_only_from=0", "solver.regenerate_from=3"),
+            "solver.guidance=missing",
+        )
+    },
     "guidance without dropout": (
         ["model.conditional=true", "model.guidance=2", "model.condition_dropout=0"],
         "guidance needs a model that was also trained without the class",
