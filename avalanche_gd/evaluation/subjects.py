@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from avalanche_gd.metrics.shared_images import has_classes
 from avalanche_gd.models import DiffusionModel
 from avalanche_gd.models.execution import Execution
 from avalanche_gd.runs.columns import METRICS
@@ -181,7 +182,7 @@ def _check_used(names: Iterable[str]) -> None:
 
 
 def check_fits(label: str, model: DiffusionModel, config: RunConfig) -> None:
-    """Raise ValueError unless a model makes images like those of the benchmark.
+    """Raise ValueError unless a model can make images like those of the benchmark.
 
     :param label: the name of the model in messages.
     """
@@ -196,3 +197,5 @@ def check_fits(label: str, model: DiffusionModel, config: RunConfig) -> None:
             f"{label} knows {model.num_classes} classes, but {name} has "
             f"{config.benchmark.n_classes}"
         )
+    if not has_classes(model):
+        raise ValueError(f"{label} has seen no class yet; train it")

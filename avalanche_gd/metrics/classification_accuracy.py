@@ -10,7 +10,11 @@ from torch.nn import functional as F
 
 from avalanche_gd.checks import check_integer
 from avalanche_gd.data.model_space import has_label
-from avalanche_gd.metrics.oracle_choice import OracleChoice
+from avalanche_gd.metrics.oracle_choice import (
+    OracleChoice,
+    check_logits,
+    stream_classes,
+)
 from avalanche_gd.metrics.plugin import GenerationMetric
 from avalanche_gd.metrics.shared_images import (
     Sampling,
@@ -19,6 +23,7 @@ from avalanche_gd.metrics.shared_images import (
     is_conditioned,
 )
 from avalanche_gd.metrics.trained import ExperienceKey, experience_key
+from avalanche_gd.metrics.trying import first_image, trying
 from avalanche_gd.models.classifier import SmallCNN
 from avalanche_gd.models.random_state import seeded
 
@@ -83,9 +88,22 @@ class ClassificationAccuracy(GenerationMetric):
         self._real: dict[ExperienceKey, list[tuple[Tensor, Tensor]]] = {}
 
     def check(self, strategy: Any) -> None:
-        """Raise ValueError if there is nothing that labels samples."""
+        """Raise ValueError if there is nothing that labels samples, or learns of them."""
         if not is_conditioned(strategy.model):
             self._oracle.check_labels(strategy)
+        image = first_image(strategy.experience)
+        classes = stream_classes(strategy.experience)
+        if image is None or image.ndim != 3 or not classes:
+            return
+        count = max(classes) + 1
+        shape = (image.shape[0], image.shape[1], image.shape[2])
+        with seeded(self.seed), trying("make_classifier", image):
+            classifier = self._make(shape, count)
+        if not isinstance(classifier, nn.Module):
+            kind = type(classifier).__name__
+            raise ValueError(f"make_classifier must make a module, not a {kind}")
+        given = image.cpu().float().expand(2, *shape).clone()
+        check_logits("what make_classifier makes", classifier.cpu(), given, count)
 
     def is_labelled(self, dataset: Any) -> bool:
         """Whether the items of a dataset have labels."""
@@ -163,9 +181,10 @@ def classification_accuracy_metrics(
     :return: the metrics, for an ``EvaluationPlugin``.
     :raises ValueError: for numbers out of range, if a classifier and a benchmark are given,
         or the benchmark is not in model space or gives other classes the same numbers.
-        Before training, if images have no labels, also in the test stream, if the
-        classifier has fewer logits than there are classes, if the oracle does not fit the
-        images, or if the model cannot be sampled so.
+        Before training, if images have no labels, also in the test stream, or are not in
+        model space, if the classifier, or what ``make_classifier`` makes, fails on them or
+        has fewer logits than there are classes, if the oracle does not fit the images, or
+        if the model cannot be sampled so.
     :raises TypeError: if the classifier is not a module, the benchmark not a benchmark, the
         sampling not a :class:`~avalanche_gd.Sampling`, or ``make_classifier`` a module or
         not callable.

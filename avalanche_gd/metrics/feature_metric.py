@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from avalanche_gd.data.images import image_of
 from avalanche_gd.metrics.features import CheckedFeatures, feature_extractor
 from avalanche_gd.metrics.oracle_choice import OracleChoice
 from avalanche_gd.metrics.plugin import GenerationMetric
@@ -19,8 +19,8 @@ from avalanche_gd.metrics.trained import (
     known_tests_of,
     whole_stream,
 )
+from avalanche_gd.metrics.trying import first_image, name_of, trying
 from avalanche_gd.models.evaluation_mode import in_evaluation_mode, module_of
-from avalanche_gd.models.image_check import checked_range
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ class FeatureChoice:
     def state(self) -> Any:
         """What changes with the tensors of the given module: their sums and squared sums.
 
-        Of a function without a module, which may be any, each state is another one.
+        Of a function without a module, which may be any, each state is another one, and
+        so of a module that makes its parameters when it is called first.
         """
         if self.given is None:
             return None
@@ -68,6 +69,8 @@ class FeatureChoice:
         if module is None:
             return object()
         tensors = [*module.parameters(), *module.buffers()]
+        if any(map(is_lazy, tensors)):
+            return object()
         parts = (tensor.detach().double() for tensor in tensors)
         sums = [torch.stack([part.sum(), part.square().sum()]) for part in parts]
         return torch.stack(sums).tolist() if sums else []
@@ -79,12 +82,10 @@ class FeatureChoice:
         """
         if self.extractor is None:
             self.oracle.check(strategy.experience)
-        image = image_of(strategy.experience.dataset.eval()[0])
-        if not isinstance(image, Tensor):
-            return
-        checked_range(image)
-        if self.given is not None:
-            self.compute(strategy, self.given, image[None].to(strategy.device), 1)
+        image = first_image(strategy.experience)
+        if image is not None and self.given is not None:
+            with trying(f"the module of features, {name_of(self.given)},", image):
+                self.compute(strategy, self.given, image[None].to(strategy.device), 1)
 
     def extractor_for(self, strategy: Any, counted: Counted) -> Any:
         """The function that computes features for an experience in evaluation."""

@@ -12,7 +12,7 @@ from avalanche_gd.data.model_space import dataset_classes
 from avalanche_gd.metrics.feature_metric import FeatureChoice, FeatureMetric
 from avalanche_gd.metrics.frechet import Moments, frechet_distance
 from avalanche_gd.metrics.measured import Measured
-from avalanche_gd.metrics.plugin import GenerationMetric
+from avalanche_gd.metrics.plugin import EVALUATE_ALL, GenerationMetric
 from avalanche_gd.metrics.shared_images import Sampling, SharedImages, is_conditioned
 from avalanche_gd.metrics.summary import Qualities, afid_summary, generation_summary
 from avalanche_gd.metrics.trained import (
@@ -137,6 +137,35 @@ class FID(FeatureMetric):
         )
         return False
 
+    def measured(
+        self, strategy: Any, distances: dict[int, float]
+    ) -> tuple[Qualities, dict[int, int]]:
+        """Add FID by place of this evaluation; return all so far, and when each counts."""
+        step = strategy.clock.train_iterations
+        qualities = self._measured.add(self._counted, distances, step)
+        return qualities, self._measured.counts_after(self._counted)
+
+    def has_all(self, strategy: Any, qualities: Qualities) -> bool:
+        """Warn and return False if the present model was measured on a part only.
+
+        Of the experiences that were trained on, and that the evaluated stream has.
+        """
+        key, one = next(iter(self._counted.items()))
+        trained = SharedImages.of(strategy).trained
+        places = {
+            place
+            for place, experience in enumerate(whole_stream(key.stream) or ())
+            if trained.counted(experience)
+        }
+        if places <= qualities[one.number].keys():
+            return True
+        warnings.warn(
+            "the summary of FID, AFID and transfer have no new value, as experiences that "
+            f"were trained on are not evaluated; {EVALUATE_ALL}",
+            stacklevel=2,
+        )
+        return False
+
     def check(self, strategy: Any) -> None:
         """Raise ValueError unless the necessary labels and features are possible."""
         if self._of_experiences and not is_conditioned(strategy.model):
@@ -161,13 +190,9 @@ class FID(FeatureMetric):
                 for place, distance in distances.items():
                     values[f"FID_Exp/Exp{place:03d}"] = distance
             if (self._summary or self._afid) and self.compares(strategy):
-                qualities = self._measured.add(self._counted, distances)
-                after = self._measured.counts_after(self._counted)
-                if self._summary:
-                    for name, value in generation_summary(qualities, after).items():
-                        values[f"FID_{name}"] = value
-                if self._afid:
-                    values |= afid_summary(qualities, after)
+                qualities, after = self.measured(strategy, distances)
+                if self.has_all(strategy, qualities):
+                    values |= self._summaries(qualities, after)
         if self._over_stream and not self.lacks_classes(strategy):
             images = SharedImages.of(strategy).images(strategy.model, self.sampling)
             features = self.features(strategy, extractor, images)
@@ -177,6 +202,16 @@ class FID(FeatureMetric):
             for moments in others:
                 total += moments
             values["FID_Stream"] = frechet_distance(total, features)
+        return values
+
+    def _summaries(self, qualities: Qualities, after: dict[int, int]) -> dict[str, float]:
+        """The summaries that were asked for."""
+        values = {}
+        if self._summary:
+            for name, value in generation_summary(qualities, after).items():
+                values[f"FID_{name}"] = value
+        if self._afid:
+            values |= afid_summary(qualities, after)
         return values
 
     def distances(
@@ -262,8 +297,9 @@ def fid_metrics(
     :param summary: log final and mean quality and forgetting, as
         ``FID_Final/eval_phase/test_stream``, ``FID_Mean/...``, ``FID_Forgetting/...``, one
         set per stream: see :func:`~avalanche_gd.metrics.generation_summary`. There is no
-        value, and a warning, once an experience is trained on again after another; this is
-        also true for ``afid``.
+        value, and a warning, before all experiences of the stream that were trained on are
+        evaluated, together or one by one, or once an experience is trained on again after
+        another; this is also true for ``afid``.
     :param afid: log AFID@k and F of arXiv 2509.23593, as ``AFID/eval_phase/test_stream``
         and ``F/...``: see :func:`~avalanche_gd.metrics.afid_summary`.
     :param sampling: how images are generated; the default is 2,000 by 10 DDIM steps.

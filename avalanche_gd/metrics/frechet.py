@@ -9,29 +9,35 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 @dataclass(frozen=True)
 class Moments:
-    """Sums over features, in float64, which give their mean and covariance."""
+    """The mean and the scatter of features, in float64."""
 
-    total: Tensor
-    """The sum, ``(D,)``."""
-    products: Tensor
-    """The sum of outer products, ``(D, D)``."""
+    mean: Tensor
+    """``(D,)``."""
+    scatter: Tensor
+    """The sum of outer products of what is above the mean, ``(D, D)``."""
     count: int
 
     @classmethod
     def of(cls, features: Tensor) -> "Moments":
         """The moments of features ``(N, D)``."""
         features = features.double()
-        return cls(features.sum(dim=0), features.T @ features, len(features))
+        mean = features.mean(dim=0)
+        above = features - mean
+        return cls(mean, above.T @ above, len(features))
 
     def to(self, device: torch.device) -> "Moments":
         """The same moments on a device."""
-        return Moments(self.total.to(device), self.products.to(device), self.count)
+        return Moments(self.mean.to(device), self.scatter.to(device), self.count)
 
     def __add__(self, other: "Moments") -> "Moments":
+        """The moments of both together (Chan, Golub and LeVeque, 1979)."""
+        count = self.count + other.count
+        apart = other.mean - self.mean
+        between = torch.outer(apart, apart) * (self.count * other.count / count)
         return Moments(
-            self.total + other.total,
-            self.products + other.products,
-            self.count + other.count,
+            self.mean + apart * (other.count / count),
+            self.scatter + other.scatter + between,
+            count,
         )
 
 
@@ -60,8 +66,8 @@ def frechet_distance(real: Moments, features: Tensor) -> float:
         sync_on_compute=False,  # with several processes, each one has all features
     )
     fid, real = fid.to(features.device), real.to(features.device)
-    fid.real_features_sum += real.total
-    fid.real_features_cov_sum += real.products
+    # Around the mean of the real ones, so that a large one costs no digits.
+    fid.real_features_cov_sum += real.scatter
     fid.real_features_num_samples += real.count
-    fid.update(features.double(), real=False)
+    fid.update(features.double() - real.mean, real=False)
     return float(fid.compute())

@@ -15,6 +15,8 @@ class Measured:
     qualities: dict[StreamKey, Qualities] = field(default_factory=dict)
     after: dict[StreamKey, dict[int, int]] = field(default_factory=dict)
     """By place: after how many experiences it started to count."""
+    steps: dict[StreamKey, dict[int, int]] = field(default_factory=dict)
+    """By the number of experiences: how many steps its model was trained for."""
     loaded: dict[str, Qualities] = field(default_factory=dict)
     """From a checkpoint, by the name of a stream that was not evaluated since."""
     is_used: bool = False
@@ -40,18 +42,26 @@ class Measured:
         return self.loaded | {stream.name: q for stream, q in self.qualities.items()}
 
     def add(
-        self, counted: Mapping[ExperienceKey, Counted], distances: Mapping[int, float]
+        self,
+        counted: Mapping[ExperienceKey, Counted],
+        distances: Mapping[int, float],
+        step: int,
     ) -> Qualities:
         """Add the distances of an evaluation; return all that was measured on its stream.
 
-        The experiences may be evaluated one by one.
+        The experiences may be evaluated one by one, as long as the model is not trained.
 
         :param counted: the evaluated experiences that were trained on, all of one stream.
         :param distances: FID by the place of an experience.
+        :param step: how many steps the model was trained for.
         """
         first, of_first = next(iter(counted.items()))
-        qualities = self.of(first.stream)
-        qualities.setdefault(of_first.number, {}).update(distances)
+        stream, number = first.stream, of_first.number
+        qualities = self.of(stream)
+        steps = self.steps.setdefault(stream, {})
+        if steps.setdefault(number, step) != step:  # of a model that was trained further
+            qualities[number], steps[number] = {}, step
+        qualities.setdefault(number, {}).update(distances)
         return qualities
 
     def counts_after(self, counted: Mapping[ExperienceKey, Counted]) -> dict[int, int]:

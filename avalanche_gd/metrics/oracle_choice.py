@@ -17,6 +17,7 @@ from avalanche_gd.metrics.trained import (
     origin,
     whole_stream,
 )
+from avalanche_gd.metrics.trying import first_image, name_of, trying
 from avalanche_gd.models.evaluation_mode import in_evaluation_mode
 
 _LEAST_SIDE = 4  # of an image, for the two poolings of an oracle
@@ -94,18 +95,12 @@ class OracleChoice:
         experience = strategy.experience
         _check_numbering(experience)
         self.check(experience)
-        image, classes = image_of(experience.dataset.eval()[0]), _classes(experience)
-        if self.classifier is None or not classes or not isinstance(image, Tensor):
+        image, classes = first_image(experience), stream_classes(experience)
+        if self.classifier is None or not classes or image is None:
             return
         self.classifier.to(strategy.device)
-        with torch.no_grad(), in_evaluation_mode(self.classifier):
-            logits = self.classifier(image[None].to(strategy.device))
-        shape = tuple(logits.shape)
-        if len(shape) != 2 or shape[1] <= max(classes):
-            raise ValueError(
-                f"the classifier needs a logit for each class from 0 to {max(classes)}, "
-                f"but for one image it gives {shape}"
-            )
+        given = image.to(strategy.device, copy=True)[None]
+        check_logits("the classifier", self.classifier, given, max(classes) + 1)
 
     def of(self, strategy: Any, counted: Counted) -> nn.Module:
         """The classifier for an experience in evaluation.
@@ -139,11 +134,45 @@ class OracleChoice:
         return StreamKey(self.benchmark, "train")
 
 
-def _classes(experience: Any) -> frozenset[int]:
-    """The classes of an experience's stream; if that has no end, the experience's own."""
+def stream_classes(experience: Any) -> frozenset[int]:
+    """The classes of an experience's stream; if that has no end, the experience's own.
+
+    :raises ValueError: if one is below 0.
+    """
     experiences = whole_stream(experience_key(origin(experience)).stream)
     parts = [experience] if experiences is None else experiences
-    return frozenset().union(*(dataset_classes(part.dataset) for part in parts))
+    classes = frozenset().union(*(dataset_classes(part.dataset) for part in parts))
+    _check_not_negative(classes)
+    return classes
+
+
+def _check_not_negative(classes: frozenset[int]) -> None:
+    """Raise ValueError if a class, such as a mark for no label, is below 0."""
+    if min(classes, default=0) < 0:
+        raise ValueError(
+            f"a class is {min(classes)}, but classes are numbered from 0; leave images "
+            "without a label out, or metrics that need labels"
+        )
+
+
+@torch.no_grad()
+def check_logits(
+    what: str, classifier: nn.Module, images: Tensor, num_classes: int
+) -> None:
+    """Raise ValueError unless a classifier has a logit for each class.
+
+    :param what: its name in messages.
+    :param images: some in model space, ``(N, C, H, W)``, which it may change.
+    """
+    with trying(f"{what}, {name_of(classifier)},", images[0]):
+        with in_evaluation_mode(classifier):
+            logits = classifier(images)
+        shape = tuple(logits.shape)
+    if len(shape) != 2 or shape[0] != len(images) or shape[1] < num_classes:
+        raise ValueError(
+            f"{what} needs a logit for each class from 0 to {num_classes - 1}, but for "
+            f"images of {tuple(images.shape)} it gives {shape}"
+        )
 
 
 def _check_numbering(experience: Any) -> None:
@@ -167,6 +196,7 @@ def _check_stream(stream: StreamKey) -> None:
                 f"the stream {stream.name} has no labels to train an oracle on; "
                 f"{_OTHERWISE}"
             )
+        _check_not_negative(dataset_classes(experience.dataset))
         image = image_of(experience.dataset.eval()[0])
         if not (isinstance(image, Tensor) and image.ndim == 3 and _in_range(image)):
             raise ValueError(

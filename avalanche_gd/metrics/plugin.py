@@ -30,7 +30,7 @@ from avalanche_gd.metrics.trained import (
 )
 from avalanche_gd.models.diffusion import DiffusionModel
 
-_EVALUATE_ALL = (
+EVALUATE_ALL = (
     "evaluate all experiences trained on, for example eval_streams=[benchmark.test_stream]"
 )
 _FROM_THE_FIRST = (
@@ -192,7 +192,21 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
         SharedImages.of(strategy).note(key, experience)
 
     def after_eval(self, strategy: Any) -> list[MetricValue]:
-        """Emit the values over the evaluated experiences that were trained on."""
+        """Emit the values over the evaluated experiences that were trained on.
+
+        What has no new value over the stream is not among Avalanche's last results either:
+        that would be of an earlier model.
+        """
+        values = self._values(strategy)
+        known = SharedImages.of(strategy).emitted.setdefault(self, set())
+        last = getattr(strategy.evaluator, "last_metric_results", {})
+        for old in known - set(self._results):
+            last.pop(self.emitted(old, None, strategy).name, None)
+        known |= {name for name in self._results if "/Exp" not in name}
+        return values
+
+    def _values(self, strategy: Any) -> list[MetricValue]:
+        """The values of this evaluation."""
         if not self._counted or not has_classes(strategy.model):
             warnings.warn(
                 f"{self}: no evaluated experience was trained on yet; there is no value",
@@ -224,10 +238,10 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
             lacking = (
                 "classes that were trained on are in none of the evaluated experiences"
             )
-            hint = _EVALUATE_ALL
+            hint = EVALUATE_ALL
         elif self._lacks_experiences(trained):
             lacking = "experiences that were trained on are not evaluated"
-            hint = _EVALUATE_ALL
+            hint = EVALUATE_ALL
         else:
             return False
         warnings.warn(

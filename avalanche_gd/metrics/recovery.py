@@ -23,6 +23,7 @@ from avalanche_gd.metrics.shared_images import (
     in_batches,
 )
 from avalanche_gd.metrics.trained import StreamKey, label_counts
+from avalanche_gd.metrics.trying import first_image
 from avalanche_gd.models.diffusion import DiffusionModel
 from avalanche_gd.models.evaluation_mode import in_evaluation_mode, module_of
 from avalanche_gd.models.random_state import seeded
@@ -72,11 +73,22 @@ def recovery_steps(
     :return: by each of ``within``, the steps after which FID was at most
         ``(1 + within) best``; None if that takes more than ``most`` steps.
     :raises ValueError: for numbers out of range, if the experience has other classes in the
-        test stream than in the train stream, or as in ``fid_metrics``.
-    :raises TypeError: as in ``fid_metrics``.
+        test stream than in the train stream or images that do not fit the model, or as in
+        ``fid_metrics``.
+    :raises TypeError: if the model is not a :class:`~avalanche_gd.DiffusionModel` or
+        ``within`` not a list, or as in ``fid_metrics``.
     """
     _check_experience(benchmark, experience)
+    if not isinstance(model, DiffusionModel):
+        raise TypeError(f"model must be a DiffusionModel, not a {type(model).__name__}")
+    image = first_image(benchmark.test_stream[experience])
+    if image is not None and image.shape != model.sample_shape:
+        raise ValueError(
+            f"images of {tuple(image.shape)} do not fit a model of {model.sample_shape}"
+        )
     check_number("best", best, "above 0")
+    if not isinstance(within, Sequence) or isinstance(within, str):
+        raise TypeError(f"within must be a list of numbers, such as [0.1], got {within!r}")
     for part in within:
         check_number("within", part, "0 or more")
     check_integer("every", every)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from avalanche_gd.checks import check_integer, check_number
-from avalanche_gd.data.images import DatasetImages
+from avalanche_gd.data.images import DatasetImages, image_of
 from avalanche_gd.data.model_space import labels_of
 from avalanche_gd.metrics.measured import Measured
 from avalanche_gd.metrics.trained import (
@@ -28,7 +28,7 @@ from avalanche_gd.models.diffusion import DiffusionModel
 from avalanche_gd.models.evaluation_mode import in_evaluation_mode
 from avalanche_gd.models.image_check import checked_range
 from avalanche_gd.models.oracle import oracle_classifier
-from avalanche_gd.models.random_state import seeded
+from avalanche_gd.models.random_state import same_draws, seeded
 from avalanche_gd.models.sampler import check_sampler
 from avalanche_gd.storage import content_digest
 
@@ -45,7 +45,8 @@ class Sampling:
         the model's own scheduler draws noise in its steps, as ``DDPMScheduler`` does. A
         generator that is not a :class:`~avalanche_gd.DiffusionModel` makes its images in
         one call, whatever this is; outside of model space they are clipped, and a warning
-        says so.
+        says so. Other than as many images of finite numbers, of the real ones' shape, they
+        are refused.
     :param sampler: a name in :data:`~avalanche_gd.models.sampler.SAMPLERS`.
     :raises ValueError: unless ``images`` is an integer of 2 or more, steps and batch size
         of 1 or more, the seed of 0 or more, and eta is in ``[0, 1]``, or for an unknown
@@ -85,10 +86,13 @@ class SharedImages:
         """What the strategy was trained on."""
         self.measured: dict[Any, Measured] = {}
         """By metric, what it remembers of this strategy."""
+        self.emitted: dict[Any, set[str]] = {}
+        """By metric, the names of its values over a stream so far."""
         self._samples: dict[Sampling, tuple[Tensor, Tensor | None]] = {}
         self._oracles: dict[StreamKey, nn.Module] = {}
         self._features: dict[Any, tuple[Tensor, Tensor]] = {}
         self._real: dict[Any, Counter[int]] = {}  # labels, in this evaluation
+        self._shape: tuple[int, ...] | None = None  # of a real image, if it is a tensor
 
     @classmethod
     def of(cls, strategy: Any) -> "SharedImages":
@@ -123,7 +127,7 @@ class SharedImages:
         if copy is not None:
             tables: list[dict[Any, Any]] = [self._oracles, *self.trained.tables]
             for measured in self.measured.values():
-                tables += [measured.qualities, measured.after]
+                tables += [measured.qualities, measured.after, measured.steps]
             for table in tables:
                 rename(table, copy, stream.owner)
 
@@ -139,6 +143,9 @@ class SharedImages:
         The ratios of classes are those of all experiences of its stream that count, so that
         the images are the same in an evaluation of some of them.
         """
+        with same_draws():  # its transforms may draw
+            image = image_of(experience.dataset.eval()[0])
+        self._shape = tuple(image.shape) if isinstance(image, Tensor) else None
         stream = experience_key(origin(experience)).stream
         experiences = whole_stream(stream)
         if experiences is None and key not in self._real:
@@ -148,10 +155,20 @@ class SharedImages:
             self._real[stream] = label_counts(counted)
 
     def samples(self, model: Any, sampling: Sampling) -> tuple[Tensor, Tensor | None]:
-        """The result of :func:`generate_samples`, made once."""
+        """The result of :func:`generate_samples`, made once.
+
+        :raises ValueError: if they are of another shape than the real ones, or as there.
+        """
         if sampling not in self._samples:
             real = sum(self._real.values(), Counter[int]())
-            self._samples[sampling] = generate_samples(model, sampling, real=real)
+            images, condition = generate_samples(model, sampling, real=real)
+            shape = tuple(images.shape[1:])
+            if self._shape not in (None, shape):
+                raise ValueError(
+                    f"{type(model).__name__} generates images of {shape}, but the real "
+                    f"ones are {self._shape}; compare images of one shape"
+                )
+            self._samples[sampling] = images, condition
         return self._samples[sampling]
 
     def images(self, model: Any, sampling: Sampling) -> Tensor:
@@ -220,6 +237,7 @@ def generate_samples(
         some more than of others, it generates them in the same ratios.
     :return: the images in model space, ``(sampling.images, C, H, W)``, and the class on
         which each is conditioned, ``(sampling.images,)``; None without conditioning.
+    :raises ValueError: if another generator makes something else.
     """
     if not isinstance(model, DiffusionModel):
         return _plainly_generated(model, sampling), None
@@ -283,8 +301,23 @@ def _plainly_generated(model: Any, sampling: Sampling) -> Tensor:
     devices = [] if parameter is None else [parameter.device]
     with in_evaluation_mode(model), seeded(sampling.seed, *devices):
         images = model.generate(sampling.images)
+    name = type(model).__name__
+    if not isinstance(images, Tensor) or not images.is_floating_point():
+        kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
+        raise ValueError(
+            f"{name}.generate must return float images in model space, [-1, 1], not {kind}"
+        )
+    if images.ndim != 4 or len(images) != sampling.images:
+        raise ValueError(
+            f"{name}.generate({sampling.images}) must return as many images, (N, C, H, W), "
+            f"not {tuple(images.shape)}"
+        )
+    if not images.isfinite().all():
+        raise ValueError(
+            f"{name} generates images that are not finite numbers; lower its learning rate"
+        )
     try:
-        checked_range(images, f"the images that {type(model).__name__} generates")
+        checked_range(images, f"the images that {name} generates")
     except ValueError as error:  # not an end of a training that has been done
         warnings.warn(f"{error}; they are clipped", stacklevel=2)
     return images.clamp(-1, 1)
@@ -292,11 +325,20 @@ def _plainly_generated(model: Any, sampling: Sampling) -> Tensor:
 
 @torch.no_grad()
 def in_batches(function: Any, images: Tensor, batch_size: int) -> Tensor:
-    """Apply a function of images batch by batch."""
-    return torch.cat([function(part) for part in images.split(batch_size)])
+    """Apply a function of images batch by batch, to copies, which it may change."""
+    return torch.cat([function(part.clone()) for part in images.split(batch_size)])
 
 
 def classifier_labels(classifier: nn.Module, images: Tensor, batch_size: int) -> Tensor:
-    """The most likely classes by a classifier in evaluation mode, ``(N,)``."""
+    """The most likely classes by a classifier in evaluation mode, ``(N,)``.
+
+    :raises ValueError: if a logit is not a number.
+    """
     with in_evaluation_mode(classifier):
-        return in_batches(classifier, images, batch_size).argmax(dim=1)
+        logits = in_batches(classifier, images, batch_size)
+    if logits.isnan().any():
+        raise ValueError(
+            f"{type(classifier).__name__} has logits that are not numbers; look at the "
+            "images that were generated, and at the classifier"
+        )
+    return logits.argmax(dim=1)

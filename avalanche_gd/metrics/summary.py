@@ -13,7 +13,8 @@ def generation_summary(
     """Final quality, mean quality and forgetting (after CLoG, arXiv 2406.04584, section 4).
 
     ``Q[i, j]`` is the FID on experience j after training on i experiences; n is the number
-    of experiences so far. Lower is better::
+    of experiences so far. Lower is better. The mean over i leaves out where only a part of
+    the experiences so far was measured::
 
         Final      = mean over j of Q[n, j]
         Mean       = mean over i of the mean over j of Q[i, j]
@@ -33,7 +34,11 @@ def generation_summary(
     _check_known(after, qualities[last])
     summary = {
         "Final": statistics.fmean(qualities[last].values()),
-        "Mean": statistics.fmean(statistics.fmean(q.values()) for q in qualities.values()),
+        "Mean": statistics.fmean(
+            statistics.fmean(row.values())
+            for count, row in qualities.items()
+            if row.keys() >= {j for j, first in after.items() if first <= count}
+        ),
     }
     losses = [
         now - qualities[after[j]][j]

@@ -84,8 +84,10 @@ class FIDTransfer(FID):
         if not (self.tells_apart(strategy, self._whole) and self.compares(strategy)):
             return {}
         distances = self.distances(strategy, experiences)
-        qualities = self._measured.add(self._counted, distances)
-        summary = transfer_summary(qualities, self._measured.counts_after(self._counted))
+        qualities, after = self.measured(strategy, distances)
+        if not self.has_all(strategy, qualities):
+            return {}
+        summary = transfer_summary(qualities, after)
         names = ("Backward", "Forward")
         return {f"FID_{name}Transfer": summary.get(name, float("nan")) for name in names}
 
@@ -106,7 +108,8 @@ def fid_transfer_metrics(
     an experience that was trained on uses the generated images of its classes. On one that
     was not trained on yet, it is with all of them: how close the model comes to it without
     training. That is measured when training begins: before the first experience on the
-    whole test stream, later on the next experience. Evaluate after each experience. One
+    whole test stream, later on the next experience. Evaluate after each experience, on all
+    that were trained on; of a part there is no value, and a warning. One
     whose classes are trained on in several experiences has no forward transfer. There is no
     value where two experiences of the stream share a class, or once one is trained on
     again, as in ``fid_metrics``.

@@ -42,6 +42,7 @@ def models(tmp_path_factory):
     )
     conditioned.classes_seen.fill_(True)
     conditioned.save_pretrained(folder / "conditioned")
+    DiffusionModel.from_preset("digits", num_classes=10).save_pretrained(folder / "new")
     settings = ("method=naive", "seed=1", "benchmark.n_experiences=2")
     measured = "evaluation.measures=[afid,transfer]"
     run(small_config(folder, *settings, measured)).rename(folder / "run")
@@ -246,6 +247,10 @@ REFUSED = {
         ["conditioned", "benchmark=split_cifar100", "model=digits"],
         "conditioned knows 10 classes, but split_cifar100 has 100",
     ),
+    "a model that was not trained, behind another": (
+        ["plain", "new"],
+        "new has seen no class yet; train it",
+    ),
     "images given twice": (
         ["plain", "--images", "70", "evaluation.images=90"],
         "give --images or evaluation.images=90, not both",
@@ -280,7 +285,7 @@ def test_wrong_values_are_one_line_before_any_work(
     call, models, tmp_path, monkeypatch, words, message
 ):
     monkeypatch.setattr("avalanche_gd.evaluation.measure.generate_samples", None)
-    names = ("plain", "conditioned", "run")
+    names = ("plain", "conditioned", "run", "new")
     given = [models / word if word in names else word for word in words]
     defaults = (
         QUICK if "--steps" not in words and "--images" not in words else ("threads=1",)

@@ -205,7 +205,7 @@ def test_an_own_generator_with_num_classes_needs_a_classifier_of_enough(make):
     few = SmallCNN(SHAPE, FEW_CLASSES - 1)
     name = "oracle" if make.func is fid_metrics else "classifier"
     strategy = plain_strategy(Plain(), make(sampling=SAMPLING, **{name: few}))
-    message = "a logit for each class from 0 to 3, but for one image it gives"
+    message = "a logit for each class from 0 to 3, but for images"
     assert_refused(strategy, one_experience().train_stream, message)
 
 

@@ -330,7 +330,7 @@ def test_what_is_kept_of_real_images_follows_a_strategy_to_another_device():
     strategy.train(benchmark.train_stream, eval_streams=[])
     before = strategy.eval(benchmark.test_stream)
     for key, kept in metrics[0]._real.items():
-        parts = (part.as_subclass(Elsewhere) for part in (kept.total, kept.products))
+        parts = (part.as_subclass(Elsewhere) for part in (kept.mean, kept.scatter))
         metrics[0]._real[key] = Moments(*parts, kept.count)
     for parts in metrics[1]._real.values():
         parts[:] = [part.as_subclass(Elsewhere) for part in parts]

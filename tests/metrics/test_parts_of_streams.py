@@ -99,8 +99,9 @@ def test_a_part_without_a_class_trained_on_has_no_value_over_the_stream(in_train
     assert len(said) == 1 and "\n" not in said.pop()
     names = {name.partition("/")[0] for name in values}
     over_stream = {"FID_Stream", "KID_Stream", "KLD_Stream", "ARD_Stream", "CAS_Stream"}
-    assert not over_stream & names
-    assert {"FID_Exp", "FID_Final", "FID_Mean", "AFID", "F"} < names
+    summaries = {"FID_Final", "FID_Mean", "AFID", "F", "FID_BackwardTransfer"}
+    assert not (over_stream | summaries) & names
+    assert "FID_Exp" in names
 
 
 def test_experiences_not_trained_on_and_not_in_the_stream_are_not_missed(tmp_path):
@@ -123,8 +124,7 @@ def test_experiences_not_trained_on_and_not_in_the_stream_are_not_missed(tmp_pat
         assert FID in strategy.eval(test)
         domains = domain_incremental()
         strategy = strategy_with(in_features(fid_metrics), eval_every=0)
-        for experience in domains.train_stream[:2]:
-            assert OF_TRAINING in strategy.train(experience)
+        assert OF_TRAINING in strategy.train(domains.train_stream[0])
 
 
 class Silent(nn.Linear):
