@@ -5,6 +5,9 @@ from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any
 
+HIGHEST_SEED = 2**64 - 1
+"""torch's limit."""
+
 _HOLDS: dict[str, Callable[[float], bool]] = {
     "0 or more": lambda value: value >= 0,
     "above 0": lambda value: value > 0,
@@ -38,11 +41,18 @@ def check_number(name: str, value: Any, allowed: str) -> float:
     :raises ValueError: unless the value is a finite number in that range.
     """
     is_number = isinstance(value, Real) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value):
+    if not is_number or not _is_finite(value):
         raise ValueError(f"{name} must be {allowed}, a finite number, got {value!r}")
     if not _HOLDS[allowed](float(value)):
         raise ValueError(f"{name} must be {allowed}, got {value!r}")
     return float(value)
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer above all float
+        return False
 
 
 def check_choice(what: str, value: Any, allowed: Iterable[str]) -> str:

@@ -210,3 +210,7 @@ def _check_weights(weights: Tensor | None, process: NoiseProcess) -> None:
             f"weights must be one for each of the {count} timesteps, of shape ({count},), "
             f"not {tuple(weights.shape)}"
         )
+    if weights is None or weights.device.type != "cpu":
+        return
+    if not (weights.isfinite() & (weights >= 0)).all():
+        raise ValueError("weights must be finite numbers of 0 or more")

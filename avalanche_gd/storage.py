@@ -19,8 +19,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-_BESIDE = re.compile(r"\..*-[0-9a-f]{16}(\.\w+)?")
+_BESIDE = re.compile(r"\..*\.avalanche-gd-[0-9a-f]{16}(\.\w+)?")
 """The name of a file or folder that is not complete yet."""
+_REPLACED = ".replaced"
+"""The end of the name of an older folder, while the new one takes its place."""
 
 
 def cache_folder() -> Path:
@@ -30,7 +32,7 @@ def cache_folder() -> Path:
     ``~/.cache``.
     """
     if folder := os.environ.get("AVALANCHE_GD_CACHE"):
-        return Path(folder)
+        return expanded(folder)
     return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "avalanche-gd"
 
 
@@ -75,14 +77,23 @@ def write_folder(path: Path, write: Callable[[Path], Any]) -> None:
         beside.chmod(0o755)
         for file in filter(Path.is_file, beside.rglob("*")):
             _flush(file)
+        older = path.parent / f"{_name_beside(Path(path.name + _REPLACED))}"
         if path.exists():
-            path.rename(beside.with_name(_name_beside(path)))
-        os.rename(beside, path)
+            path.rename(older)
+        try:
+            os.rename(beside, path)
+        except OSError:
+            if older.exists():
+                older.rename(path)
+            raise
         remove_leftovers(path.parent)
 
 
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files of processes that have ended.
+
+    An older folder whose place is empty, as the process ended while it was replaced, takes
+    its place again.
 
     :param folder: the folder in which they are.
     """
@@ -90,7 +101,11 @@ def remove_leftovers(folder: Path) -> None:
         beside = folder / name
         # On an error, another process removes it at the same time, or still writes it.
         with suppress(OSError), held(beside, wait=False):
-            _remove(beside)
+            replaced = folder / name[1:].rpartition(".avalanche-gd-")[0]
+            if name.endswith(_REPLACED) and not replaced.exists():
+                beside.rename(replaced)
+            else:
+                _remove(beside)
 
 
 @contextmanager
@@ -110,7 +125,7 @@ def _beside(path: Path, make: Callable[[Path], Any]) -> Iterator[Path]:
 
 
 def _name_beside(path: Path) -> str:
-    return f".{path.stem}-{secrets.token_hex(8)}{path.suffix}"
+    return f".{path.stem}.avalanche-gd-{secrets.token_hex(8)}{path.suffix}"
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """A loop of one's own has the plugins' bits, and each function does what it says."""
 
+import numpy as np
 import pytest
 import torch
 from avalanche.core import SupervisedPlugin
@@ -667,3 +668,115 @@ def test_what_cannot_be_held_is_refused():
     anchor = rank_one_anchor(denoiser, [same])
     with pytest.raises(ValueError, match=r"an anchor has 19 weights, but 56 are trained"):
         rank_one_penalty(TinyDenoiser(2).parameters(), [anchor])
+
+
+COUNTS = {
+    "classes of two batches": lambda m, x: prediction_losses(
+        m,
+        noised(m.process, x, torch.tensor([0, 1, 2])),
+        noised(m.process, x, torch.tensor([1])),
+    ),
+    "one class": lambda m, x: denoising_loss(m, m.process, x, torch.tensor([1])),
+    "one class of a teacher": lambda m, x: distillation_loss(
+        m, m, x, torch.tensor([3, 4]), torch.tensor([1])
+    ),
+    "one class in a pass": lambda m, x: m.denoise(x, torch.tensor([3, 4]), torch.ones(1)),
+    "one timestep of a function": lambda m, x: prediction_losses(
+        lambda x_t, t: x_t, Taught(x, torch.tensor([3]), x, None)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_a_class_or_a_timestep_stands_for_one_image(name):
+    with pytest.raises(ValueError, match=r"of shape \((2|3|1),\)|must be 2") as error:
+        COUNTS[name](conditioned(), images(2))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.uint32, np.uint8, np.int16, list])
+def test_classes_may_be_of_any_integers(kind):
+    model, classes = conditioned(), [0, 1, 2, 0]
+    given = classes if kind is list else np.array(classes, dtype=kind)
+    samples = [
+        model.generate(4, condition=condition, steps=2, generator=seeded())
+        for condition in (torch.tensor(classes), given)
+    ]
+    assert torch.equal(*samples)
+    with pytest.raises(ValueError, match=r"must be 4 integers, got \['a'"):
+        model.generate(4, condition=["a"] * 4, steps=2)
+
+
+@pytest.mark.parametrize("shape", [(5,), (5, 16), (5, 3, 4, 8, 8)])
+@pytest.mark.parametrize("make", [ddim_scheduler, flow_scheduler])
+@pytest.mark.parametrize("kind", ["v_prediction", "sample"])
+def test_each_image_has_its_own_timestep_whatever_its_shape(shape, make, kind):
+    process = NoiseProcess(make(prediction_type=kind))
+    x0 = torch.rand(shape, generator=seeded()) * 2 - 1
+    noise = torch.randn(shape, generator=seeded())
+    timesteps = torch.tensor([0, 100, 400, 800, 990])
+    x_t = process.add_noise(x0, noise, timesteps)
+    target = process.target(x0, noise, timesteps)
+    image, _ = process.image_and_noise(x_t, target, timesteps)
+    for i, t in enumerate(timesteps):
+        a, b = (bar[t].sqrt().float() for bar in (process.alpha_bar, process.beta_bar))
+        assert torch.allclose(x_t[i], a * x0[i] + b * noise[i], atol=1e-6)
+    assert torch.allclose(image, x0, atol=1e-3)
+
+
+WRONG_PROCESS = {
+    "a timestep below 0": lambda p, x: p.add_noise(x, x, torch.tensor([-1, 3])),
+    "a timestep of T": lambda p, x: p.target(x, x, torch.tensor([1000, 3])),
+    "a timestep that is float": lambda p, x: p.add_noise(x, x, torch.tensor([0.5, 3])),
+    "an end below 0": lambda p, x: p.ddim_step(
+        x, x, torch.tensor([400, 3]), torch.tensor([-1, 0])
+    ),
+    "images of bytes": lambda p, x: p.add_noise(x.byte(), x, torch.tensor([1, 3])),
+    "gamma below 0": lambda p, x: p.min_snr_weights(-5),
+    "gamma that is no number": lambda p, x: p.min_snr_weights(float("nan")),
+    "weights below 0": lambda p, x: denoising_loss(
+        tiny(), p, x, weights=torch.full((1000,), -1.0)
+    ),
+    "weights that are no numbers": lambda p, x: denoising_loss(
+        tiny(), p, x, weights=torch.full((1000,), torch.nan)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_PROCESS)
+def test_what_a_process_does_not_have_is_refused(name):
+    process = NoiseProcess(ddim_scheduler(prediction_type="v_prediction"))
+    if name.startswith("weights"):
+        process = NoiseProcess(ddim_scheduler())
+    with pytest.raises(ValueError, match=r"must be (from|2 integers|float|above 0|finite)"):
+        WRONG_PROCESS[name](process, images(2))
+
+
+@pytest.mark.parametrize("wrong", [DDPMScheduler, None, 3])
+def test_what_is_no_scheduler_is_refused(wrong):
+    with pytest.raises(TypeError, match="noise_scheduler must be a"):
+        NoiseProcess(wrong)
+
+
+@pytest.mark.parametrize("options", [dict(steps=5000), dict(eta=3), dict(sampler="x")])
+def test_a_call_that_is_refused_draws_nothing(options):
+    model, generator = tiny(), seeded()
+    before = int(model.sampling_seed), generator.get_state()
+    for source in (None, generator):
+        with pytest.raises(ValueError):
+            model.generate(4, generator=source, **options)
+    assert int(model.sampling_seed) == before[0]
+    assert torch.equal(generator.get_state(), before[1])
+
+
+def test_models_of_neighbouring_seeds_share_no_noise():
+    samples = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        model = tiny()
+        model.load_state_dict(tiny().state_dict() | {"sampling_seed": model.sampling_seed})
+        samples.append(
+            [model.draw_noise(2, seeded(int(model.sampling_seed) + i)) for i in range(3)]
+        )
+    flat = [noise for part in samples for noise in part]
+    assert not any(torch.equal(a, b) for i, a in enumerate(flat) for b in flat[:i])

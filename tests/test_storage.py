@@ -230,13 +230,14 @@ def test_what_is_written_is_on_disk_before_it_takes_its_place(tmp_path, monkeypa
     assert done == ["fsync", "fsync", "rename"]
 
 
-LEFT = ".a-0123456789abcdef.txt"
+LEFT = ".a.avalanche-gd-0123456789abcdef.txt"
+LEFT_FOLDER = ".model.avalanche-gd-0123456789abcdef"
 
 
 def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path):
     (tmp_path / LEFT).write_text("half")
-    (tmp_path / ".model-0123456789abcdef").mkdir()
-    (tmp_path / ".model-0123456789abcdef" / "weights").write_text("half")
+    (tmp_path / LEFT_FOLDER).mkdir()
+    (tmp_path / LEFT_FOLDER / "weights").write_text("half")
     (tmp_path / ".mine").write_text("not of a writer")
     write_text(tmp_path / "b.txt", "whole")
     assert {path.name for path in tmp_path.iterdir()} == {".mine", "b.txt"}
@@ -332,3 +333,60 @@ def test_a_first_tilde_is_a_home_folder(monkeypatch):
     assert {given: str(expanded(given)) for given in expected} == expected
     with pytest.raises(ValueError, match=r"^~nobody-here/a: ~nobody-here is no user here"):
         expanded("~nobody-here/a")
+
+
+def test_an_older_folder_takes_its_place_again_if_the_new_one_cannot(tmp_path, monkeypatch):
+    folder = tmp_path / "a model.v2"
+    write_folder(folder, lambda beside: (beside / "a").write_text("first"))
+    rename, calls = os.rename, []
+
+    def fails_second(*paths, **options):
+        calls.append(paths)
+        if paths[1] == folder and len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        return rename(*paths, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.rename", fails_second)
+        with pytest.raises(ValueError, match="No space left"):
+            write_folder(folder, lambda beside: (beside / "a").write_text("second"))
+    assert (folder / "a").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["a model.v2"]
+
+
+def test_an_older_folder_is_there_again_after_a_kill_between_the_two(tmp_path):
+    code = """
+import os, sys
+from pathlib import Path
+from avalanche_gd.storage import write_folder
+rename = os.rename
+def killed(*paths, **options):
+    if calls: os._exit(1)
+    calls.append(paths)
+    return rename(*paths, **options)
+folder, calls = Path(sys.argv[1]), []
+write_folder(folder, lambda beside: (beside / "a").write_text("first"))
+calls, os.rename = [], killed
+write_folder(folder, lambda beside: (beside / "a").write_text("second"))
+"""
+    folder = tmp_path / "a model.v2"
+    command = [sys.executable, "-c", code, str(folder)]
+    assert subprocess.run(command, check=False).returncode == 1
+    assert not folder.exists() and len(list(tmp_path.iterdir())) == 2
+    write_text(tmp_path / "b.txt", "other")
+    assert (folder / "a").read_text() == "first"
+    assert {path.name for path in tmp_path.iterdir()} == {"a model.v2", "b.txt"}
+
+
+def test_hidden_folders_of_others_are_left_alone(tmp_path):
+    names = [".results-0123456789abcdef", ".results.0123456789abcdef", ".avalanche-gd-x"]
+    for name in names:
+        (tmp_path / name).mkdir()
+    write_folder(tmp_path / "model", lambda beside: (beside / "a").write_text("a"))
+    assert {path.name for path in tmp_path.iterdir()} == {*names, "model"}
+
+
+def test_the_cache_may_be_below_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AVALANCHE_GD_CACHE", "~/cache")
+    assert cache_folder() == tmp_path / "cache"

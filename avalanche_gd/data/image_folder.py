@@ -8,6 +8,7 @@ import torch
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from avalanche_gd.checks import check_integer
 from avalanche_gd.data.benchmark import StreamsBenchmark
 from avalanche_gd.data.decoding import decoded_images
 from avalanche_gd.data.model_space import as_dataset, check_split, class_incremental
@@ -55,7 +56,7 @@ def SplitImageFolder(
         numbers of classes, or for a seed or an image size that is not an integer of 0, or
         of 1, or more.
     """
-    if channels not in (1, 3):
+    if check_integer("channels", channels) not in (1, 3):
         raise ValueError(f"channels must be 3, or 1 for grey, got {channels}")
     root = expanded(root)
     train_files, test_files = _find(root)

@@ -11,7 +11,7 @@ from avalanche.benchmarks.utils import ConstantSequence, DataAttribute, TaskLabe
 from torch import Tensor
 from torchvision.transforms.functional import get_dimensions
 
-from avalanche_gd.checks import check_integer, check_sample_shape
+from avalanche_gd.checks import HIGHEST_SEED, check_integer, check_sample_shape
 from avalanche_gd.data.benchmark import (
     StreamsBenchmark,
     as_benchmark,
@@ -48,7 +48,7 @@ def class_incremental(
     """
     n_classes = int(max(train.targets)) + 1
     check_split(n_experiences, n_classes, seed, image_size)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(int(seed))
     order = torch.arange(n_classes)
     if shuffle:
         order = torch.randperm(n_classes, generator=generator)
@@ -227,7 +227,7 @@ def check_experiences(n_experiences: int, n_classes: int) -> None:
 def check_split(n_experiences: int, n_classes: int, seed: int, image_size: int) -> None:
     """Raise ValueError unless a benchmark can be made of these arguments."""
     check_experiences(n_experiences, n_classes)
-    check_integer("seed", seed, 0)
+    check_integer("seed", seed, 0, HIGHEST_SEED)
     check_integer("image_size", image_size)
 
 

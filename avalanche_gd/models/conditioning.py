@@ -105,11 +105,12 @@ class ConditionedDenoiser(nn.Module):
             ``num_classes`` stands for no class.
         :return: the predicted noise (or v, image or velocity, by the scheduler's
             ``prediction_type``), ``(N, C, H, W)``.
-        :raises ValueError: for a missing, unexpected or unknown condition, or if the
-            prediction does not have the shape of the images.
+        :raises ValueError: for a missing, unexpected or unknown condition or another number
+            of them, or if the prediction does not have the shape of the images.
         """
+        labels = self.class_labels(condition, len(x_t))
         run = averaging_passes(self.denoiser) or partial(self.execution, self.denoiser)
-        prediction = run(x_t, timesteps, **self.class_labels(condition))
+        prediction = run(x_t, timesteps, **labels)
         if prediction.shape != x_t.shape:  # a loss might broadcast them
             kind = type(self.denoiser)
             raise ValueError(
@@ -153,11 +154,12 @@ class ConditionedDenoiser(nn.Module):
 
         return denoise
 
-    def class_labels(self, condition: Tensor | None) -> dict[str, Tensor]:
+    def class_labels(self, condition: Tensor | None, count: int) -> dict[str, Tensor]:
         """Convert a condition to the denoiser's keyword arguments.
 
-        :raises ValueError: for a missing or unexpected condition, or, on the CPU, for an
-            unknown one.
+        :param count: N, of the images.
+        :raises ValueError: for a missing or unexpected condition, for another number of
+            them, or, on the CPU, for an unknown one.
         """
         if self.num_classes is None:
             if condition is not None:
@@ -165,6 +167,7 @@ class ConditionedDenoiser(nn.Module):
             return {}
         if condition is None:
             raise ValueError("this model is conditioned on the class; give condition=")
+        condition = _integers(condition, count)
         wrong = _outside(condition, self.num_conditions)
         if wrong is not None:
             none = "no value means" if self.none is None else f"{self.none} means"
@@ -201,20 +204,14 @@ class ConditionedDenoiser(nn.Module):
         """
         if self.num_classes is None:
             raise ValueError(_NOT_CONDITIONED)
-        labels = torch.as_tensor(labels)
-        is_integer = not (labels.dtype == torch.bool or labels.is_floating_point())
-        if labels.shape != (count,) or not is_integer or labels.is_complex():
-            raise ValueError(
-                f"a condition for {count} images must be {count} integers, "
-                f"got {labels.dtype} of shape {tuple(labels.shape)}"
-            )
+        labels = _integers(labels, count)
         wrong = _outside(labels, self.num_classes)
         if wrong is not None:
             raise ValueError(
                 f"labels must be from 0 to num_classes - 1 = {self.num_classes - 1}, "
                 f"got {wrong}"
             )
-        return labels.to(self.classes_seen.device, torch.long)
+        return labels.to(self.classes_seen.device)
 
     def draw_condition(self, batch_size: int, generator: torch.Generator) -> Tensor | None:
         """The classes of a batch of samples: those trained on so far, as many of each.
@@ -280,6 +277,23 @@ def draw_evenly(classes: Tensor, count: int, generator: torch.Generator) -> Tens
         count,
         lambda n: classes[(torch.arange(n, device=classes.device) + first) % len(classes)],
     )
+
+
+def _integers(labels: Any, count: int) -> Tensor:
+    """Labels as 64-bit integers; raise ValueError unless there are ``count`` integers."""
+    try:
+        labels = torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"a condition for {count} images must be {count} integers, got {labels!r:.60}"
+        ) from error
+    is_integer = not (labels.dtype == torch.bool or labels.is_floating_point())
+    if labels.shape != (count,) or not is_integer or labels.is_complex():
+        raise ValueError(
+            f"a condition for {count} images must be {count} integers, "
+            f"got {labels.dtype} of shape {tuple(labels.shape)}"
+        )
+    return labels.long()
 
 
 def _outside(labels: Tensor, end: int) -> int | None:

@@ -136,11 +136,24 @@ def predict(
     :param x_t: noisy images, ``(N, C, H, W)``.
     :param timesteps: ``(N,)``.
     :param condition: ``(N,)``, the ``class_labels`` of a denoiser; None for none.
+    :raises ValueError: for another number of timesteps or of classes than of images.
     """
+    _check_one_each(x_t, timesteps, condition)
     if hasattr(model, "denoise"):
         return model.denoise(x_t, timesteps, condition)
     labels = {} if condition is None else {"class_labels": condition}
     return Execution()(model, x_t, timesteps, **labels)
+
+
+def _check_one_each(x_t: Tensor, timesteps: Tensor, condition: Tensor | None) -> None:
+    """Raise ValueError unless there is a timestep, and a class if any, for each image."""
+    count = len(x_t)
+    for name, given in {"timesteps": timesteps, "the condition": condition}.items():
+        if given is not None and given.shape != (count,):
+            raise ValueError(
+                f"{name} of {count} images must be of shape ({count},), not "
+                f"{tuple(given.shape)}"
+            )
 
 
 def predict_together(model: Any, batches: Sequence[Any]) -> list[Tensor]:
@@ -148,11 +161,14 @@ def predict_together(model: Any, batches: Sequence[Any]) -> list[Tensor]:
 
     :param model: as in :func:`predict`.
     :param batches: with ``x_t``, ``timesteps`` and ``condition``, as in :func:`predict`.
-    :raises ValueError: if some have a condition and others have none.
+    :raises ValueError: if some have a condition and others have none, or if one has
+        another number of timesteps or of classes than of images.
     """
     conditions = [batch.condition for batch in batches if batch.condition is not None]
     if len(conditions) not in (0, len(batches)):
         raise ValueError("some batches have a condition and others none; give it to all")
+    for batch in batches:
+        _check_one_each(batch.x_t, batch.timesteps, batch.condition)
     prediction = predict(
         model,
         torch.cat([batch.x_t for batch in batches]),

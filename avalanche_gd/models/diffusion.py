@@ -27,6 +27,7 @@ from avalanche_gd.models.pretrained import load_pipeline, save_pipeline
 from avalanche_gd.models.sampler import Guide, Sampler
 from avalanche_gd.models.scheduler import scheduler_of
 from avalanche_gd.models.unet import preset_shape, unet
+from avalanche_gd.storage import expanded
 
 
 class DiffusionModel(ConditionedDenoiser, Generator):
@@ -117,9 +118,10 @@ class DiffusionModel(ConditionedDenoiser, Generator):
         self._check_images = ImageCheck(self.sample_shape)
         self._samplers = {"own": Sampler(noise_scheduler)}
         self.sampling_steps = self.check_steps(sampling_steps)
-        # A buffer, so that it is copied, moved and saved together with the weights.
-        seed = torch.initial_seed() & 0x7FFF_FFFF_FFFF_FFFF
-        self.register_buffer("sampling_seed", torch.tensor(seed))
+        # A buffer, so that it is copied, moved and saved together with the weights. Drawn
+        # from torch's seed, so that the sequences of neighbouring seeds are far apart.
+        drawn = torch.Generator().manual_seed(torch.initial_seed() & 0x7FFF_FFFF_FFFF_FFFF)
+        self.register_buffer("sampling_seed", torch.randint(2**62, (), generator=drawn))
 
     @classmethod
     def from_preset(
@@ -259,6 +261,8 @@ class DiffusionModel(ConditionedDenoiser, Generator):
             have, or if the samples are not finite.
         """
         count = 1 if batch_size is None else check_integer("batch_size", batch_size, 0)
+        self.check_steps(self.sampling_steps if steps is None else steps, sampler)
+        self.check_eta(eta, sampler)
         if condition is not None:
             condition = self.check_condition(condition, count)
         if generator is None:
@@ -373,7 +377,7 @@ class DiffusionModel(ConditionedDenoiser, Generator):
             )
         )
         try:
-            Execution()(self.denoiser, x, start, **self.class_labels(none))
+            Execution()(self.denoiser, x, start, **self.class_labels(none, len(x)))
         finally:
             hook.remove()
         return features[-1].flatten(1)
@@ -390,9 +394,9 @@ class DiffusionModel(ConditionedDenoiser, Generator):
         :raises TypeError: if the denoiser or the noise scheduler is not of diffusers.
         :raises ValueError: if the folder has anything else, is the current one or is a
             file, if the denoiser's weights are of several types, or if the configuration of
-            the noise scheduler, which is what is saved, does not give the noise levels and
-            the samples of this model; for example after ``set_shift`` or a change of
-            ``alphas_cumprod``.
+            the denoiser or the noise scheduler, which is what is saved, does not give its
+            layers, the noise levels and the samples of this model; for example after
+            ``set_shift``, a change of ``alphas_cumprod`` or a layer that was replaced.
         """
         state = {
             "sample_shape": self.sample_shape,
@@ -404,7 +408,7 @@ class DiffusionModel(ConditionedDenoiser, Generator):
             "sampling_seed": int(self.sampling_seed),
         }
         own = self._samplers["own"]
-        save_pipeline(self.denoiser, self.noise_scheduler, own, state, Path(folder))
+        save_pipeline(self.denoiser, self.noise_scheduler, own, state, expanded(folder))
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **options: Any) -> "DiffusionModel":
@@ -413,17 +417,17 @@ class DiffusionModel(ConditionedDenoiser, Generator):
         From what :meth:`save_pretrained` wrote comes a model that samples the same bits,
         under the same ``execution``, which is not saved.
 
-        A pipeline of diffusers must have a :class:`diffusers.UNet2DModel`, such as DDIM or
-        DDPM. The ``sample_size`` of its U-Net is the size of the images. If it has class
-        embeddings, each stands for a class, and all of them can be sampled; if the last
-        one means no class, give ``num_classes``, one fewer.
+        A pipeline of diffusers must have a :class:`diffusers.UNet2DModel` and a scheduler
+        and nothing else, such as DDIM or DDPM. The ``sample_size`` of its U-Net is the size
+        of the images. If it has class embeddings, each stands for a class, and all of them
+        can be sampled; if the last one means no class, give ``num_classes``, one fewer.
 
         :param options: arguments of the class that replace what the folder says.
         :raises ValueError: if the folder does not hold a complete model, and as in the
             class.
         :raises TypeError: as in the class.
         """
-        denoiser, scheduler, state = load_pipeline(Path(folder))
+        denoiser, scheduler, state = load_pipeline(expanded(folder))
         seen, seed = (state.pop(key, None) for key in ("classes_seen", "sampling_seed"))
         arguments = state | options
         if "sample_shape" not in arguments:

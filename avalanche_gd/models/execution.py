@@ -30,7 +30,7 @@ class Execution:
         or more at the first pass of a batch size, with gradients and without. With torch
         2.11 on an H200, the paper's U-Net ended in its first backward pass with CUDA's
         "misaligned address", in a kernel that torch had made.
-    :raises ValueError: for an unknown precision.
+    :raises ValueError: for an unknown precision, or what is neither True nor False.
     """
 
     precision: str = "float32"
@@ -39,6 +39,11 @@ class Execution:
 
     def __post_init__(self) -> None:
         check_choice("precision", self.precision, PRECISIONS)
+        for name in ("channels_last", "compile"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(
+                    f"{name} must be True or False, got {getattr(self, name)!r}"
+                )
 
     def prepare(self, denoiser: nn.Module) -> None:
         """Set the memory layout of a denoiser's weights."""

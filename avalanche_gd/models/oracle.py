@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from itertools import chain
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from avalanche_gd.checks import check_integer
 from avalanche_gd.models.classifier import SmallCNN
+from avalanche_gd.models.image_check import check_images
 from avalanche_gd.models.random_state import same_draws
 from avalanche_gd.storage import cached
 
@@ -54,12 +55,16 @@ def oracle_classifier(
         as FID can only be compared for the same oracle.
     :param steps: Adam steps of batch 128 at learning rate 1e-3.
     :return: the classifier, frozen, in evaluation mode.
-    :raises ValueError: for steps that are not an integer of 1 or more, or a seed that is
-        not one of 0 or more.
+    :raises ValueError: for steps that are not an integer of 1 or more, a seed that is not
+        one of 0 or more, images that are not float and in model space, or labels that are
+        not one integer of 0 or more for each image.
     """
     seed, steps = check_integer("seed", seed, 0), check_integer("steps", steps)
-    order = labels.cpu().argsort(stable=True)
-    labels = labels.cpu()[order]
+    labels = _checked_labels(labels, images.shape[0])
+    if isinstance(images, Tensor):
+        check_images(images.cpu())
+    order = labels.argsort(stable=True)
+    labels = labels[order]
     shape = (images.shape[1], images.shape[2], images.shape[3])
     with same_draws():
         oracle = SmallCNN(shape, num_classes=int(labels.max()) + 1)
@@ -72,7 +77,9 @@ def oracle_classifier(
             for _ in range(steps):
                 batch = torch.randint(len(labels), (_BATCH_SIZE,), generator=generator)
                 optimizer.zero_grad()
-                logits = precise(images[order[batch]].cpu().double())
+                chosen = images[order[batch]].cpu()
+                check_images(chosen)
+                logits = precise(chosen.double())
                 F.cross_entropy(logits, labels[batch]).backward()
                 optimizer.step()
         return {name: part.half().float() for name, part in precise.state_dict().items()}
@@ -82,6 +89,18 @@ def oracle_classifier(
     key = chain(parts, (labels, str(oracle), budget, torch.__version__))
     oracle.load_state_dict(cached("oracle", key, fit))
     return oracle.eval().requires_grad_(False)
+
+
+def _checked_labels(labels: Any, count: int) -> Tensor:
+    """Labels as 64-bit integers on the CPU; ValueError unless each image has one."""
+    labels = torch.as_tensor(labels).cpu()
+    is_integer = not (labels.is_floating_point() or labels.dtype == torch.bool)
+    if labels.shape != (count,) or not count or not is_integer or labels.long().min() < 0:
+        raise ValueError(
+            f"labels must be one integer of 0 or more for each of the {count} images, got "
+            f"{labels.dtype} of shape {tuple(labels.shape)}"
+        )
+    return labels.long()
 
 
 def _drawn_in_float64(model: SmallCNN, seed: int) -> SmallCNN:

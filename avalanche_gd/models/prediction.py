@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from avalanche_gd.checks import check_number
+from avalanche_gd.models.denoising import check_timesteps
 
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction", "flow_prediction")
 """What a denoiser can predict, by diffusers' names: eps, x_0, v = a eps - b x_0, and the
@@ -16,7 +17,9 @@ velocity eps - x_0."""
 
 def is_flow(noise_scheduler: Any) -> bool:
     """True for a diffusers scheduler of flow matching."""
-    config = getattr(noise_scheduler, "config", {})
+    config = getattr(noise_scheduler, "config", None)
+    if not isinstance(config, Mapping):
+        return False
     interpolates = hasattr(noise_scheduler, "scale_noise") or config.get("use_flow_sigmas")
     return bool(interpolates) and "num_train_timesteps" in config
 
@@ -62,7 +65,12 @@ class NoiseProcess:
                 "noise_scheduler must be a diffusers scheduler of flow matching, or one "
                 f"with alphas_cumprod, not {name}"
             )
-        config = noise_scheduler.config
+        config = getattr(noise_scheduler, "config", None)
+        if not isinstance(config, Mapping):
+            raise TypeError(
+                "noise_scheduler must be a scheduler of diffusers with its config, such as "
+                f"ddim_scheduler(), not {name}"
+            )
         usual, other = "epsilon", "flow_prediction"
         if flow:
             usual, other = other, usual
@@ -116,7 +124,17 @@ class NoiseProcess:
         return (ends.round().astype(int) - 1).tolist()
 
     def coefficients(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """a and b at timesteps ``(N,)``, each ``(N, 1, 1, 1)``, of the type of ``like``."""
+        """a and b at timesteps, each ``(N, 1, 1, 1)``, of the type of ``like``.
+
+        :param timesteps: integers in ``[0, T)``, ``(N,)``.
+        :raises ValueError: for others, where they can be read
+            (:func:`~avalanche_gd.models.denoising.check_timesteps`), or if ``like`` is not
+            float.
+        """
+        count = len(timesteps) if timesteps.ndim else 1
+        check_timesteps("timesteps", timesteps, count, self.num_timesteps)
+        if not like.is_floating_point():
+            raise ValueError(f"images must be float, not {like.dtype}")
         a_squared = self._at(self.alpha_bar, timesteps, like)
         return a_squared.sqrt(), self._at(self.beta_bar, timesteps, like).sqrt()
 
@@ -197,7 +215,11 @@ class NoiseProcess:
         ``min(SNR, gamma) / SNR`` on the noise, ``min(SNR, gamma) / (SNR + 1)`` on v (in
         flow matching, that divided by ``a^2 + b^2``) and ``min(SNR, gamma) b^2`` on the
         velocity, with ``SNR = a^2 / b^2``.
+
+        :param gamma: above 0.
+        :raises ValueError: unless it is.
         """
+        gamma = check_number("gamma", gamma, "above 0")
         snr = self.alpha_bar / self.beta_bar
         if self.prediction_type == "epsilon":
             weights = (gamma / snr).clamp(max=1)
@@ -211,8 +233,8 @@ class NoiseProcess:
 
     @staticmethod
     def _at(values: Tensor, timesteps: Tensor, like: Tensor) -> Tensor:
-        """The values at some timesteps, ``(N, 1, 1, 1)``."""
-        return values.to(like)[timesteps].view(-1, 1, 1, 1)
+        """The values at some timesteps, with as many dimensions as ``like``."""
+        return values.to(like)[timesteps].view(-1, *[1] * (like.ndim - 1))
 
     def _check(self, num_train_timesteps: int | None) -> None:
         """Raise ValueError unless the noise grows with the timestep."""

@@ -46,6 +46,7 @@ def save_pipeline(
             f"the {kind.__name__} has another configuration than the model uses, which "
             "would be lost; make it with what was changed, such as trained_betas or shift"
         )
+    _check_configured(denoiser)
     index = {
         # For flow matching, DDIMPipeline would make a DDIM scheduler instead.
         "_class_name": "DDPMPipeline" if is_flow(noise_scheduler) else "DDIMPipeline",
@@ -66,6 +67,22 @@ def save_pipeline(
             (beside / name).write_text(json.dumps(content, indent=2) + "\n")
 
     write_folder(folder, write)
+
+
+def _check_configured(denoiser: Any) -> None:
+    """Raise ValueError unless a denoiser is as its configuration makes it."""
+    kind = type(denoiser)
+    with torch.device("meta"):
+        made = kind.from_config(denoiser.config)
+    shapes = [
+        {name: part.shape for name, part in one.state_dict().items()}
+        for one in (denoiser, made)
+    ]
+    if str(denoiser) != str(made) or shapes[0] != shapes[1]:
+        raise ValueError(
+            f"the {kind.__name__} has other layers than its configuration, which is what "
+            "is saved; undo what was changed, or save the state_dict of the model instead"
+        )
 
 
 def _dtype_of(denoiser: Any) -> torch.dtype:
@@ -111,15 +128,30 @@ def load_pipeline(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
     """
     try:
         index = json.loads((folder / "model_index.json").read_text())
+        others = [
+            name
+            for name, part in index.items()
+            if name not in ("unet", "scheduler") and isinstance(part, list) and any(part)
+        ]
+        if others:
+            raise ValueError(f"its images also need a {others[0]}, which would be left out")
         denoiser_class = _class_of(index, "unet", diffusers.ModelMixin)
         scheduler_class = _class_of(index, "scheduler", diffusers.SchedulerMixin)
         state_file, state = folder / _STATE, None
         if state_file.exists():
             state = dict(json.loads(state_file.read_text()))
         dtype = getattr(torch, (state or {}).pop("dtype", "float32"))
-        denoiser = denoiser_class.from_pretrained(
-            folder / "unet", use_safetensors=True, torch_dtype=dtype
+        denoiser, told = denoiser_class.from_pretrained(
+            folder / "unet",
+            use_safetensors=True,
+            torch_dtype=dtype,
+            output_loading_info=True,
         )
+        for what, names in told.items():  # missing, unexpected and mismatched weights
+            if names:
+                raise ValueError(
+                    f"{what.replace('_', ' ')} in its U-Net: {min(names)!s:.80}"
+                )
         scheduler = scheduler_class.from_pretrained(folder / "scheduler")
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else error

@@ -169,7 +169,7 @@ def _noised_batches(strategy: Any, count: int) -> Iterator[Batch]:
         labels = labels.to(strategy.device)
         noised = model.noise_ahead(images)._asdict()
         condition = None if model.num_classes is None else labels
-        whole = noised | {"labels": labels} | model.class_labels(condition)
+        whole = noised | {"labels": labels} | model.class_labels(condition, len(images))
         for hook in model.pass_hooks:
             hook(len(images))()  # counts a pass and one backward, 3F
         if len(images) > DistributedHelper.rank:

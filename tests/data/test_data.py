@@ -222,15 +222,23 @@ def test_experiences_that_do_not_divide_the_classes_are_refused(benchmark, n_exp
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *(("seed", value) for value in (-1, 1.9, "0", True)),
+        *(("seed", value) for value in (-1, 1.9, "0", True, 2**64)),
         *(("image_size", value) for value in (0, 8.5, "8", True)),
     ],
 )
 def test_a_seed_or_a_size_that_is_none_is_refused(tmp_path, monkeypatch, make, name, value):
     write_class_folders(tmp_path / "images")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=f"{name} must be an integer of [01] or more, got"):
+    with pytest.raises(ValueError, match=f"{name} must be an integer (of|from) [01]"):
         make(1, **{name: value})
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8])
+def test_a_seed_may_be_of_numpy(tmp_path, kind):
+    folder = write_class_folders(tmp_path / "images")
+    for make in (SplitDigits, partial(SplitImageFolder, root=folder)):
+        orders = [make(1, seed=seed).classes_order for seed in (3, kind(3))]
+        assert orders[0] == orders[1]
 
 
 @pytest.mark.parametrize("packed", [False, True])

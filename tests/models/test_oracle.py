@@ -138,3 +138,42 @@ def test_a_damaged_cache_is_trained_anew(empty_cache):
 def test_images_too_small_for_the_classifier_are_refused():
     with pytest.raises(ValueError, match="at least 4x4"):
         SmallCNN((1, 2, 2), 10)
+
+
+NO_IMAGES = {
+    "bytes": lambda x: ((x + 1) * 127).byte(),
+    "of another range": lambda x: 3 * x,
+    "no numbers": lambda x: x * torch.nan,
+}
+NO_LABELS = {
+    "too few": lambda y: y[:20],
+    "too many": lambda y: torch.cat([y, y]),
+    "none": lambda y: y[:0],
+    "float": lambda y: y.float(),
+    "below 0": lambda y: y - 1,
+    "a table": lambda y: y[:, None],
+}
+
+
+@pytest.mark.parametrize("change", NO_IMAGES.values(), ids=NO_IMAGES)
+def test_images_that_are_not_in_model_space_are_refused(empty_cache, change):
+    x, y = images(32), torch.arange(32) % 4
+    with pytest.raises(ValueError, match=r"^images must be .*in model space"):
+        oracle_classifier(change(x), y, steps=3)
+    assert not list(empty_cache.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("change", NO_LABELS.values(), ids=NO_LABELS)
+def test_labels_that_are_not_one_class_an_image_are_refused(empty_cache, change):
+    with pytest.raises(
+        ValueError, match="labels must be one integer of 0 or more for each"
+    ):
+        oracle_classifier(images(32), change(torch.arange(32) % 4), steps=3)
+
+
+@pytest.mark.parametrize("kind", [torch.int32, torch.uint8, list])
+def test_labels_of_any_integers_give_one_oracle(empty_cache, kind):
+    x, y = images(32), torch.arange(32) % 4
+    given = y.tolist() if kind is list else y.to(kind)
+    same = oracle_classifier(x, y, steps=3), oracle_classifier(x, given, steps=3)
+    assert same_bits(*map(weights, same))

@@ -5,7 +5,9 @@ import json
 import diffusers
 import pytest
 import torch
-from diffusers import DDIMPipeline, DDPMScheduler, UNet2DModel
+from diffusers import DDIMPipeline, DDIMScheduler, DDPMScheduler, UNet2DModel
+from safetensors.torch import load_file, save_file
+from torch import nn
 
 from avalanche_gd import DiffusionModel, ddim_scheduler, flow_scheduler
 from avalanche_gd.models.sampler import FITTING, SAMPLERS
@@ -365,3 +367,80 @@ def test_a_terminal_alpha_bar_is_saved(tmp_path):
         for m, seed in zip((model, again), seeds, strict=True)
     )
     assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("change", ["without one", "with one more", "with another shape"])
+def test_a_folder_with_other_weights_than_its_model_is_refused(tmp_path, change):
+    DiffusionModel(small_unet(), ddim_scheduler(), (1, 8, 8)).save_pretrained(tmp_path)
+    file = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
+    kept = load_file(file)
+    bias = kept.pop("conv_out.bias")
+    if change == "with one more":
+        kept |= {"conv_out.bias": bias, "conv_out.other": bias.clone()}
+    elif change == "with another shape":
+        kept["conv_out.bias"] = torch.zeros(7)
+    save_file(kept, file)
+    with pytest.raises(
+        ValueError, match=r"^no complete model in .*(conv_out|loading state_dict)"
+    ) as error:
+        DiffusionModel.from_pretrained(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+class Adapter(nn.Module):
+    """A layer with another of low rank beside it."""
+
+    def __init__(self, base):
+        super().__init__()
+        self.base = base
+        self.down = nn.Linear(base.in_features, 2, bias=False)
+        self.up = nn.Linear(2, base.out_features, bias=False)
+
+    def forward(self, x):
+        return self.base(x) + self.up(self.down(x))
+
+
+def with_an_adapter(net):
+    net.time_embedding.linear_1 = Adapter(net.time_embedding.linear_1)
+
+
+def with_another_layer(net):
+    net.conv_out = nn.Conv2d(net.conv_out.in_channels, 1, 1)
+
+
+def with_another_activation(net):
+    net.conv_act = nn.ReLU()
+
+
+CHANGES = {
+    "an adapter": with_an_adapter,
+    "a layer": with_another_layer,
+    "an activation": with_another_activation,
+    "a norm of weights": lambda net: nn.utils.parametrizations.weight_norm(net.conv_in),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_net_that_is_not_as_configured_is_not_saved(tmp_path, change):
+    model = DiffusionModel(small_unet(), ddim_scheduler(), (1, 8, 8))
+    change(model.denoiser)
+    with pytest.raises(ValueError, match="UNet2DModel has other layers than its configur"):
+        model.save_pretrained(tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_pipeline_with_more_parts_than_a_net_is_refused(tmp_path):
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2}
+    blocks["up_block_types"] = ("UpDecoderBlock2D",) * 2
+    vqvae = diffusers.VQModel(block_out_channels=(8, 16), norm_num_groups=4, **blocks)
+    pipeline = diffusers.LDMPipeline(vqvae, small_unet(), DDIMScheduler())
+    pipeline.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="its images also need a vqvae, which would be"):
+        DiffusionModel.from_pretrained(tmp_path)
+
+
+def test_a_folder_below_home_is_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    DiffusionModel(small_unet(), ddim_scheduler(), (1, 8, 8)).save_pretrained("~/model")
+    assert (tmp_path / "model" / "unet").is_dir()
+    DiffusionModel.from_pretrained("~/model")
