@@ -340,7 +340,17 @@ CLAIMS: dict[str, dict[str, list[str]]] = {
             "tests/metrics/test_denoising_loss.py::test_the_timesteps_and_the_noise_are_the_same_in_each_evaluation",
         ],
     },
+    "oracle_classifier": {
+        ":raises ValueError: for steps that are not an integer": [
+            "tests/models/test_oracle.py::test_labels_that_are_not_one_class_an_image_are_refused",
+            "tests/models/test_oracle.py::test_images_that_are_not_in_model_space_are_refused",
+        ],
+    },
     "fid_metrics": {
+        "There is no value, and a warning, before all experiences of the stream": [
+            "tests/metrics/test_what_users_give.py::test_a_summary_is_of_all_experiences_or_not_there",
+            "tests/metrics/test_what_users_give.py::test_fid_of_a_model_before_further_training_is_in_no_summary",
+        ],
         "of a function that is no module or method of one": [
             "tests/metrics/test_unusual_trainings.py::test_features_of_real_images_are_not_of_older_weights",
         ],

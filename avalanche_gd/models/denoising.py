@@ -146,14 +146,21 @@ def predict(
 
 
 def _check_one_each(x_t: Tensor, timesteps: Tensor, condition: Tensor | None) -> None:
-    """Raise ValueError unless there is a timestep, and a class if any, for each image."""
+    """Raise ValueError unless each image has a timestep, and a class where any has one.
+
+    A function of the user's may take more as a condition than the number of a class.
+    """
     count = len(x_t)
-    for name, given in {"timesteps": timesteps, "the condition": condition}.items():
-        if given is not None and given.shape != (count,):
-            raise ValueError(
-                f"{name} of {count} images must be of shape ({count},), not "
-                f"{tuple(given.shape)}"
-            )
+    if timesteps.shape != (count,):
+        raise ValueError(
+            f"timesteps of {count} images must be of shape ({count},), not "
+            f"{tuple(timesteps.shape)}"
+        )
+    if condition is not None and condition.shape[:1] != (count,):
+        raise ValueError(
+            f"a condition must have one row for each of {count} images, not shape "
+            f"{tuple(condition.shape)}"
+        )
 
 
 def predict_together(model: Any, batches: Sequence[Any]) -> list[Tensor]:
