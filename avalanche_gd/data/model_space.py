@@ -25,6 +25,7 @@ from avalanche_gd.data.images import (
 )
 from avalanche_gd.data.pixels import Pixels
 from avalanche_gd.data.stored_images import StoredImages
+from avalanche_gd.models.random_state import same_draws
 
 
 def class_incremental(
@@ -79,7 +80,8 @@ def to_model_space(benchmark: Any, sample_shape: tuple[int, int, int]) -> Stream
         If the float images of the benchmark reach below -0.1, and none is outside of
         ``[-1, 1]``, they are in model space already, and are not scaled again. What is
         outside by 0.001 or less is rounding, and is clipped.
-        The transforms of the benchmark are not applied.
+        The transforms of the benchmark are not applied; those of a dataset within it are,
+        once: what they draw stays. The global random state does not change.
     :param sample_shape: ``(C, H, W)`` of the items of the result, float32 in ``[-1, 1]``;
         resized bilinearly with antialiasing.
     :raises ValueError: if the benchmark was split into the pieces of an online stream, if
@@ -97,7 +99,8 @@ def to_model_space(benchmark: Any, sample_shape: tuple[int, int, int]) -> Stream
         labels = labels_of(dataset)
         return as_dataset(pixels.read(dataset), labels)
 
-    result = _each(benchmark, read)
+    with same_draws():
+        result = _each(benchmark, read)
     pixels.scale()
     return result
 

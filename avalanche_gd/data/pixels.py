@@ -103,7 +103,11 @@ class Pixels:
                 f"an image is a {type(image).__name__}; give PIL images or tensors, such "
                 "as by torchvision's ToTensor"
             )
-        tensor = image if isinstance(image, Tensor) else pil_to_tensor(image)
+        tensor = image.detach() if isinstance(image, Tensor) else pil_to_tensor(image)
+        if tensor.ndim != 3 or not tensor.numel():
+            raise ValueError(
+                f"an image is a tensor of shape {tuple(tensor.shape)}; give (C, H, W)"
+            )
         if len(tensor) != self._shape[0]:
             raise ValueError(
                 f"images with {len(tensor)} channels do not fit a model of {self._shape}; "

@@ -296,3 +296,37 @@ def test_of_other_benchmarks_it_knows_what_its_streams_show(digits):
     assert ours.classes_order == sorted(classes)
     assert ours.original_classes_in_exp == [classes] * 3
     assert ours.classes_in_experience["test"] == [classes]
+
+
+@pytest.mark.parametrize("shape", [(), (8,), (8, 8), (3, 1, 8, 8), (1, 0, 8)])
+def test_tensors_that_are_no_image_are_refused(shape):
+    with pytest.raises(ValueError, match=r"of shape \(.*\); give \(C, H, W\)$"):
+        to_model_space(two_experiences(torch.zeros(4, *shape)), (1, 8, 8))
+
+
+def test_images_with_gradients_are_taken():
+    images = torch.rand(4, 1, 8, 8)
+    streams = [
+        to_model_space(two_experiences(one), (1, 8, 8)).train_stream
+        for one in (images, images.clone().requires_grad_())
+    ]
+    assert torch.equal(*(stream_tensors(stream)[0] for stream in streams))
+
+
+class Drawing(TensorDataset):
+    """Adds noise to its images as it is read."""
+
+    def __getitem__(self, index):
+        image, label = super().__getitem__(index)
+        return (image + 0.1 * torch.rand(image.shape)).clamp(0, 1), label
+
+
+def test_what_a_dataset_draws_is_drawn_once_and_changes_no_random_state():
+    dataset = Drawing(torch.rand(4, 1, 8, 8), torch.arange(4) % 2)
+    dataset.targets = [0, 1, 0, 1]
+    benchmark = nc_benchmark(dataset, dataset, 2, task_labels=False)
+    state = torch.get_rng_state()
+    streams = [to_model_space(benchmark, (1, 8, 8)).train_stream for _ in range(2)]
+    assert torch.equal(torch.get_rng_state(), state)
+    first, again, second = (stream_tensors(streams[i])[0] for i in (0, 0, 1))
+    assert torch.equal(first, again) and torch.equal(first, second)
