@@ -120,8 +120,7 @@ def split_fmnist_small(of: Numbers) -> Iterator[str]:
     memory = above(of("experience_replay", "accuracy"), of(GD, "accuracy"))
     yield f"a solver that is better on each, by {each(memory, 3)}"
     alone = above(of("solver_replay", "accuracy"), of(GD, "accuracy"))
-    one = sum(gain > 0 for gain in alone) == 1
-    yield when(one, f"worse on two seeds and better on one, by {max(alone):.3f}")
+    yield f"between {-min(alone):.3f} worse and {max(alone):.3f} better"
     yield f"{span(times(of('gem'), of(GD)))} times that of distillation"
     yield f"higher on each, {each(of('gem', 'KLD'), 3)} against {each(of(GD, 'KLD'), 3)}"
     better, *worse = sorted(above(of("gem", "accuracy"), of(GD, "accuracy")), reverse=True)
@@ -135,9 +134,8 @@ def split_fmnist_small(of: Numbers) -> Iterator[str]:
     yield f"with solvers within {math.ceil(1000 * apart) / 1000} of each other"
     yield f"higher FID on each seed, {each(of('vae_replay'))} against {each(of(GD))}"
     vae = of("vae_replay", "accuracy")
-    most = max(above(vae, of(GD, "accuracy")))
-    one = sum(gain > 0 for gain in above(vae, of(GD, "accuracy"))) == 1
-    yield when(one, f"{each(vae, 3)}, which is better on one seed, by {most:.3f}")
+    behind = above(of(GD, "accuracy"), vae)
+    yield when(min(behind) > 0, f"{each(vae, 3)}, which is worse by {span(behind, 3)}")
     flow, joint = of(f"{GD}, flow"), of("joint, flow")
     yield f"{each(times(flow, of(GD)), 2)} times the FID of DDPM, {each(flow)}"
     gain = above(of(f"{GD}, flow", "accuracy"), of(GD, "accuracy"))
@@ -158,10 +156,10 @@ def split_fmnist_small(of: Numbers) -> Iterator[str]:
     options = "method.pool_size=2000, method.replay_ratio=0.5"
     larger = of(f"pooled_distillation, {options}")
     yield f"half a batch, at 5.8F, has {each(larger)}"
-    seconds = (f"{of(method, 'seconds')['0']:.0f}" for method in ("vae_replay", GD))
-    yield "took {} seconds of training and evaluation where distillation took {}".format(
-        *seconds
-    )
+    options = "method.pool_size=1500, method.replay_ratio=0.34"
+    small, samples = of(f"pooled_distillation, {options}", "KLD"), of(GD, "KLD")
+    lower = max(above(small, samples)) < 0
+    yield when(lower, f"lower KLD on each, {each(small, 3)} against {each(samples, 3)}")
 
 
 def solvers(of: Numbers, methods: Iterable[str]) -> list[float]:
