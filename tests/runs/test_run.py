@@ -308,7 +308,7 @@ def test_a_folder_in_use_is_refused(tmp_path, monkeypatch):
 
 def test_what_a_killed_run_left_is_removed_also_where_it_is_a_folder(tmp_path):
     config = small_config(tmp_path, "method=naive", "benchmark.n_experiences=1")
-    left = [config.folder / name / f".x-{'0' * 16}" for name in ("", "samples")]
+    left = [config.folder / name / f".x.avalanche-gd-{'0' * 16}" for name in ("", "samples")]
     for path in left:
         (path / "below").mkdir(parents=True)
     run(config)
