@@ -308,7 +308,8 @@ def test_a_folder_in_use_is_refused(tmp_path, monkeypatch):
 
 def test_what_a_killed_run_left_is_removed_also_where_it_is_a_folder(tmp_path):
     config = small_config(tmp_path, "method=naive", "benchmark.n_experiences=1")
-    left = [config.folder / name / f".x.avalanche-gd-{'0' * 16}" for name in ("", "samples")]
+    name = f".x.avalanche-gd-{'0' * 16}"
+    left = [config.folder / name, config.folder / "samples" / name]
     for path in left:
         (path / "below").mkdir(parents=True)
     run(config)
