@@ -210,7 +210,11 @@ def _check_weights(weights: Tensor | None, process: NoiseProcess) -> None:
             f"weights must be one for each of the {count} timesteps, of shape ({count},), "
             f"not {tuple(weights.shape)}"
         )
-    if weights is None or weights.device.type != "cpu":
+    if weights is None or weights.device.type != "cpu" or torch.compiler.is_compiling():
         return
-    if not (weights.isfinite() & (weights >= 0)).all():
+    try:
+        are_right = bool((weights.isfinite() & (weights >= 0)).all())
+    except RuntimeError:  # of vmap
+        return
+    if not are_right:
         raise ValueError("weights must be finite numbers of 0 or more")

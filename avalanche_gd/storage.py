@@ -9,7 +9,7 @@ import secrets
 import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -78,14 +78,15 @@ def write_folder(path: Path, write: Callable[[Path], Any]) -> None:
         for file in filter(Path.is_file, beside.rglob("*")):
             _flush(file)
         older = path.parent / f"{_name_beside(Path(path.name + _REPLACED))}"
-        if path.exists():
-            path.rename(older)
-        try:
-            os.rename(beside, path)
-        except OSError:
-            if older.exists():
-                older.rename(path)
-            raise
+        with held(path) if path.exists() else nullcontext():  # also under its other name
+            if path.exists():
+                path.rename(older)
+            try:
+                os.rename(beside, path)
+            except OSError:
+                if older.exists():
+                    older.rename(path)
+                raise
         remove_leftovers(path.parent)
 
 

@@ -782,3 +782,27 @@ def test_models_of_neighbouring_seeds_share_no_noise():
         )
     flat = [noise for part in samples for noise in part]
     assert not any(torch.equal(a, b) for i, a in enumerate(flat) for b in flat[:i])
+
+
+def test_one_timestep_may_be_of_all_images():
+    process, x = NoiseProcess(ddim_scheduler()), images(4)
+    expected = process.add_noise(x, x, torch.full((4,), 5))
+    for one in (5, torch.tensor(5), torch.tensor([5]), [5] * 4, torch.full((4, 1), 5)):
+        assert torch.equal(process.add_noise(x, x, one), expected)
+    each = torch.func.vmap(lambda a, t: process.add_noise(a, a, t))(x, torch.full((4,), 5))
+    assert torch.allclose(each.view_as(x), expected)
+    assert (process.min_snr_weights(float("inf")) == 1).all()
+
+
+def test_weights_may_be_mapped_and_compiled():
+    model, process = tiny(), NoiseProcess(ddim_scheduler())
+    batch = Taught(images(4), torch.arange(4), images(4), None)
+    weights = process.min_snr_weights(5)
+
+    def loss(given):
+        return prediction_losses(model, batch, weights=given)[0]
+
+    mapped = torch.func.vmap(loss)(torch.stack([weights, 2 * weights]))
+    assert torch.allclose(mapped[1], 2 * loss(weights))
+    compiled = torch.compile(loss, fullgraph=True, backend="eager")
+    assert torch.allclose(compiled(weights), loss(weights))

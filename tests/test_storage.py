@@ -16,6 +16,7 @@ from avalanche_gd.storage import (
     content_digest,
     expanded,
     held,
+    remove_leftovers,
     write_folder,
     write_text,
     write_whole,
@@ -390,3 +391,18 @@ def test_the_cache_may_be_below_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("AVALANCHE_GD_CACHE", "~/cache")
     assert cache_folder() == tmp_path / "cache"
+
+
+def test_another_process_does_not_disturb_a_folder_that_is_replaced(tmp_path, monkeypatch):
+    folder, rename = tmp_path / "model", os.rename
+    write_folder(folder, lambda beside: (beside / "a").write_text("first"))
+
+    def looking(*paths, **options):
+        rename(*paths, **options)
+        remove_leftovers(tmp_path)  # as each writer does first
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.rename", looking)
+        write_folder(folder, lambda beside: (beside / "a").write_text("second"))
+    assert (folder / "a").read_text() == "second"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]

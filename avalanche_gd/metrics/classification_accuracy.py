@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from avalanche_gd.checks import check_integer
-from avalanche_gd.data.model_space import has_label
+from avalanche_gd.data.model_space import dataset_classes, has_label
 from avalanche_gd.metrics.oracle_choice import (
     OracleChoice,
     check_logits,
@@ -92,7 +92,11 @@ class ClassificationAccuracy(GenerationMetric):
         if not is_conditioned(strategy.model):
             self._oracle.check_labels(strategy)
         image = first_image(strategy.experience)
-        classes = stream_classes(strategy.experience)
+        classes = (
+            dataset_classes(strategy.experience.dataset)
+            if is_conditioned(strategy.model)
+            else stream_classes(strategy.experience)
+        )
         if image is None or image.ndim != 3 or not classes:
             return
         count = max(classes) + 1

@@ -155,7 +155,7 @@ class FID(FeatureMetric):
         places = {
             place
             for place, experience in enumerate(whole_stream(key.stream) or ())
-            if trained.counted(experience)
+            if len(experience.dataset) > 0 and trained.counted(experience)
         }
         if places <= qualities[one.number].keys():
             return True

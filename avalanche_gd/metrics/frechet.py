@@ -21,7 +21,7 @@ class Moments:
     def of(cls, features: Tensor) -> "Moments":
         """The moments of features ``(N, D)``."""
         features = features.double()
-        mean = features.mean(dim=0)
+        mean = features.sum(dim=0) / max(len(features), 1)
         above = features - mean
         return cls(mean, above.T @ above, len(features))
 
@@ -31,6 +31,8 @@ class Moments:
 
     def __add__(self, other: "Moments") -> "Moments":
         """The moments of both together (Chan, Golub and LeVeque, 1979)."""
+        if not self.count or not other.count:
+            return self if self.count else other
         count = self.count + other.count
         apart = other.mean - self.mean
         between = torch.outer(apart, apart) * (self.count * other.count / count)

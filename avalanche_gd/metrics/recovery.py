@@ -1,7 +1,7 @@
 """How fast a model that has forgotten an old experience learns it again."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -87,8 +87,9 @@ def recovery_steps(
             f"images of {tuple(image.shape)} do not fit a model of {model.sample_shape}"
         )
     check_number("best", best, "above 0")
-    if not isinstance(within, Sequence) or isinstance(within, str):
+    if not isinstance(within, Iterable) or isinstance(within, str):
         raise TypeError(f"within must be a list of numbers, such as [0.1], got {within!r}")
+    within = list(within)
     for part in within:
         check_number("within", part, "0 or more")
     check_integer("every", every)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from avalanche_gd.checks import check_integer, check_number
-from avalanche_gd.data.images import DatasetImages, image_of
+from avalanche_gd.data.images import DatasetImages
 from avalanche_gd.data.model_space import labels_of
 from avalanche_gd.metrics.measured import Measured
 from avalanche_gd.metrics.trained import (
@@ -28,7 +28,7 @@ from avalanche_gd.models.diffusion import DiffusionModel
 from avalanche_gd.models.evaluation_mode import in_evaluation_mode
 from avalanche_gd.models.image_check import checked_range
 from avalanche_gd.models.oracle import oracle_classifier
-from avalanche_gd.models.random_state import same_draws, seeded
+from avalanche_gd.models.random_state import seeded
 from avalanche_gd.models.sampler import check_sampler
 from avalanche_gd.storage import content_digest
 
@@ -45,8 +45,7 @@ class Sampling:
         the model's own scheduler draws noise in its steps, as ``DDPMScheduler`` does. A
         generator that is not a :class:`~avalanche_gd.DiffusionModel` makes its images in
         one call, whatever this is; outside of model space they are clipped, and a warning
-        says so. Other than as many images of finite numbers, of the real ones' shape, they
-        are refused.
+        says so. Other than as many images of finite numbers are refused.
     :param sampler: a name in :data:`~avalanche_gd.models.sampler.SAMPLERS`.
     :raises ValueError: unless ``images`` is an integer of 2 or more, steps and batch size
         of 1 or more, the seed of 0 or more, and eta is in ``[0, 1]``, or for an unknown
@@ -92,7 +91,6 @@ class SharedImages:
         self._oracles: dict[StreamKey, nn.Module] = {}
         self._features: dict[Any, tuple[Tensor, Tensor]] = {}
         self._real: dict[Any, Counter[int]] = {}  # labels, in this evaluation
-        self._shape: tuple[int, ...] | None = None  # of a real image, if it is a tensor
 
     @classmethod
     def of(cls, strategy: Any) -> "SharedImages":
@@ -143,9 +141,6 @@ class SharedImages:
         The ratios of classes are those of all experiences of its stream that count, so that
         the images are the same in an evaluation of some of them.
         """
-        with same_draws():  # its transforms may draw
-            image = image_of(experience.dataset.eval()[0])
-        self._shape = tuple(image.shape) if isinstance(image, Tensor) else None
         stream = experience_key(origin(experience)).stream
         experiences = whole_stream(stream)
         if experiences is None and key not in self._real:
@@ -155,20 +150,10 @@ class SharedImages:
             self._real[stream] = label_counts(counted)
 
     def samples(self, model: Any, sampling: Sampling) -> tuple[Tensor, Tensor | None]:
-        """The result of :func:`generate_samples`, made once.
-
-        :raises ValueError: if they are of another shape than the real ones, or as there.
-        """
+        """The result of :func:`generate_samples`, made once."""
         if sampling not in self._samples:
             real = sum(self._real.values(), Counter[int]())
-            images, condition = generate_samples(model, sampling, real=real)
-            shape = tuple(images.shape[1:])
-            if self._shape not in (None, shape):
-                raise ValueError(
-                    f"{type(model).__name__} generates images of {shape}, but the real "
-                    f"ones are {self._shape}; compare images of one shape"
-                )
-            self._samples[sampling] = images, condition
+            self._samples[sampling] = generate_samples(model, sampling, real=real)
         return self._samples[sampling]
 
     def images(self, model: Any, sampling: Sampling) -> Tensor:
@@ -307,10 +292,10 @@ def _plainly_generated(model: Any, sampling: Sampling) -> Tensor:
         raise ValueError(
             f"{name}.generate must return float images in model space, [-1, 1], not {kind}"
         )
-    if images.ndim != 4 or len(images) != sampling.images:
+    if not images.ndim or len(images) != sampling.images:
         raise ValueError(
-            f"{name}.generate({sampling.images}) must return as many images, (N, C, H, W), "
-            f"not {tuple(images.shape)}"
+            f"{name}.generate({sampling.images}) must return as many images, not a tensor "
+            f"of shape {tuple(images.shape)}"
         )
     if not images.isfinite().all():
         raise ValueError(

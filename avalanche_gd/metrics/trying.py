@@ -8,8 +8,12 @@ from torch import Tensor
 
 from avalanche_gd.data.images import image_of
 from avalanche_gd.models.image_check import checked_range
+from avalanche_gd.models.random_state import same_draws
 
-_FAILURES = (RuntimeError, TypeError, AttributeError, LookupError, ArithmeticError)
+_FAILURES = (
+    *(RuntimeError, TypeError, AttributeError, LookupError, ArithmeticError),
+    AssertionError,
+)
 
 
 @contextmanager
@@ -40,7 +44,8 @@ def first_image(experience: Any) -> Tensor | None:
     :raises ValueError: if it is not float, or not in model space, where the generated
         images are.
     """
-    image = image_of(experience.dataset.eval()[0])
+    with same_draws():  # its transforms may draw
+        image = image_of(experience.dataset.eval()[0])
     if not isinstance(image, Tensor):
         return None
     if not image.is_floating_point():

@@ -151,14 +151,14 @@ def _check_one_each(x_t: Tensor, timesteps: Tensor, condition: Tensor | None) ->
     A function of the user's may take more as a condition than the number of a class.
     """
     count = len(x_t)
-    if timesteps.shape != (count,):
+    if timesteps.shape[:1] != (count,):
         raise ValueError(
             f"timesteps of {count} images must be of shape ({count},), not "
             f"{tuple(timesteps.shape)}"
         )
-    if condition is not None and condition.shape[:1] != (count,):
+    if condition is not None and condition.ndim < 2 and condition.shape != (count,):
         raise ValueError(
-            f"a condition must have one row for each of {count} images, not shape "
+            f"a condition must be one class for each of {count} images, not of shape "
             f"{tuple(condition.shape)}"
         )
 

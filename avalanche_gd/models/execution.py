@@ -40,7 +40,7 @@ class Execution:
     def __post_init__(self) -> None:
         check_choice("precision", self.precision, PRECISIONS)
         for name in ("channels_last", "compile"):
-            if not isinstance(getattr(self, name), bool):
+            if type(getattr(self, name)).__name__ not in ("bool", "bool_"):  # NumPy's too
                 raise ValueError(
                     f"{name} must be True or False, got {getattr(self, name)!r}"
                 )

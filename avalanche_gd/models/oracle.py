@@ -56,8 +56,8 @@ def oracle_classifier(
     :param steps: Adam steps of batch 128 at learning rate 1e-3.
     :return: the classifier, frozen, in evaluation mode.
     :raises ValueError: for steps that are not an integer of 1 or more, a seed that is not
-        one of 0 or more, images that are not float and in model space, or labels that are
-        not one integer of 0 or more for each image.
+        one of 0 or more, a tensor of images that is not float and in model space, or
+        labels that are not one integer of 0 or more for each image.
     """
     seed, steps = check_integer("seed", seed, 0), check_integer("steps", steps)
     labels = _checked_labels(labels, images.shape[0])
@@ -77,9 +77,7 @@ def oracle_classifier(
             for _ in range(steps):
                 batch = torch.randint(len(labels), (_BATCH_SIZE,), generator=generator)
                 optimizer.zero_grad()
-                chosen = images[order[batch]].cpu()
-                check_images(chosen)
-                logits = precise(chosen.double())
+                logits = precise(images[order[batch]].cpu().double())
                 F.cross_entropy(logits, labels[batch]).backward()
                 optimizer.step()
         return {name: part.half().float() for name, part in precise.state_dict().items()}

@@ -126,13 +126,13 @@ class NoiseProcess:
     def coefficients(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """a and b at timesteps, each ``(N, 1, 1, 1)``, of the type of ``like``.
 
-        :param timesteps: integers in ``[0, T)``, ``(N,)``.
+        :param timesteps: integers in ``[0, T)``, ``(N,)``, or one for all.
         :raises ValueError: for others, where they can be read
             (:func:`~avalanche_gd.models.denoising.check_timesteps`), or if ``like`` is not
             float.
         """
-        count = len(timesteps) if timesteps.ndim else 1
-        check_timesteps("timesteps", timesteps, count, self.num_timesteps)
+        timesteps = torch.as_tensor(timesteps).reshape(-1)
+        check_timesteps("timesteps", timesteps, len(timesteps), self.num_timesteps)
         if not like.is_floating_point():
             raise ValueError(f"images must be float, not {like.dtype}")
         a_squared = self._at(self.alpha_bar, timesteps, like)
@@ -219,7 +219,8 @@ class NoiseProcess:
         :param gamma: above 0.
         :raises ValueError: unless it is.
         """
-        gamma = check_number("gamma", gamma, "above 0")
+        if not gamma > 0:
+            raise ValueError(f"gamma must be above 0, got {gamma}")
         snr = self.alpha_bar / self.beta_bar
         if self.prediction_type == "epsilon":
             weights = (gamma / snr).clamp(max=1)
@@ -234,7 +235,9 @@ class NoiseProcess:
     @staticmethod
     def _at(values: Tensor, timesteps: Tensor, like: Tensor) -> Tensor:
         """The values at some timesteps, with as many dimensions as ``like``."""
-        return values.to(like)[timesteps].view(-1, *[1] * (like.ndim - 1))
+        return values.to(like)[torch.as_tensor(timesteps).reshape(-1)].view(
+            -1, *[1] * (like.ndim - 1)
+        )
 
     def _check(self, num_train_timesteps: int | None) -> None:
         """Raise ValueError unless the noise grows with the timestep."""

@@ -47,6 +47,10 @@ class Teacher:
         self._weighted: Any = None  # the model's output whose loss was weighted last
         self._followed: Any = None  # the output after which weights were averaged last
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out outputs of a step that was interrupted: graphs cannot be copied."""
+        return {**self.__dict__, "_weighted": None, "_followed": None}
+
     @classmethod
     def of(cls, strategy: Any) -> "Teacher":
         """The teacher of a strategy, which lives as long as the strategy does."""

@@ -48,14 +48,14 @@ _LOWEST = {
 }
 """The lowest values of settings that no object checks."""
 _OF_DIFFUSION = {
-    "model": ("precision", "channels_last", "compile", "terminal_alpha_bar", "process"),
+    "model": ("precision", "channels_last", "compile", "process"),
     "generator": ("ema_decay",),
     "solver": (
         *("replay_labels", "replay_eta", "increasing_replay_size", "samples_only_from"),
         *("regenerate_from", "guidance"),
     ),
 }
-"""Settings that a VAE has no use for, whose defaults are off."""
+"""Settings that a VAE has no use for, off by default and in the protocols."""
 
 
 def check_config(config: RunConfig) -> None:

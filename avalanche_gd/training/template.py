@@ -134,7 +134,8 @@ class BudgetedTemplate(SupervisedTemplate):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the graph of a step, which cannot be copied, after an interruption."""
-        return {**self.__dict__, "mb_output": None, "loss": self.loss.detach()}
+        loss = self.loss.detach() if isinstance(self.loss, Tensor) else self.loss
+        return {**self.__dict__, "mb_output": None, "loss": loss}
 
     @torch.no_grad()
     def eval(self, exp_list: Any, **kwargs: Any) -> Any:

@@ -390,7 +390,7 @@ BAD = {
         )
         for setting in (
             *("model.process=flow", "model.precision=bfloat16", "model.channels_last=true"),
-            *("model.compile=true", "model.terminal_alpha_bar=0.1"),
+            "model.compile=true",
             *("generator.ema_decay=0.9", "solver.replay_labels=condition"),
             *("solver.replay_eta=0.5", "solver.increasing_replay_size=true"),
             *("solver.samples_only_from=0", "solver.regenerate_from=3"),

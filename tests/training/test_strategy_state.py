@@ -9,7 +9,11 @@ from avalanche.benchmarks.scenarios.online import split_online_stream
 from avalanche.core import SupervisedPlugin
 from avalanche.training.plugins import EvaluationPlugin
 
-from avalanche_gd import DiffusionTraining, GenerativeDistillationPlugin
+from avalanche_gd import (
+    DiffusionTraining,
+    GenerativeDistillationPlugin,
+    GenerativeReplayPlugin,
+)
 from avalanche_gd.metrics import fid_metrics
 from avalanche_gd.metrics.shared_images import SharedImages
 from avalanche_gd.plugins.experiences import experience_number
@@ -97,16 +101,21 @@ class Interrupting(SupervisedPlugin):
         raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("at", ["before_backward", "after_backward"])
-def test_a_strategy_can_be_copied_after_an_interruption(digits, at):
-    strategy = train_generator(tiny(), [], Interrupting(at))
+@pytest.mark.parametrize("at", ["before_backward", "after_training_iteration"])
+@pytest.mark.parametrize(
+    "plugin", [None, GenerativeDistillationPlugin, GenerativeReplayPlugin]
+)
+def test_a_strategy_can_be_copied_after_an_interruption(digits, plugin, at):
+    first = [] if plugin is None else [plugin()]
+    strategy = train_generator(tiny(), digits.train_stream[:1], *first)
+    strategy.plugins.append(Interrupting(at))
     with pytest.raises(KeyboardInterrupt):
-        strategy.train(digits.train_stream[0], eval_streams=[])
+        strategy.train(digits.train_stream[1], eval_streams=[])
     assert strategy.loss.requires_grad
     for one in (copy.deepcopy(strategy), pickle.loads(pickle.dumps(strategy))):
         assert one.loss == strategy.loss
         before = weights(one.model)
         one.plugins = [p for p in one.plugins if not isinstance(p, Interrupting)]
-        one.train(digits.train_stream[0], eval_streams=[])
+        one.train(digits.train_stream[1], eval_streams=[])
         assert not same_bits(weights(one.model), before)
         assert same_bits(weights(strategy.model), before)
