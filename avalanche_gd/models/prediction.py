@@ -126,7 +126,7 @@ class NoiseProcess:
     def coefficients(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """a and b at timesteps, each ``(N, 1, 1, 1)``, of the type of ``like``.
 
-        :param timesteps: integers in ``[0, T)``, ``(N,)``, or one for all.
+        :param timesteps: integers in ``[0, T)``, ``(N,)``, or a single one.
         :raises ValueError: for others, where they can be read
             (:func:`~avalanche_gd.models.denoising.check_timesteps`), or if ``like`` is not
             float.
