@@ -77,14 +77,15 @@ def write_folder(path: Path, write: Callable[[Path], Any]) -> None:
         beside.chmod(0o755)
         for file in filter(Path.is_file, beside.rglob("*")):
             _flush(file)
-        older = path.parent / f"{_name_beside(Path(path.name + _REPLACED))}"
-        with held(path) if path.exists() else nullcontext():  # also under its other name
-            if path.exists():
+        is_there = path.exists()
+        older = path.with_name(_name_beside(path.with_name(path.name + _REPLACED)))
+        with held(path) if is_there else nullcontext():  # also under its other name
+            if is_there:
                 path.rename(older)
             try:
                 os.rename(beside, path)
             except OSError:
-                if older.exists():
+                if is_there:
                     older.rename(path)
                 raise
         remove_leftovers(path.parent)

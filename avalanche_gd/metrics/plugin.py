@@ -200,9 +200,9 @@ class GenerationMetric(PluginMetric[dict[str, float]]):
         values = self._values(strategy)
         known = SharedImages.of(strategy).emitted.setdefault(self, set())
         last = getattr(strategy.evaluator, "last_metric_results", {})
-        nothing = strategy.experience is None  # was evaluated
-        for old in known - set(self._results) if not nothing else ():
-            last.pop(self.emitted(old, None, strategy).name, None)
+        if strategy.experience is not None:  # else nothing was evaluated
+            for old in known - set(self._results):
+                last.pop(self.emitted(old, None, strategy).name, None)
         known |= {name for name in self._results if "/Exp" not in name}
         return values
 

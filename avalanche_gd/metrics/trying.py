@@ -11,8 +11,12 @@ from avalanche_gd.models.image_check import checked_range
 from avalanche_gd.models.random_state import same_draws
 
 _FAILURES = (
-    *(RuntimeError, TypeError, AttributeError, LookupError, ArithmeticError),
+    ArithmeticError,
     AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
 )
 
 

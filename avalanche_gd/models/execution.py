@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -40,7 +41,7 @@ class Execution:
     def __post_init__(self) -> None:
         check_choice("precision", self.precision, PRECISIONS)
         for name in ("channels_last", "compile"):
-            if type(getattr(self, name)).__name__ not in ("bool", "bool_"):  # NumPy's too
+            if not isinstance(getattr(self, name), bool | np.bool_):
                 raise ValueError(
                     f"{name} must be True or False, got {getattr(self, name)!r}"
                 )

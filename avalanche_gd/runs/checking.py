@@ -31,7 +31,7 @@ from avalanche_gd.runs.names import check_name
 from avalanche_gd.runs.strategies import make_generator, solver_replay
 from avalanche_gd.storage import expanded
 
-_HIGHEST_SEED = 2**63 - 1  # torch's limit
+_HIGHEST_SEED = 2**63 - 1  # of a signed integer
 _MOST_THREADS = 1024  # torch can start so many
 _GENERATORS = ("diffusion", "vae", "none")
 _LOWEST = {

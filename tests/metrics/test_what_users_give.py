@@ -66,10 +66,10 @@ class Given(nn.Module):
         return self.make(batch_size)
 
 
-def evaluated(metric, make, benchmark=None):
-    """The values of a metric over what a generator gives."""
-    benchmark, model = benchmark or classes_in_model_space(), Given(make)
-    strategy = BudgetedTemplate(
+def training_of(make, metric):
+    """A training of a step, of what gives images without any."""
+    model = Given(make)
+    return BudgetedTemplate(
         model=model,
         optimizer=torch.optim.SGD(model.parameters(), 1e-3),
         criterion=lambda prediction, y: prediction.square().mean(),
@@ -77,6 +77,11 @@ def evaluated(metric, make, benchmark=None):
         train_steps=1,
         evaluator=strategy_with(metric).evaluator,
     )
+
+
+def evaluated(metric, make, benchmark=None):
+    """The values of a metric over what a generator gives."""
+    benchmark, strategy = benchmark or classes_in_model_space(), training_of(make, metric)
     strategy.train(benchmark.train_stream[0], eval_streams=[])
     return strategy.eval(benchmark.test_stream[:1])
 
@@ -270,21 +275,10 @@ def test_a_maker_of_classifiers_that_does_not_fit_is_refused_before_training(
 @pytest.mark.parametrize("what", range(4), ids=["FID", "KID", "KLD", "CAS"])
 @pytest.mark.parametrize("change", [lambda x: 2 * x, lambda x: x * torch.nan])
 def test_images_outside_of_model_space_are_refused_before_training(what, change):
-    stored = change(images(40)), torch.arange(40) % 4
-    data = as_dataset(*stored)
-    model = Given(images)
-    strategy = BudgetedTemplate(
-        model=model,
-        optimizer=torch.optim.SGD(model.parameters(), 1e-3),
-        criterion=lambda prediction, y: prediction.square().mean(),
-        train_mb_size=8,
-        train_steps=1,
-        evaluator=strategy_with(of_images()[what]).evaluator,
-    )
+    data = as_dataset(change(images(40)), torch.arange(40) % 4)
+    strategy = training_of(images, of_images()[what])
     with pytest.raises(ValueError, match=r"images must be .*in model space, \[-1, 1\]"):
-        strategy.train(
-            as_benchmark(train=[data], test=[data]).train_stream, eval_streams=[]
-        )
+        train_once(strategy, data)
     assert strategy.clock.train_iterations == 0
 
 
