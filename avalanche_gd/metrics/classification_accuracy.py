@@ -108,6 +108,9 @@ class ClassificationAccuracy(GenerationMetric):
             raise ValueError(f"make_classifier must make a module, not a {kind}")
         given = image.cpu().float().expand(2, *shape).clone()
         check_logits("what make_classifier makes", classifier.cpu(), given, count)
+        labels = torch.tensor([0, count - 1])
+        with trying("training what make_classifier makes", image):
+            trained_classifier(self._make, given, labels, steps=1, seed=self.seed)
 
     def is_labelled(self, dataset: Any) -> bool:
         """Whether the items of a dataset have labels."""

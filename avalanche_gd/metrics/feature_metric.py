@@ -4,11 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from avalanche_gd.metrics.features import CheckedFeatures, feature_extractor
+from avalanche_gd.metrics.module_state import module_state
 from avalanche_gd.metrics.oracle_choice import OracleChoice
 from avalanche_gd.metrics.plugin import GenerationMetric
 from avalanche_gd.metrics.shared_images import Sampling, SharedImages
@@ -58,22 +57,14 @@ class FeatureChoice:
         return self.oracle.classifier if self.extractor is None else self.extractor
 
     def state(self) -> Any:
-        """What changes with the tensors of the given module: their sums and squared sums.
+        """The :func:`module_state` of the given module.
 
-        Of a function without a module, which may be any, each state is another one, and
-        so of a module that makes its parameters when it is called first.
+        Of a function without a module, which may be any, each state is another one.
         """
         if self.given is None:
             return None
         module = module_of(self.given)
-        if module is None:
-            return object()
-        tensors = [*module.parameters(), *module.buffers()]
-        if any(map(is_lazy, tensors)):
-            return object()
-        parts = (tensor.detach().double() for tensor in tensors)
-        sums = [torch.stack([part.sum(), part.square().sum()]) for part in parts]
-        return torch.stack(sums).tolist() if sums else []
+        return object() if module is None else module_state(module)
 
     def check(self, strategy: Any) -> None:
         """Raise ValueError unless the images of a strategy's experience have features.
@@ -84,8 +75,9 @@ class FeatureChoice:
             self.oracle.check(strategy.experience)
         image = first_image(strategy.experience)
         if image is not None and self.given is not None:
+            image = image.to(strategy.device)
             with trying(f"the module of features, {name_of(self.given)},", image):
-                self.compute(strategy, self.given, image[None].to(strategy.device), 1)
+                self.compute(strategy, self.given, image[None], 1)
 
     def extractor_for(self, strategy: Any, counted: Counted) -> Any:
         """The function that computes features for an experience in evaluation."""

@@ -2,6 +2,7 @@
 
 import warnings
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from avalanche_gd.data.model_space import dataset_classes
 from avalanche_gd.metrics.feature_metric import FeatureChoice, FeatureMetric
 from avalanche_gd.metrics.frechet import Moments, frechet_distance
 from avalanche_gd.metrics.measured import Measured
+from avalanche_gd.metrics.module_state import module_state
 from avalanche_gd.metrics.plugin import EVALUATE_ALL, GenerationMetric
 from avalanche_gd.metrics.shared_images import Sampling, SharedImages, is_conditioned
 from avalanche_gd.metrics.summary import Qualities, afid_summary, generation_summary
@@ -141,14 +143,19 @@ class FID(FeatureMetric):
         self, strategy: Any, distances: dict[int, float]
     ) -> tuple[Qualities, dict[int, int]]:
         """Add FID by place of this evaluation; return all so far, and when each counts."""
-        step = strategy.clock.train_iterations
-        qualities = self._measured.add(self._counted, distances, step)
+        model = strategy.clock.train_iterations, module_state(strategy.model)
+        qualities = self._measured.add(self._counted, distances, model)
         return qualities, self._measured.counts_after(self._counted)
 
-    def has_all(self, strategy: Any, qualities: Qualities) -> bool:
+    def has_all(
+        self, strategy: Any, qualities: Qualities, after: Mapping[int, int]
+    ) -> bool:
         """Warn and return False if the present model was measured on a part only.
 
-        Of the experiences that were trained on, and that the evaluated stream has.
+        Of the experiences that were trained on, and that the evaluated stream has; of a
+        stream without a known end, of those that were ever measured.
+
+        :param after: those by place, from :meth:`measured`.
         """
         key, one = next(iter(self._counted.items()))
         trained = SharedImages.of(strategy).trained
@@ -157,6 +164,8 @@ class FID(FeatureMetric):
             for place, experience in enumerate(whole_stream(key.stream) or ())
             if len(experience.dataset) > 0 and trained.counted(experience)
         }
+        if whole_stream(key.stream) is None:
+            places = set(after)
         if places <= qualities[one.number].keys():
             return True
         warnings.warn(
@@ -191,7 +200,7 @@ class FID(FeatureMetric):
                     values[f"FID_Exp/Exp{place:03d}"] = distance
             if (self._summary or self._afid) and self.compares(strategy):
                 qualities, after = self.measured(strategy, distances)
-                if self.has_all(strategy, qualities):
+                if self.has_all(strategy, qualities, after):
                     values |= self._summaries(qualities, after)
         if self._over_stream and not self.lacks_classes(strategy):
             images = SharedImages.of(strategy).images(strategy.model, self.sampling)

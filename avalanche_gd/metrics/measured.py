@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import chain
+from typing import Any
 
 from avalanche_gd.metrics.summary import Qualities
 from avalanche_gd.metrics.trained import Counted, ExperienceKey, StreamKey
@@ -15,8 +16,8 @@ class Measured:
     qualities: dict[StreamKey, Qualities] = field(default_factory=dict)
     after: dict[StreamKey, dict[int, int]] = field(default_factory=dict)
     """By place: after how many experiences it started to count."""
-    steps: dict[StreamKey, dict[int, int]] = field(default_factory=dict)
-    """By the number of experiences: how many steps its model was trained for."""
+    models: dict[StreamKey, dict[int, Any]] = field(default_factory=dict)
+    """By the number of experiences: what tells its model from others."""
     loaded: dict[str, Qualities] = field(default_factory=dict)
     """From a checkpoint, by the name of a stream that was not evaluated since."""
     is_used: bool = False
@@ -45,22 +46,22 @@ class Measured:
         self,
         counted: Mapping[ExperienceKey, Counted],
         distances: Mapping[int, float],
-        step: int,
+        model: Any,
     ) -> Qualities:
         """Add the distances of an evaluation; return all that was measured on its stream.
 
-        The experiences may be evaluated one by one, as long as the model is not trained.
+        The experiences may be evaluated one by one, as long as the model is the same.
 
         :param counted: the evaluated experiences that were trained on, all of one stream.
         :param distances: FID by the place of an experience.
-        :param step: how many steps the model was trained for.
+        :param model: what tells the model from others; equal for the same one.
         """
         first, of_first = next(iter(counted.items()))
         stream, number = first.stream, of_first.number
         qualities = self.of(stream)
-        steps = self.steps.setdefault(stream, {})
-        if steps.setdefault(number, step) != step:  # of a model that was trained further
-            qualities[number], steps[number] = {}, step
+        models = self.models.setdefault(stream, {})
+        if models.setdefault(number, model) != model:  # trained further, or loaded
+            qualities[number], models[number] = {}, model
         qualities.setdefault(number, {}).update(distances)
         return qualities
 

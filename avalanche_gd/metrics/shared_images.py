@@ -125,7 +125,7 @@ class SharedImages:
         if copy is not None:
             tables: list[dict[Any, Any]] = [self._oracles, *self.trained.tables]
             for measured in self.measured.values():
-                tables += [measured.qualities, measured.after, measured.steps]
+                tables += [measured.qualities, measured.after, measured.models]
             for table in tables:
                 rename(table, copy, stream.owner)
 

@@ -85,7 +85,7 @@ class FIDTransfer(FID):
             return {}
         distances = self.distances(strategy, experiences)
         qualities, after = self.measured(strategy, distances)
-        if not self.has_all(strategy, qualities):
+        if not self.has_all(strategy, qualities, after):
             return {}
         summary = transfer_summary(qualities, after)
         names = ("Backward", "Forward")

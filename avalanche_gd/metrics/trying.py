@@ -17,6 +17,7 @@ _FAILURES = (
     LookupError,
     RuntimeError,
     TypeError,
+    ValueError,
 )
 
 
@@ -24,11 +25,14 @@ _FAILURES = (
 def trying(what: str, image: Tensor) -> Iterator[None]:
     """Raise ValueError, in one line, where what is called in here fails.
 
+    The random states do not change.
+
     :param what: its name in the message.
-    :param image: what it is given, for the message.
+    :param image: what it is given, on its device.
     """
     try:
-        yield
+        with same_draws(image.device):
+            yield
     except _FAILURES as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(

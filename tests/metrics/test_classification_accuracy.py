@@ -1,5 +1,8 @@
 """The classification accuracy score."""
 
+import random
+
+import numpy as np
 import pytest
 import torch
 from avalanche.training.plugins import EvaluationPlugin
@@ -122,6 +125,37 @@ def test_the_training_leaves_all_random_states_alone(monkeypatch):
     one, other = (trained_classifier(SmallCNN, images, labels, **options) for _ in "ab")
     assert torch.equal(one.conv1.weight, other.conv1.weight)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+class Drawn(SmallCNN):
+    """Draws its weights, or images that it drops, from every global random state."""
+
+    def __init__(self, shape, num_classes):
+        super().__init__(shape, num_classes)
+        with torch.no_grad():
+            self.conv1.weight += random.random() + np.random.rand()
+
+    def forward(self, x):
+        dropped = random.random() < 0.5 or np.random.rand() < 0.5
+        return super().forward(x * (0 if dropped else 1))
+
+
+def test_the_seed_decides_what_a_maker_draws_from_python_and_numpy(digits):
+    images, labels = torch.rand(9, *SHAPE), torch.arange(9)
+    states = random.getstate(), np.random.get_state()[1].tolist()
+    one = trained_classifier(Drawn, images, labels, steps=2, seed=2**40)
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == states
+    random.random(), np.random.rand()
+    other = trained_classifier(Drawn, images, labels, steps=2, seed=2**40)
+    assert torch.equal(one.conv1.weight, other.conv1.weight)
+    metrics = classification_accuracy_metrics(
+        sampling=SAMPLING, steps=1, make_classifier=Drawn, classifier=SmallCNN(SHAPE, 10)
+    )
+    strategy = strategy_with(metrics)
+    strategy.experience = digits.train_stream[0]
+    states = random.getstate(), np.random.get_state()[1].tolist()
+    metrics[0].before_training_exp(strategy)
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == states
 
 
 def test_a_labeller_with_too_few_classes_is_refused_before_training(digits):

@@ -6,6 +6,7 @@ import warnings
 import pytest
 import torch
 from avalanche.benchmarks import benchmark_from_datasets
+from avalanche.benchmarks.scenarios.generic_scenario import make_stream
 from torch import nn
 
 from avalanche_gd import DiffusionModel, ddim_scheduler
@@ -200,6 +201,7 @@ WRONG_MODULES = {
     "that fails in two lines": Fails(RuntimeError("one\ntwo")),
     "that fails without a word": Fails(LookupError()),
     "that finds no attribute": Fails(AttributeError("no such thing")),
+    "that refuses in two lines": Fails(ValueError("wrong height\nof an image")),
     "that asserts": Fails(AssertionError("wrong height\nof an image")),
 }
 
@@ -241,6 +243,21 @@ class Flat(nn.Module):
         return self.head(x.flatten(1))
 
 
+class WithAuxiliary(Flat):
+    """Has a second output in training, as GoogLeNet does."""
+
+    def forward(self, x):
+        logits = super().forward(x)
+        return (logits, logits) if self.training else logits
+
+
+class FewerInTraining(Flat):
+    """Has one logit less in training."""
+
+    def forward(self, x):
+        return super().forward(x)[:, : -1 if self.training else None]
+
+
 WRONG_MAKERS = {
     "one argument": (lambda n: Flat(None, n), "make_classifier fails, given an image"),
     "another size": (
@@ -252,6 +269,13 @@ WRONG_MAKERS = {
         "a logit for each class from 0",
     ),
     "no module": (lambda shape, n: n, "make_classifier must make a module, not a int"),
+    "two outputs": (WithAuxiliary, "training what make_classifier makes fails, given an"),
+    "fewer logits": (FewerInTraining, "training what make_classifier makes fails"),
+    "nothing to train": (lambda *_: FirstPixels(), "training what make_classifier makes"),
+    "frozen": (
+        lambda *given: Flat(*given).requires_grad_(False),
+        "training what make_classifier makes fails",
+    ),
 }
 
 
@@ -353,6 +377,33 @@ def test_fid_of_a_model_before_further_training_is_in_no_summary():
     name = "FID_Exp/eval_phase/test_stream/Exp00{}"
     parts = [values[name.format(place)] for place in (0, 1)]
     assert summary_in(values)["AFID"] == pytest.approx(sum(parts) / 2)
+
+
+def test_fid_of_a_model_with_other_weights_is_in_no_summary():
+    benchmark = classes_in_model_space()
+    strategy = strategy_with(*summarized())
+    for experience in benchmark.train_stream[:2]:
+        strategy.train(experience, eval_streams=[])
+    strategy.eval(benchmark.test_stream[0])
+    strategy.model.load_state_dict(tiny().state_dict())
+    with pytest.warns(UserWarning, match="experiences that were trained on are not evalu"):
+        assert not summary_in(strategy.eval(benchmark.test_stream[1]))
+    assert "FID_Final" in summary_in(strategy.eval(benchmark.test_stream[0]))
+
+
+def test_a_part_of_a_stream_without_a_known_end_is_no_whole():
+    benchmark = classes_in_model_space()
+    strategy = strategy_with(*summarized()[:1])
+    tests = make_stream("test", (one for one in benchmark.test_stream))
+    first, second = (one for _, one in zip(range(2), tests, strict=False))
+    for index, experience in enumerate(benchmark.train_stream[:2]):
+        strategy.train(experience, eval_streams=[])
+        values = strategy.eval([first, second])
+        assert values["FID_Final/eval_phase/test_stream"] > 0, index
+    strategy.train(benchmark.train_stream[2], eval_streams=[])
+    with pytest.warns(UserWarning, match="experiences that were trained on are not evalu"):
+        assert not summary_in(strategy.eval([second]))
+    assert "FID_Final" in summary_in(strategy.eval([first]))
 
 
 def test_where_a_part_was_measured_is_not_in_the_mean():
