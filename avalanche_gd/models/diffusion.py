@@ -1,5 +1,6 @@
 """A diffusion model as an Avalanche generator."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ class DiffusionModel(ConditionedDenoiser, Generator):
         noise and nothing else does, or one of flow matching, whose shift decides it
         (:class:`~avalanche_gd.models.prediction.NoiseProcess`). Its configuration decides
         what the denoiser predicts and how images are sampled, except for the spacing of
-        the timesteps, which is ``"trailing"``. Sampling does not change it.
+        the timesteps, which is ``"trailing"``. The model has a copy of it.
     :param sample_shape: ``(C, H, W)`` of an image. A :class:`diffusers.UNet2DModel` of L
         levels needs multiples of ``2**(L - 1)``.
     :param sampling_steps: the default steps of :meth:`generate`, which Avalanche's own
@@ -105,8 +106,8 @@ class DiffusionModel(ConditionedDenoiser, Generator):
             guidance=guidance,
             execution=execution,
         )
-        self.noise_scheduler = noise_scheduler
-        self.process = NoiseProcess(noise_scheduler)
+        self.noise_scheduler = copy.deepcopy(noise_scheduler)
+        self.process = NoiseProcess(self.noise_scheduler)
         """The noise process, and what the denoiser predicts."""
         self.sample_shape = check_sample_shape(sample_shape)
         check_unet(denoiser, self.sample_shape, self.num_timesteps)
@@ -116,7 +117,7 @@ class DiffusionModel(ConditionedDenoiser, Generator):
         """Whether plugins use that; if not, they make their own passes, for comparison."""
         self._noised: tuple[Tensor, Noised] | None = None
         self._check_images = ImageCheck(self.sample_shape)
-        self._samplers = {"own": Sampler(noise_scheduler)}
+        self._samplers = {"own": Sampler(self.noise_scheduler)}
         self.sampling_steps = self.check_steps(sampling_steps)
         # A buffer, so that it is copied, moved and saved together with the weights. Drawn
         # from torch's seed, so that the sequences of neighbouring seeds are far apart.

@@ -394,6 +394,20 @@ def test_a_terminal_alpha_bar_out_of_its_range_is_refused(terminal):
         ddim_scheduler(terminal)
 
 
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_scheduler_that_is_changed_later_changes_no_sample(sampler):
+    torch.manual_seed(0)
+    changed, denoiser = ddim_scheduler(), TinyDenoiser()
+    model = DiffusionModel(denoiser, changed, SHAPE)
+    other = DiffusionModel(denoiser, ddim_scheduler(), SHAPE)
+    noise = model.draw_noise(3, torch.Generator().manual_seed(0))
+    expected = other.reverse(noise, steps=4, sampler=sampler)
+    changed.set_timesteps(7)
+    changed.register_to_config(prediction_type="v_prediction")
+    changed.alphas_cumprod *= 0.5
+    assert torch.equal(model.reverse(noise, steps=4, sampler=sampler), expected)
+
+
 @pytest.mark.parametrize("eta", [-0.1, 1.1, float("nan"), float("inf")])
 def test_an_eta_out_of_range_is_refused(tiny_model, eta):
     with pytest.raises(ValueError, match=r"eta must be in \[0, 1\]"):
