@@ -16,6 +16,21 @@ _HOLDS: dict[str, Callable[[float], bool]] = {
 }
 
 
+def check_full_precision(name: str, parameters: Iterable[Any]) -> None:
+    """Raise ValueError for weights of 16 bits, in which averages and sums round to nothing.
+
+    :param name: of what computes them, as the user knows it.
+    :param parameters: tensors.
+    """
+    for parameter in parameters:
+        if parameter.is_floating_point() and parameter.element_size() < 4:
+            kind = str(parameter.dtype).removeprefix("torch.")
+            raise ValueError(
+                f"{name} cannot compute with weights in {kind}; keep them in float32, and "
+                'have passes in bfloat16 by Execution("bfloat16")'
+            )
+
+
 def check_integer(name: str, value: Any, low: int = 1, high: int | None = None) -> int:
     """Return the value as an ``int``; raise ValueError if it is not allowed.
 

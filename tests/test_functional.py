@@ -663,7 +663,7 @@ def test_what_cannot_be_held_is_refused():
     zero = same._replace(target=denoiser(same.x_t, same.timesteps).detach())
     with pytest.raises(ValueError, match="the mean gradient has the norm 0"):
         rank_one_anchor(denoiser, [zero])
-    with pytest.raises(ValueError, match="read twice; give a list of them, not an iterat"):
+    with pytest.raises(ValueError, match="read again; give a list of them, not an itera"):
         rank_one_anchor(denoiser, iter([same]))
     anchor = rank_one_anchor(denoiser, [same])
     with pytest.raises(ValueError, match=r"an anchor has 19 weights, but 56 are trained"):

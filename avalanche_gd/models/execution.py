@@ -74,11 +74,17 @@ class Execution:
         :param timesteps: ``(N,)``.
         :param options: further arguments of the denoiser.
         :return: its prediction, float32, ``(N, C, H, W)``.
+        :raises ValueError: with ``compile``, if the denoiser itself has forward hooks.
         :raises TypeError: if it returns neither a tensor nor an object with ``sample``.
         """
         if self.channels_last:
             x_t = x_t.contiguous(memory_format=torch.channels_last)
         run = partial(_compiled(), denoiser) if self.compile else denoiser
+        if self.compile and (denoiser._forward_hooks or denoiser._forward_pre_hooks):
+            raise ValueError(
+                "compile=True passes by the hooks of the denoiser itself; remove them, hook "
+                "a module in it, or give compile=False"
+            )
         with self._autocast(x_t.device):
             output = run(x_t, timesteps, **options)
         prediction = getattr(output, "sample", output)

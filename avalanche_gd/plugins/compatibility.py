@@ -119,6 +119,7 @@ def check_compatible(strategy: Any) -> None:
         use instead.
     """
     model = strategy.model
+    check_once(strategy.plugins)
     if not isinstance(model, DiffusionModel):
         return
     for kind in TEMPLATES:
@@ -140,6 +141,17 @@ def check_compatible(strategy: Any) -> None:
             raise ValueError(
                 f"Avalanche's {type(plugin).__name__} does not work with a diffusion "
                 f"model: {why}"
+            )
+
+
+def check_once(plugins: list[Any]) -> None:
+    """Raise ValueError if a plugin that replays or distils is in a strategy twice."""
+    for plugin in plugins:
+        again = sum(other is plugin for other in plugins)
+        if isinstance(plugin, LessonPlugin) and again > 1:
+            raise ValueError(
+                f"the same {type(plugin).__name__} is in plugins {again} times, and would "
+                "add its loss as often; give it once"
             )
 
 
@@ -168,6 +180,11 @@ def check_solver(strategy: Any, replay: Any) -> None:
         raise ValueError(
             "LearningToPrompt masks the logits of old classes in training, so that their "
             "samples have an infinite loss; give use_mask=False"
+        )
+    if any(isinstance(p, avalanche_plugins.CoPEPlugin) for p in strategy.plugins):
+        raise ValueError(
+            "Avalanche's CoPEPlugin makes its own batches of features, which samples cannot "
+            "be added to; remove it"
         )
     for plugin in takewhile(lambda plugin: plugin is not replay, strategy.plugins):
         if isinstance(plugin, avalanche_plugins.BiCPlugin) and plugin.lamb == -1:

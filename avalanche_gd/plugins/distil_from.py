@@ -139,12 +139,15 @@ class DistillFromPlugin(GenerativeDistillationPlugin, supports_distributed=True)
         strategy.mbatch = [part[:0] for part in self._batch]
 
     def after_forward(self, strategy: Any, **kwargs: Any) -> None:
-        """Give the student's predictions to the criterion."""
-        strategy.mbatch = self._batch
+        """Give the student's predictions to the criterion, and the classes taught."""
+        classes = self.lesson.classes
         strategy.mb_output = self.lesson.answer(strategy, self.teacher)
+        images, *others = self._batch
+        strategy.mbatch = [images, classes, *others[1:]]
 
     def before_backward(self, strategy: Any, **kwargs: Any) -> None:
-        """Do nothing: there is no loss to add to the criterion's."""
+        """Put the labels of the batch back: there is no loss to add to the criterion's."""
+        strategy.mbatch = self._batch
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         """Release the samples."""

@@ -7,7 +7,7 @@ from avalanche.core import SupervisedPlugin
 from avalanche.distributed import DistributedHelper
 from torch import Tensor
 
-from avalanche_gd.checks import check_number
+from avalanche_gd.checks import check_full_precision, check_number
 from avalanche_gd.plugins.compatibility import check_compatible
 from avalanche_gd.plugins.drawing import WITHOUT_SAMPLES
 from avalanche_gd.plugins.experiences import ExperienceCount
@@ -190,6 +190,8 @@ class GenerativeDistillationPlugin(
                 "the plugins of a strategy share one teacher; give them the same "
                 "teacher_ema_decay"
             )
+        if self.teacher_ema_decay is not None:
+            check_full_precision("teacher_ema_decay", strategy.model.parameters())
         if self.teacher_ema_decay is not None and any(
             isinstance(plugin, LessonPlugin)
             and not isinstance(plugin, GenerativeDistillationPlugin)

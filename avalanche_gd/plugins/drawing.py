@@ -79,8 +79,9 @@ def draw(
         fit the teacher, if a source needs them and has none, for pairs from a source that
         is not independent, for a condition together with samples, pairs or ahead, which
         have their own classes, for ``with_none`` of a teacher that cannot predict both
-        with and without a class, or if the source draws other shapes or timesteps than
-        those of the teacher.
+        with and without a class, if the source draws other shapes or timesteps than those
+        of the teacher, or if pairs or ahead keep what this teacher drew with another
+        source, start, steps or ``with_none``.
     """
     source = source_by_name(source)
     if not hasattr(teacher, "denoise"):
@@ -167,13 +168,14 @@ def draw(
         taught.check(teacher, number * parts)
         return taught.with_none(teacher) if with_none else taught
 
+    asked = type(source), start, steps, with_none
     with in_evaluation_mode(teacher):
         if pairs is not None:
-            return pairs.draw(teacher, count, generator, made)
+            return pairs.draw(teacher, count, generator, made, asked)
         if ahead is None or not is_independent:
             return made(count)
         return ahead.next(
-            teacher, count, lambda parts: made(count, parts).split(count), steps_left
+            teacher, count, lambda parts: made(count, parts).split(count), steps_left, asked
         )
 
 

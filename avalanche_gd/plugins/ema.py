@@ -9,8 +9,9 @@ from avalanche.training import plugins as avalanche_plugins
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
-from avalanche_gd.checks import check_number
+from avalanche_gd.checks import check_full_precision, check_number
 from avalanche_gd.plugins.experiences import ExperienceCount
+from avalanche_gd.plugins.guidance import GuidingSolverPlugin
 
 KEEPERS: tuple[type, ...] = (
     avalanche_plugins.BiCPlugin,
@@ -38,14 +39,14 @@ class EMAPlugin(SupervisedPlugin, supports_distributed=True):
 
     The pieces of an online stream with the same ``origin_experience`` are one experience:
     after each of them the strategy has the average, and the next piece continues from the
-    weights. So does an experience that is trained again after an interruption. A head that
-    grows in between, for new classes of a piece, begins its average with its new weights,
-    and so does one that is replaced.
+    weights. A head that grows in between, for new classes of a piece, begins its average
+    with its new weights, and so does one that is replaced. What is trained again after an
+    interruption, an experience or a piece of one, begins its average anew.
 
     :param decay: the highest share of the old average in a step, in ``[0, 1)``.
     :raises ValueError: for a decay that is not a number in ``[0, 1)``; when training
-        starts, if the plugin stands behind a plugin that keeps the weights, such as
-        Avalanche's ``EWCPlugin``, or beside a second EMAPlugin or Avalanche's
+        starts, for weights of 16 bits, if the plugin stands behind a plugin that keeps the
+        weights, such as Avalanche's ``EWCPlugin``, or beside a second EMAPlugin or Avalanche's
         ``EarlyStoppingPlugin``, which restore weights.
     """
 
@@ -60,6 +61,7 @@ class EMAPlugin(SupervisedPlugin, supports_distributed=True):
         :raises ValueError: if the strategy's average or weights would be wrong.
         """
         self._check_others(strategy.plugins)
+        check_full_precision("EMAPlugin", strategy.model.parameters())
         if self._restoring not in strategy.plugins:
             behind = strategy.plugins.index(strategy.evaluator) + 1
             strategy.plugins.insert(behind, self._restoring)
@@ -72,6 +74,11 @@ class EMAPlugin(SupervisedPlugin, supports_distributed=True):
                 raise ValueError(
                     f"EMAPlugin replaces the weights by their average after {kind} has "
                     "kept them; put EMAPlugin before it in plugins"
+                )
+            if isinstance(plugin, GuidingSolverPlugin):
+                raise ValueError(
+                    "EMAPlugin replaces the solver by its average after "
+                    "GuidingSolverPlugin has kept it; put EMAPlugin before it in plugins"
                 )
         for plugin in plugins:
             if isinstance(plugin, avalanche_plugins.EarlyStoppingPlugin):
@@ -92,7 +99,10 @@ class EMAPlugin(SupervisedPlugin, supports_distributed=True):
         if average.number == count.number and average.model is not None:
             average.fit(strategy.model)
             self.show_weights(strategy)
+            goes_on = not average.is_in_training
         else:
+            goes_on = False
+        if not goes_on:
             average.begin(strategy.model, self.decay)
         average.number = count.number
         average.is_in_training = True

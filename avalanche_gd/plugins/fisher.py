@@ -13,6 +13,7 @@ from torch.func import functional_call, grad, jvp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader
 
+from avalanche_gd.checks import check_full_precision
 from avalanche_gd.distributed.gradients import average
 from avalanche_gd.models.denoising import Denoising
 from avalanche_gd.models.execution import Execution
@@ -50,9 +51,7 @@ def fisher_along_mean(
     :param chunk_size: as in :class:`RankOneEWCPlugin`.
     :raises ValueError: if the mean gradient is zero or not finite.
     """
-    criterion = copy.copy(strategy._criterion)
-    criterion.reduction = "none"
-    losses = SampleLosses(strategy.model.denoiser, criterion)
+    losses = SampleLosses(strategy.model.denoiser, _of_samples(strategy._criterion))
     size = len(strategy.experience.dataset)
     count = size if samples is None else min(samples, size)
 
@@ -67,6 +66,35 @@ def fisher_along_mean(
     zeros = torch.zeros_like(mu)
     squares = mean(lambda batch: losses.squares(batch, chunk_size), zeros)
     return FisherAlongMean(mu, c, squares)
+
+
+def check_sample_losses(strategy: Any) -> None:
+    """Raise ValueError unless a criterion gives the loss of each sample.
+
+    :param strategy: a strategy with a diffusion model, in float32 or more.
+    """
+    model = strategy.model
+    check_full_precision("RankOneEWCPlugin", trained(model))
+    x_t = torch.zeros(2, *model.sample_shape, device=strategy.device)
+    zeros = torch.zeros(2, dtype=torch.long, device=strategy.device)
+    _check_losses(_of_samples(strategy._criterion)(Denoising(x_t, x_t, zeros), zeros), 2)
+
+
+def _of_samples(criterion: Any) -> Any:
+    """A copy of a criterion with the reduction ``"none"``."""
+    criterion = copy.copy(criterion)
+    criterion.reduction = "none"
+    return criterion
+
+
+def _check_losses(losses: Tensor, count: int) -> Tensor:
+    """Return the losses of samples; raise ValueError unless there is one for each."""
+    if losses.shape != (count,):
+        raise ValueError(
+            'with reduction="none" a criterion must give one loss a sample, of shape '
+            f"({count},), but it gives {tuple(losses.shape)}; take the mean over the pixels"
+        )
+    return losses
 
 
 def along_mean(
@@ -102,6 +130,7 @@ class SampleLosses(nn.Module):
 
     def __init__(self, denoiser: nn.Module, criterion: Any):
         super().__init__()
+        check_full_precision("rank-1 EWC", denoiser.parameters())
         self.denoiser = copy.deepcopy(denoiser).eval()
         self.criterion = criterion
         named = self.denoiser.named_parameters("denoiser")
@@ -121,9 +150,11 @@ class SampleLosses(nn.Module):
         **condition: Any,
     ) -> Tensor:
         # The fused kernels of attention have no derivative in forward mode.
-        with sdpa_kernel(SDPBackend.MATH):
+        full = torch.autocast(x_t.device.type, enabled=False)
+        with sdpa_kernel(SDPBackend.MATH), full:
             prediction = Execution()(self.denoiser, x_t, timesteps, **condition)
-        return self.criterion(Denoising(prediction, target, timesteps), labels)
+            losses = self.criterion(Denoising(prediction, target, timesteps), labels)
+        return _check_losses(losses, len(x_t))
 
     def gradient(self, batch: Batch) -> Tensor:
         """The sum of g over a batch, ``(P,)``."""

@@ -180,6 +180,11 @@ class Lesson:
         )
         return (of_class + self.without * of_none) / (1 + self.without)
 
+    @property
+    def classes(self) -> Tensor | None:
+        """The classes that this step teaches, ``(N,)``; None without a condition."""
+        return None if self._asked is None else self._asked[0].condition
+
     def answer(self, strategy: Any, teacher: Any) -> Denoising:
         """After the forward pass: the student's prediction and its target."""
         if self._asked is None:
@@ -233,6 +238,11 @@ class Lesson:
         """
         if self.without is not None:
             check_both_predictions("unconditional_weight", model)
+        if self.without and model.condition_dropout == 0:
+            raise ValueError(
+                "unconditional_weight needs a model that is also trained without the "
+                "class; give condition_dropout, for example 0.1"
+            )
         sampler = self.samples.options["sampler"]
         model.check_steps(self.steps, sampler)
         check_integer("replay_start_timestep", self.start, 0, model.num_timesteps - 1)
@@ -310,7 +320,7 @@ class LessonPlugin:
 
     @look_ahead.setter
     def look_ahead(self, ahead: int) -> None:
-        self.lesson.taught.ahead = ahead
+        self.lesson.taught.ahead = check_integer("look_ahead", ahead)
         if isinstance(self.lesson.samples, LookAhead):
             self.lesson.samples.ahead = ahead
 

@@ -46,6 +46,7 @@ class Ahead:
         self.ahead = check_integer("look_ahead", ahead)
         self._waiting: list[Any] = []
         self._teacher: Any = None  # a weak reference to the one that made them
+        self._asked: Any = None  # how they were drawn
         self._count = 0  # samples in most steps
 
     def next(
@@ -54,6 +55,7 @@ class Ahead:
         count: int,
         make: Callable[[int], list[Any]],
         steps_left: int | None = None,
+        asked: Any = None,
     ) -> Any:
         """Return what this step takes.
 
@@ -62,10 +64,13 @@ class Ahead:
         :param make: makes it for a number of steps of ``count`` samples, in order.
         :param steps_left: how many steps the teacher still has, this one included; None if
             that is not known.
+        :param asked: how it is made, which must be the same for one teacher.
+        :raises ValueError: if it is another way.
         """
         if self._teacher is None or self._teacher() is not teacher:
             self.forget()
-            self._teacher = weakref.ref(teacher)
+            self._teacher, self._asked = weakref.ref(teacher), asked
+        check_asked("ahead", self._asked, asked)
         if count < self._count:  # the last batch of an epoch: the others' samples wait
             return make(1)[0]
         if count > self._count or not self._waiting:
@@ -76,10 +81,22 @@ class Ahead:
 
     def forget(self) -> None:
         """Release what waits, because the teacher changes."""
-        self._waiting, self._teacher, self._count = [], None, 0
+        self._waiting, self._teacher, self._asked, self._count = [], None, None, 0
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | dict(_waiting=[], _teacher=None, _count=0)
+        return vars(self) | dict(_waiting=[], _teacher=None, _asked=None, _count=0)
+
+
+def check_asked(name: str, known: Any, asked: Any) -> None:
+    """Raise ValueError if what is kept was drawn in another way than is asked for now.
+
+    :param name: of the argument that keeps it.
+    """
+    if known != asked:
+        raise ValueError(
+            f"{name} keeps what this teacher drew with another source, start, steps or "
+            "with_none; give another one for each"
+        )
 
 
 class LookAhead(Ahead):

@@ -16,7 +16,12 @@ from avalanche_gd.distributed.shares import (
 )
 from avalanche_gd.models.conditioning import draw_evenly
 from avalanche_gd.plugins.guidance import ClassifierGuidance
-from avalanche_gd.plugins.look_ahead import Drawn, first_of, sampling_options
+from avalanche_gd.plugins.look_ahead import (
+    Drawn,
+    check_asked,
+    first_of,
+    sampling_options,
+)
 from avalanche_gd.plugins.teaching import Taught
 
 _BATCH_SIZE = 500  # samples that are generated at once
@@ -214,6 +219,7 @@ class PairPool:
             self.refresh_every = check_integer("pool_refresh", refresh_every)
         self._pairs: Taught | None = None
         self._teacher: Any = None
+        self._asked: Any = None
         self._draws = 0
 
     per_class = False
@@ -239,6 +245,7 @@ class PairPool:
         count: int,
         generator: torch.Generator,
         make: Callable[[int], Taught],
+        asked: Any = None,
     ) -> Taught:
         """Draw pairs with replacement.
 
@@ -247,12 +254,17 @@ class PairPool:
         :param count: how many.
         :param generator: decides which pairs are drawn.
         :param make: makes the given number of pairs.
+        :param asked: how they are made, which must be the same for one teacher.
+        :raises ValueError: if it is another way.
         """
         is_due = self._draws == self.refresh_every
-        if self._teacher is None or self._teacher() is not teacher or is_due:
+        is_known = self._teacher is not None and self._teacher() is teacher
+        if is_known:
+            check_asked("pairs", self._asked, asked)
+        if not is_known or is_due:
             self.forget()
             self.samples_of(_known(teacher))
-            self._teacher = weakref.ref(teacher)
+            self._teacher, self._asked = weakref.ref(teacher), asked
             starts = range(0, self.size, _BATCH_SIZE)
             with unshared():  # the same whole pool in every process
                 made = [make(min(_BATCH_SIZE, self.size - start)) for start in starts]
@@ -265,11 +277,11 @@ class PairPool:
 
     def forget(self) -> None:
         """Release the pairs, because the teacher changes."""
-        self._pairs = self._teacher = None
+        self._pairs = self._teacher = self._asked = None
         self._draws = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | dict(_pairs=None, _teacher=None, _draws=0)
+        return vars(self) | dict(_pairs=None, _teacher=None, _asked=None, _draws=0)
 
 
 def _known(teacher: Any) -> int | None:

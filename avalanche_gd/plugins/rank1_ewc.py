@@ -17,6 +17,7 @@ from avalanche_gd.plugins.fisher import (
     Batch,
     SampleLosses,
     along_mean,
+    check_sample_losses,
     denoiser_of,
     fisher_along_mean,
     flat,
@@ -63,7 +64,8 @@ class RankOneEWCPlugin(SupervisedPlugin, supports_distributed=True):
     :param chunk_size: how many gradients of single samples are in memory at once.
     :raises ValueError: for a lambda that is negative or not finite, samples or a chunk size
         that are not integers of 1 or more, or an unknown control; when training starts, for
-        a criterion without ``reduction``, an :class:`~avalanche_gd.plugins.EMAPlugin`
+        a criterion without ``reduction`` or that does not give one loss a sample with the
+        reduction ``"none"``, weights of 16 bits, an :class:`~avalanche_gd.plugins.EMAPlugin`
         behind this plugin, which would change the weights after it has kept them, an
         experience without data, a strategy whose weights the plugin has forgotten because
         it began to keep those of another, or a metric or plugin of Avalanche that cannot
@@ -108,6 +110,7 @@ class RankOneEWCPlugin(SupervisedPlugin, supports_distributed=True):
                 "RankOneEWCPlugin needs the loss per sample: a criterion with reduction, "
                 "such as DenoisingLoss"
             )
+        check_sample_losses(strategy)
         behind = strategy.plugins[strategy.plugins.index(self) :]
         if any(isinstance(plugin, EMAPlugin) for plugin in behind):
             raise ValueError(
@@ -179,7 +182,8 @@ class RankOneEWCPlugin(SupervisedPlugin, supports_distributed=True):
             anchors = [RankOneAnchor(self.theta[k], self.mu[k], self.c[k]) for k in past]
             return rank_one_penalty(model.denoiser.parameters(), anchors, self.lambd)
         theta = flat(trained(model))
-        terms = [self.mu[k] @ (theta - self.theta[k]).square() for k in past]
+        with torch.autocast(theta.device.type, enabled=False):
+            terms = [self.mu[k] @ (theta - self.theta[k]).square() for k in past]
         return self.lambd / 2 * torch.stack(terms).sum()
 
     def _before(self, number: int | None) -> list[int]:
@@ -208,26 +212,36 @@ def rank_one_anchor(
 
     :param model: a :class:`~avalanche_gd.DiffusionModel`, or its denoiser.
     :param batches: noised data of the experience: a list, or another iterable that gives
-        the same batches twice.
+        the same batches each time.
     :param weights: the weight of a sample's loss by its timestep, ``(T,)``; None for 1.
-    :raises ValueError: if there is no batch, the batches can be read only once, or the mean
-        gradient is zero or not finite.
+    :raises ValueError: if there is no batch, the batches can be read only once or are others
+        when they are read again, for weights of 16 bits, or if the mean gradient is zero or
+        not finite.
     """
     if iter(batches) is batches:
-        raise ValueError("the batches are read twice; give a list of them, not an iterator")
+        raise ValueError("the batches are read again; give a list of them, not an iterator")
     count = sum(len(batch.x_t) for batch in batches)
     if count == 0:
         raise ValueError("no batch of the experience was given")
+    contents: set[float] = set()
     losses = SampleLosses(
         denoiser_of(model), lambda denoising, _: squared_errors(denoising, weights)
     )
 
     def mean(summed: Callable[[Batch], Tensor], total: Tensor) -> Tensor:
+        content = 0.0
         for batch in batches:
+            content += float(batch.x_t.double().sum() + batch.target.double().sum())
             parts = dict(x_t=batch.x_t, timesteps=batch.timesteps, target=batch.target)
             if batch.condition is not None:
                 parts["class_labels"] = batch.condition
             total = total + summed(parts)
+        contents.add(content)
+        if len(contents) > 1:
+            raise ValueError(
+                "the batches differ when they are read again, as of a shuffled loader; give "
+                "a list of them"
+            )
         return total / count
 
     mu, c = along_mean(losses, mean)
@@ -252,11 +266,13 @@ def rank_one_penalty(
         raise ValueError("the penalty needs the anchor of a past experience, got none")
     theta = flat(p for p in parameters if p.requires_grad)
     terms = []
+    full = torch.autocast(theta.device.type, enabled=False)
     for held, mu, c in anchors:
         if len(held) != len(theta):
             raise ValueError(
                 f"an anchor has {len(held)} weights, but {len(theta)} are trained; give it "
                 "the denoiser that it was measured on"
             )
-        terms.append(c * (mu @ (theta - held)).square())
+        with full:
+            terms.append(c * (mu @ (theta - held)).square())
     return lambd / 2 * torch.stack(terms).sum()

@@ -1,6 +1,8 @@
 """Generative replay, weighted by the number of experiences."""
 
 import inspect
+import warnings
+import weakref
 from typing import Any
 
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor
 
 from avalanche_gd.checks import check_choice, check_number
 from avalanche_gd.data.images import image_of
+from avalanche_gd.data.model_space import dataset_classes
 from avalanche_gd.distributed.shares import draw_share
 from avalanche_gd.models.diffusion import DiffusionModel
 from avalanche_gd.models.random_state import same_draws
@@ -22,12 +25,17 @@ from avalanche_gd.plugins.sources import Retraining
 from avalanche_gd.plugins.teacher import (
     Teacher,
     add_replay_loss,
+    check_copy,
     check_weighting,
     frozen_copy,
 )
 
 LABELS = ("solver", "condition")
 """Which label a solver gives to the samples that it replays."""
+
+_TRAINED_FOR: "weakref.WeakKeyDictionary[Any, weakref.ref[Any]]"
+_TRAINED_FOR = weakref.WeakKeyDictionary()
+"""By strategy of a generator: the strategy of the solver that trained it last."""
 
 
 class GenerativeReplayPlugin(  # type: ignore[call-arg]
@@ -197,8 +205,21 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
         check_compatible(strategy)
         if not self.model_is_generator:
             check_solver(strategy, self)
+            self._note_solver(strategy)
         if DistributedHelper.is_distributed:
             self.check_shares(strategy.train_mb_size, DistributedHelper.world_size)
+
+    def _note_solver(self, strategy: Any) -> None:
+        """Warn if the solver of another strategy trains the same generator, too."""
+        known = _TRAINED_FOR.get(self.generator_strategy)
+        other = None if known is None else known()
+        if other is not None and other is not strategy:
+            warnings.warn(
+                "two strategies of solvers train the same generator, which counts each of "
+                "their experiences; give each a generator_strategy of its own",
+                stacklevel=2,
+            )
+        _TRAINED_FOR[self.generator_strategy] = weakref.ref(strategy)
 
     def check_model(self, model: Any) -> None:
         """Raise an error unless samples of the generator can be replayed.
@@ -212,6 +233,11 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
             raise TypeError(
                 f"the generator {type(model).__name__} has no method generate; "
                 "give a DiffusionModel or another avalanche.models.generator.Generator"
+            )
+        if isinstance(getattr(model, "_orig_mod", None), DiffusionModel):
+            raise ValueError(
+                "a compiled DiffusionModel cannot sample in teacher_steps; give the model "
+                "itself, made with execution=Execution(compile=True)"
             )
         is_diffusion = isinstance(model, DiffusionModel)
         if is_diffusion:
@@ -240,18 +266,30 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
             check = getattr(self.generator_strategy, "check_experience", None)
             if check is not None:
                 check(experience)
-            shape = tuple(image_of(experience.dataset[0]).shape)
-        if isinstance(model, DiffusionModel) and shape != model.sample_shape:
+            image = image_of(experience.dataset[0])
+        if not isinstance(model, DiffusionModel):
+            return
+        number = experience.current_experience + 1
+        if tuple(image.shape) != model.sample_shape:
             raise ValueError(
-                f"experience {experience.current_experience + 1} has images of shape "
-                f"{shape}, but the generator's samples have {model.sample_shape}; give a "
-                "generator of the data's shape"
+                f"experience {number} has images of shape {tuple(image.shape)}, but the "
+                f"generator's samples have {model.sample_shape}; give a generator of the "
+                "data's shape"
+            )
+        model.check_images(image[None])
+        others = dataset_classes(experience.dataset) - {*range(model.num_classes or 0)}
+        if model.num_classes is not None and others:
+            raise ValueError(
+                f"experience {number} has class {min(others)}, but the generator has "
+                f"num_classes={model.num_classes}; give it more"
             )
 
     def before_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
         """Freeze the strategy's model before Avalanche adapts it to the new classes."""
         self.check_experience(strategy.experience)
         Teacher.of(strategy).begin(strategy)
+        if not self.model_is_generator and Teacher.of(strategy).model is None:
+            check_copy(self.generator, self.generator_strategy)
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Freeze the generator; a solver labels its samples as it was before."""

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from avalanche_gd.checks import check_integer, check_number
 from avalanche_gd.models.diffusion import DiffusionModel
 from avalanche_gd.models.random_state import default_generator
+from avalanche_gd.plugins.experiences import experience_number
 from avalanche_gd.plugins.regeneration import regenerate
 from avalanche_gd.plugins.replay import GenerativeReplayPlugin
 from avalanche_gd.plugins.teacher import frozen_copy
@@ -78,8 +79,14 @@ class SoftGenerativeReplayPlugin(  # type: ignore[call-arg]
             if samples_only_from is None:
                 raise ValueError("regenerate_from needs samples_only_from; give both")
         self.new_generator: Any = None
+        self._trained_for: Any = None  # the experience that was begun last
         super().__init__(generator_strategy, **options)
         self.temperature = check_number("temperature", temperature, "above 0")
+        if self.labels == "condition" and temperature != 2:
+            raise ValueError(
+                'temperature is for the old solver\'s labels; leave it out with '
+                'labels="condition"'
+            )
 
     def check_model(self, model: Any) -> None:
         """Check as the parent does, and that the generator can make images again."""
@@ -95,9 +102,16 @@ class SoftGenerativeReplayPlugin(  # type: ignore[call-arg]
         check_integer("regenerate_from", self.regenerate_from or 0, 0, last)
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Freeze the present generator and solver."""
-        self.new_generator = None  # of an interrupted experience
+        """Freeze the present generator and solver.
+
+        A generator that learned this experience before an interruption learned it.
+        """
         super().before_training_exp(strategy, *args, **kwargs)
+        known = strategy.experience.logging()
+        begun = experience_number(strategy), known._current_experience, len(known.dataset)
+        if begun != self._trained_for:
+            self.new_generator = None
+        self._trained_for = begun
 
     def before_forward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """From step ``samples_only_from`` on, replace current images by the generator's."""
@@ -119,7 +133,7 @@ class SoftGenerativeReplayPlugin(  # type: ignore[call-arg]
                 stacklevel=2,
             )
         super().after_training_exp(strategy, *args, **kwargs)
-        self.new_generator = None
+        self.new_generator = self._trained_for = None
 
     def train_generator(self, strategy: Any, **kwargs: Any) -> None:
         """Train the generator on the solver's experience, once."""

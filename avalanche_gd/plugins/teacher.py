@@ -4,13 +4,16 @@ import copy
 import warnings
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from avalanche_gd.checks import check_choice, check_integer, check_number
+from avalanche_gd.data.images import image_of
 from avalanche_gd.models.denoising import NoisyImages
+from avalanche_gd.models.random_state import same_draws
 from avalanche_gd.plugins.experiences import (
     ExperienceCount,
     experience_number,
@@ -44,6 +47,7 @@ class Teacher:
         """The frozen model; None in the first experience and between experiences."""
         self._generators: list[tuple[nn.Module, nn.Module]] = []  # and their copies
         self._number = 0  # n of the experience that it teaches in
+        self._start: Any = None  # the frozen model before it followed the student
         self._weighted: Any = None  # the model's output whose loss was weighted last
         self._followed: Any = None  # the output after which weights were averaged last
 
@@ -64,19 +68,25 @@ class Teacher:
         :param endless: True if a piece of an online stream without an origin experience is
             allowed. The teacher is then kept from the second piece on, and gets to know the
             classes of the pieces before.
-        :raises ValueError: for such a piece, unless it is allowed.
+        :raises ValueError: for such a piece, unless it is allowed; in the first experience,
+            for a model whose copy would not be frozen (:func:`check_copy`).
         """
         count = ExperienceCount.of(strategy)
         count.begin(strategy, endless=endless)
         if count.number == self._number:
+            if self._start is not None and not count.is_in_pieces:  # it was interrupted
+                self.model, self._start = self._start, None
             if self.model is not None and is_endless(strategy.experience):
                 self.model.see_classes(strategy.model.classes_seen.nonzero().flatten())
             return
         self.release()
-        self._number = count.number
         if count.number > 1:
+            self._number = count.number
             self.freeze(strategy.model)
-        elif (other := _TRAINED_BY.get(strategy.model)) and other() is not self:
+            return
+        check_copy(strategy.model, strategy)
+        self._number = count.number
+        if (other := _TRAINED_BY.get(strategy.model)) and other() is not self:
             warnings.warn(
                 "the model was trained in another strategy before; this one counts from "
                 "n = 1, and has no teacher in its first experience. Go on with the same "
@@ -99,6 +109,8 @@ class Teacher:
         if self.model is None or self._followed is strategy.mb_output:
             return
         self._followed = strategy.mb_output
+        if self._start is None:  # an experience that is repeated begins from it
+            self._start = copy.deepcopy(self.model)
         for name in ("parameters", "buffers"):
             ours, theirs = (
                 [part for part in getattr(model, name)() if part.is_floating_point()]
@@ -130,7 +142,7 @@ class Teacher:
 
     def release(self) -> None:
         """Release the copies."""
-        self.model, self._generators = None, []
+        self.model, self._start, self._generators = None, None, []
         self._weighted = self._followed = None
 
     def is_first_to_weight(self, output: Any) -> bool:
@@ -144,6 +156,50 @@ def frozen_copy(model: nn.Module) -> Any:
     copied = copy.deepcopy(model).eval().requires_grad_(False)
     copied.zero_grad(set_to_none=True)  # gradients were copied too, but are not used
     return copied
+
+
+def check_copy(model: nn.Module, strategy: Any) -> None:
+    """Raise ValueError if a copy of a model cannot be made, or would be trained with it.
+
+    A function that is an attribute of a module, such as a compiled ``forward``, is not
+    copied: in a copy it computes with the weights of the original.
+
+    :param strategy: in whose experience it is trained, for an image to try it on.
+    """
+    name = type(getattr(model, "denoiser", model)).__name__
+    with same_draws(strategy.device), torch.enable_grad():
+        try:
+            copied = frozen_copy(model).to(strategy.device)
+            output = _output(copied, strategy)
+            _output(copied.requires_grad_(), strategy)
+            copy.deepcopy(copied)  # modules may keep something of a pass
+        except (RuntimeError, TypeError) as error:
+            raise ValueError(
+                f"{name} cannot be copied, as a teacher is: {str(error).splitlines()[0]}"
+            ) from error
+    if isinstance(output, Tensor) and output.requires_grad:
+        raise ValueError(
+            f"a copy of {name} computes with weights of the original, so that a teacher "
+            "would be trained with its student; a module must not have functions as "
+            "attributes that use its weights, such as a compiled forward: compile the "
+            "module itself, or give Execution(compile=True)"
+        )
+
+
+def _output(model: Any, strategy: Any) -> Any:
+    """What a copy of a model makes of an image; None where it fails, as training says."""
+    try:
+        if not hasattr(model, "denoise"):
+            image = image_of(strategy.experience.dataset[0])
+            return model(image[None].to(strategy.device))
+        model.pass_hooks.clear()  # its passes are not counted
+        execution = replace(model.execution, compile=False)
+        zeros = torch.zeros(1, dtype=torch.long, device=strategy.device)
+        x_t = torch.zeros(1, *model.sample_shape, device=strategy.device)
+        labels = model.class_labels(None if model.num_classes is None else zeros, 1)
+        return execution(model.denoiser, x_t, zeros, **labels)
+    except Exception:
+        return None
 
 
 def check_weighting(weighting: str) -> str:

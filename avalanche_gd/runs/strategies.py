@@ -167,9 +167,10 @@ def solver_replay(config: SolverConfig, strategy: Any) -> list[Any]:
     guidance = None
     if config.guidance is not None:
         guidance = ClassifierGuidance(scale=config.guidance_scale, towards=config.guidance)
+    soft = dict(temperature=config.temperature)
     replay = SoftGenerativeReplayPlugin(
         strategy,
-        temperature=config.temperature,
+        **({} if config.replay_labels == "condition" else soft),
         teacher_steps=config.replay_steps,
         look_ahead=config.look_ahead,
         pool_size=config.pool_size,

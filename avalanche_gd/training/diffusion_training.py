@@ -12,13 +12,11 @@ from avalanche.training.plugins.evaluation import default_loggers
 from torch.optim import Optimizer
 
 from avalanche_gd.checks import check_number
-from avalanche_gd.data.benchmark import check_one_numbering
-from avalanche_gd.data.model_space import dataset_classes
 from avalanche_gd.distributed.gradients import averaging_gradients
 from avalanche_gd.models.diffusion import DiffusionModel
 from avalanche_gd.plugins.compatibility import check_compatible
 from avalanche_gd.plugins.ema import EMAPlugin
-from avalanche_gd.training.losses import DenoisingLoss
+from avalanche_gd.training.losses import DenoisingLoss, check_classes
 from avalanche_gd.training.template import BudgetedTemplate
 
 
@@ -99,18 +97,7 @@ class DiffusionTraining(BudgetedTemplate):
         Also for a conditioned model if the benchmark gives several classes one number.
         """
         super().check_experience(experience)
-        number = self.model.num_classes
-        if number is None:
-            return
-        benchmark = getattr(experience.logging()._origin_stream, "benchmark", None)
-        if hasattr(benchmark, "streams"):
-            check_one_numbering(benchmark)
-        classes = dataset_classes(experience.dataset)
-        for other in sorted(classes - {*range(number)}):
-            raise ValueError(
-                f"experience {experience.current_experience + 1} has class {other}, "
-                f"but labels must be from 0 to num_classes - 1 = {number - 1}"
-            )
+        check_classes(self.model, experience)
 
     def _train_exp(self, *arguments: Any, **kwargs: Any) -> None:
         """Train; with several processes, average gradients during the backward pass."""

@@ -7,12 +7,33 @@ from avalanche.core import SupervisedPlugin
 from torch import Tensor, nn
 
 from avalanche_gd.checks import check_choice, check_number
+from avalanche_gd.data.benchmark import check_one_numbering
+from avalanche_gd.data.model_space import dataset_classes
 from avalanche_gd.models.denoising import Denoising, NoisyImages, squared_errors
 from avalanche_gd.models.diffusion import DiffusionModel
 from avalanche_gd.models.prediction import NoiseProcess
 from avalanche_gd.plugins.compatibility import check_compatible
 
 _REDUCTIONS = ("mean", "none")
+
+
+def check_classes(model: DiffusionModel, experience: Any) -> None:
+    """Raise ValueError if a conditioned model cannot learn the classes of an experience.
+
+    That is for a class that it does not know, or if the benchmark gives several classes one
+    number.
+    """
+    if model.num_classes is None:
+        return
+    benchmark = getattr(experience.logging()._origin_stream, "benchmark", None)
+    if hasattr(benchmark, "streams"):
+        check_one_numbering(benchmark)
+    classes = dataset_classes(experience.dataset)
+    for other in sorted(classes - {*range(model.num_classes)}):
+        raise ValueError(
+            f"experience {experience.current_experience + 1} has class {other}, but labels "
+            f"must be from 0 to num_classes - 1 = {model.num_classes - 1}"
+        )
 
 
 class DenoisingLoss(nn.Module, SupervisedPlugin, supports_distributed=True):
@@ -27,8 +48,9 @@ class DenoisingLoss(nn.Module, SupervisedPlugin, supports_distributed=True):
 
     The criterion is also a plugin, which Avalanche adds to the strategy's plugins. So it
     can raise an error, before training or an evaluation, for what cannot work with a
-    diffusion model (:func:`~avalanche_gd.plugins.compatibility.check_compatible`), and for
-    weights of another noise process than the model's.
+    diffusion model (:func:`~avalanche_gd.plugins.compatibility.check_compatible`), for
+    weights of another noise process than the model's, and for classes that a conditioned
+    model cannot learn.
 
     :param reduction: ``"mean"`` over the batch, or ``"none"`` for one loss per sample. It
         is an attribute, as some of Avalanche's plugins change it for a while.
@@ -79,6 +101,13 @@ class DenoisingLoss(nn.Module, SupervisedPlugin, supports_distributed=True):
                 f"the criterion has the reduction {self.reduction!r}, but a training step "
                 "needs one number; give DenoisingLoss() to the strategy"
             )
+
+    def before_train_dataset_adaptation(
+        self, strategy: Any, *args: Any, **kwargs: Any
+    ) -> None:
+        """Raise ValueError if a conditioned model cannot learn the experience's classes."""
+        if isinstance(strategy.model, DiffusionModel):
+            check_classes(strategy.model, strategy.experience)
 
     def before_eval(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Raise ValueError if a part of the strategy cannot work with a diffusion model."""
