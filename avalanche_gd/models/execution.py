@@ -82,8 +82,8 @@ class Execution:
         run = partial(_compiled(), denoiser) if self.compile else denoiser
         if self.compile and (denoiser._forward_hooks or denoiser._forward_pre_hooks):
             raise ValueError(
-                "compile=True passes by the hooks of the denoiser itself; remove them, hook "
-                "a module in it, or give compile=False"
+                "compile=True passes by the hooks of the denoiser itself; remove them, "
+                "hook a module in it, or give compile=False"
             )
         with self._autocast(x_t.device):
             output = run(x_t, timesteps, **options)

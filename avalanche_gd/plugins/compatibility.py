@@ -183,8 +183,8 @@ def check_solver(strategy: Any, replay: Any) -> None:
         )
     if any(isinstance(p, avalanche_plugins.CoPEPlugin) for p in strategy.plugins):
         raise ValueError(
-            "Avalanche's CoPEPlugin makes its own batches of features, which samples cannot "
-            "be added to; remove it"
+            "Avalanche's CoPEPlugin makes its own batches of features, to which samples "
+            "cannot be added; remove it"
         )
     for plugin in takewhile(lambda plugin: plugin is not replay, strategy.plugins):
         if isinstance(plugin, avalanche_plugins.BiCPlugin) and plugin.lamb == -1:

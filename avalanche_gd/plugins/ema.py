@@ -46,8 +46,8 @@ class EMAPlugin(SupervisedPlugin, supports_distributed=True):
     :param decay: the highest share of the old average in a step, in ``[0, 1)``.
     :raises ValueError: for a decay that is not a number in ``[0, 1)``; when training
         starts, for weights of 16 bits, if the plugin stands behind a plugin that keeps the
-        weights, such as Avalanche's ``EWCPlugin``, or beside a second EMAPlugin or Avalanche's
-        ``EarlyStoppingPlugin``, which restore weights.
+        weights, such as Avalanche's ``EWCPlugin``, or beside a second EMAPlugin or
+        Avalanche's ``EarlyStoppingPlugin``, which restore weights.
     """
 
     def __init__(self, decay: float):

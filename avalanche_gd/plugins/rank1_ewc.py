@@ -64,13 +64,13 @@ class RankOneEWCPlugin(SupervisedPlugin, supports_distributed=True):
     :param chunk_size: how many gradients of single samples are in memory at once.
     :raises ValueError: for a lambda that is negative or not finite, samples or a chunk size
         that are not integers of 1 or more, or an unknown control; when training starts, for
-        a criterion without ``reduction`` or that does not give one loss a sample with the
-        reduction ``"none"``, weights of 16 bits, an :class:`~avalanche_gd.plugins.EMAPlugin`
-        behind this plugin, which would change the weights after it has kept them, an
-        experience without data, a strategy whose weights the plugin has forgotten because
-        it began to keep those of another, or a metric or plugin of Avalanche that cannot
-        work with a diffusion model; at the end of an experience, for a mean gradient that
-        is zero or not finite.
+        a criterion without ``reduction``, or that does not give one loss a sample with the
+        reduction ``"none"``, weights of 16 bits, an
+        :class:`~avalanche_gd.plugins.EMAPlugin` behind this plugin, which would change the
+        weights after it has kept them, an experience without data, a strategy whose weights
+        the plugin has forgotten because it began to keep those of another, or a metric or
+        plugin of Avalanche that cannot work with a diffusion model; at the end of an
+        experience, for a mean gradient that is zero or not finite.
     :raises TypeError: when training starts, if the strategy's model is not a diffusion
         model.
     """
@@ -214,9 +214,9 @@ def rank_one_anchor(
     :param batches: noised data of the experience: a list, or another iterable that gives
         the same batches each time.
     :param weights: the weight of a sample's loss by its timestep, ``(T,)``; None for 1.
-    :raises ValueError: if there is no batch, the batches can be read only once or are others
-        when they are read again, for weights of 16 bits, or if the mean gradient is zero or
-        not finite.
+    :raises ValueError: if there is no batch, the batches can be read only once or are
+        others when they are read again, for weights of 16 bits, or if the mean gradient is
+        zero or not finite.
     """
     if iter(batches) is batches:
         raise ValueError("the batches are read again; give a list of them, not an iterator")

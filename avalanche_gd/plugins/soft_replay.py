@@ -84,7 +84,7 @@ class SoftGenerativeReplayPlugin(  # type: ignore[call-arg]
         self.temperature = check_number("temperature", temperature, "above 0")
         if self.labels == "condition" and temperature != 2:
             raise ValueError(
-                'temperature is for the old solver\'s labels; leave it out with '
+                "temperature is for the old solver's labels; leave it out with "
                 'labels="condition"'
             )
 
