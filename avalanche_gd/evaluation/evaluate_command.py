@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -12,12 +13,13 @@ from typing import Any
 
 import torch
 
-from avalanche_gd.checks import check_integer, check_number
+from avalanche_gd.checks import HIGHEST_SEED, check_integer, check_number
 from avalanche_gd.data.digest import data_digest
 from avalanche_gd.evaluation.measure import Judge, Outcome, Plan
 from avalanche_gd.evaluation.outcome_table import as_csv, as_text, drawings
 from avalanche_gd.evaluation.subjects import Subject, check_fits, compose_settings
 from avalanche_gd.models.sampler import SAMPLERS, check_sampler
+from avalanche_gd.plugins.pool import check_memory
 from avalanche_gd.runs.columns import features_in_words
 from avalanche_gd.runs.config import RunConfig
 from avalanche_gd.runs.errors import (
@@ -31,7 +33,7 @@ from avalanche_gd.runs.provenance import provenance
 from avalanche_gd.runs.run import make_benchmark
 from avalanche_gd.runs.run_files import reading
 from avalanche_gd.runs.small_files import read_small
-from avalanche_gd.storage import write_bytes, write_json
+from avalanche_gd.storage import expanded, write_bytes, write_json
 
 _COMMAND = "avalanche-gd-evaluate"
 _STEPS = [2, 5, 10, 20, 50]
@@ -44,9 +46,10 @@ generates images with each sampler, number of steps and guidance, and compares t
 test images of a benchmark.
 
 MODEL is a folder that DiffusionModel.save_pretrained wrote, or the folder of a complete
-run. From a run it takes the model and its precision, and the benchmark, the seed and
-evaluation.* unless others are given. KEY=VALUE are settings as in avalanche-gd, such as
-benchmark=split_fmnist, evaluation.features=inception or evaluation.measures=[kid].
+run. From a run, also of its folder model/, it takes the model and its precision, and the
+benchmark, the seed and evaluation.* unless others are given; for another model give
+benchmark=NAME. KEY=VALUE are settings as in avalanche-gd, such as benchmark=split_fmnist,
+evaluation.features=inception or evaluation.measures=[kid].
 
     avalanche-gd-evaluate runs/split_digits/joint/seed-0-* --samplers own,unipc
     avalanche-gd-evaluate model benchmark=split_digits --steps 5,10 --images 500,2000
@@ -70,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         labels = [part for part in options.models if not _is_setting(part)]
         if not labels:
             raise ValueError(f"no MODEL is given; see {_COMMAND} --help")
-        subjects = [Subject.of(label) for label in dict.fromkeys(labels)]
+        subjects = Subject.each(labels)
         twice = [part for part in settings if part.startswith("evaluation.images=")]
         if options.images and twice:
             raise ValueError(f"give --images or {twice[0]}, not both")
@@ -80,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             options.steps,
             sorted(set(options.images or [config.evaluation.images])),
             options.guidance,
-            check_integer("--noise-seed", options.noise_seed, 0),
+            check_integer("--noise-seed", options.noise_seed, 0, HIGHEST_SEED),
         )
         evaluate(subjects, config, plan, options.out)
 
@@ -98,6 +101,7 @@ def evaluate(
         sampled or measured, or if the folder has something else or cannot be written.
     """
     _check(subjects, config, plan)
+    _check_writable(out)
     torch.set_num_threads(config.threads)
     benchmark = make_benchmark(config)
     # Of data that have no digest, the place has to do.
@@ -105,9 +109,9 @@ def evaluate(
     record = _record(subjects, config, plan, data)
     _check_out(out, record)
     judge = Judge(config, benchmark, plan)
+    outcomes = [one for subject in subjects for one in judge.outcomes(subject)]
     made = {"made": provenance(config.torch_device)}
     write_json(out / "evaluation.json", {"evaluation": record, **made})
-    outcomes = [one for subject in subjects for one in judge.outcomes(subject)]
     features = features_in_words(vars(config.evaluation))
     table = as_csv(outcomes).encode(errors="backslashreplace")
     write_bytes(out / "evaluation.csv", table)
@@ -127,6 +131,9 @@ def _check(subjects: Sequence[Subject], config: RunConfig, plan: Plan) -> None:
     for subject, guidance in product(subjects, plan.guidance):
         model = subject.load(guidance)
         check_fits(subject.label, model, config)
+        images = max(plan.images)
+        what = f"an evaluation of {images} images"
+        check_memory(what, model, 2 * images, config.torch_device)
         for sampler, steps in product(plan.samplers, plan.steps):
             model.check_steps(steps, sampler)
 
@@ -147,6 +154,13 @@ def _record(
     models = {subject.label: subject.digest() for subject in subjects}
     record = {"models": models, "settings": settings, "data": data, **asdict(plan)}
     return json.loads(json.dumps(record))
+
+
+def _check_writable(out: Path) -> None:
+    """Raise ValueError if the folder of the result, or one above it, cannot be written."""
+    closest = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not os.access(closest, os.W_OK | os.X_OK):
+        raise ValueError(f"--out {out} cannot be written, because {closest} cannot")
 
 
 def _check_out(out: Path, record: dict[str, Any]) -> None:
@@ -209,7 +223,7 @@ def _parser() -> OneLineParser:
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=expanded,
         default=Path("evaluation"),
         help="the folder of the results (default: evaluation)",
     )

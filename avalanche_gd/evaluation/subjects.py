@@ -1,5 +1,6 @@
 """What is evaluated: saved models, with the settings of their runs."""
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,15 +57,31 @@ class Subject:
     """The settings of its run, if the user gave a run."""
 
     @classmethod
+    def each(cls, labels: Iterable[str]) -> "list[Subject]":
+        """The models of folders; of one that is given twice, once, by its first name.
+
+        :raises ValueError: as in :meth:`of`.
+        """
+        found: dict[Path, Subject] = {}
+        for label in labels:
+            subject = cls.of(label)
+            found.setdefault(subject.folder.resolve(), subject)
+        return list(found.values())
+
+    @classmethod
     def of(cls, label: str) -> "Subject":
-        """The model of a folder, or of a run's folder.
+        """The model of a folder, or of a run's folder, or of ``model/`` in that.
 
         :raises ValueError: if there is none, its run is damaged or not complete, or has a
             denoiser of the user's own.
         """
-        folder = expanded(label)
+        folder = expanded(label.rstrip(os.sep) or label)
+        label = str(folder)
         if not folder.is_dir():
             raise ValueError(f"no folder {label}; give one of a saved model or of a run")
+        above = folder.absolute().parent
+        if folder.name == "model" and (above / "run.json").is_file():
+            folder = folder.parent
         if not (folder / "config.yaml").is_file():
             return cls(label, folder)
         run = read_run(folder)
@@ -135,6 +152,11 @@ def compose_settings(
     """
     given = {setting.partition("=")[0].lstrip("+"): setting for setting in settings}
     _check_used(given)
+    for subject in subjects:
+        if not subject.run and "benchmark" not in given:
+            raise ValueError(
+                f"{subject.label} does not say what it was trained on; give benchmark=NAME"
+            )
     common: dict[str, str] = {}
     for subject in subjects:
         for name, value in subject.settings().items():

@@ -78,7 +78,8 @@ class ReplayPool:
 
         It must hold a sample of each class, and take at most half of the free memory.
         """
-        _check_memory(model, self.samples_of(model.num_classes))
+        size = self.samples_of(model.num_classes)
+        check_memory(f"a pool of {size} samples", model, size, model.device)
 
     def samples_of(self, n_classes: int | None) -> int:
         """How many samples it holds if the teacher knows ``n_classes`` classes.
@@ -237,7 +238,8 @@ class PairPool:
 
         It must hold as many as there are classes, and take at most half of the free memory.
         """
-        _check_memory(model, self.samples_of(model.num_classes), images=self._images)
+        size = self.samples_of(model.num_classes)
+        check_memory(f"a pool of {size} samples", model, size * self._images, model.device)
 
     def draw(
         self,
@@ -299,18 +301,20 @@ def _check_classes(size: int, n_classes: int) -> int:
     return size
 
 
-def _check_memory(model: Any, size: int, images: int = 1) -> None:
-    """Raise ValueError if a pool would take more than half of the free memory.
+def check_memory(what: str, model: Any, images: int, device: torch.device) -> None:
+    """Raise ValueError if images would take more than half of the free memory.
 
-    :param images: how many images each of its samples has.
+    :param what: they are, in the message.
+    :param model: makes them.
+    :param images: how many are kept at a time.
     """
-    needed = size * images * math.prod(model.sample_shape) * _BYTES
-    if model.device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(model.device)
+    needed = images * math.prod(model.sample_shape) * _BYTES
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
     else:
         free = psutil.virtual_memory().available
     if needed > _SHARE * free:
         raise ValueError(
-            f"a pool of {size} samples needs {needed / 2**30:.1f} GiB, more than half of "
-            f"the {free / 2**30:.1f} GiB that are free; make it smaller"
+            f"{what} needs {needed / 2**30:.1f} GiB, more than half of the "
+            f"{free / 2**30:.1f} GiB that are free; make it smaller"
         )

@@ -239,8 +239,8 @@ def rank_one_anchor(
         contents.add(content)
         if len(contents) > 1:
             raise ValueError(
-                "the batches differ when they are read again, as of a shuffled loader; give "
-                "a list of them"
+                "the batches differ when they are read again, as a shuffled loader has it; "
+                "give a list of them"
             )
         return total / count
 

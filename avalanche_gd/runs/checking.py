@@ -24,6 +24,7 @@ from avalanche_gd.plugins import (
     GenerativeReplayPlugin,
     RankOneEWCPlugin,
 )
+from avalanche_gd.plugins.pool import check_memory
 from avalanche_gd.runs.config import BudgetConfig, RunConfig
 from avalanche_gd.runs.errors import naming
 from avalanche_gd.runs.identity import OF_EACH_METHOD, flatten
@@ -73,7 +74,10 @@ def check_config(config: RunConfig) -> None:
     with naming("model"):
         model = _make_model(config)
     with naming("evaluation"):
-        config.evaluation.sampling()
+        images = config.evaluation.sampling().images
+        if config.method.generator != "none":  # as noise, and as images
+            what = f"an evaluation of {images} images"
+            check_memory(what, model, 2 * images, config.torch_device)
     for name in ("evaluation.steps", "method.teacher_steps", "solver.replay_steps"):
         with naming(name):
             model.check_steps(attrgetter(name)(config))

@@ -1,6 +1,8 @@
 """Checkpoints of a run: one file per experience; the last two are kept."""
 
+import hashlib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +30,8 @@ def save_checkpoint(folder: Path, run: str, experience: int, state: dict[str, An
     :param state: tensors and plain containers only.
     :raises ValueError: if it cannot be written.
     """
-    content = {"run": run, "experience": experience, "state": state}
+    content = {"run": run, "code": code_digest(), "experience": experience}
+    content["state"] = state
     content["digest"] = content_digest(content)
     path = _path(folder, experience)
     write_whole(path, lambda beside: torch.save(content, beside))
@@ -52,6 +55,8 @@ def load_checkpoint(
     :param n_experiences: the number of experiences of the run.
     :param device: where the tensors go.
     :param refused: called with a message for each later checkpoint that cannot be used.
+    :raises ValueError: if it was written by other code of this package, which may measure
+        or train in another way.
     """
     for experience in reversed(range(n_experiences)):
         path = _path(folder, experience)
@@ -69,10 +74,25 @@ def load_checkpoint(
             refused(f"{path} is of another run")
         elif content["experience"] != experience:
             refused(f"{path} is of experience {content['experience'] + 1}")
+        elif content.get("code") != code_digest():
+            raise ValueError(
+                f"the checkpoints in {folder} were written by another version of this "
+                "package; use that version, or delete the folder"
+            )
         else:
             _remove_old(folder, experience)  # a kill may have come before that
             return Checkpoint(experience, content["state"])
     return None
+
+
+@cache
+def code_digest() -> str:
+    """The SHA-256 of this package's own code, as it was when it was first asked for."""
+    package = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(repr((str(path.relative_to(package)), path.read_bytes())).encode())
+    return digest.hexdigest()
 
 
 def _remove_old(folder: Path, last: int) -> None:

@@ -79,7 +79,7 @@ def dry_run(config: RunConfig, benchmark: Any) -> str:
             more_images = sizes[index] / len(experience.dataset) - 1
             second += more_images * clocks[0].seconds_after
             training += second
-        learner.evaluate(few.test_stream)
+        learner.evaluate(few.test_stream[: index + 1])
     for index in range(first + 2, n):
         more = (clock.seconds_more(index, trained[index] / trained[1]) for clock in clocks)
         training += second + sum(more)
@@ -192,7 +192,7 @@ def _smaller(config: RunConfig, image_pass: float) -> RunConfig:
 
 
 def _few_images(benchmark: Any, count: int) -> StreamsBenchmark:
-    """The streams with up to ``count`` images per experience, and only the first test."""
+    """The streams with up to ``count`` images per experience of training."""
 
     def few(experience: Any, count: int) -> Any:
         size = len(experience.dataset)
@@ -200,7 +200,8 @@ def _few_images(benchmark: Any, count: int) -> StreamsBenchmark:
         return experience.dataset.subset(indices) if size > count else experience.dataset
 
     train = [few(experience, count) for experience in benchmark.train_stream]
-    return as_benchmark(train=train, test=[few(benchmark.test_stream[0], _IMAGES)])
+    test = [few(experience, _IMAGES) for experience in benchmark.test_stream]
+    return as_benchmark(train=train, test=test)
 
 
 def _judge_untrained(learner: Learner) -> None:

@@ -66,7 +66,7 @@ def quiet() -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """The one-line message of an error."""
+    """The one-line message of an error; of an unexpected one, with its type."""
     if isinstance(error, MissingConfigException) and error.options:
         group, _, name = (error.missing_cfg_file or "").rpartition("/")
         return f"no {group} {name!r}; choose from {', '.join(sorted(error.options))}"
@@ -82,6 +82,8 @@ def one_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     key = getattr(error, "full_key", None)
     text = lines[0] if lines else type(error).__name__
+    if lines and not isinstance(error, (*USER_ERRORS, argparse.ArgumentTypeError)):
+        text = f"{type(error).__name__}: {text}"
     if not key or not isinstance(error, OmegaConfBaseException):
         return text
     return f"{key}: {text}{_hint(error, key)}"

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 import torch
@@ -29,6 +30,16 @@ from tests.helpers.small_models import seeded
 from tests.helpers.small_runs import metrics, small_config
 
 QUICK = ("threads=1", "--steps", "2", "--images", "70")
+OF_DIGITS = (*QUICK, "benchmark=split_digits")
+BARE = ("plain", "conditioned", "new")
+"""Models that do not say what they were trained on."""
+
+
+def with_benchmark(*words):
+    """The words, and a benchmark for a model that has none."""
+    is_known = any(str(word).startswith("benchmark=") for word in words)
+    is_bare = any(str(word).rpartition("/")[2] in BARE for word in words)
+    return words if is_known or not is_bare else (*words, "benchmark=split_digits")
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +69,7 @@ def evaluated(call, models, tmp_path):
     """Evaluate quickly; gives the lines of the CSV."""
 
     def lines(name, *arguments, out="evaluation"):
-        words = (models / name, *QUICK, *arguments, "--out", out)
+        words = (*with_benchmark(models / name, *QUICK, *arguments), "--out", out)
         status, output, errors = call(main, *words)
         assert (status, errors) == (0, ""), errors
         assert str(models / name)[:20] in output and f"{out}/evaluation.csv" in output
@@ -75,7 +86,7 @@ def test_a_figure_that_fails_does_not_take_the_table_with_it(models, tmp_path, m
 
     monkeypatch.setattr(evaluate_command, "drawings", fail)
     with pytest.raises(RuntimeError, match="no figure"):
-        main([str(models / "plain"), *QUICK, "--out", str(tmp_path / "out")])
+        main([str(models / "plain"), *OF_DIGITS, "--out", str(tmp_path / "out")])
     with open(tmp_path / "out" / "evaluation.csv", newline="") as file:
         assert len(list(csv.DictReader(file))) == 1
 
@@ -111,7 +122,7 @@ def test_a_precision_that_is_given_is_used(evaluated, name):
     ],
 )
 def test_settings_that_would_change_nothing_are_refused(call, models, setting):
-    status, output, errors = call(main, models / "plain", *QUICK, setting)
+    status, output, errors = call(main, models / "plain", *OF_DIGITS, setting)
     assert (status, output) == (2, "") and errors.count("\n") == 1
     name = setting.partition("=")[0].lstrip("+")
     assert f"{name} changes no evaluation; " in errors
@@ -188,7 +199,7 @@ def test_what_only_a_training_shows_is_left_out_of_a_run_and_refused(
     assert float(line["AFID"]) > 0
     assert not {"F_of_FID", "backward_transfer", "forward_transfer"} & line.keys()
     transfer = "evaluation.measures=[kid,transfer]"
-    status, _, errors = call(main, models / "plain", *QUICK, transfer)
+    status, _, errors = call(main, models / "plain", *OF_DIGITS, transfer)
     assert status == 2 and errors.count("\n") == 1
     assert "transfer compares a model with what it was earlier" in errors
 
@@ -202,15 +213,15 @@ def test_only_the_same_evaluation_is_written_anew(call, models, tmp_path, evalua
     before = table.read_text()
     assert before != "damaged"
     for other in (("plain", "--steps", "3"), ("conditioned",), ("plain", "seed=2")):
-        status, _, errors = call(main, models / other[0], *QUICK, *other[1:])
+        status, _, errors = call(main, models / other[0], *OF_DIGITS, *other[1:])
         assert status == 2 and "evaluation has another evaluation; choose" in errors
     assert table.read_text() == before
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").touch()
-    status, _, errors = call(main, models / "plain", *QUICK, "--out", "mine")
+    status, _, errors = call(main, models / "plain", *OF_DIGITS, "--out", "mine")
     assert status == 2 and "mine has something else in it; choose a folder" in errors
     (tmp_path / "evaluation" / "evaluation.json").write_text("{")
-    status, _, errors = call(main, models / "plain", *QUICK)
+    status, _, errors = call(main, models / "plain", *OF_DIGITS)
     assert status == 2 and "evaluation.json is cut short, or is damaged" in errors
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
 
@@ -231,7 +242,10 @@ REFUSED = {
     "a part of a flag": (["model", "--step", "2"], "unrecognized arguments: --step"),
     "no model": ([], "no MODEL is given; see avalanche-gd-evaluate --help"),
     "no folder": (["nowhere"], "no folder nowhere; give one of a saved model or of a run"),
-    "a folder that is no model": (["."], "no complete model in .: "),
+    "a folder that is no model": (
+        [".", "benchmark=split_digits"],
+        "no complete model in .: ",
+    ),
     "steps above T": (["plain", "--steps", "2,1001"], "from 1 to 1000, got 1001"),
     "no steps": (["plain", "--steps", "0"], "sampling steps must be an integer from 1 to"),
     "steps that are no number": (["plain", "--steps", "a"], "argument --steps: "),
@@ -267,7 +281,7 @@ REFUSED = {
     "negative guidance": (["conditioned", "--guidance=-1"], "--guidance must be 0 or more"),
     "a negative seed": (
         ["plain", "--noise-seed=-1"],
-        "--noise-seed must be an integer of 0",
+        "--noise-seed must be an integer from 0",
     ),
     "an unknown setting": (["plain", "evaluation.feature=x"], "did you mean features?"),
     "unknown features": (
@@ -285,15 +299,67 @@ def test_wrong_values_are_one_line_before_any_work(
     call, models, tmp_path, monkeypatch, words, message
 ):
     monkeypatch.setattr("avalanche_gd.evaluation.measure.generate_samples", None)
-    names = ("plain", "conditioned", "run", "new")
+    names = (*BARE, "run")
     given = [models / word if word in names else word for word in words]
     defaults = (
         QUICK if "--steps" not in words and "--images" not in words else ("threads=1",)
     )
-    status, _, errors = call(main, *given, *defaults)
+    status, _, errors = call(main, *with_benchmark(*given, *defaults))
     (line,) = errors.splitlines()
     assert status == 2 and line.startswith("avalanche-gd-evaluate: ") and message in line
     assert not (tmp_path / "evaluation").exists()
+
+
+def test_a_model_that_does_not_say_its_data_needs_a_benchmark(call, models, tmp_path):
+    status, _, errors = call(main, models / "plain", *QUICK)
+    (line,) = errors.splitlines()
+    assert status == 2 and line.endswith(
+        f"{models / 'plain'} does not say what it was trained on; give benchmark=NAME"
+    )
+    assert not (tmp_path / "evaluation").exists()
+
+
+@pytest.mark.usefixtures("sketched")
+def test_the_model_in_a_runs_folder_is_judged_as_the_run(evaluated, models):
+    (of_run,) = evaluated("run", out="run")
+    (of_model,) = evaluated("run/model", out="model")
+    assert {k: v for k, v in of_run.items() if k not in ("model", "seconds")} == {
+        k: v for k, v in of_model.items() if k not in ("model", "seconds")
+    }
+
+
+@pytest.mark.usefixtures("sketched")
+def test_a_model_that_is_given_twice_is_judged_once(evaluated, models):
+    again = f"{models / 'run'}/"
+    assert len(evaluated("run", again, models / "run" / "model")) == 1
+    assert len(evaluated("run")) == 1  # which writes the same evaluation again
+
+
+@pytest.mark.usefixtures("sketched")
+def test_an_evaluation_that_fails_leaves_its_folder_as_it_was(
+    call, models, tmp_path, monkeypatch, evaluated
+):
+    evaluated("plain")
+    written = list(filter(Path.is_file, (tmp_path / "evaluation").rglob("*")))
+    files = {path: path.read_bytes() for path in written}
+
+    def fails(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("avalanche_gd.evaluation.evaluate_command.Judge.outcomes", fails)
+    for out in ("evaluation", "another"):
+        with pytest.raises(SystemExit):
+            main([str(models / "plain"), *OF_DIGITS, "--out", str(tmp_path / out)])
+    assert {path: path.read_bytes() for path in files} == files
+    assert not (tmp_path / "another").exists()
+
+
+def test_more_images_than_the_memory_has_are_refused_before_any_work(call, models):
+    words = (models / "plain", "benchmark=split_digits", "--steps", "2")
+    status, _, errors = call(main, *words, "--images", "100000000000")
+    assert status == 2 and "an evaluation of 100000000000 images needs" in errors
+    status, _, errors = call(main, *words, "--noise-seed", str(2**64))
+    assert status == 2 and "--noise-seed must be an integer from 0 to" in errors
 
 
 def test_a_run_that_is_not_complete_or_has_no_model_is_refused(call, models):

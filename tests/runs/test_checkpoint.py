@@ -5,6 +5,7 @@ import shutil
 import pytest
 import torch
 
+from avalanche_gd.runs import checkpoint
 from avalanche_gd.runs.checkpoint import load_checkpoint
 from avalanche_gd.runs.identity import run_digest
 from avalanche_gd.runs.run import run
@@ -144,6 +145,26 @@ def test_a_checkpoint_of_another_structure_is_one_line(config):
     torch.save({**content, "digest": content_digest(content)}, path)
     with pytest.raises(ValueError, match="are of another version of this package"):
         run(config)
+
+
+def test_a_checkpoint_of_other_code_is_one_line(config, monkeypatch):
+    files = {path: path.read_bytes() for path in config.folder.rglob("*.*")}
+    monkeypatch.setattr("avalanche_gd.runs.checkpoint.code_digest", lambda: "other")
+    with pytest.raises(ValueError, match="were written by another version of this package"):
+        run(config)
+    assert {path: path.read_bytes() for path in files} == files
+
+
+def test_the_digest_of_the_code_is_that_of_all_its_modules(tmp_path, monkeypatch):
+    digests = set()
+    monkeypatch.setattr(checkpoint, "__file__", str(tmp_path / "runs" / "checkpoint.py"))
+    (tmp_path / "runs").mkdir()
+    for name, content in (("a.py", "1"), ("a.py", "2"), ("runs/b.py", "2"), ("c.txt", "")):
+        (tmp_path / name).write_text(content)
+        checkpoint.code_digest.cache_clear()
+        digests.add(checkpoint.code_digest())
+    checkpoint.code_digest.cache_clear()
+    assert len(digests) == 3
 
 
 def test_a_checkpoint_that_executes_is_never_executed(config, killed, tmp_path, capsys):

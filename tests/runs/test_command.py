@@ -270,6 +270,10 @@ BAD = {
         ["method=naive", "solver.replay_steps=0"],
         "solver.replay_steps: sampling steps must be an integer from 1 to 1000, got 0",
     ),
+    "more images than the memory has": (
+        ["method=naive", "evaluation.images=100000000000"],
+        "evaluation: an evaluation of 100000000000 images needs 47683.7 GiB, more than",
+    ),
     "a single image to evaluate": (
         ["evaluation.images=1"],
         "evaluation: images must be an integer of 2 or more, got 1",

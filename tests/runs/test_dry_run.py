@@ -12,6 +12,7 @@ from avalanche_gd.runs.dry_run import dry_run
 from avalanche_gd.runs.learner import Learner
 from avalanche_gd.runs.run import make_benchmark, run
 from avalanche_gd.runs.run_command import main
+from tests.helpers.fake_data import folder_of_images
 from tests.helpers.own_denoisers import OWN
 from tests.helpers.small_runs import SMALL, small_config
 
@@ -41,6 +42,17 @@ def test_a_check_of_several_runs_leaves_nothing_either(call, tmp_path, before, o
         [] if before is None else [before]
     )
     assert (tmp_path / out.split("/")[0]).exists() == (before is not None)
+
+
+def test_a_check_takes_the_data_that_a_run_takes(call, tmp_path):
+    root = folder_of_images(tmp_path / "images", 10)
+    for path in root.glob("test/*/[1-9].png"):
+        path.unlink()  # one test image is left in each experience
+    data = ["benchmark=image_folder", f"benchmark.options.root={root}", "model=digits"]
+    data += ["benchmark.options.channels=1", "benchmark.n_classes=2"]
+    data += ["benchmark.n_experiences=2", "method=naive"]
+    status, output, errors = call(main, "--check", *SMALL, *data)
+    assert (status, errors) == (0, "") and ": works; about" in output
 
 
 class Machine:
