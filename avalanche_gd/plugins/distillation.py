@@ -104,11 +104,12 @@ class GenerativeDistillationPlugin(
         sampler, an eta, guidance or a start that the source does not use. When training
         starts: for teacher steps above T, a start that is not below T, an eta that the
         model's scheduler does not have, noise of its steps that several processes would
-        share, an unconditional weight if the model cannot predict with and without a class,
-        a pool that has fewer samples than the model has classes, that does not fit into
-        memory, or that is of each class where the model is not conditioned, a teacher that
-        moves beside generative replay, or for a metric or plugin of Avalanche that cannot
-        work with a diffusion model
+        share, an unconditional weight above 0 unless the model is trained both with and
+        without a class, a pool that has fewer samples than the model has classes, that does
+        not fit into memory, or that is of each class where the model is not conditioned, a
+        teacher that moves beside generative replay or has weights of 16 bits, a model whose
+        copy would not be frozen (:func:`~avalanche_gd.plugins.teacher.check_copy`), or for
+        a metric or plugin of Avalanche that cannot work with a diffusion model
         (:func:`~avalanche_gd.plugins.compatibility.check_compatible`).
     :raises TypeError: if the source has no method ``draw``, the generator is not a
         :class:`torch.Generator` or the guidance not a

@@ -117,7 +117,8 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
         would share, for a metric or plugin of Avalanche that cannot work with a diffusion
         model, and for a solver or its strategy that cannot replay samples
         (:func:`~avalanche_gd.plugins.compatibility.check_solver`). Before an experience is
-        trained: if a solver's generator cannot be trained on it.
+        trained: if a solver's generator cannot be trained on it, or if a copy of the solver
+        or generator would not be frozen (:func:`~avalanche_gd.plugins.teacher.check_copy`).
     :raises TypeError: if ``generator_strategy`` is not a strategy, ``generator`` not a
         :class:`torch.Generator` or ``guidance`` not a
         :class:`~avalanche_gd.ClassifierGuidance`; if the generator has no ``generate``

@@ -251,7 +251,8 @@ def add_replay_loss(
     weighted, not their samples: a single mean over both batches would weight them by batch
     size (arXiv 2311.14028, equation 4). Only the criterion's own loss is scaled, so that a
     penalty of another plugin does not change; a plugin that scales the loss has to come
-    later. If several plugins replay, the first one scales it, by its own weighting.
+    later. For that the criterion is called again with the same output, and must give the
+    same value. If several plugins replay, the first one scales it, by its own weighting.
 
     :param strategy: in ``before_backward``, with the criterion's loss in
         ``strategy.loss``.
