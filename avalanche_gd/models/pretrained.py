@@ -155,9 +155,10 @@ def load_pipeline(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
         scheduler = scheduler_class.from_pretrained(folder / "scheduler")
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else error
+        of_run = folder / "model"
+        meant = of_run if of_run.is_dir() else "a folder written by save_pretrained"
         raise ValueError(
-            f"no complete model in {folder}: {reason}; "
-            "give a folder written by save_pretrained"
+            f"no complete model in {folder}: {reason}; give {meant}"
         ) from error
     return denoiser, scheduler, _state_of(denoiser) if state is None else state
 

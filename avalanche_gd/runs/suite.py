@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from avalanche_gd.distributed.launch import process_count
 from avalanche_gd.report.report_command import write_report
@@ -53,6 +54,11 @@ def main(
         for override in options.overrides:
             if flag := _FLAGS.get(override.lstrip("+~").partition("=")[0]):
                 raise ValueError(f"{override}: for a suite, use {flag} instead")
+            if OverridesParser.create().parse_override(override).is_sweep_override():
+                raise ValueError(
+                    f"{override}: a suite takes several --methods and --seeds; for "
+                    "several values of another setting, use avalanche-gd -m"
+                )
         if options.jobs < 1:
             raise ValueError(f"--jobs must be 1 or more, got {options.jobs}")
         threads = []

@@ -444,3 +444,10 @@ def test_a_folder_below_home_is_there(tmp_path, monkeypatch):
     DiffusionModel(small_unet(), ddim_scheduler(), (1, 8, 8)).save_pretrained("~/model")
     assert (tmp_path / "model" / "unet").is_dir()
     DiffusionModel.from_pretrained("~/model")
+
+
+def test_a_run_in_the_place_of_its_model_is_told_where_that_is(tmp_path):
+    tiny_unet = DiffusionModel.from_preset("digits")
+    tiny_unet.save_pretrained(tmp_path / "run" / "model")
+    with pytest.raises(ValueError, match=r"no complete model in .*run: .*; give .*model$"):
+        DiffusionModel.from_pretrained(tmp_path / "run")

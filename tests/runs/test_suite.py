@@ -152,6 +152,8 @@ def test_runs_in_processes_reach_the_numbers_of_runs_in_one_and_outlive_a_failur
         (["generator.steps=0"], "generator.steps must be 1 or more"),
         (["--see", "0"], "unrecognized arguments: --see; see"),
         (["method=joint"], "method=joint: for a suite, use --methods"),
+        (["solver.steps=5,6"], "solver.steps=5,6: a suite takes several --methods and"),
+        (["a=b=c=["], "mismatched input '=' expecting"),
         (["seed=3"], "seed=3: for a suite, use --seeds"),
         (["++seed=3"], "++seed=3: for a suite, use --seeds"),
         (["+out=x"], "+out=x: for a suite, use --out"),
