@@ -211,8 +211,8 @@ def rank_one_anchor(
     for ``mu`` and 3F for c.
 
     :param model: a :class:`~avalanche_gd.DiffusionModel`, or its denoiser.
-    :param batches: noised data of the experience: a list, or another iterable that gives
-        the same batches each time.
+    :param batches: noised data of the experience: a list, or another iterable that can be
+        read again and has the same batches then.
     :param weights: the weight of a sample's loss by its timestep, ``(T,)``; None for 1.
     :raises ValueError: if there is no batch, the batches can be read only once or are
         others when they are read again, for weights of 16 bits, or if the mean gradient is
