@@ -210,6 +210,77 @@ def test_training_images_without_a_test_folder_are_refused(split_root):
     refused("has a folder train but none named test; add it, or give .*train", split_root)
 
 
+@pytest.mark.parametrize("place", ["root", "train"])
+def test_hidden_folders_and_files_are_left_out(tmp_path, place):
+    root = tmp_path / ".hidden" / "root"  # what is above the root does not count
+    classes = root if place == "root" else root / "train"
+    write_classes(classes, "a", "b")
+    if place == "train":
+        write_classes(root / "test", "a", "b", count=2, seed=1000)
+    before = {name: rows(s) for name, s in SplitImageFolder(2, root=root).streams.items()}
+    write_classes(classes, ".ipynb_checkpoints", "a/.ipynb_checkpoints", seed=2000)
+    write(classes / "b" / "._0.png", 3000)
+    write(root / ".git" / "objects" / "0.png", 4000)
+    benchmark = SplitImageFolder(2, root=root)
+    assert {name: rows(s) for name, s in benchmark.streams.items()} == before
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    write_classes(tmp_path / "root", "train", "tram", "train/.ipynb_checkpoints")
+    assert SplitImageFolder(2, root=tmp_path / "root").n_classes == 2
+
+
+def test_a_root_of_hidden_folders_is_without_class_folders(tmp_path):
+    write_classes(tmp_path / "root", ".a", ".b")
+    refused("no class folders in .*root; put the images of each", tmp_path / "root")
+
+
+def test_a_split_of_other_names_is_refused(tmp_path):
+    for name in ("training", "testing"):
+        write_classes(tmp_path / "root" / name, "a", "b")
+    refused(
+        "root/testing has no images of its own but 2 folders of them; put those of a class "
+        ".*, and give the two folders of a split the names train and test",
+        tmp_path / "root",
+    )
+
+
+def test_a_class_with_images_in_several_folders_only_is_refused(split_root):
+    write_classes(split_root / "train" / "e", "1", "2")
+    write_classes(split_root / "test", "e")
+    refused("root/train/e has no images of its own but 2 folders", split_root, 5)
+
+
+def test_folders_below_a_class_are_read_beside_images_or_if_one_has_them(tmp_path):
+    write_classes(tmp_path / "root", "a", "a/1", "a/2", "b/images", count=2)
+    benchmark = SplitImageFolder(2, root=tmp_path / "root")
+    labels = torch.cat([stream_tensors(s)[1] for s in benchmark.streams.values()])
+    assert Counter(labels.tolist()) == {0: 6, 1: 2}
+
+
+def test_pictures_of_formats_that_are_not_read_are_counted_in_one_warning(split_root):
+    before = rows(SplitImageFolder(2, root=split_root).train_stream)
+    for name in ("1.gif", "2.GIF", "3.heic", "4.jfif", "5.txt", "6.json", "7", ".8.gif"):
+        (split_root / "train" / "a" / name).touch()
+    (split_root / "test" / "b" / "9.gif").touch()
+    with pytest.warns(UserWarning, match="pictures in") as caught:
+        benchmark = SplitImageFolder(2, root=split_root)
+    (warning,) = (one for one in caught if "pictures in" in str(one.message))
+    assert str(warning.message) == (
+        f"pictures in {split_root} are not read: 3 .gif, 1 .heic, 1 .jfif; save them as "
+        "PNG or JPEG to use them"
+    )
+    assert warning.filename == __file__
+    assert rows(benchmark.train_stream) == before
+
+
+@pytest.mark.filterwarnings("error:pictures in")
+def test_files_that_are_no_pictures_need_no_warning(flat_root):
+    for name in ("notes.txt", "labels.csv", "Thumbs.db", "desktop.ini", ".0.gif"):
+        (flat_root / "a" / name).touch()
+    SplitImageFolder(2, root=flat_root)
+
+
 def test_classes_that_cannot_be_dealt_evenly_are_refused(flat_root):
     refused("4 classes cannot be shared equally by 3 experiences", flat_root, 3)
 
