@@ -15,8 +15,8 @@ from avalanche_gd.runs.column import Column
 from avalanche_gd.runs.columns import COSTS, METRICS
 from avalanche_gd.runs.results import csv_text
 
-_WIDTH = 88  # characters of a table of one seed in a terminal
-_LABEL = 200  # characters of a label or a title in a terminal
+_WIDTH = 88  # characters of a table of one seed, or of a setting, in a terminal
+_LABEL = 200  # characters of a label in a terminal
 
 
 @dataclass
@@ -131,10 +131,19 @@ def as_text(sections: Sequence[Section]) -> str:
             ]
             for line in lines
         ]
-        title = printable(section.title, length=_LABEL)
-        caption = fill(f"{title}, {caption_of(section, lines)}", _WIDTH)
+        caption = fill(f"{_title(section)}, {caption_of(section, lines)}", _WIDTH)
         tables.append(f"{caption}\n\n{aligned([headings_of(lines), *rows])}")
     return "\n\n".join(tables)
+
+
+def _title(section: Section) -> str:
+    """The name of a section's files and link, with its number, and how it differs.
+
+    Each setting is cut by itself, so that those that come last are seen too.
+    """
+    settings = (f"{name} = {value}" for name, value in section.differs.items())
+    name, *shown = (printable(text, length=_WIDTH) for text in (section.slug, *settings))
+    return ": ".join(filter(None, [name, ", ".join(shown)]))
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

@@ -12,10 +12,11 @@ from scipy import stats
 from avalanche_gd.metrics.plugin import GenerationMetric
 from avalanche_gd.metrics.shared_images import SharedImages
 from avalanche_gd.report.collect import collect
+from avalanche_gd.report.drawing import plain
 from avalanche_gd.report.estimates import estimate
 from avalanche_gd.report.matrix import Shade, matrices
 from avalanche_gd.report.report_command import write_report
-from avalanche_gd.report.tables import lines_of
+from avalanche_gd.report.tables import as_text, lines_of
 from avalanche_gd.runs.column import DASH, Column
 from avalanche_gd.runs.columns import METRICS
 from avalanche_gd.runs.results import read_run
@@ -177,6 +178,31 @@ def test_settings_that_differ_make_sections_that_say_so(tmp_path):
     page = (tmp_path / "report" / "report.html").read_text()
     assert "are not averaged together" in page
     assert "split_digits: generator.steps = 9" in page
+
+
+def test_a_title_in_the_terminal_tells_its_section_from_others(tmp_path):
+    for place, (a, b) in enumerate(["12", "13", "23", "22"]):
+        settings = {"benchmark.options.a": "x" * 300 + a, "benchmark.options.b": b}
+        write_run(tmp_path / str(place), settings=settings)
+    sections = collect([tmp_path]).sections
+    captions = [" ".join(text.split()) for text in as_text(sections).split("\n\n")[::2]]
+    settings = (
+        r"benchmark\.options\.a = x{20,}\.\.\. \((.{8})\), benchmark\.options\.b = (\d)"
+    )
+    pattern = rf"(split_digits(?:-\d)?): {settings}, after 3 experiences: .*"
+    shown = [re.fullmatch(pattern, caption).groups() for caption in captions]
+    assert [name for name, _, _ in shown] == [section.slug for section in sections]
+    assert len({(a, b) for _, a, b in shown}) == 4
+
+
+@pytest.mark.parametrize("ending", ["1", "\ud800"])
+def test_labels_that_are_cut_stay_apart(tmp_path, ending):
+    for number, own in enumerate((ending, "2")):
+        settings = {"method.plugins.0.sampler": "x" * 300 + own}
+        write_run(tmp_path / str(number), "ewc", settings=settings)
+    (section,) = collect([tmp_path]).sections
+    assert len({*re.findall("^ewc, .{195}  ", as_text([section]), re.MULTILINE)}) == 2
+    assert len({plain(label) for label in section.methods}) == 2
 
 
 def test_settings_of_a_method_that_vary_make_lines(tmp_path):
