@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from avalanche_gd.report.collect import collect
+from avalanche_gd.report.figure_files import write_figures
 from avalanche_gd.report.page import SectionView, render
 from avalanche_gd.report.publish import publish
 from avalanche_gd.report.style import styles_of
@@ -29,11 +30,12 @@ def write_report(
     first file is written; copies of runs are written first.
 
     :param folders: folders with runs, at any depth.
-    :param out: the folder of the report; other files in it stay.
+    :param out: the folder of the report. Of an earlier report there, nothing stays; other
+        files do.
     :param publish_to: where copies of the results of complete runs go, as in
         :func:`~avalanche_gd.report.publish.publish`; None for no copies.
     :raises ValueError: if there is no run, one is damaged or contradicts itself, two
-        contradict each other, or the files cannot be written; and as in
+        contradict each other, or the files cannot be written or removed; and as in
         :func:`~avalanche_gd.report.publish.publish`.
     """
     for path in (out, out / "figures"):
@@ -51,13 +53,15 @@ def write_report(
     }
     # Names of files may have bytes that are not text.
     files = {name: text.encode(errors="backslashreplace") for name, text in texts.items()}
+    figures: dict[str, bytes] = {}
     for drawing in (drawing for view in views for drawing in view.drawings):
-        files |= drawing.files
+        figures |= drawing.files
     if publish_to is not None:
         publish(collection.runs, publish_to)
         print(f"{len(collection.runs)} runs are published in {publish_to}")
     for name, content in files.items():
         write_bytes(out / name, content)
+    write_figures(out, figures)
     number = len(collection.unfinished)
     verb = "run is" if number == 1 else "runs are"
     note = f"\n\n{number} {verb} not finished, and in no mean." if number else ""

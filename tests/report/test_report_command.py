@@ -167,6 +167,54 @@ def test_a_report_is_the_same_bytes_each_time_and_leaves_other_files(tmp_path):
     assert {name.replace(".svg", ".pdf") for name in figures} <= figures
 
 
+@pytest.fixture
+def replaced(tmp_path, sketched):
+    """The folder of a report on two sections, and the folder of one of these."""
+    write_run(tmp_path / "runs" / "a")
+    write_run(tmp_path / "runs" / "b", settings={"generator.steps": 9})
+    write_report([tmp_path / "runs"], tmp_path / "report")
+    return tmp_path / "report", tmp_path / "runs" / "a"
+
+
+def figures_in(report):
+    return {path.name for path in (report / "figures").iterdir()}
+
+
+def test_a_report_leaves_none_of_an_earlier_ones_figures_and_all_other_files(replaced):
+    report, fewer = replaced
+    before = figures_in(report)
+    (report / "figures" / "split_digits-2-mine.pdf").write_text("mine")
+    (report / "figures" / "split_digits-2-kld.pdf").write_text("changed by me")
+    write_report([fewer], report)
+    write_report([fewer], report.with_name("new"))
+    own = {"split_digits-2-mine.pdf", "split_digits-2-kld.pdf"}
+    assert own & before == {"split_digits-2-kld.pdf"}
+    assert figures_in(report) == figures_in(report.with_name("new")) | own < before | own
+
+
+def test_a_report_that_cannot_be_written_leaves_the_earlier_ones_figures(replaced):
+    report, fewer = replaced
+    before = figures_in(report)
+    blocked = report / "figures" / "split_digits-fid.svg"
+    blocked.unlink()
+    blocked.mkdir()
+    with pytest.raises(ValueError, match=r"cannot write .*split_digits-fid\.svg"):
+        write_report([fewer], report)
+    assert figures_in(report) == before
+    blocked.rmdir()
+    write_report([fewer], report)
+    assert not [name for name in figures_in(report) if name.startswith("split_digits-2")]
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"../../runs": 1}', "\0", "[" * 100_000])
+def test_a_damaged_list_of_figures_removes_nothing(replaced, content):
+    report, fewer = replaced
+    before = figures_in(report)
+    (report / "figures" / "avalanche-gd-report.json").write_text(content)
+    write_report([fewer], report)
+    assert figures_in(report) == before and fewer.is_dir()
+
+
 def test_real_runs_are_reported(tmp_path):
     folder = run(
         small_config(tmp_path / "runs", "method=naive", "benchmark.n_experiences=2")
