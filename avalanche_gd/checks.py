@@ -17,13 +17,14 @@ _HOLDS: dict[str, Callable[[float], bool]] = {
 
 
 def check_full_precision(name: str, parameters: Iterable[Any]) -> None:
-    """Raise ValueError for weights of 16 bits, in which averages and sums round to nothing.
+    """Raise ValueError for trained weights of 16 bits, whose sums round to nothing.
 
-    :param name: of what computes them, as the user knows it.
-    :param parameters: tensors.
+    :param name: of what computes averages or sums of them, as the user knows it.
+    :param parameters: tensors; those that are frozen do not count.
     """
     for parameter in parameters:
-        if parameter.is_floating_point() and parameter.element_size() < 4:
+        is_short = parameter.is_floating_point() and parameter.element_size() < 4
+        if is_short and parameter.requires_grad:
             kind = str(parameter.dtype).removeprefix("torch.")
             raise ValueError(
                 f"{name} cannot compute with weights in {kind}; keep them in float32, and "

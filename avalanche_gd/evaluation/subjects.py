@@ -80,8 +80,8 @@ class Subject:
         if not folder.is_dir():
             raise ValueError(f"no folder {label}; give one of a saved model or of a run")
         above = folder.absolute().parent
-        if folder.name == "model" and (above / "run.json").is_file():
-            folder = folder.parent
+        if folder.name == "model" and _is_run(above):
+            folder = above
         if not (folder / "config.yaml").is_file():
             return cls(label, folder)
         run = read_run(folder)
@@ -135,6 +135,16 @@ class Subject:
             found["evaluation.measures"] = kept
         options = benchmark["options"]
         return found | {f"++benchmark.options.{name}": options[name] for name in options}
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a folder is that of a complete run with a model that can be loaded."""
+    if not (folder / "config.yaml").is_file():
+        return False
+    try:
+        return not read_run(folder).config["model"].get("_target_")
+    except ValueError:
+        return False
 
 
 def compose_settings(

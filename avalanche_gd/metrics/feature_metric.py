@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from avalanche_gd.metrics.features import CheckedFeatures, feature_extractor
-from avalanche_gd.metrics.module_state import module_state
+from avalanche_gd.metrics.module_state import tensors_state
 from avalanche_gd.metrics.oracle_choice import OracleChoice
 from avalanche_gd.metrics.plugin import GenerationMetric
 from avalanche_gd.metrics.shared_images import Sampling, SharedImages
@@ -58,14 +58,16 @@ class FeatureChoice:
         return self.oracle.classifier if self.extractor is None else self.extractor
 
     def state(self) -> Any:
-        """The :func:`module_state` of the given module.
+        """The :func:`tensors_state` of the given module.
 
         Of a function without a module, which may be any, each state is another one.
         """
         if self.given is None:
             return None
         module = module_of(self.given)
-        return object() if module is None else module_state(module)
+        if module is None:
+            return object()
+        return tensors_state([*module.parameters(), *module.buffers()])
 
     def check(self, strategy: Any) -> None:
         """Raise ValueError unless the images of a strategy's experience have features.

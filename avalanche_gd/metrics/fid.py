@@ -13,7 +13,7 @@ from avalanche_gd.data.model_space import dataset_classes
 from avalanche_gd.metrics.feature_metric import FeatureChoice, FeatureMetric
 from avalanche_gd.metrics.frechet import Moments, frechet_distance
 from avalanche_gd.metrics.measured import Measured
-from avalanche_gd.metrics.module_state import module_state
+from avalanche_gd.metrics.module_state import tensors_state
 from avalanche_gd.metrics.plugin import EVALUATE_ALL, GenerationMetric
 from avalanche_gd.metrics.shared_images import Sampling, SharedImages, is_conditioned
 from avalanche_gd.metrics.summary import Qualities, afid_summary, generation_summary
@@ -143,7 +143,7 @@ class FID(FeatureMetric):
         self, strategy: Any, distances: dict[int, float]
     ) -> tuple[Qualities, dict[int, int]]:
         """Add FID by place of this evaluation; return all so far, and when each counts."""
-        model = strategy.clock.train_iterations, module_state(strategy.model)
+        model = strategy.clock.train_iterations, tensors_state(strategy.model.parameters())
         qualities = self._measured.add(self._counted, distances, model)
         return qualities, self._measured.counts_after(self._counted)
 

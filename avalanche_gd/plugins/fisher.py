@@ -77,7 +77,9 @@ def check_sample_losses(strategy: Any) -> None:
     check_full_precision("RankOneEWCPlugin", trained(model))
     x_t = torch.zeros(2, *model.sample_shape, device=strategy.device)
     zeros = torch.zeros(2, dtype=torch.long, device=strategy.device)
-    _check_losses(_of_samples(strategy._criterion)(Denoising(x_t, x_t, zeros), zeros), 2)
+    with same_draws(strategy.device):
+        losses = _of_samples(strategy._criterion)(Denoising(x_t, x_t, zeros), zeros)
+    _check_losses(losses, 2)
 
 
 def _of_samples(criterion: Any) -> Any:
@@ -88,13 +90,13 @@ def _of_samples(criterion: Any) -> Any:
 
 
 def _check_losses(losses: Tensor, count: int) -> Tensor:
-    """Return the losses of samples; raise ValueError unless there is one for each."""
-    if losses.shape != (count,):
+    """The losses of samples, ``(N,)``; raise ValueError unless there is one for each."""
+    if losses.ndim == 0 or losses.numel() != count:
         raise ValueError(
             'with reduction="none" a criterion must give one loss a sample, of shape '
             f"({count},), but it gives {tuple(losses.shape)}; take the mean over the pixels"
         )
-    return losses
+    return losses.flatten()
 
 
 def along_mean(

@@ -223,7 +223,7 @@ def rank_one_anchor(
     count = sum(len(batch.x_t) for batch in batches)
     if count == 0:
         raise ValueError("no batch of the experience was given")
-    contents: set[float] = set()
+    contents: set[str] = set()
     losses = SampleLosses(
         denoiser_of(model), lambda denoising, _: squared_errors(denoising, weights)
     )
@@ -236,7 +236,7 @@ def rank_one_anchor(
             if batch.condition is not None:
                 parts["class_labels"] = batch.condition
             total = total + summed(parts)
-        contents.add(content)
+        contents.add(str(content))  # NaN is like itself
         if len(contents) > 1:
             raise ValueError(
                 "the batches differ when they are read again, as a shuffled loader has it; "

@@ -193,6 +193,7 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
         ]
         self.old_generator: Any = None
         self.old_model: Any = None
+        self._tried: Any = None  # the generator whose copy was tried
         self.model_is_generator = generator_strategy is None
         if generator_strategy is not None:
             self.check_model(self.generator)
@@ -289,8 +290,9 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
         """Freeze the strategy's model before Avalanche adapts it to the new classes."""
         self.check_experience(strategy.experience)
         Teacher.of(strategy).begin(strategy)
-        if not self.model_is_generator and Teacher.of(strategy).model is None:
-            check_copy(self.generator, self.generator_strategy)
+        if not self.model_is_generator and self._tried is not self.generator:
+            check_copy(self.generator, strategy.experience)
+            self._tried = self.generator
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Freeze the generator; a solver labels its samples as it was before."""

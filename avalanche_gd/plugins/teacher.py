@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from avalanche_gd.checks import check_choice, check_integer, check_number
 from avalanche_gd.data.images import image_of
@@ -84,7 +85,7 @@ class Teacher:
             self._number = count.number
             self.freeze(strategy.model)
             return
-        check_copy(strategy.model, strategy)
+        check_copy(strategy.model, strategy.experience)
         self._number = count.number
         if (other := _TRAINED_BY.get(strategy.model)) and other() is not self:
             warnings.warn(
@@ -152,51 +153,60 @@ class Teacher:
 
 
 def frozen_copy(model: nn.Module) -> Any:
-    """Return a copy of a model as it is now, in evaluation mode and without gradients."""
-    copied = copy.deepcopy(model).eval().requires_grad_(False)
+    """Return a copy of a model as it is now, in evaluation mode and without gradients.
+
+    :raises ValueError: if it cannot be copied.
+    """
+    try:
+        copied = copy.deepcopy(model).eval().requires_grad_(False)
+    except (RuntimeError, TypeError) as error:
+        name = type(getattr(model, "denoiser", model)).__name__
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{name} cannot be copied, as a teacher is: {reason}") from error
     copied.zero_grad(set_to_none=True)  # gradients were copied too, but are not used
     return copied
 
 
-def check_copy(model: nn.Module, strategy: Any) -> None:
-    """Raise ValueError if a copy of a model cannot be made, or would be trained with it.
+def check_copy(model: nn.Module, experience: Any) -> None:
+    """Raise ValueError if a copy of a model would be trained with it.
 
     A function that is an attribute of a module, such as a compiled ``forward``, is not
     copied: in a copy it computes with the weights of the original.
 
-    :param strategy: in whose experience it is trained, for an image to try it on.
+    :param experience: it has an image to try the copy on.
     """
-    name = type(getattr(model, "denoiser", model)).__name__
-    with same_draws(strategy.device), torch.enable_grad():
-        try:
-            copied = frozen_copy(model).to(strategy.device)
-            output = _output(copied, strategy)
-            _output(copied.requires_grad_(), strategy)
-            copy.deepcopy(copied)  # modules may keep something of a pass
-        except (RuntimeError, TypeError) as error:
-            raise ValueError(
-                f"{name} cannot be copied, as a teacher is: {str(error).splitlines()[0]}"
-            ) from error
-    if isinstance(output, Tensor) and output.requires_grad:
+    tensors = [*model.parameters(), *model.buffers()]
+    if any(map(is_lazy, tensors)):
+        return
+    trained = [tensor for tensor in tensors if tensor.requires_grad]
+    try:
+        copied = frozen_copy(model)
+    except ValueError:  # after an evaluation it may be possible
+        return
+    with same_draws(*{tensor.device for tensor in tensors}), torch.enable_grad():
+        output = _output(getattr(copied, "_orig_mod", copied), experience)
+        if not (isinstance(output, Tensor) and output.requires_grad and trained):
+            return
+        used = torch.autograd.grad(output.sum(), trained, allow_unused=True)
+    if any(gradient is not None for gradient in used):
         raise ValueError(
-            f"a copy of {name} computes with weights of the original, so that a teacher "
-            "would be trained with its student; a module must not have functions as "
-            "attributes that use its weights, such as a compiled forward: compile the "
-            "module itself, or give Execution(compile=True)"
+            f"a copy of {type(getattr(model, 'denoiser', model)).__name__} computes with "
+            "weights of the original, so that a teacher would be trained with its student; "
+            "a module must not have functions as attributes that use its weights, such as "
+            "a compiled forward: compile the module itself, or give Execution(compile=True)"
         )
 
 
-def _output(model: Any, strategy: Any) -> Any:
+def _output(model: Any, experience: Any) -> Any:
     """What a copy of a model makes of an image; None where it fails, as training says."""
     try:
+        device = next(model.parameters()).device
         if not hasattr(model, "denoise"):
-            image = image_of(strategy.experience.dataset[0])
-            return model(image[None].to(strategy.device))
-        model.pass_hooks.clear()  # its passes are not counted
-        execution = replace(model.execution, compile=False)
-        zeros = torch.zeros(1, dtype=torch.long, device=strategy.device)
-        x_t = torch.zeros(1, *model.sample_shape, device=strategy.device)
+            return model(image_of(experience.dataset[0])[None].to(device))
+        zeros = torch.zeros(1, dtype=torch.long, device=device)
+        x_t = torch.zeros(1, *model.sample_shape, device=device)
         labels = model.class_labels(None if model.num_classes is None else zeros, 1)
+        execution = replace(model.execution, compile=False)  # and no pass is counted
         return execution(model.denoiser, x_t, zeros, **labels)
     except Exception:
         return None

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 from dataclasses import fields
 from pathlib import Path
 
@@ -326,6 +327,15 @@ def test_the_model_in_a_runs_folder_is_judged_as_the_run(evaluated, models):
     assert {k: v for k, v in of_run.items() if k not in ("model", "seconds")} == {
         k: v for k, v in of_model.items() if k not in ("model", "seconds")
     }
+
+
+@pytest.mark.parametrize("names", [["run.json"], ["run.json", "config.yaml"]])
+def test_a_model_beside_files_of_another_program_is_no_runs(models, tmp_path, names):
+    shutil.copytree(models / "plain", tmp_path / "mine" / "model")
+    for name in names:
+        (tmp_path / "mine" / name).write_text('{"mine": 1}')
+    subject = Subject.of(str(tmp_path / "mine" / "model"))
+    assert subject.run == {} and subject.folder == tmp_path / "mine" / "model"
 
 
 @pytest.mark.usefixtures("sketched")

@@ -7,6 +7,7 @@ import warnings
 import pytest
 import torch
 from avalanche.benchmarks import benchmark_from_datasets, nc_benchmark
+from avalanche.benchmarks.scenarios.online import split_online_stream
 from avalanche.core import SupervisedPlugin
 from avalanche.training import plugins as avalanche_plugins
 from avalanche.training.templates import SupervisedTemplate
@@ -48,6 +49,16 @@ class KeepsItsLast(TinyDenoiser):
     def forward(self, x, t):
         self.last = super().forward(x, t)
         return self.last
+
+
+class Energy(TinyDenoiser):
+    """Predicts the gradient of an energy by its input."""
+
+    def forward(self, x, t):
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            energy = super().forward(x, t).square().sum()
+            return torch.autograd.grad(energy, x, create_graph=True)[0]
 
 
 class Closure(TinyDenoiser):
@@ -133,12 +144,92 @@ def test_an_old_solver_or_generator_that_would_be_the_new_one_is_refused():
     refused(solver_strategy(SmallCNN(SHAPE, 4), replay), stream, message)
 
 
-def test_what_cannot_be_copied_is_refused_before_the_first_experience(digits):
+def test_what_keeps_a_graph_is_one_line_and_is_taken_after_an_evaluation(digits):
     model = DiffusionModel(KeepsItsLast(), ddim_scheduler(), SHAPE)
     strategy = strategy_of(model, GenerativeDistillationPlugin())
-    refused(
-        strategy, digits.train_stream[:1], "KeepsItsLast cannot be copied, as a teacher"
+    strategy.train(digits.train_stream[0], eval_streams=[])
+    refused(strategy, digits.train_stream[1:], "KeepsItsLast cannot be copied, as a teach")
+    strategy.eval(digits.test_stream[:1])  # leaves an output without a graph
+    strategy.train(digits.train_stream[1], eval_streams=[])
+    assert Teacher.of(strategy).model is None  # it taught, and was released
+
+
+@pytest.mark.parametrize("plugin", [GenerativeDistillationPlugin, GenerativeReplayPlugin])
+def test_a_denoiser_that_differentiates_by_its_input_is_taught(digits, plugin):
+    model = DiffusionModel(Energy(), ddim_scheduler(), SHAPE)
+    strategy_of(model, plugin()).train(digits.train_stream[:2], eval_streams=[])
+
+
+def test_a_norm_of_weights_is_no_reason_to_refuse(digits):
+    denoiser = TinyDenoiser()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        nn.utils.weight_norm(denoiser.convolution)  # a weight that is no leaf
+    model = DiffusionModel(denoiser, ddim_scheduler(), SHAPE)
+    strategy = strategy_of(model, GenerativeDistillationPlugin())
+    for experience in digits.train_stream[:2]:
+        strategy.train(experience, eval_streams=[])
+        strategy.eval(digits.test_stream[:1])
+
+
+class Odd:
+    """Trains a generator, and is no strategy."""
+
+    def __init__(self, model):
+        self.model, self.calls = model, 0
+
+    def train(self, experience, **kwargs):
+        self.calls += 1
+
+
+def test_lazy_solvers_and_strategies_of_ones_own_are_taken():
+    stream = by_class(4, task_labels=False).train_stream
+    lazy = nn.Sequential(nn.Flatten(), nn.LazyLinear(8), nn.ReLU(), nn.Linear(8, 4))
+    odd = Odd(tiny())
+    strategy = SupervisedTemplate(
+        model=lazy,
+        optimizer=torch.optim.SGD(lazy[3].parameters(), lr=0.1),
+        criterion=nn.CrossEntropyLoss(),
+        plugins=[GenerativeReplayPlugin(odd)],
+        evaluator=None,
     )
+    strategy.train(stream[:2], eval_streams=[])
+    assert odd.calls == 2
+
+
+def test_a_generators_copy_is_tried_once(monkeypatch):
+    tried = []
+    monkeypatch.setattr(
+        "avalanche_gd.plugins.replay.check_copy", lambda model, _: tried.append(model)
+    )
+    stream = by_class(4, task_labels=False).train_stream
+    replay = GenerativeReplayPlugin(strategy_of(tiny()))
+    strategy = solver_strategy(SmallCNN(SHAPE, 4), replay)
+    pieces = split_online_stream(stream[:1], experience_size=4)
+    strategy.train(pieces, eval_streams=[])
+    assert tried == [replay.generator]
+
+
+@pytest.mark.parametrize(
+    "plugins",
+    [
+        lambda: [RankOneEWCPlugin()],
+        lambda: [EMAPlugin(0.9)],
+        lambda: [GenerativeDistillationPlugin(teacher_ema_decay=0.9)],
+    ],
+    ids=["rank-1", "EMA", "moving teacher"],
+)
+def test_frozen_weights_may_be_of_16_bits(digits, plugins):
+    class Adapted(TinyDenoiser):
+        def __init__(self):
+            super().__init__()
+            self.base = nn.Conv2d(1, 1, 1).bfloat16().requires_grad_(False)
+
+        def forward(self, x, t):
+            return super().forward(x, t) + self.base(x.bfloat16()).float()
+
+    model = DiffusionModel(Adapted(), ddim_scheduler(), SHAPE)
+    strategy_of(model, *plugins()).train(digits.train_stream[:2], eval_streams=[])
 
 
 class Breaks(SupervisedPlugin):
@@ -208,6 +299,26 @@ class Deaf(PerPixel):
 
     def forward(self, output, y=None):
         return super().forward(output, y).mean()
+
+
+class InColumns(PerPixel):
+    """Gives the losses of samples as ``(N, 1)``."""
+
+    def forward(self, output, y=None):
+        denoising = output.given(y)
+        errors = (denoising.prediction - denoising.target).square().mean((1, 2, 3))[:, None]
+        return errors if self.reduction == "none" else errors.mean()
+
+
+def test_losses_of_samples_may_be_a_column(digits):
+    shares = []
+    for criterion in (InColumns(), DenoisingLoss()):
+        torch.manual_seed(0)
+        plugin = RankOneEWCPlugin()
+        strategy = strategy_of(tiny(), plugin, criterion=criterion)
+        strategy.train(digits.train_stream[:1], eval_streams=[])
+        shares.append(plugin.share[1])
+    assert shares[0] == pytest.approx(shares[1], rel=1e-5)
 
 
 @pytest.mark.parametrize("criterion", [PerPixel, Deaf])
