@@ -75,7 +75,8 @@ class EMAPlugin(SupervisedPlugin, supports_distributed=True):
                     f"EMAPlugin replaces the weights by their average after {kind} has "
                     "kept them; put EMAPlugin before it in plugins"
                 )
-            if isinstance(plugin, GuidingSolverPlugin):
+            is_guiding = isinstance(plugin, GuidingSolverPlugin)
+            if is_guiding and plugin.guidance.towards == "confused":
                 raise ValueError(
                     "EMAPlugin replaces the solver by its average after "
                     "GuidingSolverPlugin has kept it; put EMAPlugin before it in plugins"

@@ -58,6 +58,7 @@ def load_checkpoint(
     :raises ValueError: if it was written by other code of this package, which may measure
         or train in another way.
     """
+    code = code_digest()  # now: the files may change while the run goes on
     for experience in reversed(range(n_experiences)):
         path = _path(folder, experience)
         if not path.exists():
@@ -74,7 +75,7 @@ def load_checkpoint(
             refused(f"{path} is of another run")
         elif content["experience"] != experience:
             refused(f"{path} is of experience {content['experience'] + 1}")
-        elif content.get("code") != code_digest():
+        elif content.get("code") != code:
             raise ValueError(
                 f"the checkpoints in {folder} were written by another version of this "
                 "package; use that version, or delete the folder"

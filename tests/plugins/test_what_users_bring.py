@@ -502,6 +502,12 @@ def test_an_average_that_guidance_does_not_see_is_refused():
     stream = by_class(4, task_labels=False).train_stream
     refused(solver_strategy(solver, *plugins), stream, "put EMAPlugin before it in plugins")
     solver_strategy(solver, *plugins[::-1]).train(stream[:1], eval_streams=[])
+    old = GuidingSolverPlugin(ClassifierGuidance(towards="missing"), solver)
+    strategy = solver_strategy(solver, old, EMAPlugin(0.9))  # it keeps the average later
+    for experience in stream[:2]:
+        before = weights(solver)
+        strategy.train(experience, eval_streams=[])
+    assert same_bits(weights(old.guidance.classifier), before)
 
 
 def test_a_solver_is_not_trained_on_what_its_generator_refuses():
