@@ -35,7 +35,7 @@ LABELS = ("solver", "condition")
 
 _TRAINED_FOR: "weakref.WeakKeyDictionary[Any, weakref.ref[Any]]"
 _TRAINED_FOR = weakref.WeakKeyDictionary()
-"""By strategy of a generator: the strategy of the solver that trained it last."""
+"""By generator: the strategy of the solver that trained it last."""
 
 
 class GenerativeReplayPlugin(  # type: ignore[call-arg]
@@ -213,7 +213,7 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
 
     def _note_solver(self, strategy: Any) -> None:
         """Warn if the solver of another strategy trains the same generator, too."""
-        known = _TRAINED_FOR.get(self.generator_strategy)
+        known = _TRAINED_FOR.get(self.generator)
         other = None if known is None else known()
         if other is not None and other is not strategy:
             warnings.warn(
@@ -221,7 +221,7 @@ class GenerativeReplayPlugin(  # type: ignore[call-arg]
                 "their experiences; give each a generator_strategy of its own",
                 stacklevel=2,
             )
-        _TRAINED_FOR[self.generator_strategy] = weakref.ref(strategy)
+        _TRAINED_FOR[self.generator] = weakref.ref(strategy)
 
     def check_model(self, model: Any) -> None:
         """Raise an error unless samples of the generator can be replayed.
