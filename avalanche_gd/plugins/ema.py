@@ -97,12 +97,11 @@ class EMAPlugin(SupervisedPlugin, supports_distributed=True):
         """Start from the present weights, or continue."""
         count, average = ExperienceCount.of(strategy), _Average.of(strategy)
         count.begin(strategy)
+        goes_on = False  # as after an interruption
         if average.number == count.number and average.model is not None:
             average.fit(strategy.model)
             self.show_weights(strategy)
             goes_on = not average.is_in_training
-        else:
-            goes_on = False
         if not goes_on:
             average.begin(strategy.model, self.decay)
         average.number = count.number

@@ -347,7 +347,7 @@ def test_a_model_that_is_given_twice_is_judged_once(evaluated, models):
 
 @pytest.mark.usefixtures("sketched")
 def test_an_evaluation_that_fails_leaves_its_folder_as_it_was(
-    call, models, tmp_path, monkeypatch, evaluated
+    models, tmp_path, monkeypatch, evaluated
 ):
     evaluated("plain")
     written = list(filter(Path.is_file, (tmp_path / "evaluation").rglob("*")))

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from avalanche_gd import DiffusionModel, DiffusionTraining
+from avalanche_gd import DiffusionModel, DiffusionTraining, SmallCNN
+from tests.helpers.small_models import SHAPE
 
 
 def train_generator(
@@ -26,6 +27,22 @@ def train_generator(
     )
     strategy.train(stream, eval_streams=[])
     return strategy
+
+
+def solver_in(
+    template: Any, *plugins: Any, solver: nn.Module | None = None, **options: Any
+) -> Any:
+    """A solver's strategy, of Avalanche's template."""
+    solver = SmallCNN(SHAPE, 4) if solver is None else solver
+    return template(
+        model=solver,
+        optimizer=torch.optim.SGD(solver.parameters(), lr=0.1),
+        criterion=nn.CrossEntropyLoss(),
+        train_mb_size=16,
+        plugins=list(plugins),
+        evaluator=None,
+        **options,
+    )
 
 
 def fake_strategy(model: nn.Module, n: int = 1, **attributes: object) -> SimpleNamespace:

@@ -29,7 +29,7 @@ from avalanche_gd.training import BudgetedTemplate
 from tests.helpers.bits import same_bits, weights
 from tests.helpers.small_models import SHAPE, ClassDenoiser, TinyDenoiser, seeded, tiny
 from tests.helpers.small_streams import FID, SAMPLING, Pixels
-from tests.helpers.small_trainings import fake_strategy, train_generator
+from tests.helpers.small_trainings import fake_strategy, solver_in, train_generator
 from tests.helpers.stream_builders import by_class
 
 PLUGINS = [GenerativeReplayPlugin, SoftGenerativeReplayPlugin]
@@ -39,20 +39,6 @@ PLUGINS = [GenerativeReplayPlugin, SoftGenerativeReplayPlugin]
 def classes():
     """One class an experience."""
     return by_class(4, task_labels=False)
-
-
-def solver_in(template, *plugins, solver=None, **options):
-    """A solver's strategy."""
-    solver = SmallCNN(SHAPE, 4) if solver is None else solver
-    return template(
-        model=solver,
-        optimizer=torch.optim.SGD(solver.parameters(), lr=0.1),
-        criterion=nn.CrossEntropyLoss(),
-        train_mb_size=16,
-        plugins=list(plugins),
-        evaluator=None,
-        **options,
-    )
 
 
 def refused(strategy, stream, message):

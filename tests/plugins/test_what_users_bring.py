@@ -41,7 +41,7 @@ from tests.helpers.small_models import (
     tiny,
 )
 from tests.helpers.small_streams import domain_datasets
-from tests.helpers.small_trainings import train_generator
+from tests.helpers.small_trainings import solver_in, train_generator
 from tests.helpers.stream_builders import by_class
 
 
@@ -92,10 +92,10 @@ FROZEN_IN_NAME_ONLY = {
 }
 
 
-def refused(strategy, stream, message, error=ValueError):
+def refused(strategy, stream, message):
     """Its training raises an error of one line before it changes the model."""
     before = weights(strategy.model)
-    with pytest.raises(error, match=message) as caught:
+    with pytest.raises(ValueError, match=message) as caught:
         strategy.train(stream, eval_streams=[])
     assert "\n" not in str(caught.value)
     assert same_bits(weights(strategy.model), before)
@@ -120,28 +120,16 @@ def strategy_of(model, *plugins, **options):
     )
 
 
-def solver_strategy(solver, *plugins, **options):
-    return SupervisedTemplate(
-        model=solver,
-        optimizer=torch.optim.SGD(solver.parameters(), lr=0.1),
-        criterion=nn.CrossEntropyLoss(),
-        train_mb_size=16,
-        plugins=list(plugins),
-        evaluator=None,
-        **options,
-    )
-
-
 def test_an_old_solver_or_generator_that_would_be_the_new_one_is_refused():
     stream = by_class(4, task_labels=False).train_stream
     message = "computes with weights of the original"
     solver = SmallCNN(SHAPE, 4)
     solver.forward = torch.compile(solver.forward, backend="eager")
     replay = GenerativeReplayPlugin(strategy_of(tiny()))
-    refused(solver_strategy(solver, replay), stream, message)
+    refused(solver_in(SupervisedTemplate, replay, solver=solver), stream, message)
     model = DiffusionModel(compiled_forward(), ddim_scheduler(), SHAPE)
     replay = GenerativeReplayPlugin(strategy_of(model))
-    refused(solver_strategy(SmallCNN(SHAPE, 4), replay), stream, message)
+    refused(solver_in(SupervisedTemplate, replay), stream, message)
 
 
 def test_what_keeps_a_graph_is_one_line_and_is_taken_after_an_evaluation(digits):
@@ -204,7 +192,7 @@ def test_a_generators_copy_is_tried_once(monkeypatch):
     )
     stream = by_class(4, task_labels=False).train_stream
     replay = GenerativeReplayPlugin(strategy_of(tiny()))
-    strategy = solver_strategy(SmallCNN(SHAPE, 4), replay)
+    strategy = solver_in(SupervisedTemplate, replay)
     pieces = split_online_stream(stream[:1], experience_size=4)
     strategy.train(pieces, eval_streams=[])
     assert tried == [replay.generator]
@@ -432,8 +420,7 @@ def test_two_solvers_that_train_one_generator_are_told_apart():
     stream = by_class(4, task_labels=False).train_stream
     generator = strategy_of(tiny())
     first, second = (
-        solver_strategy(SmallCNN(SHAPE, 4), GenerativeReplayPlugin(generator))
-        for _ in range(2)
+        solver_in(SupervisedTemplate, GenerativeReplayPlugin(generator)) for _ in range(2)
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="two strategies of solvers")
@@ -500,10 +487,16 @@ def test_an_average_that_guidance_does_not_see_is_refused():
     solver = SmallCNN(SHAPE, 4)
     plugins = [GuidingSolverPlugin(guidance, solver), EMAPlugin(0.9)]
     stream = by_class(4, task_labels=False).train_stream
-    refused(solver_strategy(solver, *plugins), stream, "put EMAPlugin before it in plugins")
-    solver_strategy(solver, *plugins[::-1]).train(stream[:1], eval_streams=[])
+    refused(
+        solver_in(SupervisedTemplate, *plugins, solver=solver),
+        stream,
+        "put EMAPlugin before it in plugins",
+    )
+    solver_in(SupervisedTemplate, *plugins[::-1], solver=solver).train(
+        stream[:1], eval_streams=[]
+    )
     old = GuidingSolverPlugin(ClassifierGuidance(towards="missing"), solver)
-    strategy = solver_strategy(solver, old, EMAPlugin(0.9))  # it keeps the average later
+    strategy = solver_in(SupervisedTemplate, old, EMAPlugin(0.9), solver=solver)
     for experience in stream[:2]:
         before = weights(solver)
         strategy.train(experience, eval_streams=[])
@@ -520,7 +513,7 @@ def test_a_solver_is_not_trained_on_what_its_generator_refuses():
         evaluator=None,
     )
     replay = GenerativeReplayPlugin(generator)
-    strategy = solver_strategy(SmallCNN(SHAPE, 4), replay)
+    strategy = solver_in(SupervisedTemplate, replay)
     refused(strategy, stream[3:], "has class 3, but the generator has num_classes=1")
 
 
@@ -531,7 +524,7 @@ def test_a_solver_is_not_trained_on_images_that_its_generator_refuses():
     ]
     stream = benchmark_from_datasets(train=shifted, test=shifted).train_stream
     replay = GenerativeReplayPlugin(strategy_of(tiny()))
-    strategy = solver_strategy(SmallCNN(SHAPE, 4), replay)
+    strategy = solver_in(SupervisedTemplate, replay)
     refused(strategy, stream, r"must be in model space, \[-1, 1\]")
 
 
@@ -552,7 +545,7 @@ def test_a_plugin_that_is_given_twice_is_refused():
     with pytest.raises(ValueError, match="is in plugins 2 times"):
         strategy_of(tiny(), plugin, plugin)
     replay = GenerativeReplayPlugin(strategy_of(tiny()))
-    strategy = solver_strategy(SmallCNN(SHAPE, 4), replay, replay)
+    strategy = solver_in(SupervisedTemplate, replay, replay)
     stream = by_class(4, task_labels=False).train_stream
     refused(strategy, stream, "is in plugins 2 times")
 
@@ -561,5 +554,5 @@ def test_a_solver_of_prototypes_is_refused():
     stream = by_class(4, task_labels=False).train_stream
     replay = GenerativeReplayPlugin(strategy_of(tiny()))
     cope = avalanche_plugins.CoPEPlugin(n_classes=4, p_size=4)
-    strategy = solver_strategy(SmallCNN(SHAPE, 4), replay, cope)
+    strategy = solver_in(SupervisedTemplate, replay, cope)
     refused(strategy, stream, "CoPEPlugin makes its own batches of features")
