@@ -239,6 +239,18 @@ def _metadata(digest: str, content: dict[str, Tensor]) -> dict[str, str]:
     return {"key": digest, "content": _digest(chain.from_iterable(sorted(content.items())))}
 
 
+def unwritable(folder: Path) -> Path | None:
+    """What keeps files from being written to a folder: it, or the closest one above.
+
+    :param folder: it need not be there.
+    :return: None if they can be written.
+    """
+    while not folder.exists():
+        folder = folder.parent
+    can_be = folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+    return None if can_be else folder
+
+
 def folder_digest(folder: Path) -> str:
     """The SHA-256 of the names and the content of all files in a folder.
 

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -33,7 +32,7 @@ from avalanche_gd.runs.provenance import provenance
 from avalanche_gd.runs.run import make_benchmark
 from avalanche_gd.runs.run_files import reading
 from avalanche_gd.runs.small_files import read_small
-from avalanche_gd.storage import expanded, write_bytes, write_json
+from avalanche_gd.storage import expanded, unwritable, write_bytes, write_json
 
 _COMMAND = "avalanche-gd-evaluate"
 _STEPS = [2, 5, 10, 20, 50]
@@ -101,7 +100,8 @@ def evaluate(
         sampled or measured, or if the folder has something else or cannot be written.
     """
     _check(subjects, config, plan)
-    _check_writable(out)
+    if (reason := unwritable(out)) is not None:
+        raise ValueError(f"--out {out} cannot be written, because {reason} cannot")
     torch.set_num_threads(config.threads)
     benchmark = make_benchmark(config)
     # Of data that have no digest, the place has to do.
@@ -154,13 +154,6 @@ def _record(
     models = {subject.label: subject.digest() for subject in subjects}
     record = {"models": models, "settings": settings, "data": data, **asdict(plan)}
     return json.loads(json.dumps(record))
-
-
-def _check_writable(out: Path) -> None:
-    """Raise ValueError if the folder of the result, or one above it, cannot be written."""
-    closest = next(path for path in (out, *out.absolute().parents) if path.exists())
-    if not os.access(closest, os.W_OK | os.X_OK):
-        raise ValueError(f"--out {out} cannot be written, because {closest} cannot")
 
 
 def _check_out(out: Path, record: dict[str, Any]) -> None:

@@ -1,6 +1,5 @@
 """Check the settings of a run before any work."""
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
@@ -30,7 +29,7 @@ from avalanche_gd.runs.errors import naming
 from avalanche_gd.runs.identity import OF_EACH_METHOD, flatten
 from avalanche_gd.runs.names import check_name
 from avalanche_gd.runs.strategies import make_generator, solver_replay
-from avalanche_gd.storage import expanded
+from avalanche_gd.storage import expanded, unwritable
 
 _HIGHEST_SEED = 2**63 - 1  # of a signed integer
 _MOST_THREADS = 1024  # torch can start so many
@@ -190,11 +189,8 @@ def _wrong_values(config: RunConfig) -> Iterator[str]:
         yield f"generator.decay_steps must be {allowed}, got {decay_steps}; give both"
     if config.threads > _MOST_THREADS:
         yield f"threads must be {_MOST_THREADS} or less, got {config.threads}"
-    out = expanded(config.out)
-    while not out.exists():  # find the closest folder above that exists
-        out = out.parent
-    if not out.is_dir() or not os.access(out, os.W_OK | os.X_OK):
-        yield f"out={config.out} cannot be written, because {out} cannot"
+    if (reason := unwritable(expanded(config.out))) is not None:
+        yield f"out={config.out} cannot be written, because {reason} cannot"
     method = config.method
     if method.generator not in _GENERATORS:
         allowed = ", ".join(_GENERATORS)
